@@ -1,0 +1,34 @@
+# Two commands for newcomers: `make demo` and `make test`. Both set up .venv first, once.
+
+PYTHON ?= python3.11
+BIN = .venv/bin
+
+.PHONY: demo test lab clean
+
+demo: .venv/ready
+	$(BIN)/octkit run --profile demo
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks
+
+# torch first and alone: another package's open "torch" would fetch a build of several GB.
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep -o '^torch==[^ ]*' requirements.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# The same list for conda on a GPU box; tests/test_environment.py holds the two together.
+environment.yml: requirements.txt
+	@{ echo "# Made from requirements.txt by \`make environment.yml\`: change that list, not this file."; \
+	   echo "name: octkit"; echo "channels: [conda-forge]"; echo "dependencies:"; \
+	   echo "  - python=3.11"; echo "  - pip"; echo "  - pip:"; \
+	   grep -o '^[a-z0-9-]*==[^ ]*' requirements.txt | sed 's/^paddlepaddle==/paddlepaddle-gpu==/; s/^/      - /'; } > $@
+
+clean:
+	rm -rf .venv
