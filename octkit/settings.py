@@ -1,0 +1,202 @@
+"""One tree of settings for a whole run: frozen, validated, saved beside the results that it decided.
+
+A profile is a named starting point. Few dials: what follows from them (patch, batch, topology) is derived
+by the planner and saved in plan.json. Unknown keys are errors, so a typing mistake cannot pass unseen.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from octkit.cases import OctkitError, read_json, write_json
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Fold = Annotated[int, Field(ge=0)] | Literal["all"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhantomSettings(Section):
+    """The synthetic data set to make where `data.dir` does not exist yet."""
+
+    train: Count = 80
+    validation: Count = 40
+    test: Annotated[int, Field(ge=0)] = 0
+    size: tuple[Count, Count] = (256, 320)  # H, W in px
+    seed: int = 0
+
+
+class DataSettings(Section):
+    """Where the data set lies: an absolute folder, or one relative to the project's root."""
+
+    dir: str = "data/GOALS"
+    phantom: PhantomSettings | None = None
+
+    @property
+    def root(self) -> Path:
+        return PROJECT / self.dir
+
+
+class PlanSettings(Section):
+    """The planner's room: GPU memory aimed at and the widths of the network. None: the rule decides."""
+
+    memory_gb: Positive = 8.0
+    base_features: Count = 32
+    max_features: Count = 512
+    batch_size: Count | None = None
+
+
+class SplitSettings(Section):
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class AugmentSettings(Section):
+    """`rotation_degrees` None: nnU-Net's rule (180, or 15 for elongated patches). Axes: 0 rows, 1 A-scans."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    mirror_axes: tuple[Literal[0, 1], ...] = (0, 1)
+
+
+class TrainSettings(Section):
+    config: Literal["2d"] = "2d"
+    folds: tuple[Fold, ...] = (0, 1, 2, 3, 4)
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    epochs: Count = 1000
+    iterations_per_epoch: Count = 250
+    validation_iterations: Count = 50
+    initial_rate: Positive = 0.01
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    oversample: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    deep_supervision: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: Annotated[int, Field(ge=0)] = 4
+
+
+class InferSettings(Section):
+    mirror: bool = True
+    step: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the patch
+
+
+class ClassifySettings(Section):
+    """The report's recipe; `weights` is a local file of ImageNet weights, checked against `weights_sha256`."""
+
+    image_size: Annotated[int, Field(ge=32)] = 256
+    epochs: Count = 100
+    batch_size: Count = 8
+    initial_rate: Positive = 1e-6
+    train_fraction: Share = 0.8
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    vertical_flip: bool = True
+    pretrained: Literal["imagenet", "none"] = "imagenet"
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+
+class Settings(Section):
+    """Everything that decides a run's result."""
+
+    profile: str = "goals"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataSettings = DataSettings()
+    plan: PlanSettings = PlanSettings()
+    splits: SplitSettings = SplitSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    infer: InferSettings = InferSettings()
+    classify: ClassifySettings = ClassifySettings()
+
+    @model_validator(mode="after")
+    def _folds_exist(self):
+        wrong = [fold for fold in self.train.folds if fold != "all" and fold >= self.splits.folds]
+        if wrong:
+            raise ValueError(f"train.folds names {wrong}, but splits.folds makes folds 0 to {self.splits.folds - 1}")
+        if not self.train.folds or len(set(self.train.folds)) != len(self.train.folds):
+            raise ValueError("train.folds must name at least one fold and each fold once")
+        return self
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))
+
+
+# What each profile changes in the defaults above, which are the recipe's own numbers.
+PROFILES: dict[str, dict] = {
+    # The full recipe on a GPU box with the GOALS download.
+    "goals": {"train": {"precision": "bfloat16"}},
+    # What the report's team did: everything in one model, Adam with the plateau rule, no mirroring.
+    "report": {
+        "plan": {"batch_size": 32},
+        "train": {"folds": ["all"], "optimiser": "adam"},
+        "infer": {"mirror": False},
+    },
+    # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
+    "demo": {
+        "data": {"dir": "data/phantom", "phantom": {}},
+        "plan": {"base_features": 16, "max_features": 128, "batch_size": 4},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
+        "train": {"folds": [0, 1], "epochs": 10, "iterations_per_epoch": 40, "validation_iterations": 4,
+                  "precision": "bfloat16", "momentum": 0.9, "workers": 1},
+        "infer": {"mirror": False},
+        "classify": {"image_size": 128, "epochs": 12, "initial_rate": 1e-4, "pretrained": "none"},
+    },
+    # The tests: the whole story in minutes, no claim on quality.
+    "smoke": {
+        "data": {"dir": "data/smoke", "phantom": {"train": 10, "validation": 4, "size": [96, 128]}},
+        "plan": {"base_features": 8, "max_features": 16, "batch_size": 2},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
+        "train": {"folds": [0, 1], "epochs": 2, "iterations_per_epoch": 3, "validation_iterations": 1,
+                  "momentum": 0.9, "workers": 0},
+        "infer": {"mirror": False},
+        "classify": {"image_size": 32, "epochs": 2, "initial_rate": 1e-4, "pretrained": "none"},
+    },
+}
+
+
+def from_profile(name: str) -> Settings:
+    """The settings of a named profile."""
+    if name not in PROFILES:
+        raise OctkitError(f"--profile: found {name!r}, expected one of {', '.join(PROFILES)}")
+    return Settings.model_validate({"profile": name, **PROFILES[name]})
+
+
+def load(path: Path) -> Settings:
+    """Read a run's settings.json. Raises OctkitError that names the file and every wrong key."""
+    return _validated(read_json(path), str(path))
+
+
+def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
+    """New settings with `key=value` changes such as "train.epochs=50" or "train.folds=[0,1]"."""
+    tree = settings.model_dump(mode="json")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise OctkitError(f"--set {override}: expected key=value, such as train.epochs=50")
+        *parents, leaf = key.strip().split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):  # data.phantom may be null so far
+                node[parent] = {}
+            node = node[parent]
+        try:
+            node[leaf] = json.loads(text)
+        except json.JSONDecodeError:
+            node[leaf] = text
+    return _validated(tree, "--set " + " ".join(overrides))
+
+
+def _validated(tree, where: str) -> Settings:
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (found {e['input']!r})"
+                             for e in error.errors()[:5])
+        raise OctkitError(f"{where}: {problems}") from None
