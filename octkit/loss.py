@@ -1,0 +1,69 @@
+"""Dice + cross-entropy with deep supervision (report, section on training; formula in RECIPE order).
+
+    L_dice = -(2 / |K|) sum_k  sum_i(u_ik v_ik) / (sum_i u_ik + sum_i v_ik)
+
+u is the softmax output, v the one-hot truth, k runs over the foreground classes, i over pixels. The best
+total is -1: cross-entropy falls to 0 and Dice to -1.
+"""
+
+import torch
+from torch.nn import functional as F
+
+# Keeps 0/0 away where a class is neither predicted nor present; small against one pixel.
+SMOOTH = 1e-5
+
+
+def dice_loss(scores: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+    """Soft Dice loss over the foreground classes, in [-1, 0].
+
+    Args:
+        scores: (batch, classes, *spatial) float, before softmax.
+        truth: (batch, *spatial) integer labels.
+        batch_dice: True takes the batch as one sample (2-D, where a patch may lack a class), False takes
+            each sample by itself and averages.
+    """
+    probabilities = torch.softmax(scores.float(), dim=1)[:, 1:]
+    one_hot = F.one_hot(truth.long(), scores.shape[1]).movedim(-1, 1)[:, 1:]
+    axes = tuple(range(2, scores.ndim))
+    intersection = (probabilities * one_hot).sum(axes)  # (batch, foreground classes)
+    total = probabilities.sum(axes) + one_hot.sum(axes)
+    if batch_dice:
+        intersection, total = intersection.sum(0), total.sum(0)
+    return -((2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def dice_and_cross_entropy(scores: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+    """Dice loss plus mean cross-entropy over pixels; shapes as in `dice_loss`."""
+    return dice_loss(scores, truth, batch_dice) + F.cross_entropy(scores.float(), truth.long())
+
+
+def supervision_weights(outputs: int) -> list[float]:
+    """Weight of each decoder stage's output, full resolution first: halved at every stage, summing to 1.
+
+    The two lowest decoder stages carry no loss (recipe), but for nets so shallow that nothing would be left:
+    5 outputs -> 4/7, 2/7, 1/7, 0, 0; 2 outputs -> 1, 0.
+    """
+    supervised = max(1, outputs - 2)
+    weights = [0.5**i if i < supervised else 0.0 for i in range(outputs)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+    """Weighted sum of the loss over the decoder's outputs; the truth is taken at each one's resolution.
+
+    Args:
+        outputs: scores (batch, classes, *spatial_i), full resolution first.
+        truth: (batch, *spatial) integer labels at full resolution.
+    """
+    total = outputs[0].new_zeros((), dtype=torch.float32)
+    for scores, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):
+        if weight:
+            total = total + weight * dice_and_cross_entropy(scores, _at_size(truth, scores.shape[2:]), batch_dice)
+    return total
+
+
+def _at_size(truth: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    if truth.shape[1:] == size:
+        return truth
+    # Nearest: a label in between two labels would be a third one.
+    return F.interpolate(truth[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()

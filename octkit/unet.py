@@ -1,0 +1,101 @@
+"""The U-Net of the recipe: every stage is two times conv -> instance norm -> leaky ReLU.
+
+    image --[s0]-----------------------------skip-----------------> [d0]-> scores at full resolution
+             \\--[s1]----------------skip------------------> [d1]/  \\-> scores at 1/2 (deep supervision)
+                  \\--[s2]-----skip------> [d2]------------/  \\-> scores at 1/4
+                       \\--[bottleneck]---/
+
+Down by strided convolution (the first of a stage), up by transposed convolution. Dimension (2 or 3)
+follows from the kernels. Source: report, section on the network; Isensee et al., Nat. Methods 18:203, 2021.
+"""
+
+import torch
+from torch import nn
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+class Block(nn.Module):
+    """conv -> instance norm -> leaky ReLU, twice; the first convolution may stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]):
+        super().__init__()
+        dimension = len(kernel)
+        padding = tuple(k // 2 for k in kernel)
+        layers = []
+        for channels, step in ((inputs, stride), (outputs, (1,) * dimension)):
+            layers += [
+                CONV[dimension](channels, outputs, kernel, step, padding),
+                NORM[dimension](outputs, eps=1e-5, affine=True),
+                nn.LeakyReLU(0.01, inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class UNet(nn.Module):
+    """U-Net with an auxiliary output on every decoder stage.
+
+    Args:
+        inputs: channels of the image.
+        classes: outputs, background included.
+        features: feature maps of each stage, full resolution first.
+        strides: of each stage's first convolution; the first stage's is all ones.
+        kernels: of each stage.
+
+    Shape:
+        in (batch, inputs, *spatial), spatial divisible by the product of the strides.
+        out: scores (batch, classes, *spatial); with `deep_supervision` the list of scores of all decoder
+        stages, full resolution first.
+    """
+
+    def __init__(self, inputs: int, classes: int, features, strides, kernels, deep_supervision: bool = True):
+        super().__init__()
+        if not len(features) == len(strides) == len(kernels) >= 2:
+            raise ValueError(f"features, strides and kernels must be of one length of at least 2, got {len(features)}, "
+                             f"{len(strides)} and {len(kernels)}")
+        strides = [tuple(stride) for stride in strides]
+        kernels = [tuple(kernel) for kernel in kernels]
+        dimension = len(kernels[0])
+        self.deep_supervision = deep_supervision
+        self.divisor = tuple(torch.tensor(strides).prod(0).tolist())
+
+        widths = [inputs, *features]
+        self.encoder = nn.ModuleList(
+            Block(widths[i], widths[i + 1], kernels[i], strides[i]) for i in range(len(features)))
+        # Decoder stage i works at encoder stage i's resolution; ModuleLists run from the finest to the coarsest.
+        levels = range(len(features) - 1)
+        self.up = nn.ModuleList(
+            TRANSPOSED[dimension](features[i + 1], features[i], strides[i + 1], strides[i + 1]) for i in levels)
+        self.decoder = nn.ModuleList(
+            Block(2 * features[i], features[i], kernels[i], (1,) * dimension) for i in levels)
+        self.scores = nn.ModuleList(CONV[dimension](features[i], classes, 1) for i in levels)
+        self.apply(_initialise)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        if any(size % divisor for size, divisor in zip(x.shape[2:], self.divisor, strict=True)):
+            wanted = tuple(-(-size // divisor) * divisor for size, divisor in zip(x.shape[2:], self.divisor, strict=True))
+            raise ValueError(f"input of {tuple(x.shape[2:])} px is not divisible by {self.divisor}, pad it to {wanted}")
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        outputs = []
+        for i in reversed(range(len(self.decoder))):
+            x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
+            if i == 0 or self.deep_supervision:
+                outputs.append(self.scores[i](x))
+        outputs.reverse()
+        return outputs if self.deep_supervision else outputs[0]
+
+
+def _initialise(module: nn.Module) -> None:
+    # He et al. 2015 for leaky ReLU of slope 0.01, as instance norm expects no particular scale but Adam does.
+    if isinstance(module, (*CONV.values(), *TRANSPOSED.values())):
+        nn.init.kaiming_normal_(module.weight, a=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
