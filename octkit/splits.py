@@ -1,0 +1,48 @@
+"""Folds for cross-validation: each case is held out once, glaucoma and healthy spread evenly."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from octkit.cases import OctkitError
+
+Split = dict[str, list[str]]
+
+
+def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
+                labels: Mapping[str, int | None] | None = None) -> list[Split]:
+    """Deal the cases into folds: a list of {"train": names, "validation": names}, one a fold.
+
+    Each case is in exactly one validation part (80 % train, 20 % validation for 5 folds). The result depends on
+    the set of names and the seed, not on their order. With `labels` (name -> class) each class is dealt by
+    itself, so that the folds hold nearly the same share of it. Raises OctkitError for fewer cases than folds.
+    """
+    if len(set(names)) != len(names):
+        raise OctkitError("splits: a case's name stands twice, expected each once")
+    if not 2 <= folds <= len(names):
+        raise OctkitError(f"splits.folds: found {folds} folds for {len(names)} cases, expected 2 to {len(names)}")
+    random = np.random.default_rng(seed)
+    classes: dict[str, list[str]] = {}
+    for name in sorted(names):
+        classes.setdefault(str(labels[name]) if labels else "", []).append(name)
+    dealt = [name for key in sorted(classes) for name in random.permutation(classes[key]).tolist()]
+    # Dealing on from class to class, like cards, keeps the folds' sizes within one of each other.
+    held_out = [sorted(dealt[fold::folds]) for fold in range(folds)]
+    return [{"train": sorted(set(names) - set(part)), "validation": part} for part in held_out]
+
+
+def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
+    """The cases of a fold by number; fold "all" trains on every name and holds none out.
+
+    Raises OctkitError for a fold that does not exist, or splits made for other cases.
+    """
+    if fold == "all":
+        return {"train": sorted(names), "validation": []}
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise OctkitError(f"fold: found {fold!r}, expected 0 to {len(splits) - 1} or \"all\"")
+    split = splits[fold]
+    stray = set(split["train"] + split["validation"]) ^ set(names)
+    if stray:
+        raise OctkitError(f"splits.json: was made for other cases ({sorted(stray)[0]} is in one but not the other); "
+                          "make the splits again")
+    return split
