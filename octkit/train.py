@@ -1,0 +1,261 @@
+"""Train one fold: patches, the two optimisers of the recipe, logs, checkpoints, resuming.
+
+Leaves models/<config>/fold_<k>/checkpoint.pt (after each epoch), log.csv and TensorBoard scalars.
+Patches come by number (`patches`), so neither the number of workers nor a stop and resume changes what is
+learned.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from octkit import layouts, settings
+from octkit.augment import Augmenter
+from octkit.cases import OctkitError, read_json, replacing
+from octkit.loss import deep_supervision_loss
+from octkit.metrics import dice_from_counts
+from octkit.models import build_network, choose_device, fold_dir, load_checkpoint, save_checkpoint
+from octkit.patches import Patches
+from octkit.planner import Plan
+from octkit.preprocess import PreprocessedCase, load_preprocessed
+from octkit.splits import fold_cases
+
+# nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away.
+MAX_GRADIENT_NORM = 12.0
+POLY_POWER = 0.9
+# nnU-Net v1's plateau rule, which the report names: the smoothed training loss has to fall by 1e-3 in 30 epochs.
+PLATEAU = {"factor": 0.2, "patience": 30, "threshold": 1e-3, "threshold_mode": "abs"}
+LOSS_SMOOTHING = 0.93
+# Keeps the validation patches' random numbers apart from the training patches'.
+VALIDATION_STREAM = 1
+
+
+def poly_rate(initial: float, epoch: int, epochs: int) -> float:
+    """The rate of epoch 0 … epochs - 1: initial x (1 - epoch / epochs)^0.9; 0.01 halfway is 0.0054."""
+    return initial * (1 - epoch / epochs) ** POLY_POWER
+
+
+class Optimiser:
+    """The optimiser with its rate's schedule: `sgd` with the poly rule or `adam` with the plateau rule."""
+
+    def __init__(self, network: torch.nn.Module, chosen: settings.TrainSettings):
+        self.chosen = chosen
+        self.smoothed_loss: float | None = None
+        self.plateau = None
+        if chosen.optimiser == "sgd":
+            self.step = torch.optim.SGD(network.parameters(), chosen.initial_rate, momentum=chosen.momentum,
+                                        nesterov=chosen.momentum > 0, weight_decay=chosen.weight_decay)
+        else:
+            self.step = torch.optim.Adam(network.parameters(), chosen.initial_rate, weight_decay=chosen.weight_decay)
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.step, **PLATEAU)
+
+    def start_epoch(self, epoch: int) -> float:
+        """Set and return the learning rate of this epoch."""
+        if self.plateau is None:
+            for group in self.step.param_groups:
+                group["lr"] = poly_rate(self.chosen.initial_rate, epoch, self.chosen.epochs)
+        return self.step.param_groups[0]["lr"]
+
+    def end_epoch(self, training_loss: float) -> None:
+        if self.plateau is not None:
+            before = training_loss if self.smoothed_loss is None else self.smoothed_loss
+            self.smoothed_loss = LOSS_SMOOTHING * before + (1 - LOSS_SMOOTHING) * training_loss
+            self.plateau.step(self.smoothed_loss)
+
+    def state(self) -> dict:
+        return {"optimiser": self.step.state_dict(), "smoothed_loss": self.smoothed_loss,
+                "plateau": self.plateau.state_dict() if self.plateau else None}
+
+    def restore(self, state: dict) -> None:
+        self.step.load_state_dict(state["optimiser"])
+        self.smoothed_loss = state["smoothed_loss"]
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+
+
+def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: bool = True,
+               progress: bool = True) -> Path:
+    """Train a fold of a run to its end, going on from its checkpoint where there is one.
+
+    Args:
+        run_dir: the run's folder with settings.json, plan.json, splits.json and preprocessed/.
+        config: the plan's configuration.
+        fold: a fold's number, or "all" for training on everything without validation.
+        resume: False starts again even where a checkpoint fits.
+
+    Returns:
+        The fold's folder. Raises OctkitError where a step before is missing.
+    """
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    plan = Plan.load(run_dir / "plan.json")
+    if config not in plan.configurations:
+        raise OctkitError(f"{run_dir / 'plan.json'}: has no configuration {config!r}, "
+                          f"expected one of {', '.join(plan.configurations)}")
+    names = [case.name for case in layouts.open_dataset(chosen.data.root).train]
+    split = fold_cases(read_json(run_dir / "splits.json"), fold, names)
+    folder = fold_dir(run_dir, config, fold)
+    training = load_preprocessed(run_dir, config, split["train"])
+    validation = load_preprocessed(run_dir, config, split["validation"])
+    decided_by = fingerprint_of(chosen, plan, config, split, training)
+
+    device = choose_device(chosen.device)
+    torch.manual_seed(chosen.seed)
+    network = build_network(plan.configurations[config], len(plan.channels), len(plan.classes),
+                            chosen.train.deep_supervision)
+    network.to(device, memory_format=torch.channels_last)
+    optimiser = Optimiser(network, chosen.train)
+    log: list[dict] = []
+    if resume and (folder / "checkpoint.pt").exists():
+        checkpoint = load_checkpoint(folder / "checkpoint.pt")
+        if checkpoint["decided_by"] != decided_by:
+            changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
+            print(f"fold {fold}: {', '.join(changed)} changed since the checkpoint was written: training starts again")
+        else:
+            network.load_state_dict(checkpoint["network"])
+            optimiser.restore(checkpoint["optimiser"])
+            log = checkpoint["log"]
+            print(f"fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
+    _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
+                  f"fold {fold}", progress)
+    return folder
+
+
+def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: dict,
+                   training: Sequence[PreprocessedCase]) -> dict[str, str]:
+    """What a checkpoint depends on, each part hashed: resuming is only right where all of it is unchanged."""
+    parts = {
+        "seed": chosen.seed,
+        "train settings": chosen.train.model_dump(mode="json", exclude={"folds", "workers"}),
+        "augment settings": chosen.augment.model_dump(mode="json"),
+        "plan": plan.configurations[config].__dict__,
+        "intensity": plan.intensity,
+        "split": split,
+        "preprocessed cases": [[case.name, list(case.image.shape), float(case.image[..., ::7].sum())]
+                               for case in training],
+    }
+    return {name: hashlib.sha256(json.dumps(part, sort_keys=True, default=list).encode()).hexdigest()[:16]
+            for name, part in parts.items()}
+
+
+def _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
+                  title, progress) -> None:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
+
+    options, configuration = chosen.train, plan.configurations[config]
+    batch_size, patch_size = configuration.batch_size, configuration.patch_size
+    augmenter = Augmenter(patch_size, chosen.augment.rotation_degrees, chosen.augment.mirror_axes)
+    patches = Patches(training, patch_size, batch_size, options.oversample, (chosen.seed,), augmenter)
+    held_out = Patches(validation, patch_size, batch_size, options.oversample, (chosen.seed, VALIDATION_STREAM), None)
+    done = len(log)
+    steps = options.iterations_per_epoch
+    batches = iter(_loader(patches, done * steps, options.epochs * steps, options.workers, device))
+    writer = SummaryWriter(folder, purge_step=done)
+    scores_held_out = bool(validation)
+    for epoch in range(done, options.epochs):
+        started = time.perf_counter()
+        rate = optimiser.start_epoch(epoch)
+        network.train()
+        losses = []
+        bar = tqdm(range(steps), desc=f"{title} epoch {epoch + 1}/{options.epochs}", unit="batch",
+                   disable=not progress, leave=epoch + 1 == options.epochs)
+        for _ in bar:
+            loss = _step(network, optimiser.step, *next(batches), configuration.batch_dice, options.precision, device)
+            losses.append(loss)
+            bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
+        row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": float(np.mean(losses))}
+        row |= _validate(network, held_out, epoch, options, configuration.batch_dice, plan.classes,
+                         device) if scores_held_out else _no_validation(plan.classes)
+        row["seconds"] = round(time.perf_counter() - started, 3)
+        optimiser.end_epoch(row["train_loss"])
+        log.append(row)
+        save_checkpoint(folder / "checkpoint.pt", {
+            "network": network.state_dict(), "optimiser": optimiser.state(), "log": log, "epoch": epoch + 1,
+            "epochs": options.epochs, "decided_by": decided_by})
+        _write_log(folder / "log.csv", log)
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                writer.add_scalar(name, value, epoch + 1)
+        writer.flush()
+    writer.close()
+    _write_log(folder / "log.csv", log)
+
+
+def _loader(patches: Patches, first: int, last: int, workers: int, device: torch.device) -> DataLoader:
+    # One pass over all numbers that are left: workers start once a training, not once an epoch.
+    return DataLoader(patches, batch_size=patches.batch_size, sampler=range(first * patches.batch_size,
+                      last * patches.batch_size), num_workers=workers, pin_memory=device.type == "cuda",
+                      worker_init_fn=_one_thread)
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    # Workers stand beside a training that uses all cores; their own threads would only get in its way.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _autocast(precision: str, device: torch.device):
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    masks = masks.to(device, non_blocking=True)
+    optimiser.zero_grad(set_to_none=True)
+    with _autocast(precision, device):
+        loss = _loss(network(images), masks, batch_dice)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+    optimiser.step()
+    value = loss.item()
+    if not np.isfinite(value):
+        raise OctkitError(f"the training loss became {value}; lower train.initial_rate or use train.precision=float32")
+    return value
+
+
+def _loss(outputs, masks: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+    # Without deep supervision the network returns one tensor, which is a list of one output.
+    return deep_supervision_loss(outputs if isinstance(outputs, list) else [outputs], masks, batch_dice)
+
+
+@torch.no_grad()
+def _validate(network, patches: Patches, epoch: int, options, batch_dice: bool, classes, device) -> dict:
+    """Loss and pseudo-Dice on held-out patches: Dice of all patches as if they were one scan, as nnU-Net logs it."""
+    network.eval()
+    losses, counts = [], np.zeros((3, len(classes)))
+    first = epoch * options.validation_iterations
+    for batch in range(first, first + options.validation_iterations):
+        items = [patches[number] for number in range(batch * patches.batch_size, (batch + 1) * patches.batch_size)]
+        images = torch.stack([image for image, _ in items]).to(device, memory_format=torch.channels_last)
+        masks = torch.stack([mask for _, mask in items]).to(device)
+        with _autocast(options.precision, device):
+            outputs = network(images)
+            losses.append(_loss(outputs, masks, batch_dice).item())
+        predicted = (outputs[0] if isinstance(outputs, list) else outputs).argmax(1)
+        for label in range(1, len(classes) + 1):
+            ours, theirs = predicted == label, masks == label
+            counts[:, label - 1] += [(ours & theirs).sum().item(), ours.sum().item(), theirs.sum().item()]
+    dice = [dice_from_counts(*counts[:, i]) for i in range(len(classes))]
+    return {"validation_loss": float(np.mean(losses)),
+            **{f"dice_{name}": None if np.isnan(value) else float(value)
+               for name, value in zip(classes, dice, strict=True)}}
+
+
+def _no_validation(classes) -> dict:
+    return {"validation_loss": None, **{f"dice_{name}": None for name in classes}}
+
+
+def _write_log(path: Path, log: list[dict]) -> None:
+    with replacing(path) as temporary:
+        pd.DataFrame(log).to_csv(temporary, index=False)
