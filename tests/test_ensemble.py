@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from octkit.ensemble import decide_postprocessing, mean_dice
+
+
+def array(text: str) -> np.ndarray:
+    return np.array([[int(c) for c in row] for row in text.split()], np.uint8)
+
+
+NAMES = ("rnfl", "gcipl")
+
+
+def test_mean_dice_by_hand():
+    # case 1: rnfl 2*1/(1+2), gcipl perfect; case 2: rnfl perfect, gcipl in neither and so not counted
+    predicted, truth = [array("102"), array("110")], [array("112"), array("110")]
+    np.testing.assert_allclose(mean_dice(predicted, truth, 2), [(2 / 3 + 1) / 2, 1])
+
+
+def test_a_label_in_no_case_has_no_dice():
+    assert np.isnan(mean_dice([array("10")], [array("10")], 2)[1])
+
+
+def test_islands_are_removed_where_that_raises_dice():
+    truth = [array("11100 22200 00000")]
+    predicted = [array("11100 22200 00001")]
+    steps, records = decide_postprocessing(predicted, truth, NAMES)
+    assert steps == ((1, 2),)
+    assert [record["kept"] for record in records] == [True, False, False]
+    assert records[0]["dice_before"]["rnfl"] == pytest.approx(6 / 7)
+    assert records[0]["dice_after"]["rnfl"] == 1
+
+
+def test_nothing_is_done_where_a_layer_would_fall():
+    # the truth has two pieces: removing the island helps gcipl but costs rnfl
+    truth = [array("1110001 2220000")]
+    predicted = [array("1110001 2220002")]
+    steps, records = decide_postprocessing(predicted, truth, NAMES)
+    assert records[0]["why"].startswith("a layer falls: rnfl 1.00000")
+    assert steps == ((2,),)  # but gcipl alone may be cleaned
+    assert records[2]["kept"] and records[2]["step"] == "largest component of gcipl"
+
+
+def test_no_gain_means_no_step():
+    masks = [array("110 220")]
+    steps, records = decide_postprocessing(masks, masks, NAMES)
+    assert steps == () and {record["why"] for record in records} == {"mean Dice does not rise"}

@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from octkit.cases import OctkitError
+from octkit.fingerprint import Fingerprint, crop_to_nonzero, extract, intensity_statistics
+from octkit.layouts import open_dataset
+
+RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0, "percentile_99_5": 2.0}
+
+
+def test_crop_by_hand():
+    image = np.zeros((2, 4, 5))
+    image[0, 1, 2] = image[1, 2, 4] = 1
+    assert crop_to_nonzero(image) == (slice(1, 3), slice(2, 5))
+
+
+def test_an_empty_scan_keeps_its_size():
+    assert crop_to_nonzero(np.zeros((1, 3, 4))) == (slice(0, 3), slice(0, 4))
+
+
+def test_statistics_are_those_of_all_labelled_pixels(goals):
+    dataset = open_dataset(goals)
+    found = extract(dataset)
+    values = np.concatenate([dataset.read_image(case)[0][dataset.read_mask(case) > 0] for case in dataset.train])
+    record = found.intensity[0]
+    assert record["mean"] == pytest.approx(values.mean()) and record["std"] == pytest.approx(values.std())
+    assert (record["min"], record["max"]) == (values.min(), values.max())
+    assert record["percentile_00_5"] == pytest.approx(np.percentile(values, 0.5))
+    assert record["percentile_99_5"] == pytest.approx(np.percentile(values, 99.5))
+    assert record["median"] == np.median(values)
+    assert found.shapes == ((40, 48),) * 6 and found.spacings == ((1.0, 1.0),) * 6 and found.units == "px"
+    assert found.classes == ("rnfl", "gcipl", "choroid") and found.channels == ("OCT",)
+
+
+def test_statistics_by_hand():
+    assert intensity_statistics(np.array([1, 2, 3, 6], np.uint8)) == pytest.approx({
+        "mean": 3, "median": 2.5, "min": 1, "max": 6, "std": np.sqrt(3.5), "percentile_00_5": 1.015,
+        "percentile_99_5": 5.955})
+
+
+def test_black_borders_are_cropped_away(goals):
+    path = goals / "Train/Image/0001.png"
+    pixels = np.array(Image.open(path))
+    pixels[:3] = 0
+    pixels[:, -5:] = 0
+    Image.fromarray(pixels).save(path)
+    assert extract(open_dataset(goals)).shapes[0] == (37, 43)
+
+
+def test_a_known_scale_is_used_in_mm(goals):
+    (goals / "scale.json").write_text(json.dumps({"um_per_px": [4, 16]}))
+    found = extract(open_dataset(goals))
+    assert found.units == "mm" and found.spacings[0] == (0.004, 0.016)
+
+
+def test_no_labelled_pixel_is_an_error(goals):
+    for mask in (goals / "Train/Layer_Masks").iterdir():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(mask)
+    with pytest.raises(OctkitError, match="no mask has a labelled pixel"):
+        extract(open_dataset(goals))
+
+
+def test_goes_round_through_the_file(tmp_path):
+    found = Fingerprint([(1, 1)], [(3, 4)], 1, 2, [RECORD])
+    found.save(tmp_path / "fingerprint.json")
+    assert Fingerprint.load(tmp_path / "fingerprint.json") == found
+    assert found.channels == ("channel_1",) and found.classes == ("class_1", "class_2")
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"shapes": []}, "0 shapes and 1 spacings"), ({"spacings": [(1, 1), (1, 1)]}, "1 shapes and 2 spacings"),
+    ({"spacings": [(1, 1, 1)]}, "expected 2 or 3 throughout"), ({"spacings": [(1, 0)]}, "not above 0"),
+    ({"spacings": [(1, float("nan"))]}, "not above 0"), ({"intensity": []}, "0 records of intensity"),
+    ({"classes": 0}, "0 classes")])
+def test_numbers_that_do_not_fit_are_refused(change, reason):
+    good = {"spacings": [(1, 1)], "shapes": [(3, 4)], "channels": 1, "classes": 2, "intensity": [RECORD]}
+    with pytest.raises(OctkitError, match=reason):
+        Fingerprint(**good | change)
+
+
+def test_a_file_that_is_no_fingerprint(tmp_path):
+    (tmp_path / "fingerprint.json").write_text('{"a": 1}')
+    with pytest.raises(OctkitError, match="fingerprint.json: is no fingerprint"):
+        Fingerprint.load(tmp_path / "fingerprint.json")

@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octkit.cases import OctkitError
+from octkit.splits import fold_cases, make_splits
+
+NAMES = [f"{n:04d}" for n in range(1, 101)]
+
+
+def test_five_folds_are_80_20_and_hold_each_case_out_once():
+    splits = make_splits(NAMES)
+    assert [(len(s["train"]), len(s["validation"])) for s in splits] == [(80, 20)] * 5
+    assert sorted(name for split in splits for name in split["validation"]) == NAMES
+    assert all(not set(s["train"]) & set(s["validation"]) for s in splits)
+
+
+def test_order_does_not_matter_and_the_seed_does():
+    assert make_splits(NAMES) == make_splits(NAMES[::-1])
+    assert make_splits(NAMES, seed=1) != make_splits(NAMES)
+
+
+@given(st.integers(2, 6), st.integers(6, 40), st.integers(0, 5))
+def test_classes_are_spread_evenly(folds, count, seed):
+    labels = {name: i % 3 == 0 for i, name in enumerate(NAMES[:count])}
+    splits = make_splits(NAMES[:count], folds, seed, labels)
+    held_out = [sum(labels[name] for name in split["validation"]) for split in splits]
+    assert max(held_out) - min(held_out) <= 1
+    sizes = [len(split["validation"]) for split in splits]
+    assert max(sizes) - min(sizes) <= 1 and sum(sizes) == count
+
+
+def test_fold_all_holds_nothing_out():
+    assert fold_cases(make_splits(NAMES), "all", NAMES) == {"train": NAMES, "validation": []}
+
+
+@pytest.mark.parametrize("fold", [5, -1, "0", None])
+def test_unknown_folds_are_errors(fold):
+    with pytest.raises(OctkitError, match='expected 0 to 4 or "all"'):
+        fold_cases(make_splits(NAMES), fold, NAMES)
+
+
+def test_splits_of_other_cases_are_noticed():
+    with pytest.raises(OctkitError, match="0101 is in one but not the other"):
+        fold_cases(make_splits(NAMES), 0, [*NAMES, "0101"])
+
+
+def test_too_few_cases_and_doubled_names():
+    with pytest.raises(OctkitError, match="5 folds for 3 cases"):
+        make_splits(NAMES[:3])
+    with pytest.raises(OctkitError, match="twice"):
+        make_splits(["a", "a", "b"], 2)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from octkit.unet import UNet
+
+FEATURES, STRIDES, KERNELS = (4, 8, 8), ((1, 1), (2, 2), (2, 1)), ((3, 3), (3, 3), (3, 1))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 24), (8, 2)])
+def test_scores_have_the_sizes_of_the_decoder_stages(size):
+    outputs = UNet(1, 4, FEATURES, STRIDES, KERNELS)(torch.zeros(2, 1, *size))
+    assert [tuple(o.shape) for o in outputs] == [(2, 4, *size), (2, 4, size[0] // 2, size[1] // 2)]
+
+
+def test_without_deep_supervision_the_full_resolution_scores_are_the_same():
+    network = UNet(1, 4, FEATURES, STRIDES, KERNELS)
+    image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    deep = network(image)[0]
+    network.deep_supervision = False
+    assert torch.equal(network(image), deep)
+
+
+def test_same_code_makes_a_3d_network():
+    network = UNet(2, 3, (2, 4), ((1, 1, 1), (1, 2, 2)), ((1, 3, 3), (3, 3, 3)), deep_supervision=False)
+    assert network(torch.zeros(1, 2, 3, 4, 6)).shape == (1, 3, 3, 4, 6)
+
+
+def test_parameters_counted_by_hand():
+    # encoder: 1->2 (3x3: 18 weights + 2), norm 4, 2->2 (36 + 2), norm 4; 2->4 (72 + 4), 8, 4->4 (144 + 4), 8
+    # up 4->2 (2x2: 32 + 2); decoder 4->2 (72 + 2), 4, 2->2 (36 + 2), 4; scores 2->3 (6 + 3)
+    network = UNet(1, 3, (2, 4), ((1, 1), (2, 2)), ((3, 3), (3, 3)))
+    assert sum(p.numel() for p in network.parameters()) == (66 + 240) + 34 + 120 + 9
+
+
+def test_size_error_names_the_size_that_works():
+    with pytest.raises(ValueError, match=r"\(10, 8\).*not divisible by \(4, 2\).*pad it to \(12, 8\)"):
+        UNet(1, 2, FEATURES, STRIDES, KERNELS)(torch.zeros(1, 1, 10, 8))
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="got 2, 1 and 2"):
+        UNet(1, 2, (4, 8), ((1, 1),), ((3, 3), (3, 3)))
+
+
+def test_an_instance_normed_network_does_not_care_for_the_image_scale():
+    network = UNet(1, 3, FEATURES, STRIDES, KERNELS, deep_supervision=False).eval()
+    image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 100
+    torch.testing.assert_close(network(image), network(3 * image), rtol=1e-3, atol=1e-3)
