@@ -1,0 +1,153 @@
+"""How good a mask or a probability is: Dice, boundary distance (MED), thickness error, AUC.
+
+Pure arrays: masks are (H, W) labels, rows are depth, columns are A-scans. Nothing here reads a file.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import KDTree
+
+THRESHOLD = 0.5  # at and above this probability a scan is called glaucoma
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
+    """Overlap of one label in two masks of the same shape: 2 |A and B| / (|A| + |B|), 0 to 1.
+
+    nan where the label is in neither mask (there is nothing to be right or wrong about, and means leave it
+    out); 0 where it is in one of them only.
+    """
+    _same_shape(predicted, truth)
+    ours, theirs = predicted == label, truth == label
+    return dice_from_counts(np.count_nonzero(ours & theirs), np.count_nonzero(ours), np.count_nonzero(theirs))
+
+
+def dice_from_counts(both: float, predicted: float, truth: float) -> float:
+    """Dice from pixel counts: in both masks, in the predicted one, in the true one; nan where both are empty.
+
+    Counts summed over many patches give the pseudo-Dice that is watched while training.
+    """
+    return float(2 * both / (predicted + truth)) if predicted + truth else float("nan")
+
+
+def dice_per_layer(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Dice of each layer; `names` are the layers of label 1, 2, …"""
+    return {name: dice(predicted, truth, label) for label, name in enumerate(names, start=1)}
+
+
+def boundaries(mask: np.ndarray, label: int) -> np.ndarray:
+    """Upper and lower edge of a layer in each A-scan: (2, W) float, in rows from the image's top edge.
+
+    An edge lies between two pixels: a layer in rows 3, 4, 5 has its upper edge at 3.0 and its lower one at
+    6.0, so that lower minus upper is its thickness, and where one layer ends the next begins. Islands and
+    holes are spanned: the edges are those of the layer's first and last pixel. nan in A-scans without it.
+
+        row 2  ....      columns 0 to 3:  upper  3  3  nan  4
+        row 3  ##..                       lower  5  4  nan  5
+        row 4  #..#
+    """
+    layer = mask == label
+    present = layer.any(axis=0)
+    upper = layer.argmax(axis=0)
+    lower = len(mask) - layer[::-1].argmax(axis=0)
+    return np.where(present, np.stack([upper, lower]).astype(float), np.nan)
+
+
+def layer_thickness(mask: np.ndarray, label: int) -> np.ndarray:
+    """The layer's pixels in each A-scan, (W,) float in px.
+
+    Pixels are counted rather than edges subtracted: a stray island far off then adds its own few pixels and
+    not the whole way to it.
+    """
+    return np.count_nonzero(mask == label, axis=0).astype(float)
+
+
+def thickness_error(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
+    """Mean over A-scans of |predicted - true thickness| of a layer, in px.
+
+    An A-scan without the layer has thickness 0, so a layer that was lost costs its whole thickness; nan
+    only where the layer is in neither mask.
+    """
+    _same_shape(predicted, truth)
+    ours, theirs = layer_thickness(predicted, label), layer_thickness(truth, label)
+    if not ours.any() and not theirs.any():
+        return float("nan")
+    return float(np.abs(ours - theirs).mean())
+
+
+def med(predicted: np.ndarray, truth: np.ndarray, label: int,
+        spacing: tuple[float, float] | None = None) -> dict[str, float | int | str]:
+    """Mean Euclidean distance between predicted and true boundaries of a layer (the MED of GOALS).
+
+    Each boundary is one point an A-scan (`boundaries`). From every true point the distance to the nearest
+    predicted point is taken, and the other way round; both ways are averaged with equal weight. Distances
+    are in px, or in mm with `spacing` (row, column) in mm. How the organisers pair the points could not be
+    verified; this reading of "mean Euclidean distance" treats both masks alike.
+
+    A-scans where one mask lacks the layer keep their points in the other, whose nearest neighbour is then
+    the gap's rim; how many there are is returned too, because a gap costs little distance.
+
+    Returns upper, lower and mean distance (nan where the layer is missing from one mask altogether),
+    `missing` (A-scans where the truth has the layer and the prediction does not), `extra` (the reverse),
+    `coverage` (share of the truth's A-scans that the prediction has; nan if the truth has none), and unit.
+    """
+    _same_shape(predicted, truth)
+    ours, theirs = boundaries(predicted, label), boundaries(truth, label)
+    have, want = np.isfinite(ours[0]), np.isfinite(theirs[0])
+    upper, lower = (_curve_distance(a, b, spacing or (1.0, 1.0)) for a, b in zip(ours, theirs, strict=True))
+    return {"upper": upper, "lower": lower, "mean": (upper + lower) / 2,
+            "missing": int((want & ~have).sum()), "extra": int((have & ~want).sum()),
+            "coverage": float(have[want].mean()) if want.any() else float("nan"),
+            "unit": "px" if spacing is None else "mm"}
+
+
+def classification_scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict:
+    """AUC, F1, sensitivity, specificity and ROC curve of glaucoma probabilities, ready for JSON.
+
+    `labels` are 1 glaucoma or 0 not, `probabilities` of glaucoma 0 to 1, one of each a scan. F1, sensitivity
+    and specificity are those at the threshold 0.5 (p >= 0.5 is called glaucoma). What is undefined is None:
+    AUC and `roc` with one class only, sensitivity without glaucoma, specificity without healthy scans.
+    `roc` holds fpr, tpr and thresholds; its first point (0, 0) lies above every threshold, written as None.
+    Raises ValueError for lengths that differ, other labels, and probabilities outside 0 to 1 or nan.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities, float)
+    if labels.shape != probabilities.shape or labels.ndim != 1:
+        raise ValueError(f"found {labels.shape} labels and {probabilities.shape} probabilities, expected as many")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"found labels {np.unique(labels).tolist()}, expected 0 and 1")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("found probabilities that are nan or outside 0 to 1")
+    truth, called = labels == 1, probabilities >= THRESHOLD
+    hits, misses = int((truth & called).sum()), int((truth & ~called).sum())
+    alarms, rejections = int((~truth & called).sum()), int((~truth & ~called).sum())
+    auc, roc = _roc(labels, probabilities) if 0 < truth.sum() < len(truth) else (None, None)
+    return {"auc": auc, "f1": _ratio(2 * hits, 2 * hits + alarms + misses),
+            "sensitivity": _ratio(hits, hits + misses), "specificity": _ratio(rejections, rejections + alarms),
+            "threshold": THRESHOLD,
+            "confusion": {"true_positive": hits, "false_negative": misses,
+                          "false_positive": alarms, "true_negative": rejections}, "roc": roc}
+
+
+def _roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, dict[str, list]]:
+    from sklearn.metrics import roc_auc_score, roc_curve  # here, for it takes a second to import
+
+    fpr, tpr, thresholds = roc_curve(labels, probabilities)
+    return float(roc_auc_score(labels, probabilities)), {
+        "fpr": fpr.tolist(), "tpr": tpr.tolist(), "thresholds": [None, *thresholds[1:].tolist()]}
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float]) -> float:
+    points = [np.column_stack([rows, np.arange(len(rows))])[np.isfinite(rows)] * spacing for rows in (first, second)]
+    if not len(points[0]) or not len(points[1]):
+        return float("nan")
+    ways = [KDTree(to).query(start)[0].mean() for start, to in (points, points[::-1])]
+    return float(np.mean(ways))
+
+
+def _same_shape(predicted: np.ndarray, truth: np.ndarray) -> None:
+    if predicted.shape != truth.shape:
+        raise ValueError(f"found masks of shapes {predicted.shape} and {truth.shape}, expected one shape")
