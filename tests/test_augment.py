@@ -6,7 +6,6 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
-import albumentations as A
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +67,12 @@ def test_each_transform_changes_the_image_and_keeps_labels_legal(name, channels)
     assert np.array_equal(image, before[0]) and np.array_equal(mask, before[1])
 
 
+def test_labels_are_never_mixed():
+    mask = np.array([0, 5, 200, 90], np.uint8)[layers()]  # a mean of neighbours would be a new label
+    for seed in range(100):
+        assert set(np.unique(Augmenter(SIZE)(scan(), mask, seed)[1])) <= {0, 5, 90, 200}
+
+
 @pytest.mark.parametrize("name", INTENSITY)
 def test_intensity_transforms_leave_the_mask_alone(name):
     assert np.array_equal(TRANSFORMS[name](scan(), layers(), 3)[1], layers())
@@ -122,6 +127,15 @@ def test_scaling_changes_areas_by_the_square_of_the_factor():
     factors = {round(float(np.sqrt(TRANSFORMS["scaling"](image, mask, seed)[1].sum() / 1600)), 1)
                for seed in range(8)}
     assert factors == {0.7, 1.4}
+
+
+def test_scaling_keeps_proportions():
+    mask = np.zeros((80, 80), np.uint8)
+    mask[30:50, 30:50] = 1
+    augmenter = Augmenter((80, 80), rotation_degrees=0)
+    for seed in range(60):
+        moved = augmenter(mask[None].astype(np.float32), mask, seed)[1]
+        assert abs(int(moved.any(0).sum()) - int(moved.any(1).sum())) <= 1
 
 
 def test_outside_of_the_patch_is_zero_and_background():
@@ -245,15 +259,15 @@ def test_frequencies_are_the_stated_ones_and_independent():
     augmenter = Augmenter((16, 24), mirror_axes=())
     image, mask = scan(size=(16, 24)), layers((16, 24))
     moved = unchanged = 0
-    for seed in range(1000):
+    for seed in range(2000):
         changed, changed_mask = augmenter(image, mask, seed)
         moved += not np.array_equal(changed_mask, mask)
         unchanged += np.array_equal(changed, image)
-    # Rotated or scaled: 1 - 0.8 x 0.8. Standard deviation of a share over 1000 seeds: 0.015.
-    assert moved / 1000 == pytest.approx(0.36, abs=0.05)
+    # Rotated or scaled: 1 - 0.8 x 0.8. Standard deviation of a share over 2000 seeds: 0.01.
+    assert moved / 2000 == pytest.approx(0.36, abs=0.03)
     # Transforms that all drew the same numbers would leave 0.64 of the patches as they are.
     expected = 0.8 * 0.8 * 0.9 * (1 - 0.2 / 2) * 0.85 * 0.85 * (1 - 0.25 / 2) * 0.9 * 0.7
-    assert unchanged / 1000 == pytest.approx(expected, abs=0.05)
+    assert unchanged / 2000 == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1,), (0, 1)])
@@ -319,7 +333,7 @@ def test_albumentations_accepts_every_argument_without_a_warning():
         pipeline = Augmenter(SIZE).pipeline
         for transform in TRANSFORMS.values():
             transform(scan(), layers(), 0)
-    transforms = [leaf for t in pipeline.transforms for leaf in (t.transforms if isinstance(t, A.OneOf) else [t])]
+    transforms = [leaf for t in pipeline.transforms for leaf in (t.transforms if hasattr(t, "transforms") else [t])]
     assert len(transforms) == 3 + 7 + 2
     assert not any(transform.invalid_args for transform in transforms)
 
