@@ -8,7 +8,7 @@ plan.json says of each parameter which kind it is and why it has its value.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,9 @@ class Plan:
         content = read_json(path)
         try:
             found = content["configurations"]
-            configurations = {name: Configuration(**{key: _frozen(entry["value"]) for key, entry in parameters.items()})
-                              for name, parameters in found.items()}
+            configurations = {
+                name: Configuration(**{key: _frozen(entry["value"]) for key, entry in parameters.items()})
+                for name, parameters in found.items()}
             reasons = {name: {key: entry["reason"] for key, entry in parameters.items() if entry["reason"]}
                        for name, parameters in found.items()}
             return cls(configurations, tuple(content["channels"]), tuple(content["classes"]),
@@ -120,7 +121,11 @@ def plan_2d(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: fl
     whole = patch
     features = feature_maps(len(strides), base_features, max_features)
     while not fits(values := feature_map_values(patch, features, strides, classes), budget):
-        patch, strides, kernels = topology(spacing, shrunk(patch, shape, spacing))
+        smaller = shrunk(patch, shape, spacing)
+        if min(smaller) < 1:
+            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for a batch of {SMALLEST_BATCH} of "
+                              "the smallest patch")
+        patch, strides, kernels = topology(spacing, smaller)
         features = feature_maps(len(strides), base_features, max_features)
     batch = batch_size(values, budget, dataset_pixels, patch)
     configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
@@ -134,19 +139,23 @@ def plan_2d(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: fl
         "features": f"{base_features}, doubled at each stage, at most {max_features}",
         "strides": f"an axis is halved while it keeps {SMALLEST_MAP} px and is not coarser than the other",
         "kernels": "3 along each axis, but 1 along one that is still more than twice as coarse",
-        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch", "previous_stage": "no cascade in 2-D",
+        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch", "previous_stage": "no cascade",
     }
 
 
 def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
     """The spacing to resample to: the median of each axis, so that half of the cases lose no detail.
 
-    Where one axis is far coarser (over 3 times) and has far fewer pixels (under a third) than the others, its
-    10th percentile is taken, so that scans with fine slices are not thrown away; but it never becomes finer than
-    the other axes. 25 B-scans 0.24 mm apart, 496 x 512 px of 4 x 12 µm: such an axis.
+    Where one axis of a volume is far coarser (over 3 times) and has far fewer pixels (under a third) than the
+    others, its 10th percentile is taken, so that scans with fine slices are not thrown away; but it never becomes
+    finer than the other axes. 25 B-scans 0.24 mm apart, 496 x 512 px of 4 x 12 µm: such an axis.
     """
     spacings, shapes = np.array(spacings, float), np.array(shapes, float)
     target, size = np.median(spacings, axis=0), np.median(shapes, axis=0)
+    if len(target) == 2:  # no slices: A-scans of 4 x 20 µm px are no stack
+        return tuple(target.tolist())
+    if len(target) == 2:
+        return tuple(target.tolist())
     coarsest = int(target.argmax())
     others = np.delete(target, coarsest)
     if target[coarsest] > 3 * others.max() and size[coarsest] * 3 < np.delete(size, coarsest).min():
@@ -166,24 +175,22 @@ def median_shape(shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[fl
 
 def plane_axes(spacing: Sequence[float]) -> Ints:
     """The two axes of a slice: all of a 2-D scan, of a volume all but the coarsest one (the first, on a tie)."""
-    axes = range(len(spacing))
-    if len(spacing) == 2:
-        return tuple(axes)
-    slices = int(np.argmax(spacing))
-    return tuple(axis for axis in axes if axis != slices)
+    slices = int(np.argmax(spacing)) if len(spacing) == 3 else None
+    return tuple(axis for axis in range(len(spacing)) if axis != slices)
 
 
-def start_patch(spacing: Sequence[float], shape: Sequence[float]) -> Ints:
+def start_patch(spacing: Sequence[float], shape: Sequence[float]) -> tuple[float, ...]:
     """The first patch to try: 2048 x 2048 px, stretched to a square in mm, cut to the median scan.
 
     A large patch shows the network the most context. 1100 x 800 px fit inside: the patch is the whole scan. With
-    pixels of 4 x 16 µm the square is 4096 x 1024 px.
+    pixels of 4 x 16 µm the square is 4096 x 1024 px. Half a pixel stays (the median of 128 and 129 px is 128.5):
+    the patch must cover it.
     """
     finest = START_AREA ** (1 / len(spacing)) * prod(spacing) ** (1 / len(spacing))
-    return tuple(int(min(round(finest / s), n)) for s, n in zip(spacing, shape, strict=True))
+    return tuple(min(round(finest / s), n) for s, n in zip(spacing, shape, strict=True))
 
 
-def topology(spacing: Sequence[float], patch: Sequence[int]) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
+def topology(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
     """How deep the network is: (patch rounded up to what it can halve, strides, kernels), one entry a stage.
 
     At each stage those axes are halved that are long enough and, among these, less than twice as coarse as the
@@ -205,10 +212,10 @@ def topology(spacing: Sequence[float], patch: Sequence[int]) -> tuple[Ints, tupl
         kernels.append(tuple(kernel))
         strides.append(tuple(2 if a in halved else 1 for a in axes))
         for a in halved:
-            size[a], resolution[a] = np.ceil(size[a] / 2), resolution[a] * 2
+            size[a], resolution[a] = ceil(size[a] / 2), resolution[a] * 2
     kernels.append((3,) * len(size))
     divisor = [prod(stride[a] for stride in strides) for a in axes]
-    rounded = tuple(-(-int(n) // d) * d for n, d in zip(patch, divisor, strict=True))
+    rounded = tuple(ceil(n / d) * d for n, d in zip(patch, divisor, strict=True))
     return rounded, tuple(strides), tuple(kernels)
 
 
@@ -270,10 +277,9 @@ def plan_run(run_dir: str | Path) -> Plan:
                            wanted.max_features)
     if wanted.batch_size is not None:
         planned = plan.configurations["2d"]
-        reasons = plan.reasons["2d"] | {
-            "batch_size": f"set by plan.batch_size; the rule gives {planned.batch_size}"}
+        reason = f"set by plan.batch_size; the rule gives {planned.batch_size}"
         plan = replace(plan, configurations={"2d": replace(planned, batch_size=wanted.batch_size)},
-                       reasons={"2d": reasons})
+                       reasons={"2d": plan.reasons["2d"] | {"batch_size": reason}})
     plan.save(run_dir / "plan.json", blueprint(chosen))
     return plan
 
@@ -281,9 +287,10 @@ def plan_run(run_dir: str | Path) -> Plan:
 def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
     """The parameters that are the same for every data set, as this run's settings have them: (value, reason)."""
     train = chosen.train
-    schedule = "rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd" else "rate / 5 when the loss stands still"
+    schedule = ("rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd"
+                else "rate / 5 when the loss stands still")
     return {
-        "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves every data set"),
+        "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves all data sets"),
         "loss": ("Dice + cross-entropy", "overlap for thin layers, pixels for steady gradients"),
         "deep_supervision": (train.deep_supervision, "gradients reach the deep stages from the first step"),
         "optimiser": (train.optimiser, "Nesterov momentum, or Adam as in the report"),

@@ -17,6 +17,7 @@ from octkit import layouts, settings
 from octkit.cases import Case, OctkitError, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
 from octkit.planner import Plan
+from octkit.splits import Split, make_splits
 
 # Two spacings closer than this count as equal: resampling would only blur.
 SAME_SPACING = 1e-3
@@ -150,6 +151,17 @@ def preprocess_run(run_dir: Path, progress: bool = True) -> tuple[PreprocessedCa
     for case in tqdm(dataset.train, desc="preprocess", unit="scan", disable=not progress):
         _preprocess_case(dataset, case, plan, chosen.train.config, folder)
     return load_preprocessed(run_dir, chosen.train.config, [case.name for case in dataset.train])
+
+
+def split_run(run_dir: Path) -> list[Split]:
+    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json."""
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    cases = layouts.open_dataset(chosen.data.root).train
+    splits = make_splits([case.name for case in cases], chosen.splits.folds, chosen.seed,
+                         {case.name: case.glaucoma for case in cases})
+    write_json(run_dir / "splits.json", splits)
+    return splits
 
 
 def load_preprocessed(run_dir: Path, config: str, names: Sequence[str]) -> tuple[PreprocessedCase, ...]:

@@ -1,0 +1,5 @@
+"""`python -m octkit` is `octkit`."""
+
+from octkit.cli import main
+
+main()

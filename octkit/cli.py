@@ -1,0 +1,228 @@
+"""The command line: each command is a call or two into the package, which is imported when it is asked for.
+
+Errors that the user can mend end in one plain line and exit code 2, a notebook that failed in one line and
+exit code 1, Ctrl-C in 130. `octkit --debug COMMAND …` shows the traceback instead.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from octkit import __version__
+from octkit.cases import OctkitError, write_json
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
+Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
+                                                           "it is known")]
+
+# Plain help: rich's boxes take longer to import than most commands take to say what is wrong.
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line (default: this process's); ends in SystemExit with the exit code."""
+    try:
+        code = app(arguments, prog_name="octkit", standalone_mode=False)
+        if code == 130:  # what typer makes of Ctrl-C
+            _end("interrupted; the same command goes on from here", 130)
+        sys.exit(code)
+    except TyperException as error:
+        _end(error.format_message(), error.exit_code)
+    except OctkitError as error:
+        _end(str(error), 2)
+    except Exception as error:
+        if type(error).__name__ == "NotebookFailed":  # by name, as importing it takes a second
+            _end(str(error), 1)
+        _end(f"{type(error).__name__}: {error} (octkit --debug COMMAND … shows where)", 1)
+
+
+def _end(message: str, code: int) -> None:
+    if os.environ.get("OCTKIT_DEBUG") and sys.exc_info()[0]:
+        raise  # noqa: PLE0704 (called from an except clause)
+    print(f"octkit: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def octkit(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks (or set OCTKIT_DEBUG=1)")] = False,
+    version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+) -> None:
+    """Teaching and competition kit for retinal OCT: layers, thickness, glaucoma."""
+    if debug:
+        os.environ["OCTKIT_DEBUG"] = "1"
+    if context.invoked_subcommand is None:
+        print(__version__ if version else context.get_help())
+
+
+@app.command()
+def run(
+    profile: Annotated[str | None, typer.Option(help="settings to start from: smoke, demo, goals or report")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="the data set, in the GOALS layout")] = None,
+    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
+                                                      "such as train.epochs=50; may be repeated")] = None,
+) -> None:
+    """Run all notebooks in order, but for what is done.
+
+    Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
+    """
+    from octkit import pipeline, settings
+
+    run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
+    if profile is None and (run_dir / "settings.json").exists():
+        chosen = settings.load(run_dir / "settings.json")
+    else:
+        chosen = settings.from_profile(profile or "demo")
+    if data:  # phantoms are never made at a path that was meant to hold scans
+        changes = [f"data.dir={data.resolve()}", "data.phantom=null", *(changes or [])]
+    if changes:
+        chosen = settings.with_overrides(chosen, changes)
+    pipeline.run(run_dir, chosen)
+    print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="the folder to make")],
+    train: Annotated[int, typer.Option(help="labelled scans")] = 80,
+    val: Annotated[int, typer.Option(help="validation scans, their truth beside the layout")] = 40,
+    test: Annotated[int, typer.Option(help="test scans, likewise")] = 0,
+    size: Annotated[str, typer.Option(metavar="HxW", help="of the scans, in px")] = "256x320",
+    seed: Annotated[int, typer.Option(help="another seed, other eyes")] = 0,
+) -> None:
+    """Make a synthetic data set in the GOALS layout."""
+    from octkit.phantom import make_dataset
+
+    height, cross, width = size.partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise OctkitError(f"--size: found {size!r}, expected rows x columns such as 256x320")
+    make_dataset(out, train, val, test, (int(height), int(width)), seed)
+
+
+@app.command()
+def fingerprint(run_dir: RunFolder) -> None:
+    """Describe a run's data set: fingerprint.json."""
+    from octkit import fingerprint, layouts, settings
+
+    dataset = layouts.open_dataset(settings.load(run_dir / "settings.json").data.root)
+    fingerprint.extract(dataset).save(run_dir / "fingerprint.json")
+
+
+@app.command()
+def plan(run_dir: RunFolder) -> None:
+    """Derive the network from the fingerprint: plan.json."""
+    from octkit import planner
+
+    planner.plan_run(run_dir)
+
+
+@app.command()
+def preprocess(run_dir: RunFolder) -> None:
+    """Crop, resample and normalise training cases; make the folds."""
+    from octkit import preprocess
+
+    preprocess.preprocess_run(run_dir)
+    preprocess.split_run(run_dir)
+
+
+@app.command()
+def train(
+    run_dir: RunFolder,
+    config: Annotated[str, typer.Option(help="the plan's configuration")] = "2d",
+    fold: Annotated[str, typer.Option(metavar="K", help="a fold's number, or all")] = "0",
+    resume: Annotated[bool, typer.Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
+) -> None:
+    """Train one fold, from its checkpoint if there is one."""
+    if fold != "all" and not fold.isdigit():
+        raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
+    from octkit.train import train_fold
+
+    train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="a run's folder")],
+    images: Annotated[Path, typer.Argument(help="a PNG, or a folder of them")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
+    mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
+                                                "default: as the model's settings say")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="write <name>.npz as well")] = False,
+    um_per_px: Scale = None,
+) -> None:
+    """Segment scans of any size: one mask each, in GOALS greys."""
+    from octkit.infer import predict_folder
+
+    written = predict_folder(model, images, out, mirror, probabilities, um_per_px)
+    print(f"{out}: {len(written)} masks")
+
+
+@app.command()
+def evaluate(
+    predicted: Annotated[Path, typer.Argument(help="folder of predicted masks")],
+    truth: Annotated[Path, typer.Argument(help="folder of true masks, by the same names")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
+    um_per_px: Scale = None,
+) -> None:
+    """Score masks by layer: Dice, MED, thickness error."""
+    from octkit.evaluate import score_folder
+
+    scores = score_folder(predicted, truth, um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000))
+    if out:
+        write_json(out, scores)
+    print(f"means over {len(scores['cases'])} cases")
+    for layer, metrics in scores["summary"].items():
+        for metric, over_cases in metrics.items():
+            mean = "undefined" if over_cases["mean"] is None else f"{over_cases['mean']:.4f}"
+            print(f"{layer:8s} {metric:18s} {mean} {scores['units'][metric]}")
+
+
+@app.command()
+def thickness(
+    masks: Annotated[Path, typer.Argument(help="folder of masks of circle scans, in GOALS greys")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the table, as CSV")],
+    um_per_px: Annotated[float | None, typer.Option(metavar="X", help="depth of a pixel; without it the table "
+                                                    "is in pixels")] = None,
+) -> None:
+    """Measure layers around the circle, by quadrant."""
+    from octkit.thickness import thickness_table, write_csv
+
+    write_csv(out, thickness_table(masks, um_per_px))
+
+
+@app.command()
+def classify(run_dir: RunFolder) -> None:
+    """Train the glaucoma classifier and let it predict."""
+    from octkit import classify, layouts, settings  # and never torch: the two do not share a process
+
+    chosen = settings.load(run_dir / "settings.json")
+    classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
+
+
+@app.command()
+def submit(
+    source: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run's folder")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="ZIP", help="the archive to write")] = None,
+    check: Annotated[Path | None, typer.Option("--check", metavar="ZIP", help="check an archive instead")] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="the images that the archive to "
+                                                "check answers to")] = None,
+) -> None:
+    """Write a run's submission, or check one."""
+    from octkit import layouts, settings, submission
+
+    if check and images and not (source or out):
+        submission.check_submission(check, images)
+        print(f"{check}: valid")
+    elif source and out and not (check or images):
+        dataset = layouts.open_dataset(settings.load(source / "settings.json").data.root)
+        submission.write_submission(source / "predictions" / "validation", source / "classifier" / "predictions.csv",
+                                    dataset.root / "Validation" / "Image", out)
+        print(f"{out}: written and checked")
+    else:
+        raise OctkitError("submit: expected RUN -o ZIP, or --check ZIP --images DIR")

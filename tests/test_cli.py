@@ -1,0 +1,159 @@
+import subprocess
+import sys
+
+import pytest
+
+from octkit import __version__, cli, pipeline, settings
+from octkit.cases import OctkitError, read_json, write_json
+from octkit.notebook import NotebookFailed
+
+COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "predict", "evaluate", "thickness",
+            "classify", "submit"]
+HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
+         "skimage", "sklearn", "rich"}
+
+
+@pytest.fixture
+def octkit(capsys, monkeypatch):
+    """`octkit("evaluate", …)` -> exit code, standard output, standard error."""
+    monkeypatch.setenv("OCTKIT_DEBUG", "")
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What `octkit run` would have run: [(run_dir, settings)]."""
+    calls = []
+    monkeypatch.setattr(pipeline, "run", lambda run_dir, chosen: calls.append((run_dir, chosen)))
+    return calls
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    code = "\n".join(["import sys", "from octkit import cli", "try:", "    cli.main(['--help'])",
+                      "except SystemExit as end:", f"    print(end.code, {HEAVY} & set(sys.modules))"])
+    run = subprocess.run([sys.executable, "-c", code], cwd=settings.PROJECT, capture_output=True, text=True)
+    assert run.stdout.endswith("\n0 set()\n")
+    listed = [line.split() for line in run.stdout.partition("Commands:\n")[2].splitlines() if line.startswith("  ")]
+    listed = [words[0] for words in listed]
+    assert listed == COMMANDS
+
+
+def test_python_m_octkit():
+    run = subprocess.run([sys.executable, "-m", "octkit", "evaluate", "no", "where"], cwd=settings.PROJECT,
+                         capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("octkit: no") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(octkit, command):
+    code, out, err = octkit(command, "--help")
+    assert (code, err) == (0, "") and out.startswith(f"Usage: octkit {command}")
+
+
+def test_without_a_command(octkit):
+    assert octkit("--version") == (0, f"{__version__}\n", "")
+    code, out, err = octkit()
+    assert (code, err) == (0, "") and "Commands:" in out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["frobnicate"], "No such command 'frobnicate'."),
+    (["predict"], "Missing argument 'model'."),
+    (["run", "--profil", "demo"], "No such option: --profil (Possible options: --profile)"),
+    (["phantom", "out", "--train", "many"], "Invalid value for '--train': Input should be a valid integer"),
+    (["phantom", "out", "--size", "256"], "--size: found '256', expected rows x columns such as 256x320"),
+    (["train", "run", "--fold", "first"], "--fold: found 'first', expected a fold's number or all"),
+    (["submit"], "submit: expected RUN -o ZIP, or --check ZIP --images DIR"),
+    (["submit", "run", "--check", "x.zip", "--images", "x"], "submit: expected RUN -o ZIP"),
+    (["run", "--profile", "best"], "--profile: found 'best', expected one of"),
+    (["run", "--set", "train.epoch=3"], "--set train.epoch=3: train.epoch:"),
+    (["plan", "no/where"], "no/where/"),
+    (["submit", "no/where", "-o", "x.zip"], "no/where/settings.json: not found"),
+    (["submit", "--check", "no.zip", "--images", "no/where"], "no/where: no such file or folder"),
+    (["thickness", "no/where", "-o", "x.csv"], "no/where: no such file or folder"),
+])
+def test_what_the_user_can_mend_is_one_line_and_2(octkit, arguments, message):
+    code, out, err = octkit(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"octkit: {message}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error, code, message", [
+    (OctkitError("x.png: found nothing"), 2, "octkit: x.png: found nothing\n"),
+    (NotebookFailed("07_train, cell [3] `x`: E: y"), 1, "octkit: 07_train, cell [3] `x`: E: y\n"),
+    (ZeroDivisionError("by zero"), 1,
+     "octkit: ZeroDivisionError: by zero (octkit --debug COMMAND … shows where)\n"),
+    (KeyboardInterrupt(), 130, "octkit: interrupted; the same command goes on from here\n"),
+])
+def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", fail)
+    assert octkit("run", "--run-dir", tmp_path / "run") == (code, "", message)
+
+
+def test_debug_shows_the_traceback(octkit, monkeypatch):
+    with pytest.raises(OctkitError, match="--size"):
+        octkit("--debug", "phantom", "out", "--size", "x")
+    monkeypatch.setenv("OCTKIT_DEBUG", "1")
+    with pytest.raises(OctkitError, match="--size"):
+        octkit("phantom", "out", "--size", "x")
+
+
+def test_run_starts_from_a_profile(octkit, started, tmp_path):
+    code, out, _ = octkit("run", "--profile", "smoke", "--set", "train.epochs=5", "--set", "seed=3")
+    assert code == 0 and "report.html" in out
+    octkit("run", "--run-dir", tmp_path / "new")
+    (first, chosen), (second, default) = started
+    assert first == settings.PROJECT / "reports" / "smoke" and second == tmp_path / "new"
+    assert (chosen.profile, chosen.train.epochs, chosen.seed) == ("smoke", 5, 3)
+    assert default == settings.from_profile("demo")
+
+
+def test_run_goes_on_with_the_settings_of_its_folder(octkit, started, tmp_path):
+    kept = settings.with_overrides(settings.from_profile("smoke"), ["train.epochs=5"])
+    kept.save(tmp_path / "settings.json")
+    octkit("run", "--run-dir", tmp_path)
+    octkit("run", "--run-dir", tmp_path, "--set", "seed=3")
+    octkit("run", "--run-dir", tmp_path, "--profile", "smoke")
+    assert [chosen for _, chosen in started] == [
+        kept, settings.with_overrides(kept, ["seed=3"]), settings.from_profile("smoke")]
+
+
+def test_given_data_are_never_made_up(octkit, started, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    octkit("run", "--data", "scans", "--run-dir", "run")
+    [(_, chosen)] = started
+    assert chosen.data.root == tmp_path / "scans" and chosen.data.phantom is None
+
+
+def test_evaluate_and_thickness(octkit, goals, tmp_path):
+    truth = goals / "Truth" / "Layer_Masks"
+    code, out, err = octkit("evaluate", truth, truth, "-o", tmp_path / "scores.json", "--um-per-px", 4, 10)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["means over 2 cases", "rnfl     dice               1.0000 0 to 1"]
+    scores = read_json(tmp_path / "scores.json")
+    assert scores["spacing_mm"] == [0.004, 0.01] and scores["mean"]["dice"] == 1.0
+    # The scans' RNFL is 6 px thick everywhere.
+    assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
+    assert "um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()
+
+
+def test_phantom_then_the_steps_before_training(octkit, tmp_path):
+    data, run = tmp_path / "phantoms", tmp_path / "run"
+    assert octkit("phantom", data, "--train", 5, "--val", 2, "--size", "96x128", "--seed", 4)[0] == 0
+    write_json(run / "settings.json", settings.with_overrides(
+        settings.from_profile("smoke"), [f"data.dir={data}", "data.phantom=null"]).model_dump(mode="json"))
+    for command in ("fingerprint", "plan", "preprocess"):
+        code, _, err = octkit(command, run)
+        assert code == 0, err
+    assert {path.name for path in run.iterdir()} == {"settings.json", "fingerprint.json", "plan.json", "splits.json",
+                                                     "preprocessed"}

@@ -1,0 +1,307 @@
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from octkit import ledger, notebook, pipeline, settings
+from octkit.cases import OctkitError, read_json
+from octkit.notebook import NotebookFailed
+from octkit.pipeline import STEPS, Step
+
+
+def write_notebook(folder, name, *cells, parameters=("run_dir = 'x'",)):
+    folder.mkdir(exist_ok=True)
+    tagged = [new_code_cell(text, metadata={"tags": ["parameters"]}) for text in parameters]
+    cells = [new_markdown_cell("# A lesson"), *tagged, *map(new_code_cell, cells)]
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+def smoke(*changes):
+    return settings.with_overrides(settings.from_profile("smoke"), list(changes))
+
+
+def quiet(number, of):
+    assert 1 <= number <= of
+
+
+def statuses(run_dir):
+    return [(line["step"], line["status"]) for line in ledger.read(run_dir)]
+
+
+@pytest.fixture
+def story(tmp_path, monkeypatch):
+    """A story of five notebooks whose execution is pretended: `again()` says which ones ran."""
+    for name in ("data", "lesson", "infer", "report"):
+        write_notebook(tmp_path / "notebooks", name)
+    write_notebook(tmp_path / "notebooks", "train", parameters=("run_dir = 'x'\nconfig = '2d'\nfold = 0",))
+    steps = (Step("data", settings=("data",), data=True),
+             Step("lesson", settings=("augment",), shows=("seed",), needs=("data",)),
+             Step("train", settings=("train", "plan.memory_gb"), needs=("data", "lesson"), each_fold=True),
+             Step("infer", settings=("infer",), needs=("train",)),
+             Step("report", settings=("*",), needs=("lesson", "infer")))
+    ran, story = [], {}
+
+    def pretend(source, parameters, copy, on_cell):  # noqa: ARG001
+        ran.append(copy.stem)
+        if "then" in story:
+            story["then"](copy.stem)
+        copy.write_text("executed")
+
+    def again(*changes):
+        ran.clear()
+        chosen = smoke(f"data.dir={tmp_path / 'scans'}", *changes)
+        pipeline.run(tmp_path / "run", chosen, tmp_path / "notebooks", steps)
+        return list(ran)
+
+    monkeypatch.setattr(notebook, "execute", pretend)
+    (tmp_path / "scans").mkdir()
+    story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
+    return story
+
+
+EVERYTHING = ["data", "lesson", "train_2d_fold_0", "train_2d_fold_1", "infer", "report"]
+
+
+def test_what_is_done_is_skipped(story):
+    assert story["again"]() == EVERYTHING
+    assert story["again"]() == []
+    assert statuses(story["run_dir"])[6:] == [(name, "skipped") for name in EVERYTHING]
+    assert story["again"]() == []  # a skipped line does not hide the done line before it
+
+
+@pytest.mark.parametrize("change, expected", [
+    ("augment.rotation_degrees=3", EVERYTHING[1:]),
+    ("seed=3", ["lesson", "report"]),  # the lesson only shows it
+    ("plan.base_features=16", ["report"]),
+    ("plan.memory_gb=4", EVERYTHING[2:]),
+    ("train.epochs=7", ["train_2d_fold_0", "train_2d_fold_1", "infer", "report"]),
+    ("train.folds=[0,1,2]", ["train_2d_fold_2", "infer", "report"]),
+    ("infer.step=0.25", ["infer", "report"]),
+    ("data.phantom=null", EVERYTHING),
+])
+def test_changed_settings_run_again_what_depends_on_them(story, change, expected, capsys):
+    story["again"]()
+    assert story["again"](change) == expected
+    assert f"changed {change.split('=')[0]}" in capsys.readouterr().out
+    assert story["again"](change) == []
+
+
+def test_an_edited_notebook_runs_again_with_what_needs_it(story):
+    story["again"]()
+    write_notebook(story["notebooks"], "infer", "1 + 1")
+    assert story["again"]() == ["infer", "report"]
+    write_notebook(story["notebooks"], "data", "1 + 1")
+    assert story["again"]() == EVERYTHING
+
+
+def test_changed_code_runs_everything_again(story, monkeypatch):
+    story["again"]()
+    monkeypatch.setattr(ledger, "code_version", lambda: "edited")
+    assert story["again"]() == EVERYTHING
+
+
+def test_changed_data_run_everything_on_it_again(story, tmp_path):
+    (tmp_path / "scans").rmdir()
+    story["then"] = lambda name: name == "data" and (tmp_path / "scans").mkdir()
+    story["again"]()  # its first step makes the data set
+    del story["then"]
+    assert story["again"]() == []
+    (tmp_path / "scans" / ".hidden").touch()
+    assert story["again"]() == []
+    (tmp_path / "scans" / "0001.png").touch()
+    assert story["again"]() == EVERYTHING
+
+
+def test_going_on_after_a_failure(story):
+    def fail(name):
+        if name == "train_2d_fold_1":
+            raise NotebookFailed("cell [3] `x`: ValueError: y", 1)
+
+    story["then"] = fail
+    with pytest.raises(NotebookFailed, match=r"train_2d_fold_1, cell \[3\] `x`: ValueError: y"):
+        story["again"]()
+    line = ledger.read(story["run_dir"])[-1]
+    assert (line["step"], line["status"], line["exit"]) == ("train_2d_fold_1", "failed", 1)
+    assert line["error"] == "cell [3] `x`: ValueError: y"
+    del story["then"]
+    assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
+
+
+def test_a_failure_outdates_an_earlier_success(story):
+    """Done with A, failed half-way with B, then A again: what stands there now may be B's."""
+    def fail(_):
+        raise NotebookFailed("no")
+
+    story["again"]()
+    story["then"] = fail
+    with pytest.raises(NotebookFailed):
+        story["again"]("infer.step=0.25")
+    del story["then"]
+    assert story["again"]() == ["infer", "report"]
+
+
+def test_a_killed_run_outdates_an_earlier_success(story):
+    """A run that is killed leaves no line, so the executed copy must be gone while its step runs."""
+    story["again"]()
+    copy = story["run_dir"] / "notebooks" / "infer.ipynb"
+    story["then"] = lambda name: name == "infer" and existed.append(copy.exists())
+    existed = []
+    story["again"]("infer.step=0.25")
+    assert existed == [False]
+    copy.unlink()
+    assert story["again"]("infer.step=0.25") == ["infer", "report"]
+
+
+def test_interrupted(story):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    story["then"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        story["again"]()
+    [line] = ledger.read(story["run_dir"])
+    assert (line["status"], line["error"], line["exit"]) == ("failed", "interrupted", 130)
+
+
+def test_one_run_a_folder(story):
+    story["again"]()
+    with ledger.locked(story["run_dir"]), pytest.raises(OctkitError, match=r"process \d+ is running in this folder"):
+        story["again"]()
+    assert story["again"]() == []
+
+
+def test_missing_data_stop_the_run_before_it_starts(story, tmp_path):
+    (tmp_path / "scans").rmdir()
+    with pytest.raises(OctkitError, match="scans: not found, expected the data set's folder"):
+        story["again"]("data.phantom=null")
+    assert not story["run_dir"].exists()
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ((), "found 0 cells tagged 'parameters'"),
+    (("run_dir = 1", "run_dir = 2"), "found 2 cells tagged 'parameters'"),
+    (("rundir = 1",), "sets rundir, expected run_dir as well"),
+    (("run_dir =",), "cannot be read as a notebook"),
+])
+def test_notebooks_are_checked_before_the_run_starts(story, parameters, message):
+    write_notebook(story["notebooks"], "report", parameters=parameters)
+    with pytest.raises(OctkitError, match=message):
+        story["again"]()
+    assert not story["run_dir"].exists()
+
+
+def test_a_missing_notebook_is_named(story):
+    (story["notebooks"] / "infer.ipynb").unlink()
+    with pytest.raises(OctkitError, match=r"infer\.ipynb: not found"):
+        story["again"]()
+
+
+def test_real_kernels(tmp_path, monkeypatch, capsys):
+    # A kernelspec of the user's that would run another Python (here: none at all).
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["false", "{connection_file}"], "display_name": "x",
+                                                  "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "good", "import json, os, sys\nimport octkit",
+                   "with open(run_dir + '/left.json', 'w') as file:\n    json.dump([sys.executable, os.getcwd(), "
+                   "octkit.__file__, os.environ['MPLBACKEND']], file)", "")
+    write_notebook(folder, "bad", "1 / 1", "\n# why\nraise ValueError('one\\ntwo')", "3")
+    steps = (Step("good"), Step("bad", needs=("good",)))
+    with pytest.raises(NotebookFailed) as failure:
+        pipeline.run(tmp_path / "run", smoke(), folder, steps)
+    copies = tmp_path / "run" / "notebooks"
+    assert str(failure.value) == f"bad, cell [4] `# why`: ValueError: one two; see {copies / 'bad.ipynb'}"
+    assert sorted(path.name for path in copies.iterdir()) == ["bad.ipynb", "good.ipynb"]
+    assert read_json(tmp_path / "run" / "left.json") == [
+        sys.executable, str(folder), str(settings.PROJECT / "octkit" / "__init__.py"),
+        "module://matplotlib_inline.backend_inline"]
+    good, bad = ledger.read(tmp_path / "run")
+    assert (good["status"], good["exit"], good["error"], bad["status"], bad["exit"]) == ("done", 0, None, "failed", 1)
+    assert good["peak_memory_mb"] > 20
+    assert settings.load(tmp_path / "run" / "settings.json") == smoke()
+    out = capsys.readouterr().out
+    assert "[ 1/2] good: done in" in out and "[ 2/2] bad: failed in" in out
+
+
+@pytest.mark.parametrize("source, message, code", [
+    ("import os\nos.kill(os.getpid(), 9)", r"cell \[3\] `import os`: the kernel died, killed by signal 9", -9),
+    ("import os\nos._exit(0)", r"cell \[3\] `import os`: the kernel died", 1),
+    ("import sys\nsys.exit(0)", r"cell \[4\] `2 \+ 2` was not executed", 1),
+])
+def test_a_kernel_that_ends_early_is_a_failure(tmp_path, source, message, code):
+    """papermill takes all three for success, or marks the cells as completed."""
+    write_notebook(tmp_path, "ends", source, "2 + 2")
+    with pytest.raises(NotebookFailed, match=message) as failure:
+        notebook.execute(notebook.read(tmp_path / "ends.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb",
+                         quiet)
+    assert failure.value.exit == code
+    assert (tmp_path / "copy.ipynb").exists()
+
+
+@pytest.mark.parametrize("failures, cells, tries", [(2, 0, 3), (3, 0, 3), (1, 1, 1)])
+def test_only_a_kernel_that_ran_nothing_is_started_again(tmp_path, monkeypatch, failures, cells, tries):
+    calls = []
+
+    def start(path, running, *_, on_cell_start, **__):
+        calls.append(path)
+        if cells:
+            on_cell_start(cell=None, cell_index=0)
+        if len(calls) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        nbformat.write(new_notebook(), running)
+
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", start)
+    write_notebook(tmp_path, "starts")
+    source = notebook.read(tmp_path / "starts.ipynb")
+    with pytest.raises(NotebookFailed, match="before replying") if failures >= tries else nullcontext():
+        notebook.execute(source, {}, tmp_path / "copy.ipynb", quiet)
+    assert len(calls) == tries
+
+
+def test_peak_memory_counts_all_children():
+    code = "held = b'x' * 150 * 2**20; print('ready', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", code], **pipes)
+                for _ in range(2)]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 2
+    with notebook.PeakMemory() as memory:
+        pass
+    for child in children:
+        child.communicate("\n")
+    assert 300 < memory.peak_mb() < 500
+
+
+def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):
+    lines = [{"step": "a", "status": "done"}, {"step": "ü", "status": "failed"}, {"step": "c", "status": "done"}]
+    for line in lines:
+        ledger.append(tmp_path, line)
+    whole = (tmp_path / "ledger.jsonl").read_bytes()
+    assert ledger.read(tmp_path) == lines
+    for size in range(len(whole)):
+        (tmp_path / "ledger.jsonl").write_bytes(whole[:size])
+        kept = ledger.read(tmp_path)
+        assert kept == lines[:len(kept)] and len(kept) >= whole[:size].count(b"\n")
+        ledger.append(tmp_path, {"step": "new"})
+        assert ledger.read(tmp_path) == [*kept, {"step": "new"}]
+
+
+def test_the_steps_cover_all_settings_and_each_other():
+    names = [step.notebook for step in STEPS]
+    for position, step in enumerate(STEPS):
+        assert set(step.needs) <= set(names[:position])
+    sections = {name for step in STEPS for name in step.settings}
+    assert all(pipeline._sections(smoke(), step.settings + step.shows) for step in STEPS if step.settings != ("*",)
+               and step.settings + step.shows)
+    assert set(settings.Settings.model_fields) - sections == {"profile"}  # a name, which decides nothing
+    reached, front = set(), {"13_report"}
+    while front:
+        reached |= front
+        front = {need for step in STEPS if step.notebook in front for need in step.needs}
+    assert reached == set(names)
