@@ -154,8 +154,6 @@ def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequenc
     target, size = np.median(spacings, axis=0), np.median(shapes, axis=0)
     if len(target) == 2:  # no slices: A-scans of 4 x 20 µm px are no stack
         return tuple(target.tolist())
-    if len(target) == 2:
-        return tuple(target.tolist())
     coarsest = int(target.argmax())
     others = np.delete(target, coarsest)
     if target[coarsest] > 3 * others.max() and size[coarsest] * 3 < np.delete(size, coarsest).min():

@@ -8,7 +8,8 @@ from octkit.cases import OctkitError
 from octkit.fingerprint import Fingerprint, crop_to_nonzero, extract, intensity_statistics
 from octkit.layouts import open_dataset
 
-RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0, "percentile_99_5": 2.0}
+RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
+          "percentile_99_5": 2.0}
 
 
 def test_crop_by_hand():
@@ -50,6 +51,15 @@ def test_black_borders_are_cropped_away(goals):
     assert extract(open_dataset(goals)).shapes[0] == (37, 43)
 
 
+def test_labels_in_a_black_border_do_not_count(goals):
+    for number in range(1, 7):
+        path = goals / f"Train/Image/{number:04d}.png"
+        pixels = np.array(Image.open(path))
+        pixels[:, -5:] = 0
+        Image.fromarray(pixels).save(path)
+    assert extract(open_dataset(goals)).intensity[0]["min"] > 0
+
+
 def test_a_known_scale_is_used_in_mm(goals):
     (goals / "scale.json").write_text(json.dumps({"um_per_px": [4, 16]}))
     found = extract(open_dataset(goals))
@@ -73,7 +83,9 @@ def test_goes_round_through_the_file(tmp_path):
 @pytest.mark.parametrize(("change", "reason"), [
     ({"shapes": []}, "0 shapes and 1 spacings"), ({"spacings": [(1, 1), (1, 1)]}, "1 shapes and 2 spacings"),
     ({"spacings": [(1, 1, 1)]}, "expected 2 or 3 throughout"), ({"spacings": [(1, 0)]}, "not above 0"),
-    ({"spacings": [(1, float("nan"))]}, "not above 0"), ({"intensity": []}, "0 records of intensity"),
+    ({"spacings": [(1, float("nan"))]}, "not above 0"), ({"spacings": [1.0]}, "expected numbers, one row a case"),
+    ({"shapes": [("a", 4)]}, "found shapes"), ({"shapes": [(float("inf"), 4)]}, "found shapes"),
+    ({"intensity": []}, "0 records of intensity"),
     ({"classes": 0}, "0 classes")])
 def test_numbers_that_do_not_fit_are_refused(change, reason):
     good = {"spacings": [(1, 1)], "shapes": [(3, 4)], "channels": 1, "classes": 2, "intensity": [RECORD]}

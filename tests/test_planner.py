@@ -20,7 +20,8 @@ from octkit.planner import (
 )
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "plans.json"
-RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0, "percentile_99_5": 2.0}
+RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
+          "percentile_99_5": 2.0}
 
 
 def fingerprint(shape, spacing, cases=20, classes=3) -> Fingerprint:
@@ -42,8 +43,8 @@ def test_every_2d_plan_of_nnunet():
     for entry in json.loads(ORACLE.read_text()):
         case, expected = entry["case"], entry["plan"]["configurations"]["2d"]
         first = 1 if case["spacing"][0] == 999 else 0  # nnU-Net's sign for "2-D": a third axis of one slice
-        plan = plan_experiment(fingerprint(case["shape"][first:], case["spacing"][first:], case["n"], case["classes"]),
-                               case.get("memory_gb", 8)).configurations["2d"]
+        found = fingerprint(case["shape"][first:], case["spacing"][first:], case["n"], case["classes"])
+        plan = plan_experiment(found, case.get("memory_gb", 8)).configurations["2d"]
         ours = {"patch_size": plan.patch_size, "batch_size": plan.batch_size, "features_per_stage": plan.features,
                 "strides": plan.strides, "kernel_sizes": plan.kernels, "batch_dice": plan.batch_dice,
                 "spacing": plan.spacing, "median_shape": plan.median_shape}
@@ -53,6 +54,15 @@ def test_every_2d_plan_of_nnunet():
 def test_start_patch_by_hand():
     assert start_patch((1, 1), (800, 1100)) == (800, 1100)
     assert start_patch((0.004, 0.016), (9000, 9000)) == (4096, 1024)
+    assert start_patch((1, 1), (128.5, 300)) == (128.5, 300)
+
+
+def test_half_a_pixel_more_than_a_multiple_needs_the_next_multiple():
+    # half of the scans 384 x 1152, half one pixel larger: median 384.5 x 1152.5; nnU-Net v2.8.1's own answer
+    shapes = [(384, 1152)] * 20 + [(385, 1153)] * 20
+    plan = plan_experiment(Fingerprint([(1, 1)] * 40, shapes, ("OCT",), 3, [RECORD])).configurations["2d"]
+    assert plan.median_shape == (384.5, 1152.5)
+    assert plan.patch_size == (448, 1280) and plan.batch_size == 2
 
 
 def test_topology_by_hand():
@@ -75,6 +85,11 @@ def test_target_spacing_of_coarse_slices_is_their_10th_percentile():
     spacings = [(step, 0.004, 0.012) for step in (0.1, 0.2, 0.3, 0.3, 0.3)]
     assert target_spacing(spacings, shapes) == pytest.approx((0.14, 0.004, 0.012))
     assert target_spacing(spacings, [(200, 496, 512)] * 5) == pytest.approx((0.3, 0.004, 0.012))
+
+
+def test_target_spacing_of_a_2d_scan_is_the_median_however_coarse_its_a_scans():
+    spacings = [(0.004, wide) for wide in (0.01, 0.015, 0.02, 0.02, 0.02)]
+    assert target_spacing(spacings, [(1000, 90)] * 5) == (0.004, 0.02)
 
 
 def test_slices_lie_across_the_coarsest_axis():
@@ -101,7 +116,8 @@ def test_any_plan_is_one_that_a_network_can_be_built_from(shape, ratio, cases, m
 @settings(max_examples=20, deadline=None)
 @given(st.tuples(st.integers(200, 1500), st.integers(200, 1500)))
 def test_more_memory_never_means_less(shape):
-    small, large = (plan_experiment(fingerprint(shape, (1, 1), 100), memory).configurations["2d"] for memory in (2, 24))
+    small, large = (plan_experiment(fingerprint(shape, (1, 1), 100), memory).configurations["2d"]
+                    for memory in (2, 24))
     assert small.patch_size[0] * small.patch_size[1] <= large.patch_size[0] * large.patch_size[1]
 
 
@@ -127,9 +143,15 @@ def test_a_run_is_planned_with_its_own_settings(tmp_path):
     assert read_json(tmp_path / "plan.json")["blueprint"]["epochs"]["value"] == chosen.train.epochs
 
 
-def test_memory_must_be_above_0():
-    with pytest.raises(OctkitError, match="memory_gb: found 0"):
-        plan_experiment(fingerprint((200, 200), (1, 1)), 0)
+@pytest.mark.parametrize("memory", [0, -1, float("nan"), float("inf")])
+def test_memory_must_be_above_0(memory):
+    with pytest.raises(OctkitError, match="memory_gb: found .*, expected a number above 0"):
+        plan_experiment(fingerprint((200, 200), (1, 1)), memory)
+
+
+def test_memory_that_holds_no_patch_at_all():
+    with pytest.raises(OctkitError, match="memory_gb: found 1e-09, expected enough"):
+        plan_experiment(fingerprint((200, 200), (1, 1)), 1e-9)
 
 
 def test_a_file_that_is_no_plan(tmp_path):

@@ -1,0 +1,300 @@
+"""What report.html says about each step: parts that read a run's files and yield blocks for the page.
+
+A part is a function of a Run that yields Blocks. It reads files and draws figures; it computes no result.
+"""
+
+import base64
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from octkit import charts, diagrams, ledger, plots, settings
+from octkit.cases import Dataset, read_json, read_mask
+from octkit.layouts import open_dataset
+from octkit.plots import layer_name
+
+CLASSIFIER_FILES = {"metrics.json": "held-out training scans", "validation_metrics.json": "validation scans"}
+CLASSIFIER_SCORES = (("AUC", "auc"), ("F1", "f1"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
+
+
+class NotRun(Exception):
+    """A file that no step has left; the message is its name in the run folder."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a section. `kind` is the template's name for it, `content` what that kind shows."""
+
+    kind: str
+    content: object
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and how its files are asked for; asking for one that is not there raises NotRun."""
+
+    folder: Path
+
+    def has(self, pattern: str) -> bool:
+        return any(self.folder.glob(pattern))
+
+    def path(self, name: str) -> Path:
+        if not (self.folder / name).exists():
+            raise NotRun(name)
+        return self.folder / name
+
+    def json(self, name: str):
+        return read_json(self.path(name))
+
+    @property
+    def chosen(self) -> settings.Settings:
+        return settings.load(self.path("settings.json"))
+
+    @property
+    def dataset(self) -> Dataset:
+        return open_dataset(self.chosen.data.root)
+
+
+def warnings(run: Run) -> Iterator[Block]:
+    """What a reader has to know before any number."""
+    if run.has("classifier/weights_origin.json"):
+        origin = run.json("classifier/weights_origin.json")
+        if origin["origin"] == "random initialisation":
+            yield Block("loud", "The glaucoma classifier started from RANDOM INITIALISATION, not from ImageNet "
+                                f"weights ({origin['reason']}). Its numbers are not those of the recipe.")
+        else:
+            yield Block("note", f"The glaucoma classifier started from ImageNet weights ({origin['origin']}: "
+                                f"{origin['reason']}).")
+    lines = ledger.read(run.folder)
+    for step in dict.fromkeys(line["step"] for line in lines):
+        if (line := ledger.last(lines, step)) and line["status"] == "failed":
+            yield Block("loud", f"Step {step} failed: {line['error']}. What it should have left is missing or old.")
+    if run.chosen.data.phantom is not None:
+        yield Block("note", "The scans of this run are synthetic phantoms: its numbers say nothing about patients.")
+
+
+def key_layers(run: Run) -> Iterator[Block]:
+    """Dice of each layer on the validation scans, or in cross-validation where those have no truth."""
+    if run.has("scores.json"):
+        scores = run.json("scores.json")
+        yield Block("cards", [(f"{layer_name(layer)} Dice", number(found["dice"]["mean"]),
+                               f"MED {_distance(found)}; {len(scores['cases'])} validation scans")
+                              for layer, found in scores["summary"].items()])
+        return
+    for candidate in run.json("selection.json")["candidates"][:1]:
+        yield Block("cards", [(f"{layer_name(layer)} Dice", number(dice),
+                               "cross-validation; no truth to score the validation scans with")
+                              for layer, dice in candidate["dice"].items()])
+
+
+def key_classifier(run: Run) -> Iterator[Block]:
+    """The classifier's scores on the validation scans, or on those it held out where they have no truth."""
+    where, scores = list(_classifier_results(run).items())[-1]
+    yield Block("cards", [(f"Glaucoma {name}", number(scores[key]), where) for name, key in CLASSIFIER_SCORES])
+
+
+def key_postprocessing(run: Run) -> Iterator[Block]:
+    selection = run.json("selection.json")
+    kept = [record["step"] for record in selection["postprocessing"] if record["kept"]]
+    if not selection["postprocessing"]:
+        decision = f"none, since nothing was decided: {selection['why']}"
+    elif kept:
+        decision = f"keep only the {', then the '.join(kept)}, as cross-validation decided"
+    else:
+        decision = "none, since no test on the cross-validation masks raised the mean Dice without lowering a layer's"
+    yield Block("text", f"Post-processing: {decision}.")
+
+
+def data(run: Run) -> Iterator[Block]:
+    dataset = run.dataset
+    yield Block("text", f"Data set “{dataset.name}” in the {dataset.layout} layout; layers "
+                        f"{', '.join(map(layer_name, dataset.labels))}.")
+    sick = sum(case.glaucoma == 1 for case in dataset.train)
+    yield table("", ("split", "scans", "glaucoma"),
+                [("train", len(dataset.train), sick), ("validation", len(dataset.validation), "not told"),
+                 ("test", len(dataset.test), "not told")])
+    if not run.has("figures/01_*.png"):
+        shown = dataset.train[:6]
+        yield figure(plots.png(plots.data_grid([dataset.read_image(case) for case in shown],
+                                               [dataset.read_mask(case) for case in shown],
+                                               [case.name for case in shown], "Training scans with their layers")))
+
+
+def fingerprint(run: Run) -> Iterator[Block]:
+    found = run.json("fingerprint.json")
+    shapes = [" × ".join(map(str, shape)) for shape in found["shapes"]]
+    sizes = ", ".join(f"{shape} px ({shapes.count(shape)} scans)" for shape in sorted(set(shapes)))
+    yield Block("text", f"Sizes after cropping to where a scan is not zero: {sizes}.")
+    keys = list(found["intensity"][0])
+    yield table("Grey values over all labelled pixels", ("channel", *(key.replace("_", " ") for key in keys)),
+                [(name, *(number(channel[key], 1) for key in keys)) for name, channel
+                 in zip(found["channels"], found["intensity"], strict=True)])
+
+
+def plan(run: Run) -> Iterator[Block]:
+    # A zero-width space after each dot lets long names break there and nowhere else.
+    rows = [(name.replace(".", ".\u200b"), diagrams.in_words(value), kind, reason)
+            for name, value, kind, reason in diagrams.plan_rows(run.json("plan.json"))]
+    yield Block("plan", rows, "Blueprint: the same for every data set. Inferred: follows by a rule from the data and "
+                              "the memory. Empirical: found by cross-validation.")
+
+
+def training(run: Run) -> Iterator[Block]:
+    logs = {path.parent.name.removeprefix("fold_"): charts.read_log(path)
+            for path in sorted(run.folder.glob("models/*/fold_*/log.csv"))}
+    if not logs:
+        raise NotRun("models/<config>/fold_<k>/log.csv")
+    yield figure(plots.png(charts.learning_curves(logs)))
+    layers = [column[5:] for column in next(iter(logs.values())) if column.startswith("dice_")]
+    yield table("The last epoch of each fold",
+                ("fold", "epochs", "training loss", "validation loss",
+                 *(f"pseudo-Dice {layer_name(layer)}" for layer in layers), "minutes in all"),
+                [(name, len(log["epoch"]), number(log["train_loss"][-1]), number(log["validation_loss"][-1]),
+                  *(number(log[f"dice_{layer}"][-1]) for layer in layers), number(log["seconds"].sum() / 60, 1))
+                 for name, log in logs.items()])
+
+
+def mirroring(run: Run) -> Iterator[Block]:
+    prices = run.json("mirroring.json")
+    yield table("The price of mirroring", ("inference", "seconds an image", "mean foreground Dice"),
+                [(name, number(price["seconds"]), number(price["dice"], 4)) for name, price in prices.items()])
+
+
+def cross_validation(run: Run) -> Iterator[Block]:
+    selection = run.json("selection.json")
+    tests = selection["postprocessing"]
+    if not selection["candidates"]:
+        yield Block("text", f"No cross-validation: {selection['why']}.")
+        return
+    raw = selection["candidates"][0]["dice"]
+    final = next((test["dice_after"] for test in reversed(tests) if test["kept"]), raw)
+    yield table(f"Cross-validation: {selection['cases']} training scans, each predicted by the fold that did not "
+                "see it", ("layer", "Dice, raw", "Dice, post-processed"),
+                [(layer_name(layer), number(raw[layer], 4), number(final[layer], 4)) for layer in raw])
+    yield table("Post-processing, tested on these masks",
+                ("keep only the", "mean Dice before", "after", "kept", "why"),
+                [(test["step"], *(number(_mean(test[f"dice_{when}"].values()), 5) for when in ("before", "after")),
+                  "yes" if test["kept"] else "no", test["why"]) for test in tests])
+
+
+def validation(run: Run) -> Iterator[Block]:
+    scores = run.json("scores.json")
+    metrics = [metric for metric in scores["units"] if metric != "coverage"]
+    yield table(f"Validation: {len(scores['cases'])} scans against their truth, mean ± standard deviation",
+                ("", *map(layer_name, scores["summary"])),
+                [(f"{_metric_name(metric)} ({scores['units'][metric]})",
+                  *(_spread(found[metric]) for found in scores["summary"].values())) for metric in metrics])
+    if not run.has("figures/09_dice.png"):
+        yield figure(plots.png(charts.layer_scores(
+            {layer: [case[layer]["dice"] for case in scores["cases"].values()] for layer in scores["summary"]},
+            title="Dice on the validation scans")))
+
+
+def examples(run: Run) -> Iterator[Block]:
+    """Best, median and worst validation scan by mean Dice; without scores, the first three."""
+    dataset, folder = run.dataset, run.path("predictions/validation")
+    cases = {case.name: case for case in dataset.validation if (folder / f"{case.name}.png").exists()}
+    if run.has("scores.json"):
+        # Without a Dice neither mask has the layer: nothing right or wrong in it.
+        dice = {name: _mean(found["dice"] for found in layers.values()) or 0
+                for name, layers in run.json("scores.json")["cases"].items()}
+        ranked = sorted((name for name in cases if name in dice), key=dice.get)
+        chosen = {f"{word} by mean Dice ({dice[name]:.3f})": name for word, name in
+                  (("best", ranked[-1]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[0]))}
+    else:
+        chosen = {f"no truth to rank it by, number {i}": name for i, name in enumerate(list(cases)[:3], 1)}
+    for word, name in chosen.items():
+        true = dataset.root / "Truth" / "Layer_Masks" / f"{name}.png"
+        yield figure(plots.png(plots.overlay(
+            dataset.read_image(cases[name]), read_mask(folder / f"{name}.png", dataset.mask_values),
+            read_mask(true, dataset.mask_values) if true.exists() else None, f"Validation scan {name}: {word}")))
+
+
+def thickness(run: Run) -> Iterator[Block]:
+    with open(run.path("thickness.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    unit = rows[0]["unit"].replace("um", "µm")
+    quarters = {"global": "whole circle", **charts.QUADRANT_NAMES}
+    yield table(f"Mean thickness of the predicted layers over {len({row['case'] for row in rows})} validation scans "
+                f"({unit})", ("layer", *quarters.values()),
+                [(layer_name(layer), *(number(_mean(float(row[key]) for row in rows
+                                                    if row["layer"] == layer and row[key]), 1) for key in quarters))
+                 for layer in dict.fromkeys(row["layer"] for row in rows)])
+
+
+def classifier(run: Run) -> Iterator[Block]:
+    results = _classifier_results(run)
+    yield table("Glaucoma or not; F1, sensitivity and specificity at the threshold 0.5",
+                ("scored on", "scans", *(name for name, _ in CLASSIFIER_SCORES)),
+                [(where, sum(scores["confusion"].values()), *(number(scores[key]) for _, key in CLASSIFIER_SCORES))
+                 for where, scores in results.items()])
+    for where, scores in results.items():
+        if scores["roc"] and not run.has("figures/11_roc*.png"):
+            yield figure(plots.png(charts.roc(scores["roc"]["fpr"], scores["roc"]["tpr"], scores["auc"],
+                                              f"ROC on the {where}")))
+
+
+def figures(pattern: str, needed: bool = True) -> Callable[[Run], Iterator[Block]]:
+    """A part that shows the figures which the notebooks left, in the order of their names.
+
+    Where there are none it says so if they are `needed`; otherwise the part before it draws its own.
+    """
+
+    def part(run: Run) -> Iterator[Block]:
+        paths = sorted((run.folder / "figures").glob(pattern))
+        if needed and not paths:
+            raise NotRun(f"figures/{pattern}")
+        for path in paths:
+            yield figure(path.read_bytes())
+
+    part.__name__ = f"figures {pattern}"
+    return part
+
+
+def _classifier_results(run: Run) -> dict[str, dict]:
+    """Where it was scored -> the classifier's scores; at least those on its own held-out scans must be there."""
+    run.path("classifier/metrics.json")
+    return {where: run.json(f"classifier/{name}") for name, where in CLASSIFIER_FILES.items()
+            if run.has(f"classifier/{name}")}
+
+
+def table(caption: str, heads: tuple[str, ...], rows: list[tuple]) -> Block:
+    return Block("table", (heads, rows), caption)
+
+
+def figure(data: bytes) -> Block:
+    with Image.open(io.BytesIO(data)) as image:
+        title = image.info.get("Title", "figure")
+        width = round(image.width * 96 / plots.DPI)
+        return Block("figure", (base64.b64encode(data).decode(), width, image.info.get("Description", title)))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "—" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _spread(found: dict) -> str:
+    digits = 4 if (found["mean"] or 0) < 1 else 2
+    text = "—" if found["mean"] is None else f"{found['mean']:.{digits}f} ± {found['std']:.{digits}f}"
+    return text + (f" ({found['undefined']} undefined)" if found["undefined"] else "")
+
+
+def _distance(found: dict) -> str:
+    micrometres = f" ({found['med_mm']['mean'] * 1000:.1f} µm)" if (found.get("med_mm") or {}).get("mean") else ""
+    return f"{number(found['med']['mean'], 2)} px{micrometres}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _metric_name(metric: str) -> str:
+    name = metric.removesuffix("_mm").removesuffix("_um").replace("_", " ")
+    return name.replace("med", "MED") if metric.startswith("med") else name.capitalize()
