@@ -110,8 +110,9 @@ def fingerprint(run_dir: RunFolder) -> None:
     """Describe a run's data set: fingerprint.json."""
     from octkit import fingerprint, layouts, settings
 
-    dataset = layouts.open_dataset(settings.load(run_dir / "settings.json").data.root)
-    fingerprint.extract(dataset).save(run_dir / "fingerprint.json")
+    chosen = settings.load(run_dir / "settings.json")
+    found = fingerprint.extract(layouts.open_dataset(chosen.data.root), units=chosen.plan.units)
+    found.save(run_dir / "fingerprint.json")
 
 
 @app.command()

@@ -72,8 +72,10 @@ def crop_to_nonzero(image: np.ndarray) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def extract(dataset: Dataset, cases: Sequence[Case] | None = None) -> Fingerprint:
+def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = "mm") -> Fingerprint:
     """Take the fingerprint of a data set's training cases, or of the `cases` given.
+
+    With `units` "px" every pixel counts as 1 x 1, also where the scale is known.
 
     Grey-value statistics are exact over all labelled pixels inside the crop (nnU-Net samples 100 million of them).
     Raises OctkitError where there is no case, no labelled pixel, or where the scale of some cases is known and
@@ -83,7 +85,8 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None) -> Fingerprin
     if not cases:
         raise OctkitError(f"{dataset.root}: has no training cases to take a fingerprint of")
     unknown = [case for case in cases if case.spacing is None]
-    if unknown and len(unknown) < len(cases):
+    in_px = bool(unknown) or units == "px"
+    if units == "mm" and unknown and len(unknown) < len(cases):
         raise OctkitError(f"{unknown[0].image}: its scale is unknown while others' is known, expected all or none")
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(lambda case: _shape_and_values(dataset, case), cases))
@@ -94,9 +97,9 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None) -> Fingerprin
         if not len(values):
             raise OctkitError(f"{dataset.root}: no mask has a labelled pixel, expected {', '.join(dataset.labels)}")
         intensity.append(intensity_statistics(values))
-    spacings = [(1.0,) * len(shape) if case.spacing is None else case.spacing
+    spacings = [(1.0,) * len(shape) if in_px else case.spacing
                 for case, shape in zip(cases, shapes, strict=True)]
-    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if unknown else "mm")
+    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if in_px else "mm")
 
 
 def intensity_statistics(values: np.ndarray) -> dict[str, float]:

@@ -157,7 +157,8 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
             its own spacing; without it scans are taken at their own grid.
     """
     files = layouts.list_images(images)
-    scans = [(file.stem, read_image(file)) for file in files]  # all are read first: a bad one stops before any is written
+    # All are read first: a bad one stops before any mask is written.
+    scans = [(file.stem, read_image(file)) for file in files]
     spacing = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     predictor = Predictor.load(model, mirror=mirror)
     return predict_images(predictor, [(name, image, spacing) for name, image in scans], Path(out),

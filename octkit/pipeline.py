@@ -36,7 +36,7 @@ class Step:
 STEPS = (
     Step("00_start", settings=("*",)),
     Step("01_data", settings=("data",), data=True),
-    Step("02_fingerprint", needs=("01_data",)),
+    Step("02_fingerprint", settings=("plan",), needs=("01_data",)),
     Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",)),
     Step("04_preprocess", settings=("splits", "seed", "train.config"), needs=("03_plan",)),
     Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),

@@ -181,7 +181,8 @@ def load_geometry(case: PreprocessedCase) -> Geometry:
 
 
 def _preprocess_case(dataset, case: Case, plan: Plan, config: str, folder: Path) -> None:
-    image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan.configurations[config].spacing,
+    spacing = case.spacing if plan.units == "mm" else None
+    image, mask, geometry = preprocess(dataset.read_image(case), spacing, plan.configurations[config].spacing,
                                        plan.intensity, dataset.read_mask(case))
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:

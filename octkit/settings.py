@@ -27,7 +27,7 @@ class Section(BaseModel):
 class PhantomSettings(Section):
     """The synthetic data set to make where `data.dir` does not exist yet."""
 
-    train: Count = 80
+    train: Count = 160
     validation: Count = 40
     test: Annotated[int, Field(ge=0)] = 0
     size: tuple[Count, Count] = (256, 320)  # H, W in px
@@ -46,8 +46,13 @@ class DataSettings(Section):
 
 
 class PlanSettings(Section):
-    """The planner's room: GPU memory aimed at and the widths of the network. None: the rule decides."""
+    """The planner's room: GPU memory aimed at and the widths of the network. None: the rule decides.
 
+    `units` "mm" plans in true lengths where the scale is known; "px" takes every pixel as 1 x 1, as nnU-Net does
+    with PNG files: scans then stay at their own grid.
+    """
+
+    units: Literal["mm", "px"] = "mm"
     memory_gb: Positive = 8.0
     base_features: Count = 32
     max_features: Count = 512
@@ -141,17 +146,18 @@ PROFILES: dict[str, dict] = {
     # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
     "demo": {
         "data": {"dir": "data/phantom", "phantom": {}},
-        "plan": {"base_features": 16, "max_features": 128, "batch_size": 4},
+        "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 4},
         "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
         "train": {"folds": [0, 1], "epochs": 10, "iterations_per_epoch": 40, "validation_iterations": 4,
-                  "precision": "bfloat16", "momentum": 0.9, "workers": 1},
+                  "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
         "infer": {"mirror": False},
-        "classify": {"image_size": 128, "epochs": 12, "initial_rate": 1e-4, "pretrained": "none"},
+        "classify": {"image_size": 64, "epochs": 30, "initial_rate": 1e-3, "rotation_degrees": 10.0,
+                     "vertical_flip": False, "pretrained": "none"},
     },
     # The tests: the whole story in minutes, no claim on quality.
     "smoke": {
         "data": {"dir": "data/smoke", "phantom": {"train": 10, "validation": 4, "size": [96, 128]}},
-        "plan": {"base_features": 8, "max_features": 16, "batch_size": 2},
+        "plan": {"units": "px", "base_features": 8, "max_features": 16, "batch_size": 2},
         "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
         "train": {"folds": [0, 1], "epochs": 2, "iterations_per_epoch": 3, "validation_iterations": 1,
                   "momentum": 0.9, "workers": 0},

@@ -78,7 +78,7 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         if any(size % divisor for size, divisor in zip(x.shape[2:], self.divisor, strict=True)):
-            wanted = tuple(-(-size // divisor) * divisor for size, divisor in zip(x.shape[2:], self.divisor, strict=True))
+            wanted = tuple(-(-size // d) * d for size, d in zip(x.shape[2:], self.divisor, strict=True))
             raise ValueError(f"input of {tuple(x.shape[2:])} px is not divisible by {self.divisor}, pad it to {wanted}")
         skips = []
         for stage in self.encoder:

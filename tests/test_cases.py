@@ -44,7 +44,7 @@ def truncated(path):
 @pytest.mark.parametrize(("make", "reason"), [
     (colour, "colour image"), (transparent, "transparent pixels"), (deep, "image mode I;16"),
     (palette, "image mode P"), (truncated, "is damaged"), (lambda p: p.write_bytes(b""), "cannot be read"),
-    (lambda p: p.write_text("no image"), "cannot be read"), (lambda p: None, "not found")])
+    (lambda p: p.write_text("no image"), "cannot be read"), (lambda _: None, "not found")])
 def test_unfit_images_are_refused_by_name(tmp_path, make, reason):
     path = tmp_path / "0007.png"
     make(path)

@@ -42,7 +42,8 @@ def test_an_absent_section_can_be_filled():
 
 
 @pytest.mark.parametrize(("override", "reason"), [
-    ("train.epoch=3", "train.epoch: Extra inputs"), ("train.epochs=0", "train.epochs"), ("epochs", "expected key=value"),
+    ("train.epoch=3", "train.epoch: Extra inputs"), ("train.epochs=0", "train.epochs"),
+    ("epochs", "expected key=value"),
     ("seed.x=1", "seed"), ("train.folds=[7]", "train.folds names"), ("train.folds=[]", "at least one fold"),
     ("train.initial_rate=NaN", "initial_rate"), ("train.optimiser=rmsprop", "optimiser")])
 def test_wrong_overrides_are_errors_that_name_the_key(override, reason):

@@ -1,0 +1,137 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_goals
+
+from octkit import fingerprint, layouts, planner, preprocess, settings, train
+from octkit.cases import OctkitError
+from octkit.models import load_checkpoint
+from octkit.settings import TrainSettings
+from octkit.train import Optimiser, poly_rate, train_fold
+
+SMALL = ["splits.folds=2", "train.folds=[0]", "plan.base_features=4", "plan.max_features=8", "plan.batch_size=2",
+         "train.iterations_per_epoch=2", "train.validation_iterations=1", "train.epochs=3"]
+
+
+def make_run(folder, goals, *changes):
+    chosen = settings.with_overrides(settings.from_profile("smoke"), [f"data.dir={goals}", *SMALL, *changes])
+    chosen.save(folder / "settings.json")
+    fingerprint.extract(layouts.open_dataset(goals), units="px").save(folder / "fingerprint.json")
+    planner.plan_run(folder)
+    preprocess.preprocess_run(folder, progress=False)
+    preprocess.split_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def goals(tmp_path_factory):
+    return write_goals(tmp_path_factory.mktemp("data") / "goals")
+
+
+def weights(run):
+    return load_checkpoint(run / "models/2d/fold_0/checkpoint.pt")["network"]
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_poly_rate_by_hand():
+    assert poly_rate(0.01, 0, 10) == 0.01
+    assert poly_rate(0.01, 5, 10) == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_plateau_rule_divides_by_five_after_30_epochs_without_gain():
+    optimiser = Optimiser(torch.nn.Linear(1, 1), TrainSettings(optimiser="adam"))
+    rates = []
+    for epoch in range(34):
+        rates.append(optimiser.start_epoch(epoch))
+        optimiser.end_epoch(1.0)
+    # the first epoch sets the mark, 31 without improvement follow
+    assert rates[:32] == [0.01] * 32 and rates[32] == pytest.approx(0.002)
+
+
+def test_the_plateau_rule_watches_the_smoothed_loss():
+    optimiser = Optimiser(torch.nn.Linear(1, 1), TrainSettings(optimiser="adam"))
+    for loss in (1.0, 0.0, 0.5):
+        optimiser.end_epoch(loss)
+    assert optimiser.smoothed_loss == pytest.approx(0.93 * (0.93 * 1.0 + 0.07 * 0.0) + 0.07 * 0.5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeypatch, kind):
+    change = f"train.optimiser={kind}"
+    whole, halved = (make_run(tmp_path / name, goals, change) for name in ("whole", "halved"))
+    train_fold(whole, progress=False)
+
+    real, calls = train._validate, []
+
+    def stop_in_the_second_epoch(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "_validate", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(halved, progress=False)
+    monkeypatch.setattr(train, "_validate", real)
+    assert load_checkpoint(halved / "models/2d/fold_0/checkpoint.pt")["epoch"] == 1
+    train_fold(halved, progress=False)
+    assert equal(weights(whole), weights(halved))
+    logs = [pd.read_csv(run / "models/2d/fold_0/log.csv").drop(columns="seconds") for run in (whole, halved)]
+    pd.testing.assert_frame_equal(*logs)
+
+
+def test_the_number_of_workers_changes_nothing(goals, tmp_path):
+    alone, helped = (make_run(tmp_path / str(n), goals, f"train.workers={n}", "train.epochs=1") for n in (0, 2))
+    for run in (alone, helped):
+        train_fold(run, progress=False)
+    assert equal(weights(alone), weights(helped))
+
+
+def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
+    run = make_run(tmp_path, goals, "train.epochs=1")
+    train_fold(run, progress=False)
+    make_run(tmp_path, goals, "train.epochs=1", "train.initial_rate=0.001")
+    train_fold(run, progress=False)
+    assert "train settings changed" in capsys.readouterr().out
+    assert pd.read_csv(run / "models/2d/fold_0/log.csv")["learning_rate"].tolist() == [0.001]
+
+
+def test_fold_all_has_no_validation(goals, tmp_path):
+    run = make_run(tmp_path, goals, 'train.folds=["all"]', "train.epochs=1")
+    log = pd.read_csv(train_fold(run, fold="all", progress=False) / "log.csv")
+    assert log[["validation_loss", "dice_rnfl"]].isna().all().all() and np.isfinite(log["train_loss"]).all()
+
+
+def test_without_deep_supervision_it_trains_as_well(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.deep_supervision=false", "train.epochs=1")
+    assert np.isfinite(pd.read_csv(train_fold(run, progress=False) / "log.csv")["train_loss"]).all()
+
+
+def test_it_learns(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=6", "train.iterations_per_epoch=15", "train.initial_rate=0.05",
+                   "plan.base_features=8", "plan.max_features=16")
+    log = pd.read_csv(train_fold(run, progress=False) / "log.csv")
+    assert log["dice_rnfl"].iloc[-1] > 0.8
+    assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0] - 0.5
+
+
+def test_tensorboard_files_and_log_columns(goals, tmp_path):
+    folder = train_fold(make_run(tmp_path, goals, "train.epochs=1"), progress=False)
+    assert list(folder.glob("events.out.tfevents*"))
+    assert list(pd.read_csv(folder / "log.csv")) == [
+        "epoch", "learning_rate", "train_loss", "validation_loss", "dice_rnfl", "dice_gcipl", "dice_choroid", "seconds"]
+
+
+def test_missing_steps_are_named(goals, tmp_path):
+    run = make_run(tmp_path, goals)
+    with pytest.raises(OctkitError, match="no configuration '3d'"):
+        train_fold(run, config="3d")
+    with pytest.raises(OctkitError, match="fold: found 7"):
+        train_fold(run, fold=7)
+    next((run / "preprocessed/2d").glob("*.json")).unlink()
+    with pytest.raises(OctkitError, match="is not preprocessed; run `octkit preprocess"):
+        train_fold(run, fold="all")
