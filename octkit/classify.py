@@ -12,11 +12,9 @@ libraries. What training leaves in its folder:
 """
 
 import hashlib
-import io
 import json
 import math
 import os
-import pickle
 import time
 import urllib.request
 from collections.abc import Iterable
@@ -32,7 +30,8 @@ from tqdm import tqdm
 
 from octkit.cases import Case, Dataset, OctkitError, read_image, replacing, write_atomic, write_json
 from octkit.metrics import classification_scores
-from octkit.settings import ClassifySettings, Settings
+from octkit.pdparams import read_weights
+from octkit.settings import PROJECT, ClassifySettings, Settings
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
@@ -88,34 +87,6 @@ def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> dict
     return {part: sorted(names) for part, names in split.items()}
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads what paddle.save writes. A pickle may have any function called while it is read; here only these."""
-
-    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
-               ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
-        return super().find_class(module, name)
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .pdparams file by name, read without running anything that the file may ask for.
-
-    Raises OctkitError for a missing or damaged file and for one that holds more than arrays.
-    """
-    try:
-        content = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
-        content.pop("StructuredToParameterName@@", None)
-        arrays = {str(name): np.asarray(array) for name, array in content.items()}
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise OctkitError(f"{path}: cannot be read as weights ({error}), expected arrays by name") from None
-    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
-        raise OctkitError(f"{path}: {wrong[0]!r} is no array of numbers, expected arrays by name")
-    return arrays
-
-
 def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path: Path, head: bool) -> None:
     """Copy arrays into the network; without `head` its last layer is left as it is."""
     state = network.state_dict()
@@ -133,11 +104,11 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
 
     A file named in the settings comes first (its SHA-256 must be the one stated), then Paddle's own download,
     then random weights with the reason why. Returns {"origin", "reason", ...} and prints the same. Raises
-    OctkitError for a named file that is missing, has no or another checksum, or does not fit.
+    OctkitError for a named file that is missing, has another checksum, or does not fit.
     """
     origin = {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
     if settings.weights is not None:
-        origin = _weights_from_file(network, Path(settings.weights), settings.weights_sha256)
+        origin = _weights_from_file(network, PROJECT / settings.weights, settings.weights_sha256)
     elif settings.pretrained == "imagenet":
         origin = _weights_from_paddle(network)
     what = "RANDOM WEIGHTS, not ImageNet's" if origin["origin"] == "random initialisation" else "ImageNet's weights"
@@ -145,9 +116,7 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
     return origin
 
 
-def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str | None) -> dict[str, str]:
-    if expected is None:
-        raise OctkitError(f"{path}: classify.weights_sha256 is not set, expected the file's SHA-256 checksum")
+def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str) -> dict[str, str]:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -223,7 +192,8 @@ def _network(settings: Settings) -> paddle.nn.Layer:
     if settings.device == "cuda" and not gpu:
         raise OctkitError('device: found "cuda", but this paddlepaddle sees no GPU; expected "auto" or "cpu"')
     paddle.set_device("gpu" if gpu else "cpu")
-    paddle.base.core.set_num_threads(len(os.sched_getaffinity(0)))  # Paddle's own default is one thread
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+    paddle.base.core.set_num_threads(cores)  # Paddle's own default is one thread
     paddle.seed(settings.seed)
     # Adam's state goes by names that count up over a process: begin anew, or a checkpoint fits no other process.
     paddle.utils.unique_name.switch()

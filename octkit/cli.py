@@ -74,6 +74,8 @@ def run(
     """
     from octkit import pipeline, settings
 
+    if data and not (profile or run_dir):
+        raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
     run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
     if profile is None and (run_dir / "settings.json").exists():
         chosen = settings.load(run_dir / "settings.json")

@@ -82,7 +82,7 @@ def select(run_dir: str | Path) -> dict:
     config = chosen.train.config
     if not folds:
         selection = {"configuration": config, "why": "the only one; fold all holds nothing out to decide with",
-                     "folds": ["all"], "candidates": [], "postprocessing": [], "steps": []}
+                     "folds": ["all"], "candidates": [], "postprocessing": [], "steps": [], "circle": False}
         write_json(run_dir / "selection.json", selection)
         return selection
     names = [name for fold in folds for name in splits[fold]["validation"]]
@@ -100,6 +100,7 @@ def select(run_dir: str | Path) -> dict:
                         "mean_dice": float(np.nanmean(per_layer))}],
         "postprocessing": records,
         "steps": [list(step) for step in steps],
+        "circle": circle,
     }
     write_json(run_dir / "selection.json", selection)
     return selection

@@ -12,7 +12,6 @@ than its border, where the network sees less context.
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,15 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.cases import LAYERS, OctkitError, read_image, read_json, replacing, write_mask
-from octkit.models import Model, build_network, choose_device, load_model
+from octkit.models import (
+    Model,
+    autocast,
+    build_network,
+    choose_device,
+    load_model,
+    load_weights,
+    working_precision,
+)
 from octkit.postprocess import apply_steps
 from octkit.preprocess import preprocess, restore
 
@@ -60,12 +67,13 @@ class Predictor:
         self.model = model
         self.configuration = model.plan.configurations[model.config]
         self.device = choose_device(device)
+        self.precision = working_precision(model.precision, self.device)
         self.mirror_axes = model.mirror_axes if (model.mirror if mirror is None else mirror) else ()
         self.weights = torch.from_numpy(gaussian_weights(self.configuration.patch_size)).to(self.device)
         self.networks = []
         for state in model.weights.values():
             network = build_network(self.configuration, len(model.plan.channels), len(model.labels), False)
-            network.load_state_dict(state)
+            load_weights(network, state, "the model")
             self.networks.append(network.eval().to(self.device, memory_format=torch.channels_last))
 
     @classmethod
@@ -110,26 +118,24 @@ class Predictor:
     def _probabilities(self, patch: torch.Tensor) -> torch.Tensor:
         """Softmax of one window, averaged over folds and mirrored copies: (classes, *window)."""
         flips = [flip for n in range(len(self.mirror_axes) + 1) for flip in itertools.combinations(self.mirror_axes, n)]
-        low_precision = (torch.autocast(self.device.type, dtype=torch.bfloat16)
-                         if self.model.precision == "bfloat16" else nullcontext())
         total = 0
         for flip in flips:
             axes = [axis + 2 for axis in flip]  # behind batch and channel
             copy = torch.flip(patch[None], axes).contiguous(memory_format=torch.channels_last)
             for network in self.networks:
-                with low_precision:
+                with autocast(self.precision, self.device):
                     scores = network(copy)
                 total = total + torch.flip(torch.softmax(scores.float(), 1), axes)[0]
         return total / (len(flips) * len(self.networks))
 
 
-def mask_of(probabilities: np.ndarray, model: Model, circle: bool = False) -> np.ndarray:
+def mask_of(probabilities: np.ndarray, model: Model) -> np.ndarray:
     """The most probable label of each pixel, after the model's post-processing: (*spatial) uint8."""
-    return apply_steps(probabilities.argmax(0).astype(np.uint8), model.postprocessing, circle)
+    return apply_steps(probabilities.argmax(0).astype(np.uint8), model.postprocessing, model.circle)
 
 
 def predict_images(predictor: Predictor, images: Iterable[tuple[str, np.ndarray, Sequence[float] | None]], out: Path,
-                   circle: bool = False, probabilities: bool = False, progress: bool = True) -> list[Path]:
+                   probabilities: bool = False, progress: bool = True) -> list[Path]:
     """Predict (name, image, spacing) one by one into out/<name>.png, and <name>.npz where asked for.
 
     Masks are coded in GOALS greys where the labels are the three layers, otherwise as label numbers.
@@ -143,7 +149,7 @@ def predict_images(predictor: Predictor, images: Iterable[tuple[str, np.ndarray,
         if probabilities:
             with replacing(out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
                 np.savez_compressed(file, probabilities=soft)
-        write_mask(out / f"{name}.png", mask_of(soft, model, circle), values)
+        write_mask(out / f"{name}.png", mask_of(soft, model), values)
         written.append(out / f"{name}.png")
     return written
 
@@ -157,6 +163,8 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
             its own spacing; without it scans are taken at their own grid.
     """
     files = layouts.list_images(images)
+    if Path(out).resolve() == files[0].resolve().parent:
+        raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
     # All are read first: a bad one stops before any mask is written.
     scans = [(file.stem, read_image(file)) for file in files]
     spacing = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
@@ -176,7 +184,7 @@ def predict_cross_validation(run_dir: str | Path, progress: bool = True) -> Path
     dataset = layouts.open_dataset(chosen.data.root)
     cases = {case.name: case for case in dataset.train}
     splits = read_json(run_dir / "splits.json")
-    out = run_dir / "predictions" / "cv"
+    out = _emptied(run_dir / "predictions" / "cv")
     for fold in chosen.train.folds:
         if fold == "all":
             continue
@@ -188,6 +196,13 @@ def predict_cross_validation(run_dir: str | Path, progress: bool = True) -> Path
     return out
 
 
+def _emptied(folder: Path) -> Path:
+    # Masks of scans that are no longer in the data set would be scored and submitted with the others.
+    for mask in folder.glob("*.png"):
+        mask.unlink()
+    return folder
+
+
 def predict_split(run_dir: str | Path, split: str = "validation", progress: bool = True) -> Path:
     """Predict a run's validation or test scans with all folds: predictions/<split>/<case>.png."""
     run_dir = Path(run_dir)
@@ -196,8 +211,8 @@ def predict_split(run_dir: str | Path, split: str = "validation", progress: bool
     cases = getattr(dataset, split)
     if not cases:
         raise OctkitError(f"{dataset.root}: has no {split} images to predict")
-    out = run_dir / "predictions" / split
+    out = _emptied(run_dir / "predictions" / split)
     predict_images(Predictor.load(run_dir, chosen.device),
-                   ((c.name, dataset.read_image(c), c.spacing) for c in cases), out, cases[0].circle,
+                   ((c.name, dataset.read_image(c), c.spacing) for c in cases), out,
                    progress=progress)
     return out

@@ -4,6 +4,7 @@ Checkpoints hold tensors and plain values only and are read with `weights_only=T
 stranger's file cannot run code.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Model:
 
     `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `labels` are the
     foreground's names, `mirror_axes` those seen in training, `postprocessing` the steps chosen by
-    cross-validation.
+    cross-validation, `circle` says that it was so on scans whose last A-scan is the neighbour of the first.
     """
 
     plan: Plan
@@ -33,6 +34,7 @@ class Model:
     step: float
     precision: str
     postprocessing: tuple[tuple[int, ...], ...] = ()
+    circle: bool = False
 
 
 def build_network(configuration: Configuration, channels: int, labels: int, deep_supervision: bool) -> UNet:
@@ -48,6 +50,27 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def working_precision(wanted: str, device: torch.device) -> str:
+    """The precision to compute in: bfloat16 only where the processor has it, and said where not.
+
+    A CPU without bfloat16 instructions emulates them, many times slower than float32.
+    """
+    if wanted == "bfloat16" and device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if not any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+            print("this CPU has no bfloat16 instructions: computing in float32")
+            return "float32"
+    if wanted == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        print("this GPU has no bfloat16: computing in float32")
+        return "float32"
+    return wanted
+
+
+def autocast(precision: str, device: torch.device):
+    """The context in which a network computes: autocast to bfloat16, or none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
 def fold_dir(run_dir: Path, config: str, fold: int | str) -> Path:
     return Path(run_dir) / "models" / config / f"fold_{fold}"
 
@@ -56,6 +79,15 @@ def save_checkpoint(path: Path, state: dict) -> None:
     """Write a checkpoint whole or not at all."""
     with replacing(path) as temporary:
         torch.save(state, temporary)
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    """Put weights into a network. Raises OctkitError where they belong to another one."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
+                          "train again") from None
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -90,11 +122,14 @@ def load_model(run_dir: Path, config: str | None = None, folds=None) -> Model:
     for fold in chosen.train.folds if folds is None else folds:
         path = fold_dir(run_dir, config, fold) / "checkpoint.pt"
         checkpoint = load_checkpoint(path)
+        if not {"epoch", "epochs", "network"} <= set(checkpoint):
+            raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
         if checkpoint["epoch"] < checkpoint["epochs"]:
             raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "
                               f"finish it with `octkit train {run_dir} --fold {fold}`")
         weights[str(fold)] = checkpoint["network"]
     selection = run_dir / "selection.json"
-    steps = read_json(selection)["steps"] if selection.exists() else []
+    decided = read_json(selection) if selection.exists() else {"steps": [], "circle": False}
     return Model(plan, config, tuple(plan.classes), weights, chosen.infer.mirror, chosen.augment.mirror_axes,
-                 chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in steps))
+                 chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in decided["steps"]),
+                 decided["circle"])

@@ -100,9 +100,10 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         raise NotebookFailed(f"{where}: {what}; see {copy}") from error
     except DeadKernelError as error:
-        cells = nbformat.read(running, as_version=4).cells
+        cells = nbformat.read(running, as_version=4).cells if started else []
+        where = _cell(cells, started[-1]) if started else "before its first cell"
         code = next((code for code in reversed(exits) if code), 1)
-        raise NotebookFailed(f"{_cell(cells, started[-1])}: the kernel died, {_exit(code)}; see {copy}",
+        raise NotebookFailed(f"{where}: the kernel died, {_exit(code)}; see {copy}",
                              code) from error
     except (RuntimeError, TimeoutError, OSError) as error:
         raise NotebookFailed(f"{type(error).__name__}: {error}") from error

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, Eye, Vessel, course, draw_eye, near, place, rasterise
-from octkit.cases import MAX_PIXELS, OctkitError, write_json, write_mask, write_png
+from octkit.cases import MAX_PIXELS, OctkitError, read_json, write_json, write_mask, write_png
 
 SMALLEST = 64  # px along each axis
 LEAST_FIELD, FULL_FIELD = 900, 1900  # um in depth: what an eye needs, and what a device's frame shows
@@ -247,6 +247,24 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
         raise OctkitError(f"{out}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def make_once(out: str | Path, train: int, validation: int, test: int, size: tuple[int, int], seed: int) -> None:
+    """Make the data set unless `out` holds it already; raises OctkitError where it holds another one."""
+    out = Path(out)
+    if not out.exists():
+        make_dataset(out, train, validation, test, size, seed)
+        return
+    if not (out / "phantom.json").exists():
+        return  # scans of the user's own: phantoms are only a stand-in for them
+    made = read_json(out / "phantom.json")
+    splits = [fact["split"] for fact in made["scans"].values()]
+    counts = {split: splits.count(split) for split in ("Train", "Validation", "Test")}
+    found = {"seed": made["seed"], "size": made["size"], **counts}
+    wanted = {"seed": seed, "size": list(size), "Train": train, "Validation": validation, "Test": test}
+    if found != wanted:
+        raise OctkitError(f"{out}: holds phantoms of {found}, but the settings ask for {wanted}; "
+                          "delete it or set another data.dir")
 
 
 def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px) -> None:

@@ -22,7 +22,8 @@ class Step:
     `settings` are the sections of Settings that its result depends on ("*": all); `shows` those that it only
     writes down, so that a change makes it run again but no step after it; `needs` the notebooks whose files it
     reads. What is not named does not make it run again: an edited lesson on augmentation costs no training.
-    `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold.
+    `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold. `leaves` are
+    files that must be there for the step to count as done ("{config}" and "{fold}" are filled in).
     """
 
     notebook: str
@@ -31,24 +32,29 @@ class Step:
     needs: tuple[str, ...] = ()
     data: bool = False
     each_fold: bool = False
+    leaves: tuple[str, ...] = ()
 
 
 STEPS = (
     Step("00_start", settings=("*",)),
     Step("01_data", settings=("data",), data=True),
-    Step("02_fingerprint", settings=("plan",), needs=("01_data",)),
-    Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",)),
-    Step("04_preprocess", settings=("splits", "seed", "train.config"), needs=("03_plan",)),
+    Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",)),
+    Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",),
+         leaves=("plan.json",)),
+    Step("04_preprocess", settings=("splits", "seed", "train.config"), needs=("03_plan",),
+         leaves=("splits.json", "preprocessed")),
     Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),
     Step("06_network", settings=("train", "seed"), needs=("04_preprocess",)),
-    Step("07_train", settings=("train", "augment", "seed", "device"), needs=("04_preprocess",), each_fold=True),
+    Step("07_train", settings=("train", "augment", "seed", "device"), needs=("04_preprocess",), each_fold=True,
+         leaves=("models/{config}/fold_{fold}/checkpoint.pt",)),
     Step("08_infer", settings=("infer", "device"), needs=("07_train",)),
-    Step("09_ensemble", needs=("08_infer",)),
-    Step("10_thickness", needs=("09_ensemble",)),
-    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",)),
-    Step("12_submission", needs=("09_ensemble", "11_classify")),
+    Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation")),
+    Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",)),
+    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",),
+         leaves=("classifier/model.pdparams", "classifier/predictions.csv")),
+    Step("12_submission", needs=("09_ensemble", "11_classify"), leaves=("submission.zip",)),
     Step("13_report", settings=("*",),
-         needs=("00_start", "05_augment", "06_network", "10_thickness", "12_submission")),
+         needs=("00_start", "05_augment", "06_network", "10_thickness", "12_submission"), leaves=("report.html",)),
 )
 
 
@@ -74,6 +80,9 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     run_dir = Path(run_dir).resolve()  # the notebooks have another working directory
     if settings.data.phantom is None and not settings.data.root.is_dir():
         raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
+    weights = settings.classify.weights
+    if weights is not None and not (PROJECT / weights).is_file():  # or it would be missed after the whole training
+        raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
     jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps)
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     with ledger.locked(run_dir):
@@ -114,7 +123,8 @@ def _run_job(job: _Job, run_dir: Path, settings: Settings, done: dict, progress:
             "made": now, "error": None, "exit": 0}
     copy = run_dir / "notebooks" / f"{job.name}.ipynb"
     before = ledger.last(ledger.read(run_dir), job.name)
-    if before and before["status"] == "done" and before["inputs"] == line["inputs"] and copy.exists():
+    if before and before["status"] == "done" and before["inputs"] == line["inputs"] and copy.exists() and all(
+            (run_dir / name.format(**job.parameters)).exists() for name in job.step.leaves):
         line["made"] = before["made"]  # also where it runs again to show something else
         if before["shown"] == line["shown"]:
             progress.skipped()

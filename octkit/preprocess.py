@@ -148,6 +148,8 @@ def preprocess_run(run_dir: Path, progress: bool = True) -> tuple[PreprocessedCa
     plan = Plan.load(run_dir / "plan.json")
     dataset = layouts.open_dataset(chosen.data.root)
     folder = run_dir / "preprocessed" / chosen.train.config
+    for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
+        marker.unlink()
     for case in tqdm(dataset.train, desc="preprocess", unit="scan", disable=not progress):
         _preprocess_case(dataset, case, plan, chosen.train.config, folder)
     return load_preprocessed(run_dir, chosen.train.config, [case.name for case in dataset.train])

@@ -72,10 +72,14 @@ def warnings(run: Run) -> Iterator[Block]:
             yield Block("note", f"The glaucoma classifier started from ImageNet weights ({origin['origin']}: "
                                 f"{origin['reason']}).")
     lines = ledger.read(run.folder)
+    dropped = {name for name in (line["step"] for line in lines) if name.startswith("07_train")
+               and name.rpartition("_fold_")[2] not in map(str, run.chosen.train.folds)}
     for step in dict.fromkeys(line["step"] for line in lines):
+        if step == "13_report" or step in dropped:  # this very page, and folds that the settings no longer name
+            continue
         if (line := ledger.last(lines, step)) and line["status"] == "failed":
             yield Block("loud", f"Step {step} failed: {line['error']}. What it should have left is missing or old.")
-    if run.chosen.data.phantom is not None:
+    if (run.chosen.data.root / "phantom.json").exists():
         yield Block("note", "The scans of this run are synthetic phantoms: its numbers say nothing about patients.")
 
 
@@ -147,7 +151,8 @@ def plan(run: Run) -> Iterator[Block]:
 
 def training(run: Run) -> Iterator[Block]:
     logs = {path.parent.name.removeprefix("fold_"): charts.read_log(path)
-            for path in sorted(run.folder.glob("models/*/fold_*/log.csv"))}
+            for path in sorted(run.folder.glob("models/*/fold_*/log.csv"))
+            if path.parent.name.removeprefix("fold_") in map(str, run.chosen.train.folds)}
     if not logs:
         raise NotRun("models/<config>/fold_<k>/log.csv")
     yield figure(plots.png(charts.learning_curves(logs)))

@@ -17,6 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
@@ -31,7 +32,7 @@ class PhantomSettings(Section):
     validation: Count = 40
     test: Annotated[int, Field(ge=0)] = 0
     size: tuple[Count, Count] = (256, 320)  # H, W in px
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataSettings(Section):
@@ -92,7 +93,10 @@ class InferSettings(Section):
 
 
 class ClassifySettings(Section):
-    """The report's recipe; `weights` is a local file of ImageNet weights, checked against `weights_sha256`."""
+    """The report's recipe; `weights` is a local file of ImageNet weights, checked against `weights_sha256`.
+
+    The file's path is absolute, or relative to the project's root.
+    """
 
     image_size: Annotated[int, Field(ge=32)] = 256
     epochs: Count = 100
@@ -105,12 +109,18 @@ class ClassifySettings(Section):
     weights: str | None = None
     weights_sha256: str | None = None
 
+    @model_validator(mode="after")
+    def _checksum_given(self):
+        if self.weights is not None and self.weights_sha256 is None:
+            raise ValueError("classify.weights needs classify.weights_sha256, the file's SHA-256 checksum")
+        return self
+
 
 class Settings(Section):
     """Everything that decides a run's result."""
 
     profile: str = "goals"
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataSettings = DataSettings()
     plan: PlanSettings = PlanSettings()
@@ -140,7 +150,7 @@ PROFILES: dict[str, dict] = {
     # What the report's team did: everything in one model, Adam with the plateau rule, no mirroring.
     "report": {
         "plan": {"batch_size": 32},
-        "train": {"folds": ["all"], "optimiser": "adam"},
+        "train": {"folds": ["all"], "optimiser": "adam", "precision": "bfloat16"},
         "infer": {"mirror": False},
     },
     # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.

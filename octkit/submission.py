@@ -123,9 +123,13 @@ def _gather(masks: Path, probabilities: Mapping[str, float], images: dict[str, P
     return labels
 
 
+def _visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}  # JupyterLab leaves hidden ones
+
+
 def _refuse_foreign(folder: Path) -> None:
     """The folder is replaced as a whole, so it must be an earlier submission and nothing else."""
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {MASKS, TABLE}):
+    if folder.exists() and (not folder.is_dir() or _visible(folder) - {MASKS, TABLE}):
         raise OctkitError(f"{folder}: holds other things than a submission; expected it free for the zip's content")
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,15 @@ from octkit.augment import Augmenter
 from octkit.cases import OctkitError, read_json, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
-from octkit.models import build_network, choose_device, fold_dir, load_checkpoint, save_checkpoint
+from octkit.models import (
+    autocast,
+    build_network,
+    choose_device,
+    fold_dir,
+    load_checkpoint,
+    save_checkpoint,
+    working_precision,
+)
 from octkit.patches import Patches
 from octkit.planner import Plan
 from octkit.preprocess import PreprocessedCase, load_preprocessed
@@ -35,6 +42,8 @@ POLY_POWER = 0.9
 # nnU-Net v1's plateau rule, which the report names: the smoothed training loss has to fall by 1e-3 in 30 epochs.
 PLATEAU = {"factor": 0.2, "patience": 30, "threshold": 1e-3, "threshold_mode": "abs"}
 LOSS_SMOOTHING = 0.93
+# What training does is decided in these modules: after a change in them a checkpoint is of another training.
+CODE = ("augment", "loss", "patches", "train", "unet")
 # Keeps the validation patches' random numbers apart from the training patches'.
 VALIDATION_STREAM = 1
 
@@ -115,17 +124,22 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     network.to(device, memory_format=torch.channels_last)
     optimiser = Optimiser(network, chosen.train)
     log: list[dict] = []
-    if resume and (folder / "checkpoint.pt").exists():
-        checkpoint = load_checkpoint(folder / "checkpoint.pt")
+    stored = folder / "checkpoint.pt"
+    if stored.exists() and not resume:
+        stored.unlink()
+    if stored.exists():
+        checkpoint = load_checkpoint(stored)
         if checkpoint["decided_by"] != decided_by:
             changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
             print(f"fold {fold}: {', '.join(changed)} changed since the checkpoint was written: training starts again")
+            stored.unlink()  # until the first epoch ends it would pass for this training's result
         else:
             network.load_state_dict(checkpoint["network"])
             optimiser.restore(checkpoint["optimiser"])
             log = checkpoint["log"]
             print(f"fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
-    _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
+    if len(log) < chosen.train.epochs:
+        _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
                   f"fold {fold}", progress)
     return folder
 
@@ -140,6 +154,7 @@ def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: di
         "plan": plan.configurations[config].__dict__,
         "intensity": plan.intensity,
         "split": split,
+        "code": [Path(__file__).with_name(f"{module}.py").read_text() for module in CODE],
         "preprocessed cases": [[case.name, list(case.image.shape), float(case.image[..., ::7].sum())]
                                for case in training],
     }
@@ -152,6 +167,7 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     options, configuration = chosen.train, plan.configurations[config]
+    precision = working_precision(options.precision, device)
     batch_size, patch_size = configuration.batch_size, configuration.patch_size
     augmenter = Augmenter(patch_size, chosen.augment.rotation_degrees, chosen.augment.mirror_axes)
     patches = Patches(training, patch_size, batch_size, options.oversample, (chosen.seed,), augmenter)
@@ -159,7 +175,7 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
     done = len(log)
     steps = options.iterations_per_epoch
     batches = iter(_loader(patches, done * steps, options.epochs * steps, options.workers, device))
-    writer = SummaryWriter(folder, purge_step=done)
+    writer = SummaryWriter(folder, purge_step=done + 1)
     scores_held_out = bool(validation)
     for epoch in range(done, options.epochs):
         started = time.perf_counter()
@@ -169,12 +185,12 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
         bar = tqdm(range(steps), desc=f"{title} epoch {epoch + 1}/{options.epochs}", unit="batch",
                    disable=not progress, leave=epoch + 1 == options.epochs)
         for _ in bar:
-            loss = _step(network, optimiser.step, *next(batches), configuration.batch_dice, options.precision, device)
+            loss = _step(network, optimiser.step, *next(batches), configuration.batch_dice, precision, device)
             losses.append(loss)
             bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
         row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": float(np.mean(losses))}
-        row |= _validate(network, held_out, epoch, options, configuration.batch_dice, plan.classes,
-                         device) if scores_held_out else _no_validation(plan.classes)
+        row |= _validate(network, held_out, epoch, options.validation_iterations, configuration.batch_dice,
+                         plan.classes, precision, device) if scores_held_out else _no_validation(plan.classes)
         row["seconds"] = round(time.perf_counter() - started, 3)
         optimiser.end_epoch(row["train_loss"])
         log.append(row)
@@ -205,17 +221,17 @@ def _one_thread(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _autocast(precision: str, device: torch.device):
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
-
-
 def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     masks = masks.to(device, non_blocking=True)
     optimiser.zero_grad(set_to_none=True)
-    with _autocast(precision, device):
-        loss = _loss(network(images), masks, batch_dice)
-    loss.backward()
+    try:
+        with autocast(precision, device):
+            loss = _loss(network(images), masks, batch_dice)
+        loss.backward()
+    except torch.OutOfMemoryError:
+        raise OctkitError(f"a batch of {len(images)} patches does not fit into the GPU's memory; lower "
+                          "plan.batch_size, or plan.memory_gb and let the planner choose") from None
     torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
     optimiser.step()
     value = loss.item()
@@ -230,16 +246,16 @@ def _loss(outputs, masks: torch.Tensor, batch_dice: bool) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _validate(network, patches: Patches, epoch: int, options, batch_dice: bool, classes, device) -> dict:
+def _validate(network, patches: Patches, epoch: int, iterations: int, batch_dice: bool, classes, precision: str,
+              device: torch.device) -> dict:
     """Loss and pseudo-Dice on held-out patches: Dice of all patches as if they were one scan, as nnU-Net logs it."""
     network.eval()
     losses, counts = [], np.zeros((3, len(classes)))
-    first = epoch * options.validation_iterations
-    for batch in range(first, first + options.validation_iterations):
+    for batch in range(epoch * iterations, (epoch + 1) * iterations):
         items = [patches[number] for number in range(batch * patches.batch_size, (batch + 1) * patches.batch_size)]
         images = torch.stack([image for image, _ in items]).to(device, memory_format=torch.channels_last)
         masks = torch.stack([mask for _, mask in items]).to(device)
-        with _autocast(options.precision, device):
+        with autocast(precision, device):
             outputs = network(images)
             losses.append(_loss(outputs, masks, batch_dice).item())
         predicted = (outputs[0] if isinstance(outputs, list) else outputs).argmax(1)

@@ -19,7 +19,8 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 FLOORS = (
     ("cases",),
     ("settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "plots"),
-    ("layouts", "phantom", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook"),
+    ("layouts", "phantom", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook",
+     "pdparams"),
     ("planner", "patches"),
     ("preprocess", "models"),
     ("train", "infer"),

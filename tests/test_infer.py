@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -153,3 +154,24 @@ def test_a_checkpoint_that_holds_code_is_refused(tmp_path):
 
     with pytest.raises(OctkitError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_masks_never_overwrite_the_images(run, tmp_path, image):
+    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(OctkitError, match="the images' own folder"):
+        predict_folder(run, tmp_path, tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_plan_that_changed_after_training_is_noticed(run):
+    path = run / "plan.json"
+    before = path.read_text()
+    try:
+        content = json.loads(before)
+        content["configurations"]["2d"]["features"]["value"][0] += 1
+        path.write_text(json.dumps(content))
+        with pytest.raises(OctkitError, match="the plan has changed since, train again"):
+            Predictor.load(run)
+    finally:
+        path.write_text(before)

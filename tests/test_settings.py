@@ -45,7 +45,8 @@ def test_an_absent_section_can_be_filled():
     ("train.epoch=3", "train.epoch: Extra inputs"), ("train.epochs=0", "train.epochs"),
     ("epochs", "expected key=value"),
     ("seed.x=1", "seed"), ("train.folds=[7]", "train.folds names"), ("train.folds=[]", "at least one fold"),
-    ("train.initial_rate=NaN", "initial_rate"), ("train.optimiser=rmsprop", "optimiser")])
+    ("train.initial_rate=NaN", "initial_rate"), ("train.optimiser=rmsprop", "optimiser"),
+    ("classify.weights=w.pdparams", "needs classify.weights_sha256"), ("seed=-1", "seed")])
 def test_wrong_overrides_are_errors_that_name_the_key(override, reason):
     with pytest.raises(OctkitError, match=reason):
         with_overrides(from_profile("demo"), [override])

@@ -1,0 +1,37 @@
+"""Paddle's weight files, .pdparams, read without paddle and without running what a stranger's file asks for."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from octkit.cases import OctkitError
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads what paddle.save writes. A pickle may have any function called while it is read; here only these."""
+
+    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
+               ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
+        return super().find_class(module, name)
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .pdparams file by name, read without running anything that the file may ask for.
+
+    Raises OctkitError for a missing or damaged file and for one that holds more than arrays.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
+        content.pop("StructuredToParameterName@@", None)
+        arrays = {str(name): np.asarray(array) for name, array in content.items()}
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise OctkitError(f"{path}: cannot be read as weights ({error}), expected arrays by name") from None
+    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
+        raise OctkitError(f"{path}: {wrong[0]!r} is no array of numbers, expected arrays by name")
+    return arrays
