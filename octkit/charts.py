@@ -274,6 +274,7 @@ def _fold_lines(ax, logs: Mapping[str, Mapping], column: str, colour: str, name:
     epochs = np.flatnonzero(np.isfinite(table).any(axis=0))
     table = table[:, epochs]
     mean = np.nanmean(table, axis=0)
+    epochs = epochs + 1  # counted from 1, as in log.csv
     if len(found) > 1:
         ax.fill_between(epochs, np.nanmin(table, axis=0), np.nanmax(table, axis=0), color=colour, alpha=0.2, lw=0)
     ax.plot(epochs, mean, color=colour, lw=1.8, label=name, marker="o" if len(epochs) < 3 else None)

@@ -26,7 +26,7 @@ import numpy as np
 import paddle
 from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url
 from paddle.vision.models.resnet import model_urls, resnet50
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from octkit.cases import Case, Dataset, OctkitError, read_image, replacing, write_atomic, write_json
 from octkit.metrics import classification_scores

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.special import expit
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, Eye, Vessel, course, draw_eye, near, place, rasterise

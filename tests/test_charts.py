@@ -69,7 +69,7 @@ def test_learning_curves_draw_the_mean_of_the_folds_that_got_so_far():
     picture = charts.learning_curves({"0": log(4), "1": log(2, 0.2)})
     training = picture.axes[0].lines[0]
     assert training.get_ydata() == pytest.approx([0.1, 0.0, -0.2, -0.3])
-    assert training.get_xdata().tolist() == [0, 1, 2, 3]
+    assert training.get_xdata().tolist() == [1, 2, 3, 4]
 
 
 def test_learning_curves_without_validation_say_so():
