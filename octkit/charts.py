@@ -118,10 +118,11 @@ def classifier_curves(log: Mapping[str, np.ndarray], title: str = "Classifier: l
 
 
 def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", unit: str = "0 to 1",
-                 title: str | None = None, best: float | None = 1.0) -> Picture:
+                 title: str | None = None, best: float | None = 1.0, rows: str = "layer") -> Picture:
     """A strip and a box for each layer over the cases: Dice, MED ("MED", "px"), thickness error.
 
-    `values` is layer -> one number a case (NaN or None is left out); `best` draws the line of a perfect score.
+    `values` is layer -> one number a case (NaN or None is left out); `best` draws the line of a perfect score, `rows`
+    says what stands in the rows where it is not layers.
     """
     picture, ((ax,),) = new_picture(title or f"{quantity} of each layer", size=(7, 3.6))
     said = []
@@ -139,7 +140,7 @@ def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", 
         ax.axvline(best, color=GREY, lw=0.8, ls=":")
     ax.set_yticks(range(len(values)), [layer_name(label) for label in values])
     ax.invert_yaxis()
-    ax.set(xlabel=f"{quantity} ({unit})", ylabel="layer")
+    ax.set(xlabel=f"{quantity} ({unit})", ylabel=rows)
     picture.alt = f"{quantity} over the cases: {', '.join(said) or 'no value'}."
     return picture
 

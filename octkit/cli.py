@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
-from octkit.cases import OctkitError, write_json
+from octkit.cases import LAYERS, OctkitError, write_json
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
@@ -171,12 +171,15 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="folder of predicted masks")],
     truth: Annotated[Path, typer.Argument(help="folder of true masks, by the same names")],
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
+    layers: Annotated[list[str] | None, typer.Option("--layer", metavar="NAME", help="score this layer alone, where "
+                                                     "the truth has no other; may be repeated")] = None,
     um_per_px: Scale = None,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
     from octkit.evaluate import score_folder
 
-    scores = score_folder(predicted, truth, um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000))
+    scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
+    scores = score_folder(predicted, truth, scale, layers or LAYERS)
     if out:
         write_json(out, scores)
     print(f"means over {len(scores['cases'])} cases")

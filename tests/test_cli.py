@@ -142,6 +142,9 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     assert out.splitlines()[:2] == ["means over 2 cases", "rnfl     dice               1.0000 0 to 1"]
     scores = read_json(tmp_path / "scores.json")
     assert scores["spacing_mm"] == [0.004, 0.01] and scores["mean"]["dice"] == 1.0
+    _, out, _ = octkit("evaluate", truth, truth, "--layer", "gcipl")
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {"gcipl"}
+    assert octkit("evaluate", truth, truth, "--layer", "lens")[0] == 2
     # The scans' RNFL is 6 px thick everywhere.
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
     assert "um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()

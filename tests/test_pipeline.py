@@ -40,7 +40,8 @@ def story(tmp_path, monkeypatch):
     write_notebook(tmp_path / "notebooks", "train", parameters=("run_dir = 'x'\nconfig = '2d'\nfold = 0",))
     steps = (Step("data", settings=("data",), data=True),
              Step("lesson", settings=("augment",), shows=("seed",), needs=("data",)),
-             Step("train", settings=("train", "plan.memory_gb"), needs=("data", "lesson"), each_fold=True),
+             Step("train", settings=("train", "plan.memory_gb"), needs=("data", "lesson"), each_fold=True,
+                  leaves=("weights_{config}_{fold}",)),
              Step("infer", settings=("infer",), needs=("train",)),
              Step("report", settings=("*",), needs=("lesson", "infer")))
     ran, story = [], {}
@@ -50,6 +51,8 @@ def story(tmp_path, monkeypatch):
         if "then" in story:
             story["then"](copy.stem)
         copy.write_text("executed")
+        if "fold" in parameters:
+            (tmp_path / "run" / f"weights_{parameters['config']}_{parameters['fold']}").touch()
 
     def again(*changes):
         ran.clear()
@@ -96,6 +99,12 @@ def test_an_edited_notebook_runs_again_with_what_needs_it(story):
     assert story["again"]() == ["infer", "report"]
     write_notebook(story["notebooks"], "data", "1 + 1")
     assert story["again"]() == EVERYTHING
+
+
+def test_a_deleted_result_is_made_again(story):
+    story["again"]()
+    (story["run_dir"] / "weights_2d_1").unlink()
+    assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
 
 
 def test_changed_code_runs_everything_again(story, monkeypatch):

@@ -42,6 +42,8 @@ def test_each_step_left_its_files(story):
                  "models/2d/fold_0/checkpoint.pt", "models/2d/fold_1/log.csv", "classifier/model.pdparams",
                  "classifier/predictions.csv", "submission.zip", "report.html"):
         assert (story / "run" / name).stat().st_size > 0, name
+    compared = read_json(story / "run/classifier/comparison.json")
+    assert {name: len(auc) for name, auc in compared.items()} == {"80% to train on": 1, "70% to train on": 1}
     scores = read_json(story / "run/scores.json")
     assert set(scores["cases"]) == {path.stem for path in (story / "data/Truth/Layer_Masks").iterdir()}
 

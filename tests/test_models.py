@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+
+from octkit.cases import OctkitError
+from octkit.models import (
+    autocast,
+    build_network,
+    choose_device,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    working_precision,
+)
+from octkit.planner import Configuration
+
+CPU = torch.device("cpu")
+SMALL = Configuration((16, 16), 2, (1.0, 1.0), (16.0, 16.0), (4, 8), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)
+
+
+def test_the_network_is_the_plans():
+    network = build_network(SMALL, channels=2, labels=3, deep_supervision=False)
+    assert network(torch.zeros(1, 2, 16, 16)).shape == (1, 4, 16, 16)
+    assert network.encoder[0].layers[0].weight.shape == (4, 2, 3, 3)
+
+
+def test_checkpoints_go_round(tmp_path):
+    state = {"network": build_network(SMALL, 1, 3, True).state_dict(), "epoch": 3, "log": [{"loss": 0.5}]}
+    save_checkpoint(tmp_path / "c.pt", state)
+    loaded = load_checkpoint(tmp_path / "c.pt")
+    assert loaded["epoch"] == 3 and loaded["log"] == [{"loss": 0.5}]
+    assert all(torch.equal(loaded["network"][name], tensor) for name, tensor in state["network"].items())
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_failed_save_keeps_the_checkpoint_before(tmp_path):
+    save_checkpoint(tmp_path / "c.pt", {"epoch": 1})
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(tmp_path / "c.pt", {"epoch": lambda: 2})
+    assert load_checkpoint(tmp_path / "c.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
+    torch.save({"network": Evil()}, tmp_path / "c.pt")
+    with pytest.raises(OctkitError, match="c.pt: cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "c.pt")
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_weights_of_another_network_are_refused():
+    other = build_network(SMALL, 2, 3, True).state_dict()
+    with pytest.raises(OctkitError, match="m.pt: its weights do not fit"):
+        load_weights(build_network(SMALL, 1, 3, True), other, "m.pt")
+
+
+@pytest.mark.parametrize(("able", "expected"), [
+    ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")])
+def test_bfloat16_only_where_the_processor_has_it(monkeypatch, capsys, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert working_precision("bfloat16", CPU) == expected
+    assert ("no bfloat16" in capsys.readouterr().out) == (expected == "float32")
+    assert working_precision("float32", CPU) == "float32"
+
+
+def test_autocast_is_what_the_precision_says():
+    layer, image = torch.nn.Conv2d(1, 1, 1), torch.from_numpy(np.ones((1, 1, 2, 2), np.float32))
+    for precision, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        with autocast(precision, CPU):
+            assert layer(image).dtype == dtype
+
+
+def test_cuda_in_vain_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(OctkitError, match="finds no CUDA device"):
+        choose_device("cuda")
