@@ -5,7 +5,7 @@ Run by hand, in an environment of its own, from the project's root:
     python3.11 -m venv /path/to/nnunet
     /path/to/nnunet/bin/pip install torch==2.13.0
     /path/to/nnunet/bin/pip install nnunetv2==2.8.1 pydantic==2.14.4
-    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 400 --seed 7
+    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 100 --seed 7
 
 Half of the data sets are 2-D, half volumes (planned slice by slice); sizes, spacings, their spread, the number of
 cases and classes and the memory are drawn at random. Compared are patch, batch, features, strides, kernels, spacing
@@ -85,7 +85,7 @@ def plain(value):
 
 def main() -> None:
     options = argparse.ArgumentParser()
-    options.add_argument("--data-sets", type=int, default=400)
+    options.add_argument("--data-sets", type=int, default=100)
     options.add_argument("--seed", type=int, default=7)
     chosen = options.parse_args()
     random.seed(chosen.seed)
