@@ -165,12 +165,19 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
     files = layouts.list_images(images)
     if Path(out).resolve() == files[0].resolve().parent:
         raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
-    # All are read first: a bad one stops before any mask is written.
-    scans = [(file.stem, read_image(file)) for file in files]
+    doubled = [file for file, other in itertools.pairwise(files) if file.stem == other.stem]
+    if doubled:
+        raise OctkitError(f"{doubled[0]}: another image has the same name but for its ending, expected each once")
     spacing = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
+    # All are read first: a bad one stops before any mask is written.
+    scans = [(file.stem, read_image(file), spacing) for file in files]
     predictor = Predictor.load(model, mirror=mirror)
-    return predict_images(predictor, [(name, image, spacing) for name, image in scans], Path(out),
-                          probabilities=probabilities)
+    in_mm = predictor.model.plan.units == "mm"
+    if in_mm and spacing is None:
+        print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
+    if not in_mm and spacing is not None:
+        print("this model was planned in pixels: the scale given makes no difference")
+    return predict_images(predictor, scans, Path(out), probabilities=probabilities)
 
 
 def predict_cross_validation(run_dir: str | Path, progress: bool = True) -> Path:

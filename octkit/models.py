@@ -53,7 +53,7 @@ def choose_device(name: str) -> torch.device:
 def working_precision(wanted: str, device: torch.device) -> str:
     """The precision to compute in: bfloat16 only where the processor has it, and said where not.
 
-    A CPU without bfloat16 instructions emulates them, many times slower than float32.
+    A CPU without bfloat16 instructions would have to emulate them.
     """
     if wanted == "bfloat16" and device.type == "cpu":
         able = torch.cpu.get_capabilities()

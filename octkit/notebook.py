@@ -174,7 +174,7 @@ def _exit(code: int) -> str:
 class PeakMemory:
     """Watches the resident memory of this process's children, the kernel and its workers, while in `with`.
 
-    Shared pages count once for each process, so the sum is never too low.
+    Shared pages count once for each process; a peak shorter than the time between two looks can be missed.
     """
 
     def __enter__(self) -> "PeakMemory":

@@ -23,11 +23,10 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, Eye, Vessel, course, draw_eye, near, place, rasterise
 from octkit.cases import MAX_PIXELS, OctkitError, read_json, write_json, write_mask, write_png
+from octkit.layouts import GOALS_GREYS
 
 SMALLEST = 64  # px along each axis
 LEAST_FIELD, FULL_FIELD = 900, 1900  # um in depth: what an eye needs, and what a device's frame shows
-# The coding of mask files in the GOALS layout: value -> label. Equal to layouts.GOALS_GREYS, a module of this floor.
-GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,7 @@ def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px) -> No
             name = f"{number:04d}.png"
             write_png(root / split / "Image" / name, phantom.image)
             masks = root / ("Train/Layer_Masks" if split == "Train" else "Truth/Layer_Masks")
-            write_mask(masks / name, phantom.mask, GREYS)
+            write_mask(masks / name, phantom.mask, GOALS_GREYS)
             labels[number] = int(phantom.glaucoma)
             facts[name] = {"split": split, "glaucoma": int(phantom.glaucoma), "eye": phantom.eye,
                            "rnfl_um": round(phantom.rnfl_um, 2)}

@@ -141,6 +141,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     if len(log) < chosen.train.epochs:
         _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
                   f"fold {fold}", progress)
+    _write_log(folder / "log.csv", log)  # again: a stop between checkpoint and log has left the log an epoch behind
     return folder
 
 
@@ -203,7 +204,6 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
                 writer.add_scalar(name, value, epoch + 1)
         writer.flush()
     writer.close()
-    _write_log(folder / "log.csv", log)
 
 
 def _loader(patches: Patches, first: int, last: int, workers: int, device: torch.device) -> DataLoader:

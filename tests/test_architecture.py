@@ -19,9 +19,9 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 FLOORS = (
     ("cases",),
     ("settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "plots"),
-    ("layouts", "phantom", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook",
+    ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook",
      "pdparams"),
-    ("planner", "patches"),
+    ("planner", "patches", "phantom"),
     ("preprocess", "models"),
     ("train", "infer"),
     ("ensemble", "thickness", "evaluate"),

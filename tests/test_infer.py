@@ -163,3 +163,16 @@ def test_a_plan_that_changed_after_training_is_noticed(run):
             Predictor.load(run)
     finally:
         path.write_text(before)
+
+
+def test_a_scale_that_makes_no_difference_is_said(run, tmp_path, image, capsys):
+    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
+    predict_folder(run, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
+    assert "planned in pixels" in capsys.readouterr().out
+
+
+def test_two_images_of_one_name_are_refused(run, tmp_path, image):
+    for name in ("a.PNG", "a.png"):
+        Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / name, format="PNG")
+    with pytest.raises(OctkitError, match="same name but for its ending"):
+        predict_folder(run, tmp_path, tmp_path / "out")

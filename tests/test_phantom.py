@@ -239,10 +239,6 @@ def test_dataset_is_whole_and_readable(tmp_path):
     np.testing.assert_array_equal(mask, phantom.draw((4, 2, 1), SMALL, glaucoma=bool(truth[9])).mask)
 
 
-def test_greys_are_those_of_the_layout():
-    assert phantom.GREYS == layouts.GOALS_GREYS
-
-
 def test_half_of_each_split_has_glaucoma_in_no_fixed_order():
     for split in range(3):
         labels = [phantom._has_glaucoma(0, split, index) for index in range(80)]

@@ -84,6 +84,15 @@ def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeyp
     pd.testing.assert_frame_equal(*logs)
 
 
+def test_a_log_that_a_stop_left_behind_is_mended(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=2")
+    path = train_fold(run, progress=False) / "log.csv"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    train_fold(run, progress=False)
+    assert path.read_text() == whole
+
+
 def test_the_number_of_workers_changes_nothing(goals, tmp_path):
     alone, helped = (make_run(tmp_path / str(n), goals, f"train.workers={n}", "train.epochs=1") for n in (0, 2))
     for run in (alone, helped):
