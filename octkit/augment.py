@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 # albumentations asks the network for a newer version when imported, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

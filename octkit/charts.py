@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from octkit.cases import LAYERS, OctkitError
+from octkit.cases import LAYERS
+from octkit.files import OctkitError
 from octkit.plots import GREY, Picture, label_colours, layer_name, new_picture
 
 GROUP_COLOURS = {"healthy": "#0072B2", "glaucoma": "#D55E00"}

@@ -28,7 +28,9 @@ from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url
 from paddle.vision.models.resnet import model_urls, resnet50
 from tqdm.auto import tqdm
 
-from octkit.cases import Case, Dataset, OctkitError, read_image, replacing, write_atomic, write_json
+from octkit.cases import Case, Dataset
+from octkit.files import OctkitError, replacing, write_atomic, write_json
+from octkit.images import read_image
 from octkit.metrics import classification_scores
 from octkit.pdparams import read_weights
 from octkit.settings import PROJECT, ClassifySettings, Settings

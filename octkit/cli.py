@@ -13,7 +13,8 @@ import typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
-from octkit.cases import LAYERS, OctkitError, write_json
+from octkit.cases import LAYERS
+from octkit.files import OctkitError, write_json
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.plots import GREY, LAYER_COLOURS, OTHER_COLOURS, Picture, colour_bar, new_picture, show_scan
 
 # What decides a parameter: fixed for all data, derived by a rule, or found by cross-validation.

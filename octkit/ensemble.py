@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from octkit import layouts, settings
-from octkit.cases import Dataset, OctkitError, read_json, read_mask, write_json
+from octkit.cases import Dataset
+from octkit.files import OctkitError, read_json, write_json
+from octkit.images import read_mask
 from octkit.metrics import dice
 from octkit.postprocess import apply_steps
 

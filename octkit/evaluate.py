@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import LAYERS, OctkitError, image_size, read_mask
+from octkit.cases import LAYERS
+from octkit.files import OctkitError
+from octkit.images import image_size, read_mask
 from octkit.layouts import GOALS_GREYS, list_images, read_labels
 from octkit.metrics import classification_scores, dice, med, thickness_error
 

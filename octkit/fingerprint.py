@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import Case, Dataset, OctkitError, read_json, write_json
+from octkit.cases import Case, Dataset
+from octkit.files import OctkitError, read_json, write_json
 
 # Decoding PNGs releases the interpreter's lock, so a few threads can read side by side.
 READERS = 4

@@ -19,7 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import LAYERS, OctkitError, read_image, read_json, replacing, write_mask
+from octkit.cases import LAYERS
+from octkit.files import OctkitError, read_json, replacing
+from octkit.images import read_image, write_mask
 from octkit.models import (
     Model,
     autocast,

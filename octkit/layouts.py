@@ -12,7 +12,9 @@ GOALS does not state its scale; without scale.json lengths stay in pixels.
 import math
 from pathlib import Path
 
-from octkit.cases import LAYERS, Case, Dataset, OctkitError, image_size, read_json
+from octkit.cases import LAYERS, Case, Dataset
+from octkit.files import OctkitError, read_json
+from octkit.images import image_size
 
 # The grey coding of GOALS: value in the file -> label (MICCAI 2022 GOALS, arXiv 2207.14447).
 GOALS_GREYS = {0: 1, 80: 2, 160: 3, 255: 0}

@@ -11,7 +11,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 PACKAGE = Path(__file__).resolve().parent
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from octkit import settings
-from octkit.cases import OctkitError, read_json, replacing
+from octkit.files import OctkitError, read_json, replacing
 from octkit.planner import Configuration, Plan
 from octkit.unet import UNet
 

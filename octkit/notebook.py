@@ -23,7 +23,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.settings import PROJECT
 
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time

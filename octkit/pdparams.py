@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, Eye, Vessel, course, draw_eye, near, place, rasterise
-from octkit.cases import MAX_PIXELS, OctkitError, read_json, write_json, write_mask, write_png
+from octkit.files import OctkitError, read_json, write_json
+from octkit.images import MAX_PIXELS, write_mask, write_png
 from octkit.layouts import GOALS_GREYS
 
 SMALLEST = 64  # px along each axis

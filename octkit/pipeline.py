@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from octkit import ledger, notebook
-from octkit.cases import OctkitError, read_json
+from octkit.files import OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.settings import PROJECT, Settings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit import settings
-from octkit.cases import OctkitError, read_json, write_json
+from octkit.files import OctkitError, read_json, write_json
 from octkit.fingerprint import Fingerprint
 
 START_AREA = 2048**2  # px of the first patch that is tried, before it is cut to the scans' size
@@ -50,13 +50,20 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Plan:
-    """The configurations of a data set with what preprocessing needs; `reasons` says why: config -> name -> words."""
+    """The configurations of a data set with what preprocessing needs; `reasons` says why: config -> name -> words.
+
+    `axis_order` are the file's axes in the order in which a volume is planned and preprocessed: the coarsest first,
+    so that the 2-D configuration sees slices across it; () for 2-D scans. `normalisation` is one scheme a channel
+    (`preprocess.NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere.
+    """
 
     configurations: dict[str, Configuration]
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     intensity: tuple[dict[str, float], ...]
     units: str
+    axis_order: Ints = ()
+    normalisation: tuple[str, ...] = ()
     reasons: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def save(self, path: Path, blueprint: Mapping[str, tuple[object, str]] | None = None) -> None:

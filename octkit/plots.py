@@ -19,7 +19,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from PIL import Image
 
-from octkit.cases import LAYERS, OctkitError, write_atomic
+from octkit.cases import LAYERS
+from octkit.files import OctkitError, write_atomic
 
 LAYER_COLOURS = {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
 # For labels that are no layer of ours, in their order; the three above are taken.

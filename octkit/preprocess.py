@@ -14,7 +14,8 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import Case, OctkitError, read_json, replacing, write_json
+from octkit.cases import Case
+from octkit.files import OctkitError, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
 from octkit.planner import Plan
 from octkit.splits import Split, make_splits

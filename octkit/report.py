@@ -18,7 +18,7 @@ import jinja2
 
 from octkit import diagrams, ledger
 from octkit import sections as steps
-from octkit.cases import OctkitError, write_atomic
+from octkit.files import OctkitError, write_atomic
 from octkit.sections import Block, NotRun, Run, figures, number, table
 from octkit.submission import check_submission
 

@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 
 from octkit import charts, diagrams, ledger, plots, settings
-from octkit.cases import Dataset, read_json, read_mask
+from octkit.cases import Dataset
+from octkit.files import read_json
+from octkit.images import read_mask
 from octkit.layouts import open_dataset
 from octkit.plots import layer_name
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from octkit.cases import OctkitError, read_json, write_json
+from octkit.files import OctkitError, read_json, write_json
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
 Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
@@ -26,13 +27,25 @@ class Section(BaseModel):
 
 
 class PhantomSettings(Section):
-    """The synthetic data set to make where `data.dir` does not exist yet."""
+    """The synthetic data set to make where `data.dir` does not exist yet.
 
+    `kind` is a circle scan, or a volume around the fovea or the optic disc. `size` is in px: (rows, A-scans), for
+    volumes (B-scans, rows, A-scans).
+    """
+
+    kind: Literal["circle", "macular", "peripapillary"] = "circle"
     train: Count = 160
     validation: Count = 40
     test: Annotated[int, Field(ge=0)] = 0
-    size: tuple[Count, Count] = (256, 320)  # H, W in px
+    size: tuple[Count, ...] = (256, 320)
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _size_fits(self):
+        axes = 2 if self.kind == "circle" else 3
+        if len(self.size) != axes:
+            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} for phantom.kind={self.kind}")
+        return self
 
 
 class DataSettings(Section):
@@ -65,14 +78,25 @@ class SplitSettings(Section):
 
 
 class AugmentSettings(Section):
-    """`rotation_degrees` None: nnU-Net's rule (180, or 15 for elongated patches). Axes: 0 rows, 1 A-scans."""
+    """`rotation_degrees` None: nnU-Net's rule (180, or less for elongated patches).
+
+    Axes are counted from the last, which serves scans and volumes alike: -1 A-scans, -2 rows, -3 B-scans. A 2-D
+    patch has no -3.
+    """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
-    mirror_axes: tuple[Literal[0, 1], ...] = (0, 1)
+    mirror_axes: tuple[Literal[-3, -2, -1], ...] = (-3, -2, -1)
 
 
 class TrainSettings(Section):
-    config: Literal["2d"] = "2d"
+    """How a fold is trained, and which there are.
+
+    `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
+    learned from beside the run's own and never validated on (absolute, or relative to the project's root).
+    """
+
+    configs: Literal["all"] | tuple[ConfigName, ...] = "all"
+    extra_data: tuple[str, ...] = ()
     folds: tuple[Fold, ...] = (0, 1, 2, 3, 4)
     optimiser: Literal["sgd", "adam"] = "sgd"
     epochs: Count = 1000
@@ -160,7 +184,7 @@ PROFILES: dict[str, dict] = {
     "demo": {
         "data": {"dir": "data/phantom", "phantom": {}},
         "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 4},
-        "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
         "train": {"folds": [0, 1], "epochs": 10, "iterations_per_epoch": 40, "validation_iterations": 4,
                   "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
         "infer": {"mirror": False},
@@ -171,7 +195,7 @@ PROFILES: dict[str, dict] = {
     "smoke": {
         "data": {"dir": "data/smoke", "phantom": {"train": 10, "validation": 4, "size": [96, 128]}},
         "plan": {"units": "px", "base_features": 8, "max_features": 16, "batch_size": 2},
-        "augment": {"rotation_degrees": 15.0, "mirror_axes": [1]},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
         "train": {"folds": [0, 1], "epochs": 2, "iterations_per_epoch": 3, "validation_iterations": 1,
                   "momentum": 0.9, "workers": 0},
         "infer": {"mirror": False},

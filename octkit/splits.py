@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 Split = dict[str, list[str]]
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octkit.cases import OctkitError, image_size, read_mask, replacing, write_atomic, write_mask
 from octkit.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
+from octkit.files import OctkitError, replacing, write_atomic
+from octkit.images import image_size, read_mask, write_mask
 from octkit.layouts import GOALS_GREYS, list_images
 from octkit.metrics import THRESHOLD
 

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import LAYERS, OctkitError, read_mask, write_atomic
+from octkit.cases import LAYERS
+from octkit.files import OctkitError, write_atomic
+from octkit.images import read_mask
 from octkit.layouts import GOALS_GREYS, list_images
 from octkit.metrics import layer_thickness
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.augment import Augmenter
-from octkit.cases import OctkitError, read_json, replacing
+from octkit.files import OctkitError, read_json, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
 from octkit.models import (

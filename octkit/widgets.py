@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 import numpy as np
 
-from octkit.cases import Case, Dataset, OctkitError
+from octkit.cases import Case, Dataset
+from octkit.files import OctkitError
 from octkit.plots import Picture, augment_grid, new_picture, overlay, png, show_scan
 
 

@@ -17,8 +17,11 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
+    ("files",),
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger"),
+    ("volumes",),
     ("cases",),
-    ("settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "plots"),
+    ("plots",),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook",
      "pdparams"),
     ("planner", "patches", "phantom"),

@@ -14,7 +14,7 @@ from scipy.ndimage import center_of_mass, maximum_filter, minimum_filter
 
 from octkit import augment
 from octkit.augment import TRANSFORMS, Augmenter
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 EIGHT = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
 SPATIAL = ("rotation", "scaling", "mirror")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octkit.cases import OctkitError, read_image, read_json, read_mask, replacing, write_json, write_mask
+from octkit.files import OctkitError, read_json, replacing, write_json
+from octkit.images import read_image, read_mask, write_mask
 
 CODING = {0: 1, 80: 2, 160: 3, 255: 0}
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from octkit import charts
-from octkit.cases import LAYERS, OctkitError
+from octkit.cases import LAYERS
+from octkit.files import OctkitError
 from octkit.plots import LAYER_COLOURS
 
 RNG = np.random.default_rng(0)

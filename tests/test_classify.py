@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from octkit import classify, layouts
-from octkit.cases import Case, OctkitError, read_json
+from octkit.cases import Case
+from octkit.files import OctkitError, read_json
 from octkit.pdparams import read_weights
 from octkit.settings import from_profile
 

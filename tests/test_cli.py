@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from octkit import __version__, cli, pipeline, settings
-from octkit.cases import OctkitError, read_json, write_json
+from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
 
 COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "predict", "evaluate", "thickness",

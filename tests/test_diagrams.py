@@ -5,7 +5,7 @@ import pytest
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from octkit import diagrams
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 
 PLAN = {"name": "phantom",
         "configurations": {"2d": {"patch_size": {"value": [64, 80], "kind": "inferred", "reason": "median size"},

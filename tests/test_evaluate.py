@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from octkit.cases import OctkitError, write_mask
 from octkit.evaluate import parse_predictions, read_predictions, score_classification, score_folder
+from octkit.files import OctkitError
+from octkit.images import write_mask
 from octkit.layouts import GOALS_GREYS
 
 

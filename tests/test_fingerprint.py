@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.fingerprint import Fingerprint, crop_to_nonzero, extract, intensity_statistics
 from octkit.layouts import open_dataset
 

@@ -9,7 +9,8 @@ from PIL import Image
 from test_train import make_run
 
 from octkit import ensemble, infer, layouts, train
-from octkit.cases import OctkitError, read_json, read_mask
+from octkit.files import OctkitError, read_json
+from octkit.images import read_mask
 from octkit.infer import Predictor, gaussian_weights, predict_folder, window_starts
 from octkit.models import load_model
 

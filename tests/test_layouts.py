@@ -6,7 +6,7 @@ import pytest
 from conftest import striped_scan
 from PIL import Image
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.layouts import list_images, open_dataset, read_labels
 
 

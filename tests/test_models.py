@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.models import (
     autocast,
     build_network,

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.pdparams import read_weights
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from octkit import anatomy, layouts, phantom
-from octkit.cases import OctkitError, read_mask
+from octkit.files import OctkitError
+from octkit.images import read_mask
 
 TABLE = Path(__file__).parents[2] / "shared" / "circle-anatomy" / "thickness_by_angle.csv"
 SMALL = (64, 72)

@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from octkit import ledger, notebook, pipeline, settings
-from octkit.cases import OctkitError, read_json
+from octkit.files import OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.pipeline import STEPS, Step
 

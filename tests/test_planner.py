@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit import settings as run_settings
-from octkit.cases import OctkitError, read_json
+from octkit.files import OctkitError, read_json
 from octkit.fingerprint import Fingerprint
 from octkit.planner import (
     Plan,

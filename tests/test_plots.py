@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from octkit import plots
-from octkit.cases import LAYERS, OctkitError
+from octkit.cases import LAYERS
+from octkit.files import OctkitError
 
 IMAGE = np.full((1, 20, 30), 100, np.float32)
 MASK = np.zeros((20, 30), np.uint8)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.preprocess import new_shape, normalise, preprocess, resample, resample_mask, restore
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)

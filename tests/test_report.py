@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from octkit import plots, report
-from octkit.cases import LAYERS, OctkitError, read_mask, write_json, write_mask
+from octkit.cases import LAYERS
 from octkit.evaluate import score_folder
+from octkit.files import OctkitError, write_json
+from octkit.images import read_mask, write_mask
 from octkit.layouts import GOALS_GREYS, open_dataset
 from octkit.metrics import classification_scores
 from octkit.phantom import make_dataset

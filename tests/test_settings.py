@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.settings import PROFILES, from_profile, load, with_overrides
 
 

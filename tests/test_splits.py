@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.splits import fold_cases, make_splits
 
 NAMES = [f"{n:04d}" for n in range(1, 101)]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from octkit.cases import image_size, read_json
+from octkit.files import read_json
+from octkit.images import image_size
 from octkit.layouts import list_images
 from octkit.pipeline import STEPS
 from octkit.submission import check_submission

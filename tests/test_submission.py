@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from octkit import submission
-from octkit.cases import OctkitError, read_mask, write_mask, write_png
 from octkit.evaluate import read_predictions
+from octkit.files import OctkitError
+from octkit.images import read_mask, write_mask, write_png
 from octkit.layouts import GOALS_GREYS
 from octkit.submission import Submission, check_submission, write_submission
 

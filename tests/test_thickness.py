@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octkit.cases import OctkitError, read_mask, write_mask
+from octkit.files import OctkitError
+from octkit.images import read_mask, write_mask
 from octkit.layouts import GOALS_GREYS
 from octkit.thickness import errors, means, profile, quadrants, table_rows, thickness_table, write_csv
 

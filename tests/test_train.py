@@ -5,7 +5,7 @@ import torch
 from conftest import write_goals
 
 from octkit import fingerprint, layouts, planner, preprocess, settings, train
-from octkit.cases import OctkitError
+from octkit.files import OctkitError
 from octkit.models import load_checkpoint
 from octkit.settings import TrainSettings
 from octkit.train import Optimiser, poly_rate, train_fold

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from octkit import plots, widgets
-from octkit.cases import LAYERS, Case, Dataset, OctkitError, write_mask, write_png
+from octkit.cases import LAYERS, Case, Dataset
+from octkit.files import OctkitError
+from octkit.images import write_mask, write_png
 
 GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
 

@@ -1,0 +1,52 @@
+"""Files that are whole or not there at all, JSON, and the one error for what the user can mend."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+
+class OctkitError(Exception):
+    """An error that the user can mend: one sentence with the file, what was found and what was expected."""
+
+
+class replacing:
+    """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.temporary
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
+            with open(self.temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value) -> None:
+    """Write readable JSON, atomically. NaN is refused: a reader of the file could not parse it."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path):
+    """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise OctkitError(f"{path}: is not valid JSON ({error})") from None
