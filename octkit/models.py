@@ -1,9 +1,10 @@
-"""A trained model on disk: checkpoints of a fold, and a run's folder opened as one model.
+"""A trained model: its parts, checkpoints of a fold, and a run's folder opened as one model.
 
 Checkpoints hold tensors and plain values only and are read with `weights_only=True`: opening a
 stranger's file cannot run code.
 """
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,34 +13,53 @@ import torch
 
 from octkit import settings
 from octkit.files import OctkitError, read_json, replacing
-from octkit.planner import Configuration, Plan
+from octkit.planner import Plan
 from octkit.unet import UNet
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained model: one set of weights a fold, and all that prediction needs to know beside them.
+class Member:
+    """One configuration of a model, trained: a set of weights for each fold.
 
-    `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `labels` are the
-    foreground's names, `mirror_axes` those seen in training, `postprocessing` the steps chosen by
-    cross-validation, `circle` says that it was so on scans whose last A-scan is the neighbour of the first.
+    `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `previous` is the stage
+    whose result a cascade's second stage refines.
+    """
+
+    config: str
+    weights: dict[str, dict[str, torch.Tensor]]
+    previous: "Member | None" = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: one configuration or a pair that is averaged, and all that prediction needs beside them.
+
+    `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
+    `postprocessing` the steps chosen by cross-validation, `circle` says that it was so on scans whose last A-scan is
+    the neighbour of the first. `blend` is what is averaged over windows, mirrored copies and folds: "probabilities"
+    (the recipe's), or "scores" before softmax (nnU-Net v2's, for models that come from there).
     """
 
     plan: Plan
-    config: str
+    members: tuple[Member, ...]
     labels: tuple[str, ...]
-    weights: dict[str, dict[str, torch.Tensor]]
     mirror: bool
     mirror_axes: tuple[int, ...]
     step: float
     precision: str
     postprocessing: tuple[tuple[int, ...], ...] = ()
     circle: bool = False
+    blend: str = "probabilities"
 
 
-def build_network(configuration: Configuration, channels: int, labels: int, deep_supervision: bool) -> UNet:
-    """The U-Net that a plan's configuration describes; `labels` counts the foreground classes."""
-    return UNet(channels, labels + 1, configuration.features, configuration.strides, configuration.kernels,
+def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
+    """The U-Net that a plan's configuration describes.
+
+    A cascade's second stage sees beside the image what the first stage found, one channel for each class.
+    """
+    configuration = plan.configurations[config]
+    inputs = len(plan.channels) + (len(plan.classes) if configuration.previous_stage else 0)
+    return UNet(inputs, len(plan.classes) + 1, configuration.features, configuration.strides, configuration.kernels,
                 deep_supervision)
 
 
@@ -101,35 +121,67 @@ def load_checkpoint(path: Path) -> dict:
         raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason[0]})") from None
 
 
-def load_model(run_dir: Path, config: str | None = None, folds=None) -> Model:
+def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) -> Model:
     """Open a run's folder as a model: the plan and the weights of all folds that its settings name.
 
     Args:
         run_dir: the run's folder, reports/<run>.
-        config: configuration; None takes the one in settings.json.
+        configs: configurations to average; None takes those that selection.json names, or the plan's only one.
         folds: these alone instead of all that the settings name (cross-validation).
 
     Raises:
-        OctkitError: where a fold is missing or its training is not finished.
+        OctkitError: where a fold is missing or its training is not finished, or nothing has been chosen yet.
     """
     run_dir = Path(run_dir)
     if not (run_dir / "settings.json").exists():
         raise OctkitError(f"{run_dir}: found no settings.json, expected the folder of a run")
     chosen = settings.load(run_dir / "settings.json")
     plan = Plan.load(run_dir / "plan.json")
-    config = config or chosen.train.config
-    weights = {}
-    for fold in chosen.train.folds if folds is None else folds:
-        path = fold_dir(run_dir, config, fold) / "checkpoint.pt"
-        checkpoint = load_checkpoint(path)
-        if not {"epoch", "epochs", "network"} <= set(checkpoint):
-            raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
-        if checkpoint["epoch"] < checkpoint["epochs"]:
-            raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "
-                              f"finish it with `octkit train {run_dir} --fold {fold}`")
-        weights[str(fold)] = checkpoint["network"]
     selection = run_dir / "selection.json"
-    decided = read_json(selection) if selection.exists() else {"steps": [], "circle": False}
-    return Model(plan, config, tuple(plan.classes), weights, chosen.infer.mirror, chosen.augment.mirror_axes,
+    decided = read_json(selection) if selection.exists() else {"configurations": [], "steps": [], "circle": False}
+    if configs is None:
+        trained = run_configs(chosen, plan)
+        configs = decided["configurations"] or (trained if len(trained) == 1 else ())
+        if not configs:
+            raise OctkitError(f"{selection}: not found, and the plan has {len(trained)} configurations to choose from; "
+                              f"train their folds, then `octkit select {run_dir}`")
+    if folds is None:
+        folds = chosen.train.folds
+    members = tuple(_member(run_dir, plan, config, folds) for config in configs)
+    return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in decided["steps"]),
                  decided["circle"])
+
+
+def run_configs(chosen: settings.Settings, plan: Plan) -> tuple[str, ...]:
+    """The configurations that a run trains, in the order in which they need each other.
+
+    Raises OctkitError where the settings name one that the plan has not.
+    """
+    wanted = tuple(plan.configurations) if chosen.train.configs == "all" else chosen.train.configs
+    for config in wanted:
+        if config not in plan.configurations:
+            raise OctkitError(f"train.configs: found {config!r}, but the plan has only "
+                              f"{', '.join(plan.configurations)}")
+    return tuple(config for config in plan.configurations if config in wanted)
+
+
+def _member(run_dir: Path, plan: Plan, config: str, folds) -> Member:
+    previous = plan.configurations[config].previous_stage
+    weights = {str(fold): finished_weights(run_dir, config, fold) for fold in folds}
+    return Member(config, weights, _member(run_dir, plan, previous, folds) if previous else None)
+
+
+def finished_weights(run_dir: Path, config: str, fold: int | str) -> dict[str, torch.Tensor]:
+    """The weights of a fold whose training has ended. Raises OctkitError where it has not, and says how to end it."""
+    path = fold_dir(run_dir, config, fold) / "checkpoint.pt"
+    command = f"`octkit train {run_dir} --config {config} --fold {fold}`"
+    if not path.exists():
+        raise OctkitError(f"{path}: not found; train this fold first with {command}")
+    checkpoint = load_checkpoint(path)
+    if not {"epoch", "epochs", "network"} <= set(checkpoint):
+        raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
+    if checkpoint["epoch"] < checkpoint["epochs"]:
+        raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "
+                          f"finish it with {command}")
+    return checkpoint["network"]
