@@ -142,26 +142,40 @@ def train(
     fold: Annotated[str, typer.Option(metavar="K", help="a fold's number, or all")] = "0",
     resume: Annotated[bool, typer.Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
 ) -> None:
-    """Train one fold, from its checkpoint if there is one."""
+    """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
     if fold != "all" and not fold.isdigit():
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
+    from octkit.predict import predict_held_out
     from octkit.train import train_fold
 
     train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
+    if fold != "all":
+        predict_held_out(run_dir, config, int(fold))
+
+
+@app.command()
+def select(run_dir: RunFolder) -> None:
+    """Choose configuration and post-processing by cross-validation: selection.json."""
+    from octkit.ensemble import select
+
+    chosen = select(run_dir)
+    for candidate in sorted(chosen["candidates"], key=lambda found: -found["mean_dice"]):
+        print(f"{candidate['mean_dice']:.4f}  {candidate['name']}")
+    print(f"{chosen['configuration']}: {chosen['why']}")
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="a run's folder")],
-    images: Annotated[Path, typer.Argument(help="a PNG, or a folder of them")],
+    images: Annotated[Path, typer.Argument(help="a PNG, a NIfTI file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
                                                 "default: as the model's settings say")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="write <name>.npz as well")] = False,
     um_per_px: Scale = None,
 ) -> None:
-    """Segment scans of any size: one mask each, in GOALS greys."""
-    from octkit.infer import predict_folder
+    """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
+    from octkit.predict import predict_folder
 
     written = predict_folder(model, images, out, mirror, probabilities, um_per_px)
     print(f"{out}: {len(written)} masks")

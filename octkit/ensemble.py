@@ -1,21 +1,26 @@
-"""Decide by cross-validation: which configuration, and which post-processing. Leaves selection.json.
+"""Decide by cross-validation: which configuration or pair, and which post-processing. Leaves selection.json.
+
+Every single configuration and every pair (probabilities averaged) is scored by mean foreground Dice; the best is used,
+the simpler one on a tie: one configuration before two, 2-D before 3-D, one stage before a cascade.
 
 Rule for post-processing (report, section on empirical parameters): keep only the largest component of all
 foreground together if that raises the mean foreground Dice and lowers no layer's; then the same test layer
 by layer on top of it.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from octkit import layouts, settings
-from octkit.cases import Dataset
+from octkit.cases import Case, Dataset, read_scan_mask, scan_name
 from octkit.files import OctkitError, read_json, write_json
-from octkit.images import read_mask
 from octkit.metrics import dice
+from octkit.planner import Plan
 from octkit.postprocess import apply_steps
+from octkit.predict import cv_file, mask_coding
 
 Steps = tuple[tuple[int, ...], ...]
 
@@ -25,11 +30,15 @@ def mean_dice(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], labe
 
     Cases in which a label is in neither mask do not count for it; nan where that is so in all of them.
     """
-    table = np.array([[dice(p, t, label) for label in range(1, labels + 1)]
-                      for p, t in zip(predicted, truth, strict=True)])
+    return mean_over_cases(np.array([[dice(p, t, label) for label in range(1, labels + 1)]
+                                     for p, t in zip(predicted, truth, strict=True)]))
+
+
+def mean_over_cases(table: np.ndarray) -> np.ndarray:
+    """Mean of each column of (cases, labels), nan entries left out; nan where a column has no other."""
     counted = ~np.isnan(table)
     return np.divide(np.where(counted, table, 0).sum(0), counted.sum(0), where=counted.any(0),
-                     out=np.full(labels, np.nan))
+                     out=np.full(table.shape[1], np.nan))
 
 
 def decide_postprocessing(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], names: Sequence[str],
@@ -71,55 +80,107 @@ def _is_better(before: np.ndarray, after: np.ndarray, names: Sequence[str]) -> t
     return False, "mean Dice does not rise"
 
 
-def select(run_dir: str | Path) -> dict:
-    """Score a run's cross-validation masks, decide the post-processing, write selection.json and return it.
+def candidates(configs: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every single configuration and every pair, simpler ones first: ("2d",), ("3d_fullres",), ("2d", "3d_fullres")."""
+    return [(config,) for config in configs] + list(itertools.combinations(configs, 2))
 
-    With fold "all" alone nothing was held out: then nothing is decided, and selection.json says so.
+
+def score_candidates(run_dir: Path, dataset: Dataset, configs: Sequence[str], names: Sequence[str]) -> list[dict]:
+    """Mean Dice over the cases `names` for each candidate: name, configurations, dice by layer, mean_dice."""
+    tables = {candidate: [] for candidate in candidates(configs)}
+    cases = {case.name: case for case in dataset.train}
+    for name in names:
+        truth = dataset.read_mask(cases[name])
+        found = {config: _probabilities(run_dir, config, cases[name], dataset, len(configs) > 1) for config in configs}
+        for candidate, table in tables.items():
+            table.append([dice(_argmax([found[config] for config in candidate]), truth, label)
+                          for label in range(1, len(dataset.labels) + 1)])
+    scored = []
+    for candidate, table in tables.items():
+        per_layer = mean_over_cases(np.array(table))
+        scored.append({"name": " + ".join(candidate), "configurations": list(candidate),
+                       "dice": _named(per_layer, dataset.labels), "mean_dice": float(np.nanmean(per_layer))})
+    return scored
+
+
+def best(scored: Sequence[dict]) -> tuple[dict, str]:
+    """The candidate with the highest mean Dice, the first of equals, and why. Candidates come simplest first."""
+    winner = max(scored, key=lambda candidate: candidate["mean_dice"])
+    if len(scored) == 1:
+        return winner, "the plan's only configuration"
+    equal = [other["name"] for other in scored if other["mean_dice"] == winner["mean_dice"]]
+    why = f"the highest mean Dice of {len(scored)} candidates"
+    return winner, why + (f"; the simplest of {len(equal)} with the same" if len(equal) > 1 else "")
+
+
+def select(run_dir: str | Path) -> dict:
+    """Score a run's cross-validation, choose configuration and post-processing; write selection.json and return it.
+
+    With fold "all" alone nothing was held out: then nothing can be decided. One configuration is taken as it is, and
+    selection.json says so; several are an error. Raises OctkitError where a fold's predictions are missing, and says
+    how to get them.
     """
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
     dataset = layouts.open_dataset(chosen.data.root)
     splits = read_json(run_dir / "splits.json")
+    configs = chosen.train.configs_among(Plan.load(run_dir / "plan.json").configurations)
     folds = [fold for fold in chosen.train.folds if fold != "all"]
-    config = chosen.train.config
     if not folds:
-        selection = {"configuration": config, "why": "the only one; fold all holds nothing out to decide with",
+        if len(configs) > 1:
+            raise OctkitError(f"{run_dir}: fold \"all\" holds nothing out, so that there is nothing to choose between "
+                              f"{', '.join(configs)} with; train numbered folds too (train.folds), or one "
+                              "configuration (train.configs)")
+        selection = {"configuration": configs[0], "configurations": list(configs),
+                     "why": "the only one; fold all holds nothing out to decide with",
                      "folds": ["all"], "candidates": [], "postprocessing": [], "steps": [], "circle": False}
         write_json(run_dir / "selection.json", selection)
         return selection
-    names = [name for fold in folds for name in splits[fold]["validation"]]
-    predicted, truth = _cross_validation_masks(run_dir, dataset, names)
+    held_out = {name: fold for fold in folds for name in splits[fold]["validation"]}
+    _refuse_missing(run_dir, configs, held_out)
+    scored = score_candidates(run_dir, dataset, configs, list(held_out))
+    winner, why = best(scored)
+    cases = {case.name: case for case in dataset.train}
+    truth = [dataset.read_mask(cases[name]) for name in held_out]
+    predicted = [_argmax([_probabilities(run_dir, config, cases[name], dataset, len(configs) > 1)
+                          for config in winner["configurations"]]) for name in held_out]
     circle = all(case.circle for case in dataset.train)
     steps, records = decide_postprocessing(predicted, truth, dataset.labels, circle)
-    # 2-D data has one configuration. With more, every one and every pair stands here as a candidate.
-    per_layer = mean_dice(predicted, truth, len(dataset.labels))
     selection = {
-        "configuration": config,
-        "why": "the only configuration of 2-D data",
-        "folds": folds,
-        "cases": len(names),
-        "candidates": [{"name": config, "dice": _named(per_layer, dataset.labels),
-                        "mean_dice": float(np.nanmean(per_layer))}],
-        "postprocessing": records,
-        "steps": [list(step) for step in steps],
-        "circle": circle,
+        "configuration": winner["name"], "configurations": winner["configurations"], "why": why,
+        "folds": folds, "cases": len(held_out), "candidates": scored, "postprocessing": records,
+        "steps": [list(step) for step in steps], "circle": circle,
     }
     write_json(run_dir / "selection.json", selection)
     return selection
 
 
-def _cross_validation_masks(run_dir: Path, dataset: Dataset, names: Sequence[str],
-                            ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    cases = {case.name: case for case in dataset.train}
-    folder = run_dir / "predictions" / "cv"
-    missing = [name for name in names if not (folder / f"{name}.png").exists()]
-    if missing:
-        raise OctkitError(f"{folder}: has no prediction for {len(missing)} cases ({missing[0]} is the first); "
-                          "predict the cross-validation first")
-    truth = [dataset.read_mask(cases[name]) for name in names]
-    predicted = [read_mask(folder / f"{name}.png", dataset.mask_values, mask.shape)
-                 for name, mask in zip(names, truth, strict=True)]
-    return predicted, truth
+def _probabilities(run_dir: Path, config: str, case: Case, dataset: Dataset, several: bool) -> np.ndarray:
+    """What cross-validation found: probabilities (classes, *spatial), or with one configuration labels (*spatial)."""
+    path = cv_file(run_dir, config, case)
+    if not several:
+        numbers = {label: label for label in range(len(dataset.labels) + 1)}
+        return read_scan_mask(path, mask_coding(dataset.labels) if path.suffix == ".png" else numbers)
+    with np.load(path.with_name(f"{case.name}.npz")) as stored:
+        return stored["probabilities"]
+
+
+def _argmax(found: Sequence[np.ndarray]) -> np.ndarray:
+    if found[0].dtype == np.uint8:
+        return found[0]
+    return sum(probabilities.astype(np.float32) for probabilities in found).argmax(0).astype(np.uint8)
+
+
+def _refuse_missing(run_dir: Path, configs: Sequence[str], held_out: Mapping[str, int]) -> None:
+    for config in configs:
+        folder = run_dir / "predictions" / "cv" / config
+        there = {scan_name(path) for path in folder.glob("*")}
+        missing = [name for name in held_out if name not in there]
+        if missing:
+            folds = sorted({held_out[name] for name in missing})
+            commands = "; ".join(f"octkit train {run_dir} --config {config} --fold {fold}" for fold in folds)
+            raise OctkitError(f"{folder}: has no prediction for {len(missing)} of {len(held_out)} held-out cases "
+                              f"({missing[0]} is the first); get them with: {commands}")
 
 
 def _named(values: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:

@@ -91,6 +91,11 @@ def autocast(precision: str, device: torch.device):
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
+def memory_format(axes: int) -> torch.memory_format:
+    """Channels last: how convolutions read their maps fastest."""
+    return torch.channels_last if axes == 2 else torch.channels_last_3d
+
+
 def fold_dir(run_dir: Path, config: str, fold: int | str) -> Path:
     return Path(run_dir) / "models" / config / f"fold_{fold}"
 
@@ -140,7 +145,7 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
     selection = run_dir / "selection.json"
     decided = read_json(selection) if selection.exists() else {"configurations": [], "steps": [], "circle": False}
     if configs is None:
-        trained = run_configs(chosen, plan)
+        trained = chosen.train.configs_among(plan.configurations)
         configs = decided["configurations"] or (trained if len(trained) == 1 else ())
         if not configs:
             raise OctkitError(f"{selection}: not found, and the plan has {len(trained)} configurations to choose from; "
@@ -151,19 +156,6 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in decided["steps"]),
                  decided["circle"])
-
-
-def run_configs(chosen: settings.Settings, plan: Plan) -> tuple[str, ...]:
-    """The configurations that a run trains, in the order in which they need each other.
-
-    Raises OctkitError where the settings name one that the plan has not.
-    """
-    wanted = tuple(plan.configurations) if chosen.train.configs == "all" else chosen.train.configs
-    for config in wanted:
-        if config not in plan.configurations:
-            raise OctkitError(f"train.configs: found {config!r}, but the plan has only "
-                              f"{', '.join(plan.configurations)}")
-    return tuple(config for config in plan.configurations if config in wanted)
 
 
 def _member(run_dir: Path, plan: Plan, config: str, folds) -> Member:

@@ -41,7 +41,7 @@ STEPS = (
     Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",)),
     Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",),
          leaves=("plan.json",)),
-    Step("04_preprocess", settings=("splits", "seed", "train.config"), needs=("03_plan",),
+    Step("04_preprocess", settings=("splits", "seed", "train.extra_data"), needs=("03_plan",),
          leaves=("splits.json", "preprocessed")),
     Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),
     Step("06_network", settings=("train", "seed"), needs=("04_preprocess",)),
@@ -100,9 +100,8 @@ def _jobs(run_dir: Path, settings: Settings, notebooks: Path, steps: tuple[Step,
     for step in steps:
         source = notebook.read(notebooks / f"{step.notebook}.ipynb")
         if step.each_fold:
-            config = settings.train.config
-            jobs += [_Job(step, f"{step.notebook}_{config}_fold_{fold}", source,
-                          {"run_dir": str(run_dir), "config": config, "fold": fold})
+            jobs += [_Job(step, f"{step.notebook}_2d_fold_{fold}", source,
+                          {"run_dir": str(run_dir), "config": "2d", "fold": fold})
                      for fold in settings.train.folds]
         else:
             jobs.append(_Job(step, step.notebook, source, {"run_dir": str(run_dir)}))

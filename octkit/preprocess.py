@@ -1,11 +1,13 @@
-"""Crop, resample, clip and z-score a scan, and the way back for probabilities.
+"""Crop, clip and z-score, resample a scan, and the way back for probabilities.
 
-Order and numbers as in the recipe: crop to the non-zero region; resample to the plan's spacing where it
-differs; clip to the fingerprint's 0.5 and 99.5 percentiles; subtract its mean, divide by its deviation
-(nnU-Net's "CT" scheme: one scale for the whole data set, as grey values here mean the same in every scan).
+A scan is cropped to its non-zero region, its axes are put into the plan's order, it is clipped to the fingerprint's 0.5
+and 99.5 percentiles and z-scored with its mean and deviation (nnU-Net's "CT" scheme: one scale for the whole data
+set, as grey values here mean the same in every scan), and resampled to the plan's spacing where it has another one.
+The recipe lists resampling before clipping; nnU-Net v2 does it last, and a model goes to nnU-Net and back only if
+both do the same. Without resampling, which is the rule for circle scans, there is no difference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,27 +16,33 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import Case
+from octkit.cases import Case, Dataset
 from octkit.files import OctkitError, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
 from octkit.planner import Plan
+from octkit.resampling import coarse_axis, new_shape, resample, resample_mask
 from octkit.splits import Split, make_splits
-
-# Two spacings closer than this count as equal: resampling would only blur.
-SAME_SPACING = 1e-3
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What `restore` needs to undo the crop and the resampling: sizes in px, crop as (start, stop) an axis."""
+    """What `restore` needs to undo crop, reordering and resampling.
+
+    `original_shape` and `crop` ((start, stop) an axis) are in the file's order of axes; `axis_order` is the plan's (()
+    for 2-D scans), in which the rest stands: `spacing` of the scan, `target` of the network's grid, `resampled_shape`.
+    """
 
     original_shape: tuple[int, ...]
     crop: tuple[tuple[int, int], ...]
+    axis_order: tuple[int, ...]
+    spacing: tuple[float, ...]
+    target: tuple[float, ...]
     resampled_shape: tuple[int, ...]
 
     @property
     def cropped_shape(self) -> tuple[int, ...]:
-        return tuple(stop - start for start, stop in self.crop)
+        """Size of the cropped scan in the plan's order of axes."""
+        return _ordered([stop - start for start, stop in self.crop], self.axis_order)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class PreprocessedCase:
 
     name: str
     folder: Path
+    first_stage: Path | None = None  # the folder of a cascade's first-stage masks
 
     @property
     def image(self) -> np.ndarray:
@@ -54,139 +63,193 @@ class PreprocessedCase:
         """(*spatial) uint8 labels."""
         return np.load(self.folder / f"{self.name}.mask.npy", mmap_mode="r")
 
+    @property
+    def previous(self) -> np.ndarray:
+        """What the cascade's first stage found, (*spatial) uint8 labels on this case's grid."""
+        return np.load(self.first_stage / f"{self.name}.npy", mmap_mode="r")
 
-def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
-    """Size in px that covers the same field at the target spacing: 100 px of 2 mm at 1 mm are 200 px."""
-    return tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, target, strict=True))
+
+def _ct(channel: np.ndarray, record: dict[str, float], _mask) -> np.ndarray:
+    clipped = np.clip(channel, record["percentile_00_5"], record["percentile_99_5"])
+    return (clipped - np.float32(record["mean"])) / np.float32(max(record["std"], 1e-8))
 
 
-def resample(array: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
-    """Resample each channel of (channels, *spatial) to `shape` with splines of `order`; float32, same corners.
+def _zscore(channel: np.ndarray, _record, _mask) -> np.ndarray:
+    return (channel - channel.mean()) / max(channel.std(), np.float32(1e-8))
 
-    Pixels are areas, not points: the outer edges of the grid stay where they are.
+
+def _zscore_in_mask(channel: np.ndarray, _record, mask: np.ndarray) -> np.ndarray:
+    values = channel[mask]
+    scaled = channel.copy()
+    scaled[mask] = (values - values.mean()) / max(values.std(), np.float32(1e-8))
+    return scaled
+
+
+def _rescale_0_1(channel: np.ndarray, _record, _mask) -> np.ndarray:
+    return (channel - channel.min()) / max(np.ptp(channel), np.float32(1e-8))
+
+
+# Our own plans use "ct" alone; the others are what nnU-Net's models may have been trained with.
+NORMALISATIONS: dict[str, Callable] = {
+    "ct": _ct, "zscore": _zscore, "zscore_in_mask": _zscore_in_mask, "rescale_0_1": _rescale_0_1,
+    "rgb_0_1": lambda channel, _record, _mask: channel / np.float32(255),
+    "none": lambda channel, _record, _mask: channel,
+}
+
+
+def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]], schemes: Sequence[str]) -> np.ndarray:
+    """Bring each channel to the network's grey scale by its scheme; (channels, *spatial) float32.
+
+    `intensity` are the data set's statistics, one record a channel. Raises OctkitError for another number of channels.
     """
-    shape = tuple(shape)
-    if array.shape[1:] == shape:
-        return array.astype(np.float32, copy=False)
-    zoom = [new / old for old, new in zip(array.shape[1:], shape, strict=True)]
-    resampled = np.stack([ndimage.zoom(channel.astype(np.float32), zoom, order=order, mode="nearest", grid_mode=True)
-                          for channel in array])
-    if resampled.shape[1:] != shape:
-        raise ValueError(f"resampling {array.shape[1:]} gave {resampled.shape[1:]}, expected {shape}")
-    return resampled
+    if len(image) != len(schemes):
+        raise OctkitError(f"found an image of {len(image)} channels, expected {len(schemes)} as in the plan")
+    mask = None
+    if "zscore_in_mask" in schemes:  # the scan without its black surround; holes inside belong to it
+        mask = ndimage.binary_fill_holes((image != 0).any(axis=0))
+    return np.stack([NORMALISATIONS[scheme](channel.astype(np.float32, copy=False), record, mask)
+                     for channel, record, scheme in zip(image, intensity, schemes, strict=True)])
 
 
-def resample_mask(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resample labels (*spatial): each label's indicator linearly, then the label with the largest share.
-
-    Splines on label numbers would invent label 1 between labels 0 and 2.
-    """
-    if mask.shape == tuple(shape):
-        return mask
-    labels = np.unique(mask)
-    shares = resample(np.stack([mask == label for label in labels]), shape, order=1)
-    return labels[shares.argmax(0)].astype(np.uint8)
-
-
-def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]]) -> np.ndarray:
-    """Clip and z-score each channel with the data set's own statistics; (channels, *spatial) float32."""
-    if len(intensity) != len(image):
-        raise OctkitError(f"found an image of {len(image)} channels, expected {len(intensity)} as in the plan")
-    normalised = np.empty_like(image, dtype=np.float32)
-    for channel, values in enumerate(intensity):
-        np.clip(image[channel], values["percentile_00_5"], values["percentile_99_5"], out=normalised[channel])
-        normalised[channel] -= values["mean"]
-        normalised[channel] /= max(values["std"], 1e-8)
-    return normalised
-
-
-def preprocess(image: np.ndarray, spacing: Sequence[float] | None, target_spacing: Sequence[float],
-               intensity: Sequence[dict[str, float]], mask: np.ndarray | None = None,
-               ) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
-    """Bring a scan to the network's grid and grey scale.
+def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, config: str,
+               mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+    """Bring a scan to the grid and grey scale of a plan's configuration.
 
     Args:
         image: (channels, *spatial) as stored.
-        spacing: mm per axis, or None where unknown: then the scan's own grid is kept.
-        target_spacing: the plan's.
-        intensity: the plan's statistics, one record a channel.
+        spacing: mm per axis in the file's order, or None where unknown: then the scan counts as one of the plan's
+            own spacing. A plan in px takes every voxel as 1 x 1 x 1.
+        plan, config: the target spacing, the order of axes and the grey values' statistics.
         mask: (*spatial) uint8 labels, for training cases.
 
     Returns:
-        image (channels, *new spatial) float32, the mask on the same grid, and the Geometry for `restore`.
+        image (channels, *new spatial) float32, the mask on the same grid, and the Geometry for `restore`. The 2-D
+        configuration of volumes resamples each slice by itself and keeps their number.
     """
-    original_shape = image.shape[1:]
+    axes = image.ndim - 1
+    if axes != (len(plan.axis_order) or 2):
+        raise OctkitError(f"found a scan of {axes} axes, expected {len(plan.axis_order) or 2} as in the plan")
     box = crop_to_nonzero(image)
-    image = image[(slice(None), *box)]
-    shape = image.shape[1:]
-    if spacing is not None and not np.allclose(spacing, target_spacing, rtol=SAME_SPACING):
-        shape = new_shape(shape, spacing, target_spacing)
     crop = tuple((part.start, part.stop) for part in box)
-    normalised = normalise(resample(image, shape, order=3), intensity)
+    prepared = _reordered(image[(slice(None), *box)], plan.axis_order)
+    scale, target = _spacings(spacing, plan, config, axes)
+    shape = new_shape(prepared.shape[1:], scale, target)
+    geometry = Geometry(tuple(image.shape[1:]), crop, plan.axis_order, scale, target, shape)
+    coarse = coarse_axis(scale, target)
+    schemes = plan.normalisation or ("ct",) * len(plan.channels)
+    prepared = resample(normalise(prepared, plan.intensity, schemes), shape, order=3, coarse=coarse)
     if mask is not None:
-        mask = resample_mask(mask[box], shape)
-    return normalised, mask, Geometry(tuple(original_shape), crop, tuple(shape))
+        mask = np.ascontiguousarray(resample_mask(_reordered(mask[box][None], plan.axis_order)[0], shape, coarse))
+    return np.ascontiguousarray(prepared), mask, geometry
 
 
-def restore(probabilities: np.ndarray, geometry: Geometry) -> np.ndarray:
+def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0) -> np.ndarray:
     """Probabilities (classes, *network grid) back on the scan's own grid, (classes, *original) float32.
 
-    Linear resampling keeps each pixel's probabilities a partition of 1; outside the crop all is background.
+    Linear resampling keeps each pixel's probabilities a partition of 1; outside the crop all is background, for
+    which class 0 gets the value `outside` there and all others 0.
     """
-    cropped = resample(probabilities, geometry.cropped_shape, order=1)
-    if geometry.cropped_shape == geometry.original_shape:
-        return cropped
+    coarse = coarse_axis(geometry.target, geometry.spacing)
+    cropped = resample(values, geometry.cropped_shape, order=1, coarse=coarse)
+    if geometry.axis_order:
+        cropped = _reordered(cropped, tuple(np.argsort(geometry.axis_order)))
+    if cropped.shape[1:] == geometry.original_shape:
+        return np.ascontiguousarray(cropped)
     whole = np.zeros((len(cropped), *geometry.original_shape), np.float32)
-    whole[0] = 1
+    whole[0] = outside
     whole[(slice(None), *(slice(start, stop) for start, stop in geometry.crop))] = cropped
     return whole
 
 
+def _spacings(spacing: Sequence[float] | None, plan: Plan, config: str,
+              axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The scan's spacing and the target's, both in the plan's order of axes and with one number an axis."""
+    target = plan.configurations[config].spacing
+    if plan.units == "px":
+        scale = (1.0,) * axes
+    elif spacing is None:
+        finest = next(name for name in ("3d_fullres", "2d", config) if name in plan.configurations)
+        scale = plan.configurations[finest].spacing
+        scale = (1.0,) * (axes - len(scale)) + tuple(scale)
+    else:
+        scale = _ordered(spacing, plan.axis_order)
+    return tuple(map(float, scale)), (*scale[:axes - len(target)], *target)
+
+
+def _reordered(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """(channels, *spatial) with its spatial axes in `order`."""
+    return array.transpose(0, *(axis + 1 for axis in order)) if order else array
+
+
+def _ordered(values: Sequence, order: Sequence[int]) -> tuple:
+    return tuple(values[axis] for axis in order) if order else tuple(values)
+
+
+def preprocessed_as(config: str) -> str:
+    """The configuration whose preprocessed cases `config` uses: a cascade's second stage shares 3d_fullres's."""
+    return "3d_fullres" if config == "3d_cascade_fullres" else config
+
+
+def first_stage_folder(run_dir: Path, config: str) -> Path:
+    """Where a first stage's masks lie, <case>.npy on the grid of the second stage `config`."""
+    return Path(run_dir) / "preprocessed" / config
+
+
 def preprocess_run(run_dir: Path, progress: bool = True) -> tuple[PreprocessedCase, ...]:
-    """Preprocess a run's training cases into preprocessed/<config>/: <case>.image.npy, .mask.npy, .json."""
+    """Preprocess a run's training cases for every configuration that it trains.
+
+    Leaves preprocessed/<config>/ with <case>.image.npy, .mask.npy and .json; returns the first configuration's cases.
+    """
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
     plan = Plan.load(run_dir / "plan.json")
-    dataset = layouts.open_dataset(chosen.data.root)
-    folder = run_dir / "preprocessed" / chosen.train.config
-    for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
-        marker.unlink()
-    for case in tqdm(dataset.train, desc="preprocess", unit="scan", disable=not progress):
-        _preprocess_case(dataset, case, plan, chosen.train.config, folder)
-    return load_preprocessed(run_dir, chosen.train.config, [case.name for case in dataset.train])
+    dataset = layouts.open_run(chosen)
+    configs = chosen.train.configs_among(plan.configurations)
+    # A cascade's second stage needs its first one's grid as well, whether or not that one is a candidate itself.
+    needed = [config for name in configs for config in (plan.configurations[name].previous_stage, name) if config]
+    for config in dict.fromkeys(map(preprocessed_as, needed)):
+        folder = run_dir / "preprocessed" / config
+        for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
+            marker.unlink()
+        for case in tqdm(dataset.training, desc=f"preprocess {config}", unit="scan", disable=not progress):
+            _preprocess_case(dataset, case, plan, config, folder)
+    return load_preprocessed(run_dir, configs[0], [case.name for case in dataset.training])
 
 
 def split_run(run_dir: Path) -> list[Split]:
-    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json."""
+    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json.
+
+    Cases from extra data sets are in every fold's training part.
+    """
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
-    cases = layouts.open_dataset(chosen.data.root).train
-    splits = make_splits([case.name for case in cases], chosen.splits.folds, chosen.seed,
-                         {case.name: case.glaucoma for case in cases})
+    dataset = layouts.open_run(chosen)
+    splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
+                         {case.name: case.glaucoma for case in dataset.train},
+                         extra=[case.name for case in dataset.extra])
     write_json(run_dir / "splits.json", splits)
     return splits
 
 
-def load_preprocessed(run_dir: Path, config: str, names: Sequence[str]) -> tuple[PreprocessedCase, ...]:
+def load_preprocessed(run_dir: Path, config: str, names: Sequence[str],
+                      first_stage: Path | None = None) -> tuple[PreprocessedCase, ...]:
     """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed."""
-    folder = Path(run_dir) / "preprocessed" / config
+    folder = Path(run_dir) / "preprocessed" / preprocessed_as(config)
     for name in names:
         if not (folder / f"{name}.json").exists():
             raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run_dir}` first")
-    return tuple(PreprocessedCase(name, folder) for name in names)
+    return tuple(PreprocessedCase(name, folder, first_stage) for name in names)
 
 
 def load_geometry(case: PreprocessedCase) -> Geometry:
     """The geometry that `preprocess_run` left beside a case."""
     content = read_json(case.folder / f"{case.name}.json")
-    return Geometry(tuple(content["original_shape"]), tuple(tuple(side) for side in content["crop"]),
-                    tuple(content["resampled_shape"]))
+    return Geometry(*(tuple(tuple(x) if isinstance(x, list) else x for x in content[name])
+                      for name in Geometry.__dataclass_fields__))
 
 
-def _preprocess_case(dataset, case: Case, plan: Plan, config: str, folder: Path) -> None:
-    spacing = case.spacing if plan.units == "mm" else None
-    image, mask, geometry = preprocess(dataset.read_image(case), spacing, plan.configurations[config].spacing,
-                                       plan.intensity, dataset.read_mask(case))
+def _preprocess_case(dataset: Dataset, case: Case, plan: Plan, config: str, folder: Path) -> None:
+    image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)

@@ -5,6 +5,7 @@ by the planner and saved in plan.json. Unknown keys are errors, so a typing mist
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +45,8 @@ class PhantomSettings(Section):
     def _size_fits(self):
         axes = 2 if self.kind == "circle" else 3
         if len(self.size) != axes:
-            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} for phantom.kind={self.kind}")
+            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} where phantom.kind is "
+                             f"{self.kind}")
         return self
 
 
@@ -109,6 +111,17 @@ class TrainSettings(Section):
     deep_supervision: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = 4
+
+    def configs_among(self, planned: Collection[str]) -> tuple[str, ...]:
+        """The configurations to train of those `planned`, in the plan's order, in which they need each other.
+
+        Raises OctkitError where `configs` names one that the plan has not.
+        """
+        wanted = tuple(planned) if self.configs == "all" else self.configs
+        for config in wanted:
+            if config not in planned:
+                raise OctkitError(f"train.configs: found {config!r}, but the plan has only {', '.join(planned)}")
+        return tuple(config for config in planned if config in wanted)
 
 
 class InferSettings(Section):

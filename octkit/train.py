@@ -28,12 +28,13 @@ from octkit.models import (
     choose_device,
     fold_dir,
     load_checkpoint,
+    memory_format,
     save_checkpoint,
     working_precision,
 )
 from octkit.patches import Patches
 from octkit.planner import Plan
-from octkit.preprocess import PreprocessedCase, load_preprocessed
+from octkit.preprocess import PreprocessedCase, first_stage_folder, load_preprocessed
 from octkit.splits import fold_cases
 
 # nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away.
@@ -97,7 +98,8 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
 
     Args:
         run_dir: the run's folder with settings.json, plan.json, splits.json and preprocessed/.
-        config: the plan's configuration.
+        config: the plan's configuration. A cascade's second stage needs the first stage's predictions of all its
+            training cases: train that one's folds first.
         fold: a fold's number, or "all" for training on everything without validation.
         resume: False starts again even where a checkpoint fits.
 
@@ -110,18 +112,21 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     if config not in plan.configurations:
         raise OctkitError(f"{run_dir / 'plan.json'}: has no configuration {config!r}, "
                           f"expected one of {', '.join(plan.configurations)}")
-    names = [case.name for case in layouts.open_dataset(chosen.data.root).train]
-    split = fold_cases(read_json(run_dir / "splits.json"), fold, names)
+    dataset = layouts.open_run(chosen)
+    split = fold_cases(read_json(run_dir / "splits.json"), fold, [case.name for case in dataset.training])
+    first_stage = None
+    if previous := plan.configurations[config].previous_stage:
+        first_stage = first_stage_folder(run_dir, config)
+        split = _with_first_stage(run_dir, split, [case.name for case in dataset.train], previous, first_stage)
     folder = fold_dir(run_dir, config, fold)
-    training = load_preprocessed(run_dir, config, split["train"])
-    validation = load_preprocessed(run_dir, config, split["validation"])
+    training = load_preprocessed(run_dir, config, split["train"], first_stage)
+    validation = load_preprocessed(run_dir, config, split["validation"], first_stage)
     decided_by = fingerprint_of(chosen, plan, config, split, training)
 
     device = choose_device(chosen.device)
     torch.manual_seed(chosen.seed)
-    network = build_network(plan.configurations[config], len(plan.channels), len(plan.classes),
-                            chosen.train.deep_supervision)
-    network.to(device, memory_format=torch.channels_last)
+    network = build_network(plan, config, chosen.train.deep_supervision)
+    network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size)))
     optimiser = Optimiser(network, chosen.train)
     log: list[dict] = []
     stored = folder / "checkpoint.pt"
@@ -131,13 +136,14 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
         checkpoint = load_checkpoint(stored)
         if checkpoint["decided_by"] != decided_by:
             changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
-            print(f"fold {fold}: {', '.join(changed)} changed since the checkpoint was written: training starts again")
+            print(f"{config} fold {fold}: {', '.join(changed)} changed since the checkpoint was written: "
+                  "training starts again")
             stored.unlink()  # until the first epoch ends it would pass for this training's result
         else:
             network.load_state_dict(checkpoint["network"])
             optimiser.restore(checkpoint["optimiser"])
             log = checkpoint["log"]
-            print(f"fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
+            print(f"{config} fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
     if len(log) < chosen.train.epochs:
         _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
                   f"fold {fold}", progress)
@@ -145,12 +151,28 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     return folder
 
 
+def _with_first_stage(run_dir: Path, split: dict, own: Sequence[str], previous: str, folder: Path) -> dict:
+    """The split without extra cases, for which no fold of the first stage was blind. Raises where a mask is missing."""
+    training = [name for name in split["train"] if name in set(own)]
+    if len(training) < len(split["train"]):
+        print(f"the second stage learns from {len(training)} cases: the first stage has seen the "
+              f"{len(split['train']) - len(training)} extra ones in every fold")
+    missing = [name for name in (*training, *split["validation"]) if not (folder / f"{name}.npy").exists()]
+    if missing:
+        splits = read_json(run_dir / "splits.json")
+        folds = [k for k, part in enumerate(splits) if set(missing) & set(part["validation"])]
+        commands = "; ".join(f"octkit train {run_dir} --config {previous} --fold {k}" for k in folds)
+        raise OctkitError(f"{folder}: has no first-stage mask of {len(missing)} cases ({missing[0]} is the first); get "
+                          f"them with: {commands}")
+    return {"train": training, "validation": split["validation"]}
+
+
 def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: dict,
                    training: Sequence[PreprocessedCase]) -> dict[str, str]:
     """What a checkpoint depends on, each part hashed: resuming is only right where all of it is unchanged."""
     parts = {
         "seed": chosen.seed,
-        "train settings": chosen.train.model_dump(mode="json", exclude={"folds", "workers"}),
+        "train settings": chosen.train.model_dump(mode="json", exclude={"configs", "folds", "workers"}),
         "augment settings": chosen.augment.model_dump(mode="json"),
         "plan": plan.configurations[config].__dict__,
         "intensity": plan.intensity,
@@ -158,6 +180,7 @@ def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: di
         "code": [Path(__file__).with_name(f"{module}.py").read_text() for module in CODE],
         "preprocessed cases": [[case.name, list(case.image.shape), float(case.image[..., ::7].sum())]
                                for case in training],
+        "first stage": [[case.name, int(case.previous[..., ::7].sum())] for case in training if case.first_stage],
     }
     return {name: hashlib.sha256(json.dumps(part, sort_keys=True, default=list).encode()).hexdigest()[:16]
             for name, part in parts.items()}
@@ -171,8 +194,10 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
     precision = working_precision(options.precision, device)
     batch_size, patch_size = configuration.batch_size, configuration.patch_size
     augmenter = Augmenter(patch_size, chosen.augment.rotation_degrees, chosen.augment.mirror_axes)
-    patches = Patches(training, patch_size, batch_size, options.oversample, (chosen.seed,), augmenter)
-    held_out = Patches(validation, patch_size, batch_size, options.oversample, (chosen.seed, VALIDATION_STREAM), None)
+    shown = len(plan.classes) if configuration.previous_stage else 0  # first-stage labels shown to the network
+    patches = Patches(training, patch_size, batch_size, options.oversample, (chosen.seed,), augmenter, shown)
+    held_out = Patches(validation, patch_size, batch_size, options.oversample, (chosen.seed, VALIDATION_STREAM), None,
+                       shown)
     done = len(log)
     steps = options.iterations_per_epoch
     batches = iter(_loader(patches, done * steps, options.epochs * steps, options.workers, device))
@@ -222,7 +247,7 @@ def _one_thread(_: int) -> None:
 
 
 def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = images.to(device, non_blocking=True, memory_format=memory_format(images.ndim - 2))
     masks = masks.to(device, non_blocking=True)
     optimiser.zero_grad(set_to_none=True)
     try:
@@ -253,7 +278,8 @@ def _validate(network, patches: Patches, epoch: int, iterations: int, batch_dice
     losses, counts = [], np.zeros((3, len(classes)))
     for batch in range(epoch * iterations, (epoch + 1) * iterations):
         items = [patches[number] for number in range(batch * patches.batch_size, (batch + 1) * patches.batch_size)]
-        images = torch.stack([image for image, _ in items]).to(device, memory_format=torch.channels_last)
+        images = torch.stack([image for image, _ in items])
+        images = images.to(device, memory_format=memory_format(images.ndim - 2))
         masks = torch.stack([mask for _, mask in items]).to(device)
         with autocast(precision, device):
             outputs = network(images)

@@ -1,0 +1,158 @@
+"""Predict whole sets of scans into files: folders of the user's, a run's held-out cases, its final masks.
+
+    predictions/cv/<config>/<case>.png        each training case by the fold that did not see it; volumes as .nii.gz
+    predictions/cv/<config>/<case>.npz        its probabilities, where several configurations are to be compared
+    predictions/validation/, test/            the final masks
+    preprocessed/3d_cascade_fullres/          a first stage's masks on the second stage's grid
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from octkit import layouts, settings
+from octkit.cases import LAYERS, Case, is_volume, read_scan, scan_name
+from octkit.files import OctkitError, read_json, replacing
+from octkit.images import write_mask
+from octkit.infer import Predictor, first_stage_mask, mask_of
+from octkit.models import load_model
+from octkit.planner import Plan
+from octkit.preprocess import first_stage_folder, load_geometry, load_preprocessed
+from octkit.volumes import volume_spacing, write_nifti
+
+
+def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], like: Path) -> Path:
+    """Write a predicted mask (*spatial) uint8 into a folder, in the kind of file that its scan came in.
+
+    A PNG gets a PNG, in GOALS greys where the labels are the three layers, otherwise as label numbers; NIfTI files and
+    folders of B-scans get a NIfTI file of label numbers that lies where the scan `like` lies.
+    """
+    if is_volume(like):
+        write_nifti(path := folder / f"{name}.nii.gz", mask, volume_spacing(like), like)
+    else:
+        write_mask(path := folder / f"{name}.png", mask, mask_coding(labels))
+    return path
+
+
+def mask_coding(labels: Sequence[str]) -> dict[int, int]:
+    """How a PNG of predicted labels is coded: value in the file -> label."""
+    return dict(layouts.GOALS_GREYS) if tuple(labels) == LAYERS else {label: label for label in range(len(labels) + 1)}
+
+
+def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> None:
+    """Write <name>.npz with one array `probabilities` (classes, *spatial), whole or not at all."""
+    with replacing(folder / f"{name}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, probabilities=probabilities)
+
+
+def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
+                   probabilities: bool = False, um_per_px: Sequence[float] | None = None,
+                   progress: bool = True) -> list[Path]:
+    """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
+
+    Args:
+        model: a run's folder, or a one-file model.
+        images: PNGs, NIfTI files or folders of B-scans.
+        um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
+            then resamples to its own spacing; without it scans are taken at their own grid.
+    """
+    files, out = layouts.list_scans(images), Path(out)
+    if out.resolve() == files[0].resolve().parent:
+        raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
+    for file in files:  # all are read first: a bad one stops before any mask is written
+        read_scan(file)
+    predictor = Predictor.load(model, mirror=mirror)
+    given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
+    in_mm = predictor.model.plan.units == "mm"
+    if in_mm and given is None and not all(map(is_volume, files)):
+        print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
+    if not in_mm and given is not None:
+        print("this model was planned in pixels: the scale given makes no difference")
+    written = []
+    for file in tqdm(files, desc="predict", unit="scan", disable=not progress):
+        found = predictor(read_scan(file), volume_spacing(file) if is_volume(file) else given)
+        if probabilities:
+            save_probabilities(out, scan_name(file), found)
+        written.append(save_mask(out, scan_name(file), mask_of(found, predictor.model), predictor.model.labels, file))
+    return written
+
+
+def predict_split(run_dir: str | Path, split: str = "validation", progress: bool = True) -> Path:
+    """Predict a run's validation or test scans with the chosen model: predictions/<split>/."""
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    dataset = layouts.open_dataset(chosen.data.root)
+    cases = getattr(dataset, split)
+    if not cases:
+        raise OctkitError(f"{dataset.root}: has no {split} images to predict")
+    predictor = Predictor.load(run_dir, chosen.device)
+    out = _emptied(run_dir / "predictions" / split)
+    for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
+        found = predictor(dataset.read_image(case), case.spacing)
+        save_mask(out, case.name, mask_of(found, predictor.model), predictor.model.labels, case.image)
+    return out
+
+
+def predict_cross_validation(run_dir: str | Path, progress: bool = True) -> Path:
+    """Predict each training case with the fold that did not see it, for every configuration: predictions/cv/.
+
+    Fold "all" holds nothing out and predicts nothing here.
+    """
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    folder = run_dir / "predictions" / "cv"
+    shutil.rmtree(folder, ignore_errors=True)  # masks of an earlier plan's configurations must not be scored
+    for config in chosen.train.configs_among(Plan.load(run_dir / "plan.json").configurations):
+        for fold in chosen.train.folds:
+            if fold != "all":
+                predict_held_out(run_dir, config, fold, progress)
+    return folder
+
+
+def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool = True) -> Path:
+    """Predict the cases that a fold held out: predictions/cv/<config>/<case>, without post-processing.
+
+    These masks decide which configuration and which post-processing to use. Probabilities are kept, in half
+    precision, where there are other configurations to average them with. Where the configuration is a cascade's first
+    stage, its masks on the second stage's grid are left in preprocessed/ for training that one.
+    """
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    plan = Plan.load(run_dir / "plan.json")
+    dataset = layouts.open_dataset(chosen.data.root)
+    cases = {case.name: case for case in dataset.train}
+    configs = chosen.train.configs_among(plan.configurations)
+    seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
+    stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
+    out = run_dir / "predictions" / "cv" / config
+    held_out = read_json(run_dir / "splits.json")[fold]["validation"]
+    for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
+        case = cases[name]
+        values, geometry = stage.on_grid(dataset.read_image(case), case.spacing)
+        for second in seconds:
+            target = load_geometry(load_preprocessed(run_dir, second, [name])[0])
+            path = first_stage_folder(run_dir, second) / f"{name}.npy"
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, first_stage_mask(values, geometry, target))
+        found = stage.off_grid(values, geometry)
+        if len(configs) > 1:
+            save_probabilities(out, name, found.astype(np.float16))
+        save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image)
+    return out
+
+
+def cv_file(run_dir: Path, config: str, case: Case) -> Path:
+    """Where the mask of a held-out training case lies."""
+    ending = ".nii.gz" if is_volume(case.image) else ".png"
+    return Path(run_dir) / "predictions" / "cv" / config / f"{case.name}{ending}"
+
+
+def _emptied(folder: Path) -> Path:
+    # Masks of scans that are no longer in the data set would be scored and submitted with the others.
+    for pattern in ("*.png", "*.nii.gz"):
+        for mask in folder.glob(pattern):
+            mask.unlink()
+    return folder
