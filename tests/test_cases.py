@@ -1,107 +1,64 @@
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from octkit.files import OctkitError, read_json, replacing, write_json
-from octkit.images import read_image, read_mask, write_mask
-
-CODING = {0: 1, 80: 2, 160: 3, 255: 0}
-
-
-def test_grey_and_rgb_files_read_the_same(tmp_path):
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(np.dstack([grey] * 3)).save(tmp_path / "rgb.png")
-    expected = grey[None].astype(np.float32)
-    for name in ("grey.png", "rgb.png"):
-        image = read_image(tmp_path / name)
-        assert image.dtype == np.float32
-        np.testing.assert_array_equal(image, expected)
+from octkit.cases import Case, Dataset, by, scan_name, scan_size
+from octkit.files import OctkitError
+from octkit.volumes import write_nifti
 
 
-def colour(path):
-    Image.fromarray(np.array([[[1, 2, 3]]], np.uint8)).save(path)
+def dataset(root, channels=("OCT",)) -> Dataset:
+    return Dataset("d", root, "test", ("a", "b"), channels, {0: 0, 1: 1, 2: 2}, ())
 
 
-def transparent(path):
-    Image.fromarray(np.array([[[1, 1, 1, 9]]], np.uint8)).save(path)
+def grey(path, size, value=7):
+    Image.fromarray(np.full(size, value, np.uint8)).save(path)
+    return path
 
 
-def deep(path):
-    Image.fromarray(np.array([[70000 % 65536]], np.uint16)).save(path)
+def test_channels_are_stacked_in_order(tmp_path):
+    case = Case("x", grey(tmp_path / "x_0.png", (3, 4), 7), more_channels=(grey(tmp_path / "x_1.png", (3, 4), 9),))
+    image = dataset(tmp_path, ("first", "second")).read_image(case)
+    assert image.shape == (2, 3, 4) and (image[0] == 7).all() and (image[1] == 9).all()
 
 
-def palette(path):
-    Image.fromarray(np.zeros((2, 2), np.uint8)).convert("P").save(path)
+def test_channels_that_do_not_fit_are_refused(tmp_path):
+    case = Case("x", grey(tmp_path / "x_0.png", (3, 4)), more_channels=(grey(tmp_path / "x_1.png", (3, 5)),))
+    with pytest.raises(OctkitError, match=r"x_1\.png: found 3 x 5 px, expected 3 x 4 px"):
+        dataset(tmp_path, ("first", "second")).read_image(case)
+    with pytest.raises(OctkitError, match=r"x_0\.png: found 2 channels, expected 1 \(OCT\)"):
+        dataset(tmp_path).read_image(case)
 
 
-def truncated(path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:-1500])
+def test_a_case_may_have_a_coding_of_its_own(tmp_path):
+    image = grey(tmp_path / "i.png", (2, 2))
+    Image.fromarray(np.array([[0, 26], [51, 77]], np.uint8)).save(tmp_path / "m.png")
+    case = Case("x", image, tmp_path / "m.png", mask_values={0: 0, 26: 1, 51: 2, 77: 2})
+    np.testing.assert_array_equal(dataset(tmp_path).read_mask(case), [[0, 1], [2, 2]])
+    with pytest.raises(OctkitError, match="found mask values 26, 51, 77"):
+        dataset(tmp_path).read_mask(Case("x", image, tmp_path / "m.png"))
 
 
-@pytest.mark.parametrize(("make", "reason"), [
-    (colour, "colour image"), (transparent, "transparent pixels"), (deep, "image mode I;16"),
-    (palette, "image mode P"), (truncated, "is damaged"), (lambda p: p.write_bytes(b""), "cannot be read"),
-    (lambda p: p.write_text("no image"), "cannot be read"), (lambda _: None, "not found")])
-def test_unfit_images_are_refused_by_name(tmp_path, make, reason):
-    path = tmp_path / "0007.png"
-    make(path)
-    with pytest.raises(OctkitError, match=reason) as error:
-        read_image(path)
-    assert "0007.png" in str(error.value)
+def test_a_case_without_a_mask_is_no_training_case(tmp_path):
+    with pytest.raises(OctkitError, match=r"i\.png: this case has no mask"):
+        dataset(tmp_path).read_mask(Case("x", grey(tmp_path / "i.png", (2, 2))))
 
 
-def test_masks_go_round_in_every_coding(tmp_path):
-    mask = np.array([[0, 1], [2, 3]], np.uint8)
-    write_mask(tmp_path / "m.png", mask, CODING)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "m.png")), [[255, 0], [80, 160]])
-    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", CODING), mask)
+def test_a_volume_is_a_case_like_any_other(tmp_path):
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    write_nifti(tmp_path / "v.nii.gz", values, (0.2, 0.004, 0.01))
+    write_nifti(tmp_path / "m.nii.gz", values % 3, (0.2, 0.004, 0.01))
+    case = Case("v", tmp_path / "v.nii.gz", tmp_path / "m.nii.gz")
+    np.testing.assert_array_equal(dataset(tmp_path).read_image(case), values[None])
+    np.testing.assert_array_equal(dataset(tmp_path).read_mask(case), values % 3)
+    assert scan_size(tmp_path / "v.nii.gz") == (2, 3, 4)
 
 
-def test_foreign_mask_values_are_all_named(tmp_path):
-    Image.fromarray(np.array([[0, 7, 255, 81]], np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(OctkitError, match=r"m\.png: found mask values 7, 81, expected only 0, 80, 160, 255"):
-        read_mask(tmp_path / "m.png", CODING)
+@pytest.mark.parametrize(("file", "name"), [
+    ("0001.png", "0001"), ("a.b.nii.gz", "a.b"), ("v.nii", "v"), ("folder", "folder"), ("X.PNG", "X")])
+def test_a_scans_name_is_its_files_without_the_ending(file, name):
+    assert scan_name(file) == name
 
 
-def test_a_mask_of_another_size_names_both_sizes(tmp_path):
-    Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(OctkitError, match="2 x 3 px, expected 4 x 3 px"):
-        read_mask(tmp_path / "m.png", CODING, shape=(4, 3))
-
-
-def test_a_label_without_a_code_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(OctkitError, match="labels 4"):
-        write_mask(tmp_path / "m.png", np.array([[4]], np.uint8), CODING)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_json_goes_round_and_refuses_nan(tmp_path):
-    write_json(tmp_path / "a.json", {"a": [1, 2.5, None]})
-    assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None]}
-    with pytest.raises(ValueError):
-        write_json(tmp_path / "b.json", {"a": float("nan")})
-    assert not (tmp_path / "b.json").exists()
-
-
-def test_json_errors_name_the_file(tmp_path):
-    with pytest.raises(OctkitError, match="plan.json: not found"):
-        read_json(tmp_path / "plan.json")
-    (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(OctkitError, match="plan.json: is not valid JSON"):
-        read_json(tmp_path / "plan.json")
-    (tmp_path / "plan.json").write_text(json.dumps([1]))
-    assert read_json(tmp_path / "plan.json") == [1]
+def test_sizes_for_sentences():
+    assert by((800, 1100)) == "800 x 1100" and by((1.5,)) == "1.5"

@@ -4,40 +4,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit.files import OctkitError
-from octkit.preprocess import new_shape, normalise, preprocess, resample, resample_mask, restore
+from octkit.planner import Configuration, Plan
+from octkit.preprocess import normalise, preprocess, restore
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
 
 
-def test_normalise_clips_then_scales():
+def plan(units="px", **spacings) -> Plan:
+    """A plan whose configurations differ in their spacing alone."""
+    configurations = {name: Configuration(spacing, 2, spacing, spacing, (), (), (), True)
+                      for name, spacing in spacings.items()}
+    axes = max(map(len, spacings.values()))
+    return Plan(configurations, ("OCT",), ("a",), INTENSITY, units, axis_order=() if axes == 2 else (0, 1, 2))
+
+
+FLAT = {"2d": (1.0, 1.0)}
+
+
+def test_ct_clips_then_scales():
     # 0 -> clipped to 6 -> (6 - 10) / 2 = -2; 100 -> 16 -> 3; 12 -> 1
-    np.testing.assert_allclose(normalise(np.array([[[0, 100, 12]]], np.float32), INTENSITY), [[[-2, 3, 1]]])
+    np.testing.assert_allclose(normalise(np.array([[[0, 100, 12]]], np.float32), INTENSITY, ("ct",)), [[[-2, 3, 1]]])
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [
+    ("zscore", [-1.5, 0.5, 0.5, 0.5]),  # of 0 4 4 4: mean 3, deviation sqrt(3)
+    ("rescale_0_1", [0, 1, 1, 1]), ("rgb_0_1", [0, 4 / 255, 4 / 255, 4 / 255]), ("none", [0, 4, 4, 4])])
+def test_the_schemes_of_foreign_plans(scheme, expected):
+    found = normalise(np.array([[[0, 4, 4, 4]]], np.float32), INTENSITY, (scheme,))[0, 0]
+    if scheme == "zscore":
+        expected = [-3 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_zscore_in_the_mask_leaves_the_surround_and_takes_the_holes():
+    image = np.zeros((1, 5, 5), np.float32)
+    image[0, 1:4, 1:4] = 9
+    image[0, 2, 2] = 0  # a hole belongs to the scan
+    found = normalise(image, INTENSITY, ("zscore_in_mask",))
+    inside = np.array([9] * 8 + [0], np.float32)
+    assert found[0, 2, 2] == pytest.approx((0 - inside.mean()) / inside.std())
+    assert found[0, 0, 0] == 0 and found[0, 1, 1] == pytest.approx((9 - inside.mean()) / inside.std())
 
 
 def test_channels_must_match_the_plan():
     with pytest.raises(OctkitError, match="2 channels, expected 1"):
-        normalise(np.zeros((2, 2, 2), np.float32), INTENSITY)
-
-
-def test_new_shape_covers_the_same_field():
-    assert new_shape((100, 30), (2.0, 0.5), (1.0, 1.0)) == (200, 15)
-
-
-def test_resampling_a_ramp_keeps_its_edges_where_they_are():
-    # four 1 mm pixels with values at their centres 0.5, 1.5, …: at 0.5 mm the centres lie at 0.25, 0.75, …
-    ramp = np.array([[[0.5, 1.5, 2.5, 3.5]]], np.float32)
-    finer = resample(ramp, (1, 8), order=1)
-    np.testing.assert_allclose(finer[0, 0, 1:-1], [0.75, 1.25, 1.75, 2.25, 2.75, 3.25], atol=1e-5)
-
-
-def test_resampling_to_the_same_shape_changes_nothing():
-    image = np.random.default_rng(0).normal(size=(1, 5, 6)).astype(np.float32)
-    assert np.array_equal(resample(image, (5, 6), order=3), image)
-
-
-def test_masks_never_get_a_label_between_two_others():
-    mask = np.repeat([[0, 3]], 4, axis=0).repeat(4, axis=1).astype(np.uint8)
-    assert set(np.unique(resample_mask(mask, (7, 13)))) == {0, 3}
+        normalise(np.zeros((2, 2, 2), np.float32), INTENSITY, ("ct",))
 
 
 @settings(max_examples=30, deadline=None)
@@ -45,7 +56,7 @@ def test_masks_never_get_a_label_between_two_others():
 def test_restore_undoes_crop_and_puts_background_outside(height, width, top, left):
     image = np.zeros((1, height + top, width + left), np.float32)
     image[:, top:, left:] = 12
-    prepared, mask, geometry = preprocess(image, None, (1.0, 1.0), INTENSITY, np.ones(image.shape[1:], np.uint8))
+    prepared, mask, geometry = preprocess(image, None, plan(**FLAT), "2d", np.ones(image.shape[1:], np.uint8))
     assert prepared.shape[1:] == mask.shape == (height, width)
     back = restore(np.stack([np.zeros((height, width)), np.ones((height, width))]), geometry)
     assert back.shape == (2, *image.shape[1:])
@@ -55,12 +66,44 @@ def test_restore_undoes_crop_and_puts_background_outside(height, width, top, lef
 
 def test_a_known_spacing_is_brought_to_the_target_and_back():
     image = np.full((1, 20, 30), 12, np.float32)
-    prepared, mask, geometry = preprocess(image, (0.004, 0.02), (0.008, 0.01), INTENSITY, np.ones((20, 30), np.uint8))
+    prepared, mask, geometry = preprocess(image, (0.004, 0.02), plan("mm", **{"2d": (0.008, 0.01)}), "2d",
+                                          np.ones((20, 30), np.uint8))
     assert prepared.shape == (1, 10, 60) and mask.shape == (10, 60)
     np.testing.assert_allclose(prepared, 1, atol=1e-5)
     assert restore(np.ones((4, 10, 60), np.float32) / 4, geometry).shape == (4, 20, 30)
 
 
 def test_an_unknown_spacing_keeps_the_scans_own_grid():
-    prepared, _, _ = preprocess(np.full((1, 20, 30), 12, np.float32), None, (0.008, 0.01), INTENSITY)
+    prepared, _, _ = preprocess(np.full((1, 20, 30), 12, np.float32), None, plan("mm", **{"2d": (0.008, 0.01)}), "2d")
     assert prepared.shape == (1, 20, 30)
+
+
+def test_a_low_resolution_is_relative_to_the_full_one_where_no_scale_is_known():
+    both = {"3d_lowres": (2.0, 4.0, 2.0), "3d_fullres": (2.0, 1.0, 1.0)}
+    image = np.full((1, 4, 20, 30), 12, np.float32)
+    for units in ("mm", "px"):
+        ratio = 1 if units == "mm" else 2  # in px every voxel counts as 1, whatever the plan's spacing
+        prepared, _, _ = preprocess(image, None, plan(units, **both), "3d_lowres")
+        assert prepared.shape == (1, 4 // ratio, 5, 15)
+
+
+def test_axes_go_into_the_plans_order_and_back():
+    order = Plan(plan(**{"3d_fullres": (1.0, 1.0, 1.0)}).configurations, ("OCT",), ("a",), INTENSITY, "px",
+                 axis_order=(2, 0, 1))
+    image = np.random.default_rng(0).uniform(6, 16, (1, 3, 4, 5)).astype(np.float32)
+    prepared, mask, geometry = preprocess(image, None, order, "3d_fullres", (image[0] > 10).astype(np.uint8))
+    np.testing.assert_allclose(prepared[0], (image[0].transpose(2, 0, 1) - 10) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mask, (image[0] > 10).transpose(2, 0, 1))
+    np.testing.assert_array_equal(restore(prepared, geometry), (image - np.float32(10)) / np.float32(2))
+
+
+def test_slices_for_the_2d_configuration_of_a_volume_are_all_kept():
+    volumes = plan("mm", **{"2d": (0.008, 0.02), "3d_fullres": (0.3, 0.008, 0.02)})
+    prepared, _, geometry = preprocess(np.full((1, 7, 20, 30), 12, np.float32), (0.1, 0.004, 0.02), volumes, "2d")
+    assert prepared.shape == (1, 7, 10, 30)
+    assert restore(np.ones((2, 7, 10, 30), np.float32), geometry).shape == (2, 7, 20, 30)
+
+
+def test_a_scan_of_another_dimension_is_refused():
+    with pytest.raises(OctkitError, match="a scan of 3 axes, expected 2"):
+        preprocess(np.ones((1, 2, 3, 4), np.float32), None, plan(**FLAT), "2d")
