@@ -63,7 +63,8 @@ def octkit(
 
 @app.command()
 def run(
-    profile: Annotated[str | None, typer.Option(help="settings to start from: smoke, demo, goals or report")] = None,
+    profile: Annotated[str | None, typer.Option(help="settings to start from: smoke, demo, volumes, goals or "
+                                                "report")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="the data set, in the GOALS layout")] = None,
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "

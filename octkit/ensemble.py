@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from octkit import layouts, settings
-from octkit.cases import Case, Dataset, read_scan_mask, scan_name
+from octkit.cases import Case, Dataset, scan_name
 from octkit.files import OctkitError, read_json, write_json
 from octkit.metrics import dice
 from octkit.planner import Plan
 from octkit.postprocess import apply_steps
-from octkit.predict import cv_file, mask_coding
+from octkit.predict import cv_folder, read_prediction
 
 Steps = tuple[tuple[int, ...], ...]
 
@@ -157,11 +157,10 @@ def select(run_dir: str | Path) -> dict:
 
 def _probabilities(run_dir: Path, config: str, case: Case, dataset: Dataset, several: bool) -> np.ndarray:
     """What cross-validation found: probabilities (classes, *spatial), or with one configuration labels (*spatial)."""
-    path = cv_file(run_dir, config, case)
+    folder = cv_folder(run_dir, config)
     if not several:
-        numbers = {label: label for label in range(len(dataset.labels) + 1)}
-        return read_scan_mask(path, mask_coding(dataset.labels) if path.suffix == ".png" else numbers)
-    with np.load(path.with_name(f"{case.name}.npz")) as stored:
+        return read_prediction(folder, case, dataset.labels)
+    with np.load(folder / f"{case.name}.npz") as stored:
         return stored["probabilities"]
 
 
@@ -173,7 +172,7 @@ def _argmax(found: Sequence[np.ndarray]) -> np.ndarray:
 
 def _refuse_missing(run_dir: Path, configs: Sequence[str], held_out: Mapping[str, int]) -> None:
     for config in configs:
-        folder = run_dir / "predictions" / "cv" / config
+        folder = cv_folder(run_dir, config)
         there = {scan_name(path) for path in folder.glob("*")}
         missing = [name for name in held_out if name not in there]
         if missing:

@@ -54,12 +54,12 @@ def boundaries(mask: np.ndarray, label: int) -> np.ndarray:
 
 
 def layer_thickness(mask: np.ndarray, label: int) -> np.ndarray:
-    """The layer's pixels in each A-scan, (W,) float in px.
+    """The layer's pixels in each A-scan, (W,) float in px; of a volume's mask (B, H, W) the en-face map (B, W).
 
     Pixels are counted rather than edges subtracted: a stray island far off then adds its own few pixels and
     not the whole way to it.
     """
-    return np.count_nonzero(mask == label, axis=0).astype(float)
+    return np.count_nonzero(mask == label, axis=-2).astype(float)
 
 
 def thickness_error(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:

@@ -37,11 +37,11 @@ class Step:
 
 STEPS = (
     Step("00_start", settings=("*",)),
-    Step("01_data", settings=("data",), data=True),
+    Step("01_data", settings=("data", "train.extra_data"), data=True),
     Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",)),
     Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",),
          leaves=("plan.json",)),
-    Step("04_preprocess", settings=("splits", "seed", "train.extra_data"), needs=("03_plan",),
+    Step("04_preprocess", settings=("splits", "seed"), needs=("03_plan",),
          leaves=("splits.json", "preprocessed")),
     Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),
     Step("06_network", settings=("train", "seed"), needs=("04_preprocess",)),
@@ -58,6 +58,15 @@ STEPS = (
 )
 
 
+# Volumes have no circle to measure, no diagnosis and no challenge: one lesson tells their story.
+VOLUME_STEPS = (
+    Step("14_volumes", settings=("data", "plan", "splits", "augment", "train", "infer", "seed", "device"), data=True,
+         leaves=("selection.json", "predictions/validation")),
+    Step("13_report", settings=("*",), needs=("14_volumes",), leaves=("report.html",)),
+)
+STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
+
+
 @dataclass(frozen=True)
 class _Job:
     """One execution of a notebook; `name` is its executed copy's and the ledger's."""
@@ -69,8 +78,8 @@ class _Job:
 
 
 def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebooks",
-        steps: tuple[Step, ...] = STEPS, console: Console | None = None) -> None:
-    """Execute the steps in order, but for those whose last results still hold.
+        steps: tuple[Step, ...] | None = None, console: Console | None = None) -> None:
+    """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
     `run_dir` is made where it does not exist; progress goes to `console` (standard output). Raises
     OctkitError before anything runs (missing data, notebooks or parameters, a folder in use), NotebookFailed at
@@ -83,7 +92,7 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     weights = settings.classify.weights
     if weights is not None and not (PROJECT / weights).is_file():  # or it would be missed after the whole training
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
-    jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps)
+    jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     with ledger.locked(run_dir):
         _keep_settings(run_dir, settings, console)
@@ -166,7 +175,8 @@ def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
         "settings": sections,
         "code": ledger.code_version(),
         "needs": {name: done[name] for name in job.step.needs},
-        "data": ledger.data_stamp(settings.data.root) if job.step.data else None,
+        "data": [ledger.data_stamp(root) for root in (settings.data.root, *settings.train.extra_roots)]
+                if job.step.data else None,
     })
 
 

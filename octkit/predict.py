@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import LAYERS, Case, is_volume, read_scan, scan_name
+from octkit.cases import LAYERS, Case, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.files import OctkitError, read_json, replacing
 from octkit.images import write_mask
 from octkit.infer import Predictor, first_stage_mask, mask_of
@@ -40,6 +40,14 @@ def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], 
 def mask_coding(labels: Sequence[str]) -> dict[int, int]:
     """How a PNG of predicted labels is coded: value in the file -> label."""
     return dict(layouts.GOALS_GREYS) if tuple(labels) == LAYERS else {label: label for label in range(len(labels) + 1)}
+
+
+def read_prediction(folder: Path, case: Case, labels: Sequence[str]) -> np.ndarray:
+    """The mask that `save_mask` (or a phantom's maker) left for a case: (*spatial) uint8 labels."""
+    volume = is_volume(case.image)
+    numbers = {label: label for label in range(len(labels) + 1)}
+    return read_scan_mask(Path(folder) / f"{case.name}{'.nii.gz' if volume else '.png'}",
+                          numbers if volume else mask_coding(labels))
 
 
 def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> None:
@@ -127,7 +135,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     configs = chosen.train.configs_among(plan.configurations)
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
     stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
-    out = run_dir / "predictions" / "cv" / config
+    out = cv_folder(run_dir, config)
     held_out = read_json(run_dir / "splits.json")[fold]["validation"]
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
         case = cases[name]
@@ -144,10 +152,9 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     return out
 
 
-def cv_file(run_dir: Path, config: str, case: Case) -> Path:
-    """Where the mask of a held-out training case lies."""
-    ending = ".nii.gz" if is_volume(case.image) else ".png"
-    return Path(run_dir) / "predictions" / "cv" / config / f"{case.name}{ending}"
+def cv_folder(run_dir: Path, config: str) -> Path:
+    """Where the masks of held-out training cases lie."""
+    return Path(run_dir) / "predictions" / "cv" / config
 
 
 def _emptied(folder: Path) -> Path:

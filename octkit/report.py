@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jinja2
 
-from octkit import diagrams, ledger
+from octkit import choices, diagrams, ledger
 from octkit import sections as steps
 from octkit.files import OctkitError, write_atomic
 from octkit.sections import Block, NotRun, Run, figures, number, table
@@ -47,7 +47,7 @@ def write_report(run_dir: str | Path) -> Path:
         raise OctkitError(f"{folder}: no such folder, expected a run's folder")
     run = Run(folder)
     content = [Section(key, title, tuple(block for part in parts for block in _blocks(part, run)))
-                for key, title, parts in SECTIONS]
+               for key, title, parts in (VOLUME_SECTIONS if _of_volumes(run) else SECTIONS)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.tests["figures"] = lambda value: FIGURES.fullmatch(str(value)) is not None
@@ -56,6 +56,10 @@ def write_report(run_dir: str | Path) -> Path:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     write_atomic(folder / "report.html", page)
     return folder / "report.html"
+
+
+def _of_volumes(run: Run) -> bool:
+    return run.has("settings.json") and run.chosen.story == "volumes"
 
 
 def _blocks(part: Callable[[Run], Iterator[Block]], run: Run) -> Iterator[Block]:
@@ -119,20 +123,35 @@ def _processor() -> str:
 
 
 SECTIONS = (
-    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_classifier, steps.key_postprocessing)),
+    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_classifier, choices.key_postprocessing)),
     ("data", "The data", (steps.data, figures("01_*.png", needed=False))),
     ("fingerprint", "Fingerprint", (steps.fingerprint, figures("02_*.png"))),
     ("plan", "The plan", (steps.plan, figures("03_topology*.png"))),
     ("preparation", "Preprocessing, folds, augmentation", (figures("04_*.png"), figures("05_*.png"))),
     ("training", "Training", (figures("06_*.png"), steps.training)),
-    ("inference", "Inference", (figures("08_*.png"), steps.mirroring)),
+    ("inference", "Inference", (figures("08_*.png"), choices.mirroring)),
     ("scores", "Dice and boundary distance", (
         steps.validation, figures("09_dice.png", needed=False), figures("09_med.png", needed=False),
-        steps.cross_validation)),
+        choices.cross_validation)),
     ("examples", "Best, median and worst scan", (steps.examples,)),
     ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
     ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", needed=False))),
     ("submission", "Submission", (_submission,)),
+    ("settings", "Seed and settings", (_settings,)),
+    ("environment", "Environment", (_environment,)),
+    ("ledger", "Ledger", (_ledger,)),
+)
+
+# Volumes have no circle to measure, no diagnosis and no challenge.
+VOLUME_SECTIONS = (
+    ("summary", "Summary", (steps.warnings, steps.key_layers, choices.key_postprocessing)),
+    ("data", "The data", (steps.counts, figures("14_data*.png"))),
+    ("fingerprint", "Fingerprint", (steps.fingerprint,)),
+    ("plan", "The plan", (steps.plan,)),
+    ("training", "Training", (steps.training,)),
+    ("choice", "The choice", (choices.cross_validation, figures("14_candidates.png", needed=False))),
+    ("scores", "Dice and boundary distance", (steps.validation_table,)),
+    ("examples", "A validation volume", (figures("14_result*.png"),)),
     ("settings", "Seed and settings", (_settings,)),
     ("environment", "Environment", (_environment,)),
     ("ledger", "Ledger", (_ledger,)),

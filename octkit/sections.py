@@ -93,7 +93,8 @@ def key_layers(run: Run) -> Iterator[Block]:
                                f"MED {_distance(found)}; {len(scores['cases'])} validation scans")
                               for layer, found in scores["summary"].items()])
         return
-    for candidate in run.json("selection.json")["candidates"][:1]:
+    selection = run.json("selection.json")
+    for candidate in (found for found in selection["candidates"] if found["name"] == selection["configuration"]):
         yield Block("cards", [(f"{layer_name(layer)} Dice", number(dice),
                                "cross-validation; no truth to score the validation scans with")
                               for layer, dice in candidate["dice"].items()])
@@ -105,26 +106,19 @@ def key_classifier(run: Run) -> Iterator[Block]:
     yield Block("cards", [(f"Glaucoma {name}", number(scores[key]), where) for name, key in CLASSIFIER_SCORES])
 
 
-def key_postprocessing(run: Run) -> Iterator[Block]:
-    selection = run.json("selection.json")
-    kept = [record["step"] for record in selection["postprocessing"] if record["kept"]]
-    if not selection["postprocessing"]:
-        decision = f"none, since nothing was decided: {selection['why']}"
-    elif kept:
-        decision = f"keep only the {', then the '.join(kept)}, as cross-validation decided"
-    else:
-        decision = "none, since no test on the cross-validation masks raised the mean Dice without lowering a layer's"
-    yield Block("text", f"Post-processing: {decision}.")
+def counts(run: Run) -> Iterator[Block]:
+    dataset = run.dataset
+    yield Block("text", f"Data set “{dataset.name}” in the {dataset.layout} layout; layers "
+                        f"{', '.join(map(layer_name, dataset.labels))}.")
+    known = [case.glaucoma for case in dataset.train if case.glaucoma is not None]
+    yield table("", ("split", "scans", "glaucoma"),
+                [("train", len(dataset.train), sum(known) if known else "not told"),
+                 ("validation", len(dataset.validation), "not told"), ("test", len(dataset.test), "not told")])
 
 
 def data(run: Run) -> Iterator[Block]:
     dataset = run.dataset
-    yield Block("text", f"Data set “{dataset.name}” in the {dataset.layout} layout; layers "
-                        f"{', '.join(map(layer_name, dataset.labels))}.")
-    sick = sum(case.glaucoma == 1 for case in dataset.train)
-    yield table("", ("split", "scans", "glaucoma"),
-                [("train", len(dataset.train), sick), ("validation", len(dataset.validation), "not told"),
-                 ("test", len(dataset.test), "not told")])
+    yield from counts(run)
     if not run.has("figures/01_*.png"):
         shown = dataset.train[:6]
         yield figure(plots.png(plots.data_grid([dataset.read_image(case) for case in shown],
@@ -152,51 +146,41 @@ def plan(run: Run) -> Iterator[Block]:
 
 
 def training(run: Run) -> Iterator[Block]:
-    logs = {path.parent.name.removeprefix("fold_"): charts.read_log(path)
-            for path in sorted(run.folder.glob("models/*/fold_*/log.csv"))
-            if path.parent.name.removeprefix("fold_") in map(str, run.chosen.train.folds)}
+    """Curves and last epochs of all folds; each configuration has curves of its own."""
+    logs: dict[str, dict[str, dict]] = {}
+    for path in sorted(run.folder.glob("models/*/fold_*/log.csv")):
+        config, fold = path.parts[-3], path.parent.name.removeprefix("fold_")
+        if fold in map(str, run.chosen.train.folds):
+            logs.setdefault(config, {})[fold] = charts.read_log(path)
     if not logs:
         raise NotRun("models/<config>/fold_<k>/log.csv")
-    yield figure(plots.png(charts.learning_curves(logs)))
+    for config, folds in logs.items():
+        yield figure(plots.png(charts.learning_curves(folds, title=f"Training of {config}")))
+        yield _last_epochs(config, folds)
+
+
+def _last_epochs(config: str, logs: dict[str, dict]) -> Block:
     layers = [column[5:] for column in next(iter(logs.values())) if column.startswith("dice_")]
-    yield table("The last epoch of each fold",
-                ("fold", "epochs", "training loss", "validation loss",
-                 *(f"pseudo-Dice {layer_name(layer)}" for layer in layers), "minutes in all"),
-                [(name, len(log["epoch"]), number(log["train_loss"][-1]), number(log["validation_loss"][-1]),
-                  *(number(log[f"dice_{layer}"][-1]) for layer in layers), number(log["seconds"].sum() / 60, 1))
-                 for name, log in logs.items()])
+    return table(f"The last epoch of each fold of {config}",
+                 ("fold", "epochs", "training loss", "validation loss",
+                  *(f"pseudo-Dice {layer_name(layer)}" for layer in layers), "minutes in all"),
+                 [(name, len(log["epoch"]), number(log["train_loss"][-1]), number(log["validation_loss"][-1]),
+                   *(number(log[f"dice_{layer}"][-1]) for layer in layers), number(log["seconds"].sum() / 60, 1))
+                  for name, log in logs.items()])
 
 
-def mirroring(run: Run) -> Iterator[Block]:
-    prices = run.json("mirroring.json")
-    yield table("The price of mirroring", ("inference", "seconds an image", "mean foreground Dice"),
-                [(name, number(price["seconds"]), number(price["dice"], 4)) for name, price in prices.items()])
-
-
-def cross_validation(run: Run) -> Iterator[Block]:
-    selection = run.json("selection.json")
-    tests = selection["postprocessing"]
-    if not selection["candidates"]:
-        yield Block("text", f"No cross-validation: {selection['why']}.")
-        return
-    raw = selection["candidates"][0]["dice"]
-    final = next((test["dice_after"] for test in reversed(tests) if test["kept"]), raw)
-    yield table(f"Cross-validation: {selection['cases']} training scans, each predicted by the fold that did not "
-                "see it", ("layer", "Dice, raw", "Dice, post-processed"),
-                [(layer_name(layer), number(raw[layer], 4), number(final[layer], 4)) for layer in raw])
-    yield table("Post-processing, tested on these masks",
-                ("keep only the", "mean Dice before", "after", "kept", "why"),
-                [(test["step"], *(number(_mean(test[f"dice_{when}"].values()), 5) for when in ("before", "after")),
-                  "yes" if test["kept"] else "no", test["why"]) for test in tests])
-
-
-def validation(run: Run) -> Iterator[Block]:
+def validation_table(run: Run) -> Iterator[Block]:
     scores = run.json("scores.json")
     metrics = [metric for metric in scores["units"] if metric != "coverage"]
     yield table(f"Validation: {len(scores['cases'])} scans against their truth, mean ± standard deviation",
                 ("", *map(layer_name, scores["summary"])),
                 [(f"{_metric_name(metric)} ({scores['units'][metric]})",
                   *(_spread(found[metric]) for found in scores["summary"].values())) for metric in metrics])
+
+
+def validation(run: Run) -> Iterator[Block]:
+    yield from validation_table(run)
+    scores = run.json("scores.json")
     if not run.has("figures/09_dice.png"):
         yield figure(plots.png(charts.layer_scores(
             {layer: [case[layer]["dice"] for case in scores["cases"].values()] for layer in scores["summary"]},
@@ -209,7 +193,7 @@ def examples(run: Run) -> Iterator[Block]:
     cases = {case.name: case for case in dataset.validation if (folder / f"{case.name}.png").exists()}
     if run.has("scores.json"):
         # Without a Dice neither mask has the layer: nothing right or wrong in it.
-        dice = {name: _mean(found["dice"] for found in layers.values()) or 0
+        dice = {name: mean_of(found["dice"] for found in layers.values()) or 0
                 for name, layers in run.json("scores.json")["cases"].items()}
         ranked = sorted((name for name in cases if name in dice), key=dice.get)
         chosen = {f"{word} by mean Dice ({dice[name]:.3f})": name for word, name in
@@ -230,7 +214,7 @@ def thickness(run: Run) -> Iterator[Block]:
     quarters = {"global": "whole circle", **charts.QUADRANT_NAMES}
     yield table(f"Mean thickness of the predicted layers over {len({row['case'] for row in rows})} validation scans "
                 f"({unit})", ("layer", *quarters.values()),
-                [(layer_name(layer), *(number(_mean(float(row[key]) for row in rows
+                [(layer_name(layer), *(number(mean_of(float(row[key]) for row in rows
                                                     if row["layer"] == layer and row[key]), 1) for key in quarters))
                  for layer in dict.fromkeys(row["layer"] for row in rows)])
 
@@ -297,7 +281,7 @@ def _distance(found: dict) -> str:
     return f"{number(found['med']['mean'], 2)} px{micrometres}"
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_of(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 

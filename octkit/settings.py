@@ -112,6 +112,10 @@ class TrainSettings(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = 4
 
+    @property
+    def extra_roots(self) -> tuple[Path, ...]:
+        return tuple(PROJECT / folder for folder in self.extra_data)
+
     def configs_among(self, planned: Collection[str]) -> tuple[str, ...]:
         """The configurations to train of those `planned`, in the plan's order, in which they need each other.
 
@@ -160,6 +164,7 @@ class Settings(Section):
     """Everything that decides a run's result."""
 
     profile: str = "goals"
+    story: Literal["circle", "volumes"] = "circle"  # which lessons `octkit run` executes
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataSettings = DataSettings()
@@ -203,6 +208,18 @@ PROFILES: dict[str, dict] = {
         "infer": {"mirror": False},
         "classify": {"image_size": 64, "epochs": 30, "initial_rate": 1e-3, "rotation_degrees": 10.0,
                      "vertical_flip": False, "pretrained": "none", "compare_fractions": []},
+    },
+    # Volumes: all four configurations and their pairs, small enough for a laptop.
+    "volumes": {
+        "story": "volumes",
+        "data": {"dir": "data/phantom-volumes",
+                 "phantom": {"kind": "macular", "train": 10, "validation": 4, "size": [16, 128, 160]}},
+        "plan": {"base_features": 8, "max_features": 64, "memory_gb": 0.1},
+        "splits": {"folds": 2},
+        "augment": {"mirror_axes": [-1]},
+        "train": {"folds": [0, 1], "epochs": 8, "iterations_per_epoch": 25, "validation_iterations": 2,
+                  "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
+        "infer": {"mirror": False},
     },
     # The tests: the whole story in minutes, no claim on quality.
     "smoke": {

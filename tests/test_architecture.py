@@ -22,7 +22,7 @@ FLOORS = (
     ("volumes",),
     ("cases",),
     ("plots",),
-    ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "widgets", "notebook",
+    ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling"),
     ("planner", "patches", "phantom"),
     ("preprocess", "models"),
@@ -30,6 +30,7 @@ FLOORS = (
     ("predict", "thickness", "evaluate"),
     ("ensemble",),
     ("classify", "submission", "sections"),
+    ("choices",),
     ("report",),
     ("pipeline",),
     ("cli",),
@@ -161,7 +162,8 @@ def test_dependencies_are_pinned_and_used_or_named():
 
 
 def test_the_notebooks_are_the_steps():
-    assert [path.stem for path in NOTEBOOKS] == [step.notebook for step in pipeline.STEPS]
+    assert [path.stem for path in NOTEBOOKS] == sorted({step.notebook for steps in pipeline.STORIES.values()
+                                                        for step in steps})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -182,7 +184,7 @@ def test_notebooks_take_the_run_folder_alone(path):
     tagged = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
-    expected = {"run_dir": "../reports/demo"}
+    expected = {"run_dir": "../reports/volumes" if path.stem == "14_volumes" else "../reports/demo"}
     assert values == (expected | {"config": "2d", "fold": 0} if path.stem == "07_train" else expected)
 
 
@@ -191,10 +193,12 @@ def test_torch_and_paddle_never_meet_in_a_notebook(path):
     assert not {"torch", "paddle"} <= reached(imports(code(path)))
 
 
-@pytest.mark.parametrize("step", pipeline.STEPS, ids=lambda step: step.notebook)
-def test_a_step_declares_the_settings_that_its_notebook_reads(step):
+@pytest.mark.parametrize(("story", "step"), [(story, step) for story in pipeline.STORIES
+                                             for step in pipeline.STORIES[story]],
+                         ids=lambda value: getattr(value, "notebook", value))
+def test_a_step_declares_the_settings_that_its_notebook_reads(story, step):
     """What is read but not declared, there or in a step before, would leave a stale result in place."""
-    steps = {other.notebook: other for other in pipeline.STEPS}
+    steps = {other.notebook: other for other in pipeline.STORIES[story]}
     declared, front = set(), {step.notebook}
     while front:
         declared |= {name for notebook in front for name in steps[notebook].settings + steps[notebook].shows}
