@@ -14,11 +14,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import LAYERS, Case, is_volume, read_scan, read_scan_mask, scan_name
-from octkit.files import OctkitError, read_json, replacing
+from octkit.cases import LAYERS, Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.files import OctkitError, read_json, replacing, write_json
 from octkit.images import write_mask
 from octkit.infer import Predictor, first_stage_mask, mask_of
-from octkit.models import load_model
+from octkit.models import fold_dir, load_model
 from octkit.planner import Plan
 from octkit.preprocess import first_stage_folder, load_geometry, load_preprocessed
 from octkit.volumes import volume_spacing, write_nifti
@@ -43,11 +43,12 @@ def mask_coding(labels: Sequence[str]) -> dict[int, int]:
 
 
 def read_prediction(folder: Path, case: Case, labels: Sequence[str]) -> np.ndarray:
-    """The mask that `save_mask` (or a phantom's maker) left for a case: (*spatial) uint8 labels."""
-    volume = is_volume(case.image)
-    numbers = {label: label for label in range(len(labels) + 1)}
-    return read_scan_mask(Path(folder) / f"{case.name}{'.nii.gz' if volume else '.png'}",
-                          numbers if volume else mask_coding(labels))
+    """The mask of a case in a folder of predictions, or of a phantom's truth: (*spatial) uint8 labels."""
+    for path in sorted(Path(folder).iterdir()):
+        if scan_name(path) == case.name and (is_volume(path) or path.suffix == ".png"):
+            numbers = {label: label for label in range(len(labels) + 1)}
+            return read_scan_mask(path, numbers if is_volume(path) else mask_coding(labels), scan_size(case.image))
+    raise OctkitError(f"{folder}: has no mask of case {case.name}; predict it first")
 
 
 def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> None:
@@ -137,6 +138,14 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
     out = cv_folder(run_dir, config)
     held_out = read_json(run_dir / "splits.json")[fold]["validation"]
+    checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()
+    decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
+                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"), "mirror_axes": list(chosen.augment.mirror_axes)}
+    stamp = out / f"fold_{fold}.json"
+    if stamp.exists() and read_json(stamp) == decided_by:
+        print(f"{config} fold {fold}: its held-out cases have been predicted before")
+        return out
+    stamp.unlink(missing_ok=True)
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
         case = cases[name]
         values, geometry = stage.on_grid(dataset.read_image(case), case.spacing)
@@ -149,6 +158,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
         if len(configs) > 1:
             save_probabilities(out, name, found.astype(np.float16))
         save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image)
+    write_json(stamp, decided_by)  # last: its presence says that all is there
     return out
 
 

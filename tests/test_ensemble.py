@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from octkit.ensemble import decide_postprocessing, mean_dice
+from octkit.ensemble import best, candidates, decide_postprocessing, mean_dice
 
 
 def array(text: str) -> np.ndarray:
@@ -45,3 +45,20 @@ def test_no_gain_means_no_step():
     masks = [array("110 220")]
     steps, records = decide_postprocessing(masks, masks, NAMES)
     assert steps == () and {record["why"] for record in records} == {"mean Dice does not rise"}
+
+
+def test_candidates_are_all_singles_then_all_pairs_simplest_first():
+    assert candidates(("2d", "3d_lowres", "3d_fullres")) == [
+        ("2d",), ("3d_lowres",), ("3d_fullres",), ("2d", "3d_lowres"), ("2d", "3d_fullres"), ("3d_lowres", "3d_fullres")]
+    assert candidates(("2d",)) == [("2d",)]
+
+
+def scored(**values):
+    return [{"name": name, "mean_dice": value} for name, value in values.items()]
+
+
+def test_the_best_candidate_wins_and_a_tie_goes_to_the_simpler():
+    assert best(scored(flat=0.8, full=0.9, pair=0.85))[0]["name"] == "full"
+    winner, why = best(scored(flat=0.8, full=0.9, pair=0.9))
+    assert winner["name"] == "full" and why == "the highest mean Dice of 3 candidates; the simplest of 2 with the same"
+    assert best(scored(flat=0.8))[1] == "the plan's only configuration"

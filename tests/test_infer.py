@@ -1,34 +1,57 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_goals
-from PIL import Image
-from test_train import make_run
 
-from octkit import ensemble, infer, layouts, train
-from octkit.files import OctkitError, read_json
-from octkit.images import read_mask
-from octkit.infer import Predictor, gaussian_weights, predict_folder, window_starts
-from octkit.models import load_model
+from octkit.infer import Predictor, first_stage_mask, gaussian_weights, mask_of, softmax, window_starts
+from octkit.models import Member, Model, build_network
+from octkit.planner import Configuration, Plan
+from octkit.preprocess import Geometry, preprocess
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("infer")
-    run = make_run(folder / "run", write_goals(folder / "goals"), "train.folds=[0,1]", "train.epochs=3",
-                   "train.iterations_per_epoch=20", "train.initial_rate=0.05", "plan.base_features=8",
-                   "plan.max_features=16")
-    for fold in (0, 1):
-        train.train_fold(run, fold=fold, progress=False)
-    return run
+RECORD = {"mean": 120.0, "std": 45.0, "median": 118.0, "min": 0.0, "max": 255.0, "percentile_00_5": 12.0,
+          "percentile_99_5": 240.0}
+LABELS = ("rnfl", "gcipl", "choroid")
 
 
-@pytest.fixture
-def image():
-    return np.random.default_rng(0).uniform(1, 255, (1, 70, 90)).astype(np.float32)
+def configuration(patch, stride, spacing=None, previous=None) -> Configuration:
+    axes = len(patch)
+    spacing = spacing or (1.0,) * axes
+    return Configuration(patch, 2, spacing, patch, (4, 6), ((1,) * axes, stride), ((3,) * axes,) * 2, True, previous)
+
+
+SCAN = {"2d": configuration((16, 24), (2, 2))}
+VOLUME = {"2d": configuration((16, 24), (2, 2)), "3d_lowres": configuration((4, 8, 12), (1, 2, 2), (1.0, 2.0, 2.0)),
+          "3d_fullres": configuration((4, 16, 24), (1, 2, 2)),
+          "3d_cascade_fullres": configuration((4, 16, 24), (1, 2, 2), None, "3d_lowres")}
+
+
+def plan(configurations=SCAN) -> Plan:
+    order = (0, 1, 2) if "3d_fullres" in configurations else ()
+    return Plan(configurations, ("OCT",), LABELS, (RECORD,), "px", axis_order=order)
+
+
+def member(found: Plan, config: str, folds=1, seed=0, previous=None) -> Member:
+    torch.manual_seed(seed)
+    weights = {str(fold): build_network(found, config, True).state_dict() for fold in range(folds)}
+    return Member(config, weights, previous)
+
+
+def model(found: Plan, *members: Member, **changes) -> Model:
+    whole = Model(found, members, LABELS, False, (-3, -2, -1), 0.5, "float32")
+    return dataclasses.replace(whole, **changes)
+
+
+def image(*shape) -> np.ndarray:
+    return np.random.default_rng(0).uniform(1, 255, (1, *shape)).astype(np.float32)
+
+
+def network_on(found: Model, member: Member, prepared: np.ndarray, fold="0") -> np.ndarray:
+    """Softmax of the bare network on a preprocessed patch of the window's size."""
+    network = build_network(found.plan, member.config, False)
+    network.load_state_dict(member.weights[fold])
+    with torch.no_grad():
+        return torch.softmax(network.eval()(torch.from_numpy(prepared)[None]), 1)[0].numpy()
 
 
 @pytest.mark.parametrize(("length", "window", "step", "expected"), [
@@ -40,140 +63,135 @@ def test_window_starts(length, window, step, expected):
 
 def test_gaussian_weights_by_hand():
     weights = gaussian_weights((8,))
-    # centre at 3.5, deviation 1: pixel 0 is 3.5 off, the innermost 0.5
-    np.testing.assert_allclose(weights[0] / weights[3], np.exp(-(3.5**2 - 0.5**2) / 2), rtol=1e-5)
-    np.testing.assert_allclose(weights, weights[::-1])
-    assert gaussian_weights((8, 6)).shape == (8, 6) and weights.max() == 1
+    # middle pixel 4, deviation 1: pixel 0 is 4 off, its neighbour 3
+    np.testing.assert_allclose(weights[[4, 3, 0]], np.exp([0, -0.5, -8]), rtol=1e-6)
+    assert gaussian_weights((8, 6, 4)).shape == (8, 6, 4) and gaussian_weights((8, 6)).max() == 1
 
 
-@pytest.mark.parametrize("shape", [(40, 48), (70, 90), (17, 21), (33, 200)])
-def test_probabilities_on_any_size(run, shape):
-    image = np.random.default_rng(1).uniform(1, 255, (1, *shape)).astype(np.float32)
-    probabilities = Predictor.load(run)(image)
+@pytest.mark.parametrize("shape", [(16, 24), (40, 48), (17, 21), (9, 70), (5, 5)])
+def test_probabilities_on_any_size(shape):
+    found = plan()
+    probabilities = Predictor(model(found, member(found, "2d")))(image(*shape))
     assert probabilities.shape == (4, *shape) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
-def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_prediction(run, image):
-    predictor = Predictor.load(run, mirror=True)
-    # the window's grid is mirrored too only where its steps are even: one window wide
-    image = image[:, :40, :48]
-    np.testing.assert_allclose(predictor(image[..., ::-1].copy()), predictor(image)[..., ::-1], atol=1e-5)
-    plain = Predictor.load(run, mirror=False)
-    assert not np.allclose(plain(image[..., ::-1].copy()), plain(image)[..., ::-1], atol=1e-3)
+@pytest.mark.parametrize("config", VOLUME)
+@pytest.mark.parametrize("shape", [(4, 16, 24), (7, 20, 31), (2, 9, 11)])
+def test_probabilities_of_volumes_of_any_size(config, shape):
+    found = plan(VOLUME)
+    first = member(found, "3d_lowres", seed=1) if config == "3d_cascade_fullres" else None
+    probabilities = Predictor(model(found, member(found, config, previous=first)))(image(*shape))
+    assert probabilities.shape == (4, *shape)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
-def test_folds_are_averaged(run, image):
-    both = Predictor.load(run)(image)
-    single = [Predictor.load(run, folds=[fold])(image) for fold in (0, 1)]
-    np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=1e-5)
-    assert not np.allclose(single[0], single[1], atol=1e-3)
+@pytest.mark.parametrize(("configurations", "config", "shape"), [(SCAN, "2d", (16, 24)),
+                                                                 (VOLUME, "3d_fullres", (4, 16, 24))])
+def test_one_window_is_the_network_itself(configurations, config, shape):
+    found = plan(configurations)
+    whole = model(found, member(found, config))
+    prepared = preprocess(image(*shape), None, found, config)[0]
+    np.testing.assert_allclose(Predictor(whole)(image(*shape)), network_on(whole, whole.members[0], prepared),
+                               atol=1e-5)
 
 
-def test_one_window_is_the_network_itself(run, image):
-    predictor = Predictor.load(run, folds=[0], mirror=False)
-    patch = predictor.configuration.patch_size
-    scan = image[:, :patch[0], :patch[1]]
-    normalised = predictor.model.plan.intensity[0]
-    clipped = np.clip(scan, normalised["percentile_00_5"], normalised["percentile_99_5"])
-    prepared = (clipped - normalised["mean"]) / normalised["std"]
-    with torch.no_grad():
-        expected = torch.softmax(predictor.networks[0](torch.from_numpy(prepared.astype(np.float32))[None]), 1)[0]
-    np.testing.assert_allclose(predictor(scan), expected.numpy(), atol=1e-5)
+def test_the_2d_configuration_goes_through_a_volume_slice_by_slice():
+    found = plan(VOLUME)
+    volume = image(3, 20, 31)
+    whole = Predictor(model(found, member(found, "2d")))(volume)
+    flat = plan()
+    for k in range(3):
+        single = Predictor(model(flat, member(flat, "2d")))(volume[:, k])
+        np.testing.assert_allclose(whole[:, k], single, atol=1e-5)
 
 
-def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(run, tmp_path, image):
-    (tmp_path / "in").mkdir()
-    for name, size in (("a", (50, 60)), ("b", (40, 48))):
-        Image.fromarray(image[0, :size[0], :size[1]].astype(np.uint8)).save(tmp_path / "in" / f"{name}.png")
-    predict_folder(run, tmp_path / "in", tmp_path / "out", probabilities=True)
-    for name, size in (("a", (50, 60)), ("b", (40, 48))):
-        mask = read_mask(tmp_path / "out" / f"{name}.png", layouts.GOALS_GREYS, size)
-        with np.load(tmp_path / "out" / f"{name}.npz") as file:
-            assert list(file) == ["probabilities"] and file["probabilities"].dtype == np.float32
-            np.testing.assert_array_equal(file["probabilities"].argmax(0), mask)
+def test_a_cascade_shows_its_second_stage_what_the_first_one_found():
+    found = plan(VOLUME)
+    first = member(found, "3d_lowres", seed=1)
+    second = member(found, "3d_cascade_fullres", seed=2, previous=first)
+    assert second.weights["0"]["encoder.0.layers.0.weight"].shape[1] == 1 + len(LABELS)
+    scan = image(4, 16, 24)
+    low = preprocess(scan, None, found, "3d_lowres")[0]
+    assert low.shape == (1, 4, 8, 12)
+    stage_one = network_on(model(found, first), first, low)
+    # linear interpolation to twice the size, then the most probable label
+    to = preprocess(scan, None, found, "3d_fullres")[2]
+    labels = first_stage_mask(stage_one, preprocess(scan, None, found, "3d_lowres")[2], to)
+    one_hot = np.stack([labels == label for label in (1, 2, 3)]).astype(np.float32)
+    seen = np.concatenate([preprocess(scan, None, found, "3d_cascade_fullres")[0], one_hot])
+    whole = model(found, second)
+    np.testing.assert_allclose(Predictor(whole)(scan), network_on(whole, second, seen), atol=1e-5)
 
 
-def test_a_bad_image_stops_before_anything_is_written(run, tmp_path, image):
-    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no image")
-    with pytest.raises(OctkitError, match=r"b\.png"):
-        predict_folder(run, tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_first_stage_masks_by_hand():
+    probabilities = np.zeros((2, 1, 2, 2), np.float32)
+    probabilities[1, 0, 1] = 1  # the lower row is label 1
+    probabilities[0] = 1 - probabilities[1]
+    low = Geometry((1, 4, 4), ((0, 1), (0, 4), (0, 4)), (0, 1, 2), (1, 1, 1), (1, 2, 2), (1, 2, 2))
+    full = dataclasses.replace(low, target=(1.0, 1.0, 1.0), resampled_shape=(1, 4, 4))
+    np.testing.assert_array_equal(first_stage_mask(probabilities, low, full)[0, :, 0], [0, 0, 1, 1])
 
 
-def test_post_processing_is_applied(run):
-    model = dataclasses.replace(load_model(run), postprocessing=((1,),))
+def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_prediction():
+    found = plan()
+    whole = model(found, member(found, "2d"), mirror=True, mirror_axes=(-2, -1))
+    scan = image(16, 24)  # one window: with several, their grid would have to be mirrored too
+    predictor = Predictor(whole)
+    np.testing.assert_allclose(predictor(scan[..., ::-1].copy()), predictor(scan)[..., ::-1], atol=1e-5)
+    plain = Predictor(whole, mirror=False)
+    assert not np.allclose(plain(scan[..., ::-1].copy()), plain(scan)[..., ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("configurations", "config", "axes", "copies"), [
+    (SCAN, "2d", (-3, -2, -1), 4), (VOLUME, "3d_fullres", (-3, -2, -1), 8), (SCAN, "2d", (-1,), 2),
+    (SCAN, "2d", (), 1)])
+def test_axes_that_a_window_lacks_are_not_mirrored(configurations, config, axes, copies):
+    found = plan(configurations)
+    whole = model(found, member(found, config), mirror=True, mirror_axes=axes)
+    assert len(Predictor(whole).stages[0].flips) == copies
+
+
+def test_folds_and_configurations_are_averaged():
+    found = plan(VOLUME)
+    scan = image(5, 18, 30)
+    two = member(found, "3d_fullres", folds=2)
+    singles = [Predictor(model(found, dataclasses.replace(two, weights={fold: two.weights[fold]})))(scan)
+               for fold in ("0", "1")]
+    assert not np.allclose(singles[0], singles[1], atol=1e-3)
+    np.testing.assert_allclose(Predictor(model(found, two))(scan), (singles[0] + singles[1]) / 2, atol=1e-5)
+    flat = member(found, "2d", seed=3)
+    pair = Predictor(model(found, two, flat))(scan)
+    expected = (Predictor(model(found, two))(scan) + Predictor(model(found, flat))(scan)) / 2
+    np.testing.assert_allclose(pair, expected, atol=1e-6)
+
+
+def test_scores_are_averaged_before_softmax_where_the_model_says_so():
+    found = plan()
+    two = member(found, "2d", folds=2)
+    scan = image(16, 24)
+    prepared = preprocess(scan, None, found, "2d")[0]
+    logs = [np.log(network_on(model(found, two), two, prepared, fold)) for fold in ("0", "1")]
+    expected = softmax((logs[0] + logs[1]) / 2)  # softmax does not see that each log is off by a constant
+    by_scores = Predictor(model(found, two, blend="scores"))(scan)
+    np.testing.assert_allclose(by_scores, expected, atol=1e-5)
+    assert not np.allclose(by_scores, Predictor(model(found, two))(scan), atol=1e-4)
+
+
+def test_outside_the_crop_all_is_background_whatever_is_averaged():
+    found = plan()
+    scan = image(20, 30)
+    scan[:, :4] = 0
+    for blend in ("probabilities", "scores"):
+        probabilities = Predictor(model(found, member(found, "2d"), blend=blend))(scan)
+        np.testing.assert_array_equal(probabilities[:, :4].argmax(0), 0)
+        np.testing.assert_allclose(probabilities[0, :4], 1)
+
+
+def test_post_processing_is_applied():
+    found = plan()
+    whole = model(found, member(found, "2d"), postprocessing=((1,),))
     probabilities = np.zeros((4, 4, 6), np.float32)
     probabilities[0] = 0.5
     probabilities[1, 0, :3] = probabilities[1, 3, 5] = 1
-    assert infer.mask_of(probabilities, model).sum() == 3
-
-
-def test_unfinished_or_missing_folds_are_errors(run, tmp_path):
-    with pytest.raises(OctkitError, match="no settings.json"):
-        load_model(tmp_path)
-    path = run / "models/2d/fold_1/checkpoint.pt"
-    checkpoint = path.read_bytes()
-    try:
-        path.write_bytes(checkpoint[:1000])
-        with pytest.raises(OctkitError, match="cannot be read as a checkpoint"):
-            load_model(run)
-        path.unlink()
-        with pytest.raises(OctkitError, match="train this fold first"):
-            load_model(run)
-    finally:
-        path.write_bytes(checkpoint)
-
-
-def test_cross_validation_selects_and_validation_is_predicted(run):
-    infer.predict_cross_validation(run, progress=False)
-    assert len(list((run / "predictions/cv").glob("*.png"))) == 6
-    selection = ensemble.select(run)
-    assert selection == read_json(run / "selection.json")
-    assert selection["cases"] == 6 and selection["candidates"][0]["dice"]["rnfl"] > 0.3
-    infer.predict_split(run, progress=False)
-    assert sorted(p.name for p in (run / "predictions/validation").iterdir()) == ["0007.png", "0008.png"]
-    with pytest.raises(OctkitError, match="no test images"):
-        infer.predict_split(run, "test")
-
-
-def test_selection_needs_its_predictions(run):
-    (run / "predictions/cv/0001.png").unlink()
-    with pytest.raises(OctkitError, match="no prediction for 1 cases"):
-        ensemble.select(run)
-    infer.predict_cross_validation(run, progress=False)
-
-
-def test_masks_never_overwrite_the_images(run, tmp_path, image):
-    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
-    before = (tmp_path / "a.png").read_bytes()
-    with pytest.raises(OctkitError, match="the images' own folder"):
-        predict_folder(run, tmp_path, tmp_path)
-    assert (tmp_path / "a.png").read_bytes() == before
-
-
-def test_a_plan_that_changed_after_training_is_noticed(run):
-    path = run / "plan.json"
-    before = path.read_text()
-    try:
-        content = json.loads(before)
-        content["configurations"]["2d"]["features"]["value"][0] += 1
-        path.write_text(json.dumps(content))
-        with pytest.raises(OctkitError, match="the plan has changed since, train again"):
-            Predictor.load(run)
-    finally:
-        path.write_text(before)
-
-
-def test_a_scale_that_makes_no_difference_is_said(run, tmp_path, image, capsys):
-    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "a.png")
-    predict_folder(run, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
-    assert "planned in pixels" in capsys.readouterr().out
-
-
-def test_two_images_of_one_name_are_refused(run, tmp_path, image):
-    for name in ("a.PNG", "a.png"):
-        Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / name, format="PNG")
-    with pytest.raises(OctkitError, match="same name but for its ending"):
-        predict_folder(run, tmp_path, tmp_path / "out")
+    assert mask_of(probabilities, whole).sum() == 3

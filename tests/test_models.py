@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,23 +11,40 @@ from octkit.models import (
     choose_device,
     load_checkpoint,
     load_weights,
+    memory_format,
     save_checkpoint,
     working_precision,
 )
-from octkit.planner import Configuration
+from octkit.planner import Configuration, Plan
 
 CPU = torch.device("cpu")
 SMALL = Configuration((16, 16), 2, (1.0, 1.0), (16.0, 16.0), (4, 8), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)
+SECOND = replace(SMALL, previous_stage="2d")
+
+
+def network(channels=1, deep_supervision=True, config="2d"):
+    names = tuple(f"channel {i}" for i in range(channels))
+    plan = Plan({"2d": SMALL, "second": SECOND}, names, ("a", "b", "c"), ({},) * channels, "px")
+    return build_network(plan, config, deep_supervision)
 
 
 def test_the_network_is_the_plans():
-    network = build_network(SMALL, channels=2, labels=3, deep_supervision=False)
-    assert network(torch.zeros(1, 2, 16, 16)).shape == (1, 4, 16, 16)
-    assert network.encoder[0].layers[0].weight.shape == (4, 2, 3, 3)
+    built = network(2, False)
+    assert built(torch.zeros(1, 2, 16, 16)).shape == (1, 4, 16, 16)
+    assert built.encoder[0].layers[0].weight.shape == (4, 2, 3, 3)
+
+
+def test_a_second_stage_sees_the_classes_of_the_first_beside_the_image():
+    assert network(1, config="second").encoder[0].layers[0].weight.shape == (4, 1 + 3, 3, 3)
+
+
+@pytest.mark.parametrize(("axes", "expected"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_memory_format(axes, expected):
+    assert memory_format(axes) == expected
 
 
 def test_checkpoints_go_round(tmp_path):
-    state = {"network": build_network(SMALL, 1, 3, True).state_dict(), "epoch": 3, "log": [{"loss": 0.5}]}
+    state = {"network": network().state_dict(), "epoch": 3, "log": [{"loss": 0.5}]}
     save_checkpoint(tmp_path / "c.pt", state)
     loaded = load_checkpoint(tmp_path / "c.pt")
     assert loaded["epoch"] == 3 and loaded["log"] == [{"loss": 0.5}]
@@ -54,9 +73,9 @@ def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
 
 
 def test_weights_of_another_network_are_refused():
-    other = build_network(SMALL, 2, 3, True).state_dict()
+    other = network(2).state_dict()
     with pytest.raises(OctkitError, match="m.pt: its weights do not fit"):
-        load_weights(build_network(SMALL, 1, 3, True), other, "m.pt")
+        load_weights(network(), other, "m.pt")
 
 
 @pytest.mark.parametrize(("able", "expected"), [
