@@ -214,7 +214,7 @@ PROFILES: dict[str, dict] = {
         "story": "volumes",
         "data": {"dir": "data/phantom-volumes",
                  "phantom": {"kind": "macular", "train": 10, "validation": 4, "size": [16, 128, 160]}},
-        "plan": {"base_features": 8, "max_features": 64, "memory_gb": 0.1},
+        "plan": {"base_features": 8, "max_features": 64, "memory_gb": 0.05},
         "splits": {"folds": 2},
         "augment": {"mirror_axes": [-1]},
         "train": {"folds": [0, 1], "epochs": 8, "iterations_per_epoch": 25, "validation_iterations": 2,
