@@ -172,15 +172,15 @@ def thickness_profile(thickness: np.ndarray, unit: str = "px", truth: np.ndarray
     `truth` and the `band`'s two limits are in the same order and unit ("px" or "um"), at any number of A-scans.
     """
     picture, ((ax,),) = new_picture(title or f"{layer_name(label)} thickness around the circle", size=(9, 3.6))
-    _circle_axis(ax, unit)
+    circle_axis(ax, unit)
     if band is not None:
-        ax.fill_between(_angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
+        ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
     if truth is not None:
-        ax.plot(_angles(truth), truth, color="black", lw=1, ls="--", label="truth")
-    ax.plot(_angles(thickness), thickness, color=label_colours([label])[label], lw=2, label="predicted")
+        ax.plot(angles(truth), truth, color="black", lw=1, ls="--", label="truth")
+    ax.plot(angles(thickness), thickness, color=label_colours([label])[label], lw=2, label="predicted")
     _legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {_written(unit)}."
+    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {written(unit)}."
     return picture
 
 
@@ -189,13 +189,13 @@ def group_profiles(groups: Mapping[str, np.ndarray], unit: str = "px", label: st
     """Mean thickness around the circle of groups of scans (name -> (scans, A-scans)), bands of one deviation."""
     title = title or f"{layer_name(label)} thickness: {' against '.join(groups)}"
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
-    _circle_axis(ax, unit)
+    circle_axis(ax, unit)
     means = []
     for name, colour in _group_colours(groups).items():
         mean, deviation = np.nanmean(groups[name], axis=0), np.nanstd(groups[name], axis=0)
-        ax.fill_between(_angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
-        ax.plot(_angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
-        means.append(f"{name} {mean.mean():.1f} {_written(unit)}")
+        ax.fill_between(angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
+        ax.plot(angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
+        means.append(f"{name} {mean.mean():.1f} {written(unit)}")
     _legend_below(picture)
     ax.set_ylim(bottom=0)
     picture.alt = f"Mean {layer_name(label)} thickness: {', '.join(means)}; bands are one standard deviation."
@@ -212,7 +212,7 @@ def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str = "px", la
         bars = ax.bar(places, [means[name][q] for q in "TSNI"], width * 0.92, color=colour, label=name)
         ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     ax.set_xticks(range(4), [QUADRANT_NAMES[q] for q in "TSNI"])
-    ax.set(xlabel="quadrant", ylabel=f"mean thickness ({_written(unit)})")
+    ax.set(xlabel="quadrant", ylabel=f"mean thickness ({written(unit)})")
     if len(means) > 1:
         _legend_below(picture)
     return picture
@@ -283,18 +283,20 @@ def _fold_lines(ax, logs: Mapping[str, Mapping], column: str, colour: str, name:
     return mean
 
 
-def _angles(values: np.ndarray) -> np.ndarray:
+def angles(values: np.ndarray) -> np.ndarray:
+    """Where the A-scans of a profile in TSNIT order look, in degrees from the temporal middle."""
     return (np.arange(len(values)) + 0.5) * 360 / len(values)
 
 
-def _circle_axis(ax, unit: str) -> None:
+def circle_axis(ax, unit: str, quantity: str = "thickness") -> None:
+    """Set axes up for a profile around the circle: 0 to 360 degrees with the quadrants' letters."""
     for i, (letter, start, stop) in enumerate(QUADRANTS):
         ax.axvspan(start, stop, color="#F2F2F2" if i % 2 else "white", lw=0, zorder=0)
         ax.text((start + stop) / 2, 0.02, letter, transform=ax.get_xaxis_transform(), ha="center", fontsize=10,
                 fontweight="bold", color=GREY)
     ax.set_xticks(range(0, 361, 45))
     ax.set(xlim=(0, 360), xlabel="angle from the temporal middle (degrees; T S N I T)",
-           ylabel=f"thickness ({_written(unit)})")
+           ylabel=f"{quantity} ({written(unit)})")
 
 
 def _group_colours(groups: Mapping[str, object], label: str = "rnfl") -> dict[str, str]:
@@ -308,5 +310,6 @@ def _legend_below(picture: Picture) -> None:
     picture.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=8)
 
 
-def _written(unit: str) -> str:
+def written(unit: str) -> str:
+    """A unit as it stands in a figure: um is µm."""
     return "µm" if unit == "um" else unit

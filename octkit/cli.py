@@ -211,11 +211,13 @@ def thickness(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the table, as CSV")],
     um_per_px: Annotated[float | None, typer.Option(metavar="X", help="depth of a pixel; without it the table "
                                                     "is in pixels")] = None,
+    eye: Annotated[str | None, typer.Option(metavar="R|L", help="the side of all these eyes; without it no hours of "
+                                            "the clock")] = None,
 ) -> None:
-    """Measure layers around the circle, by quadrant."""
+    """Measure layers around the circle: global, quadrants, sectors, hours."""
     from octkit.thickness import thickness_table, write_csv
 
-    write_csv(out, thickness_table(masks, um_per_px))
+    write_csv(out, thickness_table(masks, um_per_px, eye))
 
 
 @app.command()

@@ -29,7 +29,7 @@ FLOORS = (
     ("train", "infer"),
     ("predict", "thickness", "evaluate"),
     ("ensemble",),
-    ("classify", "submission", "sections"),
+    ("classify", "submission", "sections", "circle"),
     ("choices",),
     ("report",),
     ("pipeline",),
@@ -46,8 +46,8 @@ ONLY = {
     "torch": {"loss", "unet", "patches", "models", "train", "infer"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "metrics", "thickness", "submission", "evaluate", "splits",
-                      "fingerprint", "planner", "plots", "charts", "diagrams", "widgets", "sections", "report",
-                      "pipeline")
+                      "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets", "sections",
+                      "report", "pipeline")
 
 
 def imports(tree: ast.AST) -> set[str]:

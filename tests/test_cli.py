@@ -147,7 +147,10 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     assert octkit("evaluate", truth, truth, "--layer", "lens")[0] == 2
     # The scans' RNFL is 6 px thick everywhere.
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
-    assert "um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()
+    assert "0007,,um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()
+    octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "L")
+    assert "0007,L,px,rnfl," + ",".join(["6.000"] * 23) in (tmp_path / "t.csv").read_text()
+    assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "left")[0] == 2
 
 
 def test_phantom_then_the_steps_before_training(octkit, tmp_path):

@@ -10,7 +10,25 @@ from hypothesis import strategies as st
 from octkit.files import OctkitError
 from octkit.images import read_mask, write_mask
 from octkit.layouts import GOALS_GREYS
-from octkit.thickness import errors, means, profile, quadrants, table_rows, thickness_table, write_csv
+from octkit.thickness import (
+    GARWAY_HEATH,
+    HOURS,
+    MEANS,
+    QUADRANTS,
+    Thickness,
+    asymmetry,
+    clock_hours,
+    errors,
+    means,
+    profile,
+    quadrants,
+    reference_band,
+    resample,
+    sector_means,
+    table_rows,
+    thickness_table,
+    write_csv,
+)
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans"
 
@@ -83,12 +101,146 @@ def test_mirroring_swaps_superior_and_inferior_alone(pairs, seed):
         assert mirrored[there] == pytest.approx(here[back])
 
 
+def one_a_scan_a_degree() -> np.ndarray:
+    """360 A-scans, each as thick as the degree it starts at: 0, 1, … 359."""
+    return np.arange(360.0)
+
+
+def test_the_six_sectors_by_hand():
+    found = sector_means(one_a_scan_a_degree(), GARWAY_HEATH)
+    # T holds 0 … 44 and 315 … 359; of the others the mean of the first and the last degree.
+    assert found == {"GH_T": (22 * 45 + 337 * 45) / 90, "GH_TS": (45 + 84) / 2, "GH_NS": (85 + 124) / 2,
+                     "GH_N": (125 + 234) / 2, "GH_NI": (235 + 274) / 2, "GH_TI": (275 + 314) / 2}
+
+
+def test_the_hours_of_both_eyes_by_hand():
+    line = one_a_scan_a_degree()
+    right, left = (sector_means(line, clock_hours(eye)) for eye in "RL")
+    # Noon is superior and 6 inferior in both; 9 is temporal in a right eye and nasal in a left, 3 the other way round.
+    assert right["hour_12"] == left["hour_12"] == (75 + 104) / 2
+    assert right["hour_6"] == left["hour_6"] == (255 + 284) / 2
+    assert right["hour_3"] == left["hour_9"] == (165 + 194) / 2
+    assert right["hour_9"] == left["hour_3"] == (7 * 15 + 352 * 15) / 30
+    # 10 to 11 of a right eye is temporal superior, 1 to 2 of a left.
+    assert right["hour_10"] == left["hour_2"] == (15 + 44) / 2
+    assert right["hour_11"] == left["hour_1"] == (45 + 74) / 2
+    # Temporal inferior, where glaucoma likes to begin: 7 of a right eye, 5 of a left.
+    assert right["hour_7"] == left["hour_5"] == (285 + 314) / 2
+
+
+def test_hours_of_no_known_eye_are_refused():
+    with pytest.raises(OctkitError, match="eye: found None, expected R or L"):
+        clock_hours(None)
+    assert set(means(one_a_scan_a_degree())) == set(MEANS) - set(HOURS)
+
+
+@pytest.mark.parametrize("sectors", [QUADRANTS, GARWAY_HEATH, clock_hours("R"), clock_hours("L")])
+@given(count=st.integers(1, 900))
+def test_sectors_cover_the_circle_once(sectors, count):
+    angles = (np.arange(count) + 0.5) * 360 / count
+    # An A-scan that is 1 where all others are nought shows in one sector alone.
+    for place in (0, count // 3, count - 1):
+        found = sector_means((angles == angles[place]).astype(float), sectors)
+        assert sum(mean > 0 for mean in found.values()) == 1
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_three_hours_are_a_quadrant(twelfth, seed):
+    line = np.random.default_rng(seed).uniform(0, 200, 12 * twelfth)
+    for eye, hours in (("R", {"T": (8, 9, 10), "S": (11, 12, 1), "N": (2, 3, 4), "I": (5, 6, 7)}),
+                       ("L", {"T": (2, 3, 4), "S": (11, 12, 1), "N": (8, 9, 10), "I": (5, 6, 7)})):
+        found = means(line, eye)
+        for quadrant, three in hours.items():
+            assert np.mean([found[f"hour_{hour}"] for hour in three]) == pytest.approx(found[quadrant])
+
+
+def test_resampling_by_hand_goes_around_the_end():
+    # Middles at 90 and 270 degrees; then at 45, 135, 225, 315: the first lies half way back to the last.
+    np.testing.assert_allclose(resample(np.array([0.0, 4.0]), 4), [1, 1, 3, 3])
+    line = np.array([3.0, 1.0, 2.0])
+    assert resample(line, 3) is line
+
+
+@given(st.integers(2, 300), st.integers(2, 300))
+def test_resampling_keeps_what_is_constant(old, new):
+    np.testing.assert_allclose(resample(np.full(old, 7.5), new), np.full(new, 7.5))
+
+
+def eye(side: str, *lines, unit: str = "um", layers: tuple[str, ...] = ("rnfl",)) -> Thickness:
+    return Thickness(np.array(lines, float), layers, unit, side)
+
+
+def test_asymmetry_by_hand():
+    found = asymmetry(eye("R", [1, 10, 20, 30]), eye("L", [0, 12, 20, 10]))
+    assert (found.unit, found.layers) == ("um", ("rnfl",))
+    np.testing.assert_array_equal(found["rnfl"], [1, -2, 0, 20])
+    assert means(found["rnfl"])["global"] == 4.75
+    assert quadrants(found["rnfl"]) == {"S": 1, "N": -2, "I": 0, "T": 20}
+
+
+def test_asymmetry_is_taken_on_the_finer_grid():
+    found = asymmetry(eye("R", [5, 5]), eye("L", [1, 2, 3, 4]))
+    np.testing.assert_array_equal(found["rnfl"], [4, 3, 2, 1])
+    found = asymmetry(eye("R", [1, 2, 3, 4]), eye("L", [0, 4]))
+    np.testing.assert_array_equal(found["rnfl"], [0, 1, 0, 1])
+
+
+@given(st.integers(2, 200), st.integers(0, 2**32 - 1))
+def test_exchanged_eyes_have_the_opposite_asymmetry(count, seed):
+    one, other = np.random.default_rng(seed).uniform(0, 200, (2, count))
+    np.testing.assert_array_equal(asymmetry(eye("R", one), eye("L", other)).values,
+                                  -asymmetry(eye("R", other), eye("L", one)).values)
+    for name, difference in means(asymmetry(eye("R", one), eye("L", other))["rnfl"]).items():
+        assert difference == pytest.approx(means(one)[name] - means(other)[name], nan_ok=True)
+
+
+def test_a_layer_unknown_in_one_eye_is_unknown_in_the_comparison():
+    nothing = [np.nan] * 3
+    found = asymmetry(eye("R", [1, 2, 3], [4, 5, 6], layers=("rnfl", "gcipl")),
+                      eye("L", [1, 1, 1], nothing, layers=("rnfl", "gcipl")))
+    np.testing.assert_array_equal(found.values, [[0, 1, 2], nothing])
+
+
+@pytest.mark.parametrize(("right", "left", "message"), [
+    (eye("L", [1]), eye("R", [1]), "found the eyes L and R, expected R and L"),
+    (eye("R", [1]), eye(None, [1]), "found the eyes R and None"),
+    (eye("R", [1]), eye("L", [1], unit="px"), "differ in unit, right um, left px"),
+    (eye("R", [1]), eye("L", [1], layers=("choroid",)), "differ in layers"),
+])
+def test_what_is_no_pair_of_eyes_is_refused(right, left, message):
+    with pytest.raises(OctkitError, match=message):
+        asymmetry(right, left)
+
+
+def test_reference_band_by_hand():
+    low, high = reference_band([np.array([10.0 * k, 5.0]) for k in range(11)], 20, 90)
+    np.testing.assert_allclose(low, [20, 5])
+    np.testing.assert_allclose(high, [90, 5])
+    # A coarser case is brought to the finest grid.
+    low, high = reference_band([np.array([1.0, 1, 3, 3]), np.array([0.0, 4.0])], 0, 100)
+    np.testing.assert_allclose([low, high], [[1, 1, 3, 3]] * 2)
+
+
+@pytest.mark.parametrize(("profiles", "limits", "message"), [
+    ([np.ones(3)], (5, 95), "found 1 profiles, expected those of at least 2"),
+    ([np.ones(3)] * 3, (95, 5), "found the limits 95 and 5"),
+    ([np.ones(3)] * 3, (-1, 95), "found the limits -1 and 95"),
+    ([np.ones(3), np.full(3, np.nan)], (5, 95), "no thickness in profile 1"),
+])
+def test_a_band_of_nothing_is_refused(profiles, limits, message):
+    with pytest.raises(OctkitError, match=message):
+        reference_band(profiles, *limits)
+
+
 def test_errors_by_hand():
     truth = MASK.copy()
     truth[3, 3] = 3  # GCIPL 2 1 1 1, choroid 0 0 0 1
     found = errors(profile(MASK, 2.0), profile(truth, 2.0))
-    assert found["rnfl"] == {"mean_absolute": 0, "global": 0, "S": 0, "N": 0, "I": 0, "T": 0}
-    assert found["gcipl"] == {"mean_absolute": 0.5, "global": 0.5, "S": 0, "N": 0, "I": 0, "T": 2}
+    by_quadrant = {layer: {name: error[name] for name in ("mean_absolute", "global", *QUADRANTS)}
+                   for layer, error in found.items()}
+    assert by_quadrant["rnfl"] == {"mean_absolute": 0, "global": 0, "S": 0, "N": 0, "I": 0, "T": 0}
+    assert by_quadrant["gcipl"] == {"mean_absolute": 0.5, "global": 0.5, "S": 0, "N": 0, "I": 0, "T": 2}
+    assert found["gcipl"]["GH_T"] == 2
     # The prediction has no choroid at all: as thick as nothing.
     assert found["choroid"]["global"] == -0.5
     assert math.isnan(errors(profile(truth), profile(MASK))["choroid"]["mean_absolute"])
@@ -110,21 +262,30 @@ def test_table_and_csv(tmp_path):
     rows = thickness_table(tmp_path / "masks", 1.5)
     assert [(row["case"], row["layer"]) for row in rows] == [
         (case, layer) for case in ("0101", "0102") for layer in ("rnfl", "gcipl", "choroid")]
-    assert rows[3] == {"case": "0102", "eye": None, "unit": "um", "layer": "rnfl", "global": 2.25,
-                       "T": 0.0, "S": 1.5, "N": 4.5, "I": 3.0}
+    # The middles of the 4 A-scans lie at 45, 135, 225 and 315 degrees; Garway-Heath's nasal sector has two of them.
+    sectors = {"T": 0.0, "S": 1.5, "N": 4.5, "I": 3.0, "GH_T": 0.0, "GH_TS": 1.5, "GH_NS": None, "GH_N": 3.75,
+               "GH_NI": None, "GH_TI": None}
+    assert rows[3] == {"case": "0102", "eye": None, "unit": "um", "layer": "rnfl", "global": 2.25, **sectors,
+                       **dict.fromkeys(HOURS)}
     assert rows[0]["global"] == 4.5
     assert rows[5]["global"] is None
     write_csv(tmp_path / "thickness.csv", rows)
     with open(tmp_path / "thickness.csv", newline="") as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == ["case", "eye", "unit", "layer", "global", "T", "S", "N", "I"]
-    assert read[3] == {"case": "0102", "eye": "", "unit": "um", "layer": "rnfl", "global": "2.250", "T": "0.000",
-                       "S": "1.500", "N": "4.500", "I": "3.000"}
+    assert list(read[0]) == ["case", "eye", "unit", "layer", "global", "T", "S", "N", "I", "GH_T", "GH_TS", "GH_NS",
+                             "GH_N", "GH_NI", "GH_TI", *HOURS]
+    assert {name: value for name, value in read[3].items() if value} == {
+        "case": "0102", "unit": "um", "layer": "rnfl", "global": "2.250", "T": "0.000", "S": "1.500", "N": "4.500",
+        "I": "3.000", "GH_T": "0.000", "GH_TS": "1.500", "GH_N": "3.750"}
     assert read[5]["global"] == ""
 
 
-def test_table_rows_carry_the_eye():
-    assert table_rows({"a": profile(MASK, eye="R")})[0]["eye"] == "R"
+def test_rows_of_a_known_eye_have_its_hours(tmp_path):
+    [row] = table_rows({"a": eye("L", one_a_scan_a_degree())})
+    assert (row["eye"], row["hour_9"], row["hour_2"]) == ("L", 179.5, 29.5)
+    write_mask(tmp_path / "a.png", np.tile(MASK, (1, 10)), GOALS_GREYS)
+    rows = thickness_table(tmp_path, eye="R")
+    assert {row["eye"] for row in rows} == {"R"} and all(rows[0][hour] is not None for hour in HOURS)
 
 
 def test_an_empty_table_and_a_foreign_mask_are_refused(tmp_path):
