@@ -221,6 +221,18 @@ def thickness(
 
 
 @app.command()
+def device(
+    file: Annotated[Path, typer.Argument(help="a .vol file (Heidelberg's raw export)")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],
+) -> None:
+    """Turn a device's file into image, scale and the device's own layers."""
+    from octkit.devices import convert
+
+    for path in convert(file, out):
+        print(path)
+
+
+@app.command()
 def classify(run_dir: RunFolder) -> None:
     """Train the glaucoma classifier and let it predict."""
     from octkit import classify, layouts, settings  # and never torch: the two do not share a process

@@ -24,7 +24,7 @@ FLOORS = (
     ("plots",),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling"),
-    ("planner", "patches", "phantom"),
+    ("planner", "patches", "phantom", "devices"),
     ("preprocess", "models"),
     ("train", "infer"),
     ("predict", "thickness", "evaluate"),
@@ -43,11 +43,12 @@ ONLY = {
     "paddle": {"classify"},
     "albumentations": {"augment"},
     "papermill": {"notebook"},
+    "eyepy": {"devices"},
     "torch": {"loss", "unet", "patches", "models", "train", "infer"},
 }
-NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "metrics", "thickness", "submission", "evaluate", "splits",
-                      "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets", "sections",
-                      "report", "pipeline")
+NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
+                      "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
+                      "sections", "report", "pipeline")
 
 
 def imports(tree: ast.AST) -> set[str]:

@@ -8,9 +8,9 @@ from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
 
 COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "predict", "evaluate", "thickness",
-            "classify", "submit"]
+            "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
-         "skimage", "sklearn", "rich"}
+         "skimage", "sklearn", "rich", "eyepy"}
 
 
 @pytest.fixture
@@ -78,6 +78,7 @@ def test_without_a_command(octkit):
     (["submit", "no/where", "-o", "x.zip"], "no/where/settings.json: not found"),
     (["submit", "--check", "no.zip", "--images", "no/where"], "no/where: no such file or folder"),
     (["thickness", "no/where", "-o", "x.csv"], "no/where: no such file or folder"),
+    (["device", "no/where.vol", "-o", "x"], "no/where.vol: cannot be read"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_2(octkit, arguments, message):
     code, out, err = octkit(*arguments)
