@@ -1,33 +1,28 @@
-"""From fingerprint to plan: nnU-Net v2's rules for the 2-D configuration, each a small function.
+"""From fingerprint to plan: which networks a data set gets, by nnU-Net v2's rules, each a small function.
 
 Three kinds of parameters (Isensee et al., Nat. Methods 18:203, 2021; report, section on the pipeline
 fingerprint): *blueprint* ones are fixed for every data set, *inferred* ones follow from the fingerprint and the
-memory by the rules below, *empirical* ones are found by cross-validation and stand in selection.json.
-plan.json says of each parameter which kind it is and why it has its value.
+memory by the rules here and in `topology`, *empirical* ones are found by cross-validation and stand in
+selection.json. plan.json says of each parameter which kind it is and why it has its value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, prod
+from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from octkit import settings
+from octkit import topology as rules
 from octkit.files import OctkitError, read_json, write_json
 from octkit.fingerprint import Fingerprint
+from octkit.topology import Ints
 
-START_AREA = 2048**2  # px of the first patch that is tried, before it is cut to the scans' size
-SMALLEST_MAP = 4  # px: no axis is halved below this
-COMPARABLE = 2  # spacings within this factor count as equally fine
-BLOCK_CONVOLUTIONS = 2  # in each stage, on the way down and on the way up
-# The yardstick: with a batch of 12, a 2-D network of 85 million feature map values needs 8 GB.
-YARDSTICK_VALUES, YARDSTICK_BATCH, YARDSTICK_GB = 85_000_000, 12, 8
-SMALLEST_BATCH = 2
-BATCH_SHARE = 0.05  # of all pixels of the data set: a larger batch would see the same scans over and over
-
-Ints = tuple[int, ...]
-
+MOST_3D_FEATURES = 320  # the recipe's; 2-D networks have up to 512 maps
+ENOUGH_CONTEXT = 0.25  # of the median volume: a patch that covers less needs a first look at low resolution
+WORTHWHILE = 2  # times fewer voxels, or a low resolution is no stage of its own
 
 @dataclass(frozen=True)
 class Configuration:
@@ -48,13 +43,18 @@ class Configuration:
     previous_stage: str | None = None
 
 
+Planned = tuple[Configuration, dict[str, str]]  # with the reason for each of its parameters
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The configurations of a data set with what preprocessing needs; `reasons` says why: config -> name -> words.
+    """The configurations of a data set with what preprocessing needs.
 
     `axis_order` are the file's axes in the order in which a volume is planned and preprocessed: the coarsest first,
     so that the 2-D configuration sees slices across it; () for 2-D scans. `normalisation` is one scheme a channel
-    (`preprocess.NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere.
+    (`preprocess.NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere. `reasons` says
+    why: config -> parameter -> words; under "plan" why it is these configurations ("planned"), this order of axes,
+    this normalisation.
     """
 
     configurations: dict[str, Configuration]
@@ -68,13 +68,16 @@ class Plan:
 
     def save(self, path: Path, blueprint: Mapping[str, tuple[object, str]] | None = None) -> None:
         """Write plan.json: every parameter as {"value", "kind", "reason"}; `blueprint` is name -> (value, reason)."""
+        why = self.reasons.get("plan", {})
         write_json(path, {
             "channels": self.channels, "classes": self.classes, "units": self.units,
+            "planned": _parameter(list(self.configurations), "inferred", why.get("planned", "")),
             "configurations": {name: {key: _parameter(value, "inferred", self.reasons.get(name, {}).get(key, ""))
                                       for key, value in asdict(configuration).items()}
                                for name, configuration in self.configurations.items()},
-            "intensity": _parameter(self.intensity, "inferred", "clip to the 0.5 and 99.5 percentiles of labelled "
-                                                                "pixels, z-score with their mean and deviation"),
+            "axis_order": _parameter(self.axis_order, "inferred", why.get("axis_order", "")),
+            "normalisation": _parameter(self.normalisation, "inferred", why.get("normalisation", "")),
+            "intensity": _parameter(self.intensity, "inferred", "of the labelled pixels of all training cases"),
             "blueprint": {name: _parameter(value, "blueprint", reason)
                           for name, (value, reason) in (blueprint or {}).items()},
             "empirical": {name: _parameter(None, "empirical", "decided by cross-validation, see selection.json")
@@ -90,187 +93,126 @@ class Plan:
             configurations = {
                 name: Configuration(**{key: _frozen(entry["value"]) for key, entry in parameters.items()})
                 for name, parameters in found.items()}
+            explained = {"plan": {key: content[key] for key in ("planned", "axis_order", "normalisation")}} | found
             reasons = {name: {key: entry["reason"] for key, entry in parameters.items() if entry["reason"]}
-                       for name, parameters in found.items()}
+                       for name, parameters in explained.items()}
             return cls(configurations, tuple(content["channels"]), tuple(content["classes"]),
-                       tuple(content["intensity"]["value"]), content["units"], reasons)
+                       tuple(content["intensity"]["value"]), content["units"],
+                       _frozen(content["axis_order"]["value"]), _frozen(content["normalisation"]["value"]),
+                       {name: words for name, words in reasons.items() if words})
         except (KeyError, TypeError, AttributeError) as error:
             raise OctkitError(f"{path}: is no plan ({type(error).__name__}: {error}); make it again") from None
 
 
-def plan_experiment(fingerprint: Fingerprint, memory_gb: float = YARDSTICK_GB, base_features: int = 32,
+def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK_GB, base_features: int = 32,
                     max_features: int = 512) -> Plan:
-    """Plan the 2-D configuration for a data set.
+    """Plan the configurations of a data set, simpler ones first and each after the one that it needs.
 
-    Volumes are planned slice by slice: slices lie across the axis of the coarsest spacing. The defaults are the
-    blueprint's; fewer features make a smaller network (and so a larger batch in the same memory).
-    Raises OctkitError for a memory that is not above 0.
+    2-D scans get "2d" alone. Volumes also get "3d_fullres", and where its patch sees too little of them "3d_lowres"
+    and "3d_cascade_fullres", which refines the former's result at full resolution. Their "2d" sees slices across
+    the coarsest axis. The defaults are the blueprint's; fewer features make a smaller network (and so a larger
+    batch in the same memory); a 3-D network never has more than 320.
+    Raises OctkitError for a memory that is not above 0, or too small for any patch.
     """
     if not (np.isfinite(memory_gb) and memory_gb > 0):
         raise OctkitError(f"memory_gb: found {memory_gb}, expected a number above 0")
-    target = target_spacing(fingerprint.spacings, fingerprint.shapes)
-    shape = median_shape(fingerprint.shapes, fingerprint.spacings, target)
-    plane = plane_axes(target)
-    spacing, plane_shape = tuple(target[a] for a in plane), tuple(shape[a] for a in plane)
-    values = prod(shape) * len(fingerprint.shapes)
-    configuration, reasons = plan_2d(spacing, plane_shape, values, len(fingerprint.classes), memory_gb,
-                                     base_features, max_features)
-    return Plan({"2d": configuration}, fingerprint.channels, fingerprint.classes, fingerprint.intensity,
-                fingerprint.units, {"2d": reasons})
+    target = rules.target_spacing(fingerprint.spacings, fingerprint.shapes)
+    order = rules.axis_order(target)
+    shape = rules.median_shape(fingerprint.shapes, fingerprint.spacings, target)
+    spacing, shape = (tuple(values[a] for a in order or (0, 1)) for values in (target, shape))
+    cases = len(fingerprint.shapes)
+    plan_one = partial(plan_network, classes=len(fingerprint.classes), memory_gb=memory_gb,
+                       base_features=base_features, max_features=max_features)
+    planned = {"2d": plan_one(spacing[-2:], shape[-2:], prod(shape) * cases)}
+    if not order:
+        why = "2-D scans: there is no depth for a 3-D network"
+    elif shape[0] == 1:
+        why = "volumes of one slice: there is no depth for a 3-D network"
+    else:
+        in_3d, why = plan_volumes(plan_one, spacing, shape, cases)
+        planned |= in_3d
+    reasons = {"plan": {
+        "planned": why, "normalisation": "grey values mean the same in every scan: clip to the 0.5 and 99.5 "
+                                         "percentiles, z-score with mean and deviation",
+        "axis_order": f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else "2-D scans"}}
+    return Plan({name: configuration for name, (configuration, _) in planned.items()}, fingerprint.channels,
+                fingerprint.classes, fingerprint.intensity, fingerprint.units, order,
+                ("ct",) * len(fingerprint.channels), reasons | {name: words for name, (_, words) in planned.items()})
 
 
-def plan_2d(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: float, classes: int, memory_gb: float,
-            base_features: int, max_features: int) -> tuple[Configuration, dict[str, str]]:
-    """The 2-D configuration for slices of median `shape`, and the reason for each of its parameters."""
-    budget = YARDSTICK_VALUES * memory_gb / YARDSTICK_GB
-    first = start_patch(spacing, shape)
-    patch, strides, kernels = topology(spacing, first)
+def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: float, classes: int,
+                 memory_gb: float, base_features: int, max_features: int) -> Planned:
+    """The configuration for slices or volumes of median `shape`, and the reason for each of its parameters.
+
+    The patch starts as large as it may and shrinks until a batch of two fits into the memory; then the batch
+    grows as far as it may.
+    """
+    axes = len(spacing)
+    most = max_features if axes == 2 else min(max_features, MOST_3D_FEATURES)
+    first = rules.start_patch(spacing, shape)
+    patch, strides, kernels = rules.topology(spacing, first)
     whole = patch
-    features = feature_maps(len(strides), base_features, max_features)
-    while not fits(values := feature_map_values(patch, features, strides, classes), budget):
-        smaller = shrunk(patch, shape, spacing)
+    features = rules.feature_maps(len(strides), base_features, most)
+    while not rules.fits(values := rules.feature_map_values(patch, features, strides, classes), memory_gb, axes):
+        smaller = rules.shrunk(patch, strides, shape, spacing)
         if min(smaller) < 1:
-            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for a batch of {SMALLEST_BATCH} of "
-                              "the smallest patch")
-        patch, strides, kernels = topology(spacing, smaller)
-        features = feature_maps(len(strides), base_features, max_features)
-    batch = batch_size(values, budget, dataset_pixels, patch)
+            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for a batch of "
+                              f"{rules.SMALLEST_BATCH} of the smallest patch")
+        patch, strides, kernels = rules.topology(spacing, smaller)
+        features = rules.feature_maps(len(strides), base_features, most)
+    batch = rules.batch_size(values, memory_gb, dataset_pixels, patch)
     configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
-    halved = tuple(prod(stride[axis] for stride in strides) for axis in range(len(patch)))
+    start = "the median scan" if tuple(first) == tuple(shape) else "the first patch tried"
     return configuration, {
-        "patch_size": f"median scan {_by(shape)}, rounded up to multiples of {_by(halved)}"
+        "patch_size": f"{start}, {_by(first)}, rounded up to multiples that can be halved"
                       + (f", then shrunk from {_by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
-        "batch_size": f"{values / 1e6:.0f} million feature map values a scan in {memory_gb:g} GB; at most "
-                      f"{BATCH_SHARE:.0%} of all pixels, at least {SMALLEST_BATCH}",
-        "spacing": "median over the cases", "median_shape": "median over the cases at this spacing",
-        "features": f"{base_features}, doubled at each stage, at most {max_features}",
-        "strides": f"an axis is halved while it keeps {SMALLEST_MAP} px and is not coarser than the other",
-        "kernels": "3 along each axis, but 1 along one that is still more than twice as coarse",
-        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch", "previous_stage": "no cascade",
+        "batch_size": f"{values / 1e6:.0f} million feature map values a patch in {memory_gb:g} GB; at most "
+                      f"{rules.BATCH_SHARE:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
+        "spacing": "median over the cases" + ("; 10th percentile across slices far coarser and fewer" if axes == 3
+                                              else ""),
+        "median_shape": "median over the cases at this spacing",
+        "features": f"{base_features}, doubled at each stage, at most {most}",
+        "strides": f"an axis is halved while it keeps {rules.SMALLEST_MAP} px and is not coarser than the others",
+        "kernels": "3 along each axis, but 1 along one that is still at least twice as coarse",
+        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch", "previous_stage": "needs no stage before it",
     }
 
 
-def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
-    """The spacing to resample to: the median of each axis, so that half of the cases lose no detail.
+def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], shape: Sequence[float],
+                 cases: int) -> tuple[dict[str, Planned], str]:
+    """The 3-D configurations of volumes, and one sentence on why these: name -> (configuration, reasons).
 
-    Where one axis of a volume is far coarser (over 3 times) and has far fewer pixels (under a third) than the
-    others, its 10th percentile is taken, so that scans with fine slices are not thrown away; but it never becomes
-    finer than the other axes. 25 B-scans 0.24 mm apart, 496 x 512 px of 4 x 12 µm: such an axis.
+    Where a patch at full resolution covers less than 25 % of the median volume, the spacing is made coarser step by
+    step until a patch covers that much: "3d_lowres". It is dropped again where it has not even half the voxels.
     """
-    spacings, shapes = np.array(spacings, float), np.array(shapes, float)
-    target, size = np.median(spacings, axis=0), np.median(shapes, axis=0)
-    if len(target) == 2:  # no slices: A-scans of 4 x 20 µm px are no stack
-        return tuple(target.tolist())
-    coarsest = int(target.argmax())
-    others = np.delete(target, coarsest)
-    if target[coarsest] > 3 * others.max() and size[coarsest] * 3 < np.delete(size, coarsest).min():
-        fine = np.percentile(spacings[:, coarsest], 10)
-        if fine < others.max():
-            fine = max(others.max(), fine) + 1e-5
-        target[coarsest] = fine
-    return tuple(target.tolist())
-
-
-def median_shape(shapes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]],
-                 target: Sequence[float]) -> tuple[float, ...]:
-    """Median size in px after resampling: 100 px of 2 mm are 200 px at a target of 1 mm."""
-    resampled = np.round(np.array(spacings, float) / np.array(target) * np.array(shapes))
-    return tuple(np.median(resampled, axis=0).tolist())
-
-
-def plane_axes(spacing: Sequence[float]) -> Ints:
-    """The two axes of a slice: all of a 2-D scan, of a volume all but the coarsest one (the first, on a tie)."""
-    slices = int(np.argmax(spacing)) if len(spacing) == 3 else None
-    return tuple(axis for axis in range(len(spacing)) if axis != slices)
-
-
-def start_patch(spacing: Sequence[float], shape: Sequence[float]) -> tuple[float, ...]:
-    """The first patch to try: 2048 x 2048 px, stretched to a square in mm, cut to the median scan.
-
-    A large patch shows the network the most context. 1100 x 800 px fit inside: the patch is the whole scan. With
-    pixels of 4 x 16 µm the square is 4096 x 1024 px. Half a pixel stays (the median of 128 and 129 px is 128.5):
-    the patch must cover it.
-    """
-    finest = START_AREA ** (1 / len(spacing)) * prod(spacing) ** (1 / len(spacing))
-    return tuple(min(round(finest / s), n) for s, n in zip(spacing, shape, strict=True))
-
-
-def topology(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Ints, tuple[Ints, ...], tuple[Ints, ...]]:
-    """How deep the network is: (patch rounded up to what it can halve, strides, kernels), one entry a stage.
-
-    At each stage those axes are halved that are long enough and, among these, less than twice as coarse as the
-    finest: a fine axis catches up first, so that deep maps see the same distance in mm along both. One axis alone
-    is halved only while it has 12 px or more. The kernel is 1 along an axis until its spacing is comparable.
-    800 x 1100 px: seven halvings, patch 896 x 1152, maps of 7 x 9 px at the bottom.
-    """
-    size, resolution = [float(n) for n in patch], [float(s) for s in spacing]
-    axes = range(len(size))
-    strides, kernels, kernel = [(1,) * len(size)], [], [1] * len(size)
-    while True:
-        long_enough = [a for a in axes if size[a] >= 2 * SMALLEST_MAP]
-        finest = min((resolution[a] for a in long_enough), default=0)
-        halved = [a for a in long_enough if resolution[a] / finest < COMPARABLE]
-        if not halved or (len(halved) == 1 and size[halved[0]] < 3 * SMALLEST_MAP):
-            break
-        kernel = [3 if k == 3 or resolution[a] / min(resolution) < COMPARABLE else 1
-                  for a, k in zip(axes, kernel, strict=True)]
-        kernels.append(tuple(kernel))
-        strides.append(tuple(2 if a in halved else 1 for a in axes))
-        for a in halved:
-            size[a], resolution[a] = ceil(size[a] / 2), resolution[a] * 2
-    kernels.append((3,) * len(size))
-    divisor = [prod(stride[a] for stride in strides) for a in axes]
-    rounded = tuple(ceil(n / d) * d for n, d in zip(patch, divisor, strict=True))
-    return rounded, tuple(strides), tuple(kernels)
-
-
-def feature_maps(stages: int, base: int, most: int) -> Ints:
-    """Maps of each stage: 32, 64, 128, … up to the cap, which keeps deep stages from taking all the memory."""
-    return tuple(min(base * 2**stage, most) for stage in range(stages))
-
-
-def feature_map_values(patch: Sequence[int], features: Sequence[int], strides: Sequence[Sequence[int]],
-                       classes: int) -> int:
-    """What a network keeps in memory for one scan: the values of all its feature maps.
-
-    Each stage has two convolutions on the way down; each but the last also an upsampled map and two convolutions
-    on the way up; the scores of all classes and the background come last. GOALS: 327 million, mostly at full size.
-    """
-    pixels, total = prod(patch), prod(patch) * (classes + 1)
-    for stage, (maps, stride) in enumerate(zip(features, strides, strict=True)):
-        pixels //= prod(stride)
-        upwards = 1 + BLOCK_CONVOLUTIONS if stage < len(features) - 1 else 0
-        total += pixels * maps * (BLOCK_CONVOLUTIONS + upwards)
-    return total
-
-
-def fits(values: int, budget: float) -> bool:
-    """Whether a batch of two fits: the budget is for a batch of 12 on the yardstick network."""
-    return values * SMALLEST_BATCH <= budget * YARDSTICK_BATCH
-
-
-def shrunk(patch: Sequence[int], shape: Sequence[float], spacing: Sequence[float]) -> Ints:
-    """A patch one step smaller, along the axis that covers most of its scan.
-
-    The step is one that the smaller patch can be halved by: it may be halved less often than the larger one.
-    """
-    shares = [p / n for p, n in zip(patch, shape, strict=True)]
-    axis = max(range(len(patch)), key=lambda a: (shares[a], a))
-    trial = list(patch)
-    trial[axis] -= _divisor(topology(spacing, patch)[1], axis)
-    smaller = list(patch)
-    smaller[axis] -= _divisor(topology(spacing, trial)[1], axis)
-    return tuple(smaller)
-
-
-def batch_size(values: int, budget: float, dataset_pixels: float, patch: Sequence[int]) -> int:
-    """As many patches as the memory holds, but no more than 5 % of the data set's pixels, and at least 2.
-
-    GOALS in 8 GB: 85 / 327 x 12 = 3; in 24 GB memory would hold 9, but 5 % of 100 scans are 4 patches.
-    """
-    by_memory = round(budget / values * YARDSTICK_BATCH)
-    by_data = round(dataset_pixels * BATCH_SHARE / prod(patch))
-    return max(min(by_memory, by_data), SMALLEST_BATCH)
+    full, words = plan_one(spacing, shape, prod(shape) * cases)
+    low, low_words, voxels = None, {}, prod(shape)
+    covered = share = prod(full.patch_size) / voxels
+    while share < ENOUGH_CONTEXT:
+        spacing = rules.coarser(spacing)
+        low_shape = [old / new * n for old, new, n in zip(full.spacing, spacing, shape, strict=True)]
+        voxels = prod(low_shape)
+        low, low_words = plan_one(spacing, [max(1, round(n)) for n in low_shape], voxels * cases)
+        share = prod(low.patch_size) / voxels
+    why = f"a patch of 3d_fullres covers {_percent(covered)} of the median volume"
+    fewer = prod(shape) / voxels
+    if low is None or fewer < WORTHWHILE:
+        why += (f", at least {ENOUGH_CONTEXT:.0%}: it sees enough" if low is None else
+                f", less than {ENOUGH_CONTEXT:.0%}, but 3d_lowres would have only {fewer:.2g} times fewer voxels")
+        enough = "a patch covers much of a volume: Dice patch by patch"
+        return {"3d_fullres": (replace(full, batch_dice=False), words | {"batch_dice": enough})}, why
+    why += f", less than {ENOUGH_CONTEXT:.0%}: 3d_lowres sees more at once, the cascade refines what it finds"
+    words |= {"batch_dice": "a patch covers little of a volume and may lack a layer: Dice over the whole batch"}
+    return {
+        "3d_lowres": (replace(low, batch_dice=False), low_words | {
+            "spacing": f"made coarser by {rules.COARSER - 1:.0%} a step, fine axes first, until a patch covers "
+                       f"{ENOUGH_CONTEXT:.0%} of a volume",
+            "median_shape": f"that of 3d_fullres at this spacing, {fewer:.2g} times fewer voxels",
+            "batch_dice": f"a patch covers {_percent(share)} of a volume: Dice patch by patch"}),
+        "3d_fullres": (full, words),
+        "3d_cascade_fullres": (replace(full, previous_stage="3d_lowres"),
+                               words | {"previous_stage": "its result is given along, one channel a class"}),
+    }, why
 
 
 def plan_run(run_dir: str | Path) -> Plan:
@@ -281,12 +223,17 @@ def plan_run(run_dir: str | Path) -> Plan:
     plan = plan_experiment(Fingerprint.load(run_dir / "fingerprint.json"), wanted.memory_gb, wanted.base_features,
                            wanted.max_features)
     if wanted.batch_size is not None:
-        planned = plan.configurations["2d"]
-        reason = f"set by plan.batch_size; the rule gives {planned.batch_size}"
-        plan = replace(plan, configurations={"2d": replace(planned, batch_size=wanted.batch_size)},
-                       reasons={"2d": plan.reasons["2d"] | {"batch_size": reason}})
+        plan = with_batch_size(plan, wanted.batch_size)
     plan.save(run_dir / "plan.json", blueprint(chosen))
     return plan
+
+
+def with_batch_size(plan: Plan, size: int) -> Plan:
+    """The plan with one batch size for all configurations; the reasons keep what the rule gives."""
+    reasons = {name: plan.reasons[name] | {"batch_size": f"set by plan.batch_size; the rule gives {rule.batch_size}"}
+               for name, rule in plan.configurations.items()}
+    return replace(plan, reasons=plan.reasons | reasons, configurations={
+        name: replace(rule, batch_size=size) for name, rule in plan.configurations.items()})
 
 
 def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
@@ -304,14 +251,10 @@ def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
         "epochs": (train.epochs, f"of {train.iterations_per_epoch} batches each"),
         "oversample": (round(train.oversample, 3), "share of patches centred on a layer, at least one a batch"),
         "augmentation": ("eight transforms and mirroring", "a scan may change in any way that keeps its truth"),
-        "mirror_axes": (chosen.augment.mirror_axes, "0 rows, 1 A-scans"),
+        "mirror_axes": (chosen.augment.mirror_axes, "-1 A-scans, -2 rows, -3 B-scans; a 2-D patch has no -3"),
         "folds": (chosen.splits.folds, "each case is held out once"),
         "window_step": (chosen.infer.step, "of the patch: each pixel is seen near a window's centre"),
     }
-
-
-def _divisor(strides: Sequence[Sequence[int]], axis: int) -> int:
-    return prod(stride[axis] for stride in strides)
 
 
 def _parameter(value, kind: str, reason: str) -> dict:
@@ -324,3 +267,7 @@ def _frozen(value):
 
 def _by(sizes: Sequence[float]) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 1 else "all"

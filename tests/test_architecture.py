@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
     ("files",),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger"),
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology"),
     ("volumes",),
     ("cases",),
     ("plots",),
