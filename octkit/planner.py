@@ -134,7 +134,8 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
     reasons = {"plan": {
         "planned": why, "normalisation": "grey values mean the same in every scan: clip to the 0.5 and 99.5 "
                                          "percentiles, z-score with mean and deviation",
-        "axis_order": f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else "2-D scans"}}
+        "axis_order": (f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else
+                       "2-D scans keep theirs")}}
     return Plan({name: configuration for name, (configuration, _) in planned.items()}, fingerprint.channels,
                 fingerprint.classes, fingerprint.intensity, fingerprint.units, order,
                 ("ct",) * len(fingerprint.channels), reasons | {name: words for name, (_, words) in planned.items()})
@@ -174,7 +175,8 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
         "features": f"{base_features}, doubled at each stage, at most {most}",
         "strides": f"an axis is halved while it keeps {rules.SMALLEST_MAP} px and is not coarser than the others",
         "kernels": "3 along each axis, but 1 along one that is still at least twice as coarse",
-        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch", "previous_stage": "needs no stage before it",
+        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch",
+        "previous_stage": "needs no stage before it",
     }
 
 
@@ -192,6 +194,7 @@ def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], sha
         spacing = rules.coarser(spacing)
         low_shape = [old / new * n for old, new, n in zip(full.spacing, spacing, shape, strict=True)]
         voxels = prod(low_shape)
+        # At least one: few slices may be left with none by rounding (nnU-Net's planner stops there with an error).
         low, low_words = plan_one(spacing, [max(1, round(n)) for n in low_shape], voxels * cases)
         share = prod(low.patch_size) / voxels
     why = f"a patch of 3d_fullres covers {_percent(covered)} of the median volume"

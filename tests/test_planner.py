@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -8,18 +10,12 @@ from hypothesis import strategies as st
 from octkit import settings as run_settings
 from octkit.files import OctkitError, read_json
 from octkit.fingerprint import Fingerprint
-from octkit.planner import (
-    Plan,
-    feature_map_values,
-    plan_experiment,
-    plan_run,
-    plane_axes,
-    start_patch,
-    target_spacing,
-    topology,
-)
+from octkit.planner import Plan, blueprint, plan_experiment, plan_run
+from octkit.topology import divisors
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "plans.json"
+ORDER = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+CUBE = (0.047, 0.00195, 0.0117)  # mm of a macular cube of 128 B-scans, 1024 x 512 px
 RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
           "percentile_99_5": 2.0}
 
@@ -37,24 +33,80 @@ def test_the_plan_for_goals():
     assert plan_experiment(fingerprint((800, 1100), (1, 1), 100), 24).configurations["2d"].batch_size == 4
 
 
-def test_every_2d_plan_of_nnunet():
+def oracle() -> list:
+    """nnU-Net's plans, or one parameter that is skipped where they are not at hand."""
     if not ORACLE.exists():
-        pytest.skip("needs nnU-Net's plans in ../shared/oracle/plans.json")
-    for entry in json.loads(ORACLE.read_text()):
-        case, expected = entry["case"], entry["plan"]["configurations"]["2d"]
-        first = 1 if case["spacing"][0] == 999 else 0  # nnU-Net's sign for "2-D": a third axis of one slice
-        found = fingerprint(case["shape"][first:], case["spacing"][first:], case["n"], case["classes"])
-        plan = plan_experiment(found, case.get("memory_gb", 8)).configurations["2d"]
-        ours = {"patch_size": plan.patch_size, "batch_size": plan.batch_size, "features_per_stage": plan.features,
-                "strides": plan.strides, "kernel_sizes": plan.kernels, "batch_dice": plan.batch_dice,
-                "spacing": plan.spacing, "median_shape": plan.median_shape}
-        assert json.loads(json.dumps(ours)) == {key: expected[key] for key in ours}, case["name"]
+        return [pytest.param(None, marks=pytest.mark.skip("needs nnU-Net's plans in ../shared/oracle/plans.json"))]
+    return [pytest.param(entry, id=entry["case"]["name"]) for entry in json.loads(ORACLE.read_text())]
 
 
-def test_start_patch_by_hand():
-    assert start_patch((1, 1), (800, 1100)) == (800, 1100)
-    assert start_patch((0.004, 0.016), (9000, 9000)) == (4096, 1024)
-    assert start_patch((1, 1), (128.5, 300)) == (128.5, 300)
+@pytest.mark.parametrize("entry", oracle())
+def test_every_plan_of_nnunet(entry):
+    case, theirs = entry["case"], entry["plan"]
+    first = 1 if case["spacing"][0] == 999 else 0  # nnU-Net's sign for "2-D": a third axis of one slice
+    found = fingerprint(case["shape"][first:], case["spacing"][first:], case["n"], case["classes"])
+    plan = plan_experiment(found, case.get("memory_gb", 8))
+    assert plan.axis_order == (() if first else tuple(theirs["transpose_forward"]))
+    assert list(plan.configurations) == [name for name in ORDER if name in theirs["configurations"]]
+    for name, own in theirs["configurations"].items():
+        ours = plan.configurations[name]
+        assert ours.previous_stage == own.get("previous_stage")
+        expected = theirs["configurations"][own.get("inherits_from", name)]
+        assert json.loads(json.dumps({
+            "patch_size": ours.patch_size, "batch_size": ours.batch_size, "features_per_stage": ours.features,
+            "strides": ours.strides, "kernel_sizes": ours.kernels, "batch_dice": ours.batch_dice,
+            # the file has spacings with six decimals
+            "spacing": [round(s, 6) for s in ours.spacing], "median_shape": ours.median_shape})) == expected, name
+
+
+def test_a_large_volume_gets_a_low_resolution_and_a_cascade():
+    plan = plan_experiment(fingerprint((128, 1024, 512), CUBE, 40))
+    full, low, cascade = (plan.configurations[name] for name in ("3d_fullres", "3d_lowres", "3d_cascade_fullres"))
+    assert list(plan.configurations) == list(ORDER)
+    assert cascade == replace(full, previous_stage="3d_lowres")
+    assert full.batch_dice and cascade.batch_dice and not low.batch_dice
+    assert full.features[-1] == low.features[-1] == 320 and plan.configurations["2d"].features[-1] == 512
+    # the low resolution coarsens the fine axes until they are about half as coarse as the slices
+    assert low.spacing[0] == CUBE[0] and low.spacing[1] > CUBE[1] and low.spacing[2] > CUBE[2]
+    assert prod(low.patch_size) >= 0.25 * prod(low.median_shape)
+    assert "1.4%" in plan.reasons["plan"]["planned"] and "less than 25%" in plan.reasons["plan"]["planned"]
+
+
+def test_a_small_volume_is_seen_whole_and_needs_no_cascade():
+    plan = plan_experiment(fingerprint((36, 50, 35), (1, 1, 1), 200))
+    assert list(plan.configurations) == ["2d", "3d_fullres"] and not plan.configurations["3d_fullres"].batch_dice
+    assert "it sees enough" in plan.reasons["plan"]["planned"]
+
+
+def test_a_low_resolution_that_is_hardly_smaller_is_dropped():
+    # 25 B-scans: a patch covers 18 % of them, a quarter at 1.6 times fewer voxels, and that is under twice
+    plan = plan_experiment(fingerprint((25, 496, 512), (0.24, 0.00387, 0.0115), 30))
+    assert list(plan.configurations) == ["2d", "3d_fullres"] and not plan.configurations["3d_fullres"].batch_dice
+    assert "only 1.6 times fewer voxels" in plan.reasons["plan"]["planned"]
+
+
+def test_one_slice_is_no_volume():
+    plan = plan_experiment(fingerprint((1, 200, 275), (0.2, 0.004, 0.012)))
+    flat = plan_experiment(fingerprint((200, 275), (0.004, 0.012)))
+    assert list(plan.configurations) == ["2d"] and plan.axis_order == (0, 1, 2) and flat.axis_order == ()
+    assert plan.configurations == flat.configurations
+
+
+def test_two_slices_are_never_rounded_to_none():
+    plan = plan_experiment(fingerprint((2, 1100, 700), (0.004, 0.1, 0.1)), 2)
+    assert min(plan.configurations["3d_lowres"].median_shape) == 1
+
+
+def test_the_order_of_a_files_axes_changes_their_order_alone():
+    there = plan_experiment(fingerprint((128, 1024, 512), CUBE, 40))
+    back = plan_experiment(fingerprint((1024, 512, 128), (*CUBE[1:], CUBE[0]), 40))
+    assert there.axis_order == (0, 1, 2) and back.axis_order == (2, 0, 1)
+    assert there.configurations == back.configurations
+
+
+def test_fewer_features_are_fewer_in_every_configuration():
+    plan = plan_experiment(fingerprint((128, 1024, 512), CUBE, 40), base_features=8, max_features=64)
+    assert all(one.features[0] == 8 and max(one.features) == 64 for one in plan.configurations.values())
 
 
 def test_half_a_pixel_more_than_a_multiple_needs_the_next_multiple():
@@ -65,52 +117,22 @@ def test_half_a_pixel_more_than_a_multiple_needs_the_next_multiple():
     assert plan.patch_size == (448, 1280) and plan.batch_size == 2
 
 
-def test_topology_by_hand():
-    # 24 x 8: both halve to 12 x 4, then 24's axis alone could become 6, but 12 px are just enough for that
-    patch, strides, kernels = topology((1, 1), (24, 8))
-    assert strides == ((1, 1), (2, 2), (2, 1)) and patch == (24, 8) and kernels == ((3, 3),) * 3
-    # the fine axis catches up first, and the kernel is flat until it has
-    _, strides, kernels = topology((1, 4), (64, 64))
-    assert strides[:3] == ((1, 1), (2, 1), (2, 1)) and kernels[:3] == ((3, 1), (3, 1), (3, 3))
-    assert topology((1, 1), (7, 7)) == ((7, 7), ((1, 1),), ((3, 3),))
-
-
-def test_feature_map_values_by_hand():
-    # stage 0: 16 px x 2 maps x (2 down + 1 up + 2 up) = 160; stage 1: 4 px x 4 maps x 2 = 32; scores 16 px x 3 = 48
-    assert feature_map_values((4, 4), (2, 4), ((1, 1), (2, 2)), classes=2) == 240
-
-
-def test_target_spacing_of_coarse_slices_is_their_10th_percentile():
-    shapes = [(25, 496, 512)] * 5
-    spacings = [(step, 0.004, 0.012) for step in (0.1, 0.2, 0.3, 0.3, 0.3)]
-    assert target_spacing(spacings, shapes) == pytest.approx((0.14, 0.004, 0.012))
-    assert target_spacing(spacings, [(200, 496, 512)] * 5) == pytest.approx((0.3, 0.004, 0.012))
-
-
-def test_target_spacing_of_a_2d_scan_is_the_median_however_coarse_its_a_scans():
-    spacings = [(0.004, wide) for wide in (0.01, 0.015, 0.02, 0.02, 0.02)]
-    assert target_spacing(spacings, [(1000, 90)] * 5) == (0.004, 0.02)
-
-
-def test_slices_lie_across_the_coarsest_axis():
-    assert plane_axes((0.1, 0.5, 0.2)) == (0, 2)
-    assert plane_axes((1, 1, 1)) == (1, 2)
-    assert plane_axes((1, 3)) == (0, 1)
-
-
 @settings(max_examples=60, deadline=None)
-@given(st.tuples(st.integers(40, 1500), st.integers(40, 1500)), st.floats(0.1, 10), st.integers(5, 200),
+@given(st.lists(st.tuples(st.integers(40, 700), st.floats(0.2, 5)), min_size=2, max_size=3), st.integers(5, 200),
        st.sampled_from([2, 8, 24]))
-def test_any_plan_is_one_that_a_network_can_be_built_from(shape, ratio, cases, memory):
-    plan = plan_experiment(fingerprint(shape, (1, ratio), cases), memory).configurations["2d"]
-    for axis in range(2):
-        divisor = 1
-        for stride in plan.strides:
-            divisor *= stride[axis]
-        assert plan.patch_size[axis] % divisor == 0
-        assert plan.patch_size[axis] // divisor >= 1
-    assert plan.batch_size >= 2
-    assert len(plan.features) == len(plan.strides) == len(plan.kernels) and max(plan.features) <= 512
+def test_any_plan_is_one_that_a_network_can_be_built_from(axes, cases, memory):
+    shape, spacing = zip(*axes, strict=True)
+    plan = plan_experiment(fingerprint(shape, spacing, cases), memory)
+    assert list(plan.configurations) == [name for name in ORDER if name in plan.configurations]
+    assert len(plan.configurations) in ({1} if len(shape) == 2 else {2, 4})
+    for name, one in plan.configurations.items():
+        assert all(n % d == 0 and n >= d for n, d in zip(one.patch_size, divisors(one.strides), strict=True))
+        assert one.batch_size >= 2
+        assert len(one.patch_size) == len(one.spacing) == len(one.median_shape) == (2 if name == "2d" else 3)
+        assert len(one.features) == len(one.strides) == len(one.kernels)
+        assert max(one.features) <= (512 if name == "2d" else 320)
+        assert set(plan.reasons[name]) == set(vars(one))
+        assert one.spacing[-2:] == plan.configurations["2d"].spacing or name == "3d_lowres"
 
 
 @settings(max_examples=20, deadline=None)
@@ -121,26 +143,50 @@ def test_more_memory_never_means_less(shape):
     assert small.patch_size[0] * small.patch_size[1] <= large.patch_size[0] * large.patch_size[1]
 
 
-def test_plan_goes_round_and_each_parameter_has_kind_and_reason(tmp_path):
-    plan = plan_experiment(fingerprint((200, 275), (1, 1)))
+@pytest.mark.parametrize("shape, spacing", [((200, 275), (1, 1)), ((1024, 128, 512), (0.00195, 0.047, 0.0117))])
+def test_plan_goes_round_and_each_parameter_has_kind_and_reason(tmp_path, shape, spacing):
+    plan = plan_experiment(fingerprint(shape, spacing))
     plan.save(tmp_path / "plan.json", {"loss": ("Dice", "why not")})
     assert Plan.load(tmp_path / "plan.json") == plan
     content = read_json(tmp_path / "plan.json")
-    parameters = [*content["configurations"]["2d"].values(), content["intensity"], *content["blueprint"].values(),
-                  *content["empirical"].values()]
+    parameters = [*(entry for one in content["configurations"].values() for entry in one.values()),
+                  *(content[name] for name in ("planned", "axis_order", "normalisation", "intensity")),
+                  *content["blueprint"].values(), *content["empirical"].values()]
     assert all(parameter["reason"] for parameter in parameters)
     assert {parameter["kind"] for parameter in parameters} == {"blueprint", "inferred", "empirical"}
+    assert content["planned"]["value"] == list(plan.configurations)
+    assert content["axis_order"]["value"] == ([1, 0, 2] if len(shape) == 3 else [])
+
+
+def test_a_plan_from_elsewhere_keeps_its_normalisation_and_needs_no_reasons(tmp_path):
+    plan = replace(plan_experiment(fingerprint((36, 50, 35), (1, 1, 1))), normalisation=("zscore",), reasons={})
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
+    found = Fingerprint([(1, 1)] * 9, [(200, 275)] * 9, ("OCT", "OCT-A"), 3, [RECORD] * 2)
+    assert plan_experiment(found).normalisation == ("ct", "ct")
 
 
 def test_a_run_is_planned_with_its_own_settings(tmp_path):
     chosen = run_settings.with_overrides(run_settings.from_profile("demo"), ["plan.batch_size=7"])
     chosen.save(tmp_path / "settings.json")
-    fingerprint((256, 320), (1, 1)).save(tmp_path / "fingerprint.json")
+    fingerprint((128, 1024, 512), CUBE, 40).save(tmp_path / "fingerprint.json")
     plan = plan_run(tmp_path)
-    assert plan.configurations["2d"].batch_size == 7 and plan.configurations["2d"].features[:2] == (16, 32)
-    assert "the rule gives" in plan.reasons["2d"]["batch_size"]
+    assert list(plan.configurations) == list(ORDER)
+    for name, one in plan.configurations.items():
+        assert one.batch_size == 7 and one.features[:2] == (16, 32)
+        assert "the rule gives" in plan.reasons[name]["batch_size"]
     assert Plan.load(tmp_path / "plan.json") == plan
     assert read_json(tmp_path / "plan.json")["blueprint"]["epochs"]["value"] == chosen.train.epochs
+
+
+def test_the_blueprint_names_the_axes_as_the_settings_do():
+    chosen = run_settings.from_profile("goals")
+    axes, reason = blueprint(chosen)["mirror_axes"]
+    assert axes == chosen.augment.mirror_axes == (-3, -2, -1)
+    assert all(f"{axis} " in reason for axis in axes)
 
 
 @pytest.mark.parametrize("memory", [0, -1, float("nan"), float("inf")])
