@@ -1,4 +1,4 @@
-"""Figures of how things are arranged: image sizes, the plan, the U-Net, sliding windows, the folds."""
+"""Figures of how things are arranged: image sizes, patches, the plan, the U-Net, sliding windows, the folds."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,36 @@ def image_sizes(shapes: Sequence[Sequence[int]], patch_size: Sequence[int] | Non
            xlabel="width (A-scans, px)", ylabel="depth (px)")
     found = ", ".join(f"{count} of {h} × {w} px" for (h, w), count in zip(sizes, counts, strict=False))
     picture.alt = f"Image sizes: {found}."
+    return picture
+
+
+def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]], unit: str = "mm",
+                  title: str = "How much of a volume each configuration sees at once") -> Picture:
+    """Two sections of a volume, along a B-scan and from above, with the patch of each configuration, to scale.
+
+    `volume` and `patches` (name -> extent) are lengths along B-scans, rows and A-scans, in `unit`. A 2-D patch has
+    two numbers and lies within one B-scan: from above it is a line. Patches are drawn around the volume's middle.
+    """
+    picture, (axes,) = new_picture(title, 1, 2, (9, 3.8))
+    colours = dict(zip(patches, OTHER_COLOURS, strict=False))  # a configuration is no layer: not a layer's colour
+    extents = {name: (0, *extent) if len(extent) == 2 else tuple(extent) for name, extent in patches.items()}
+    for ax, vertical, name in ((axes[0], 1, "one B-scan"), (axes[1], 0, "from above")):
+        for which, extent in (("volume", volume), *extents.items()):
+            height, width = extent[vertical], extent[2]
+            ax.add_patch(Rectangle(((volume[2] - width) / 2, (volume[vertical] - height) / 2), width, height, lw=1.8,
+                                   fill=which == "volume", fc="#E5E5E5", ec=colours.get(which, GREY)))
+        tallest, widest = (max(extent[a] for extent in (volume, *extents.values())) for a in (vertical, 2))
+        # A patch may reach over the edge: it is rounded up to what can be halved.
+        over = ((widest - volume[2]) / 2 + 0.04 * widest, (tallest - volume[vertical]) / 2 + 0.04 * tallest)
+        ax.set(xlim=(-over[0], volume[2] + over[0]), ylim=(volume[vertical] + over[1], -over[1]), aspect="equal",
+               xlabel=f"along the A-scans ({unit})", ylabel=f"{('across the B-scans', 'depth')[vertical]} ({unit})")
+        ax.set_title(name, fontsize=9)
+    picture.legend(handles=[Patch(fc="#E5E5E5", ec=GREY, label="the median volume"),
+                            *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],
+                   loc="outside lower left", ncols=len(colours) + 1, frameon=False, fontsize=8)
+    picture.alt = (f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} {unit}; patches: "
+                   + ", ".join(f"{name} {' × '.join(f'{n:.2g}' for n in extent)}" for name, extent in patches.items())
+                   + ".")
     return picture
 
 

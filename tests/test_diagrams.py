@@ -69,6 +69,26 @@ def test_image_sizes_are_counted_and_the_patch_is_drawn_to_scale():
     assert picture.axes[0].get_xlabel() == "width (A-scans, px)"
 
 
+def test_patches_lie_around_the_middle_of_their_volume_and_a_2d_one_is_a_line_from_above():
+    picture = diagrams.patch_extents((6, 2, 4), {"2d": (2, 4), "3d_fullres": (2, 1, 3)})
+    section, above = ([(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in ax.patches]
+                      for ax in picture.axes)
+    assert section == [(0, 0, 4, 2), (0, 0, 4, 2), (0.5, 0.5, 3, 1)]  # x, y, width, height: volume, 2d, 3d_fullres
+    assert above == [(0, 0, 4, 6), (0, 3, 4, 0), (0.5, 2, 3, 2)]
+    edges = [patch.get_edgecolor() for patch in picture.axes[0].patches]
+    assert edges == [patch.get_edgecolor() for patch in picture.axes[1].patches] and len(set(edges)) == 3
+    assert [text.get_text() for text in picture.legends[0].get_texts()] == ["the median volume", "2d", "3d_fullres"]
+    assert {ax.get_ylabel() for ax in picture.axes} == {"depth (mm)", "across the B-scans (mm)"}
+    assert "3d_fullres 2 × 1 × 3" in picture.alt
+
+
+def test_a_patch_that_reaches_over_the_edge_is_shown_whole():
+    picture = diagrams.patch_extents((6, 2, 4), {"3d_fullres": (8, 2, 5)}, unit="px")
+    for ax, height in zip(picture.axes, (2, 8), strict=True):
+        assert ax.get_xlim()[0] < -0.5 and ax.get_xlim()[1] > 4.5
+        assert ax.get_ylim()[0] - ax.get_ylim()[1] > height
+
+
 def test_each_case_is_held_back_in_the_row_of_its_fold():
     splits = [{"train": ["b", "c"], "validation": ["a"]}, {"train": ["a", "c"], "validation": ["b"]},
               {"train": ["a", "b"], "validation": ["c"]}]
@@ -82,6 +102,6 @@ def test_each_case_is_held_back_in_the_row_of_its_fold():
 
 def test_every_diagram_has_a_title_and_a_text_alternative():
     for picture in (diagrams.plan_table(PLAN), diagrams.topology([8, 16], [[1, 1], [2, 2]], (32, 32)),
-                    diagrams.image_sizes([(8, 9)]),
+                    diagrams.image_sizes([(8, 9)]), diagrams.patch_extents((6, 2, 6), {"2d": (2, 6)}),
                     diagrams.split_diagram([{"train": ["a"], "validation": ["b"]}])):
         assert picture.get_suptitle() and len(picture.alt) > 20
