@@ -44,7 +44,7 @@ POLY_POWER = 0.9
 PLATEAU = {"factor": 0.2, "patience": 30, "threshold": 1e-3, "threshold_mode": "abs"}
 LOSS_SMOOTHING = 0.93
 # What training does is decided in these modules: after a change in them a checkpoint is of another training.
-CODE = ("augment", "loss", "patches", "train", "unet")
+CODE = ("augment", "intensities", "loss", "patches", "perturb", "train", "unet", "warps")
 # Keeps the validation patches' random numbers apart from the training patches'.
 VALIDATION_STREAM = 1
 

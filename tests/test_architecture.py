@@ -18,8 +18,9 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
     ("files",),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology"),
-    ("volumes",),
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
+     "perturb"),
+    ("volumes", "intensities"),
     ("cases",),
     ("plots",),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
@@ -44,7 +45,7 @@ ONLY = {
     "albumentations": {"augment"},
     "papermill": {"notebook"},
     "eyepy": {"devices"},
-    "torch": {"loss", "unet", "patches", "models", "train", "infer"},
+    "torch": {"loss", "unet", "warps", "patches", "models", "train", "infer"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
                       "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
