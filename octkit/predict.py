@@ -140,7 +140,8 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     held_out = read_json(run_dir / "splits.json")[fold]["validation"]
     checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()
     decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
-                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"), "mirror_axes": list(chosen.augment.mirror_axes)}
+                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"),
+                  "mirror_axes": list(chosen.augment.mirror_axes)}
     stamp = out / f"fold_{fold}.json"
     if stamp.exists() and read_json(stamp) == decided_by:
         print(f"{config} fold {fold}: its held-out cases have been predicted before")
