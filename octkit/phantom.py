@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, Eye, Vessel, course, draw_eye, near, place, rasterise
 from octkit.files import OctkitError, read_json, write_json
+from octkit.goals import GOALS_GREYS
 from octkit.images import MAX_PIXELS, write_mask, write_png
-from octkit.layouts import GOALS_GREYS
 
 SMALLEST = 64  # px along each axis
 LEAST_FIELD, FULL_FIELD = 900, 1900  # um in depth: what an eye needs, and what a device's frame shows

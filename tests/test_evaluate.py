@@ -6,8 +6,8 @@ import pytest
 
 from octkit.evaluate import parse_predictions, read_predictions, score_classification, score_folder
 from octkit.files import OctkitError
+from octkit.goals import GOALS_GREYS
 from octkit.images import write_mask
-from octkit.layouts import GOALS_GREYS
 
 
 def mask(rnfl=(2, 6), gcipl=(6, 9), choroid=(14, 18), width=8):
