@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from octkit.files import OctkitError
 from octkit.goals import GOALS_GREYS
 from octkit.images import read_mask, write_mask
+from octkit.thickness import (
     GARWAY_HEATH,
     HOURS,
     MEANS,
@@ -28,8 +29,6 @@ from octkit.images import read_mask, write_mask
     thickness_table,
     write_csv,
 )
-from octkit.goals import GOALS_GREYS
-from octkit.thickness import (
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans"
 
