@@ -115,7 +115,7 @@ def fingerprint(run_dir: RunFolder) -> None:
     from octkit import fingerprint, layouts, settings
 
     chosen = settings.load(run_dir / "settings.json")
-    found = fingerprint.extract(layouts.open_dataset(chosen.data.root), units=chosen.plan.units)
+    found = fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units)
     found.save(run_dir / "fingerprint.json")
 
 

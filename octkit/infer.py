@@ -29,6 +29,7 @@ from octkit.models import (
     memory_format,
     working_precision,
 )
+from octkit.perturb import one_hot
 from octkit.postprocess import apply_steps
 from octkit.preprocess import Geometry, preprocess, restore
 from octkit.resampling import coarse_axis, resample
@@ -128,8 +129,7 @@ class Stage:
         prepared, _, geometry = preprocess(image, spacing, self.plan, self.config)
         if self.previous is not None:
             found = first_stage_mask(*self.previous.on_grid(image, spacing), geometry)
-            one_hot = found == np.arange(1, len(self.plan.classes) + 1).reshape(-1, *(1,) * found.ndim)
-            prepared = np.concatenate([prepared, one_hot.astype(np.float32)])
+            prepared = np.concatenate([prepared, one_hot(found, len(self.plan.classes))])
         return self._sliding_window(prepared), geometry
 
     def off_grid(self, values: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -67,9 +67,11 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
     files, out = layouts.list_scans(images), Path(out)
     if out.resolve() == files[0].resolve().parent:
         raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
-    for file in files:  # all are read first: a bad one stops before any mask is written
-        read_scan(file)
     predictor = Predictor.load(model, mirror=mirror)
+    axes = len(predictor.model.plan.axis_order) or 2
+    for file in files:  # all are read first: a bad one stops before any mask is written
+        if (found := read_scan(file).ndim - 1) != axes:
+            raise OctkitError(f"{file}: found a scan of {found} axes, expected {axes} like those of the model")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     in_mm = predictor.model.plan.units == "mm"
     if in_mm and given is None and not all(map(is_volume, files)):

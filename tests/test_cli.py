@@ -7,7 +7,7 @@ from octkit import __version__, cli, pipeline, settings
 from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
 
-COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "predict", "evaluate", "thickness",
+COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "select", "predict", "evaluate", "thickness",
             "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
          "skimage", "sklearn", "rich", "eyepy"}
