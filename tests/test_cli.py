@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import write_volumes
 
 from octkit import __version__, cli, pipeline, settings
 from octkit.files import OctkitError, read_json, write_json
@@ -152,6 +153,15 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "L")
     assert "0007,L,px,rnfl," + ",".join(["6.000"] * 23) in (tmp_path / "t.csv").read_text()
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "left")[0] == 2
+
+
+def test_evaluate_takes_volumes_and_their_own_scale(octkit, tmp_path):
+    masks = write_volumes(tmp_path / "set", train=2) / "Train" / "Mask"
+    code, out, err = octkit("evaluate", masks, masks, "--layer", "rnfl", "-o", tmp_path / "scores.json")
+    assert (code, err) == (0, "") and out.startswith("means over 2 cases\nrnfl     dice               1.0000")
+    assert read_json(tmp_path / "scores.json")["spacing_mm"] == pytest.approx([0.12, 0.004, 0.015])
+    assert octkit("evaluate", masks, masks, "--um-per-px", 2, 15, "-o", tmp_path / "scores.json")[0] == 0
+    assert read_json(tmp_path / "scores.json")["spacing_mm"] == [0.002, 0.015]
 
 
 def test_phantom_then_the_steps_before_training(octkit, tmp_path):
