@@ -47,13 +47,12 @@ def woven_field(noise, size, um_per_px, grain, periodic: bool = True) -> np.ndar
 
 def _weights(length: int, sigma: float, periodic: bool) -> np.ndarray:
     """What each node gives to each pixel, (length, nodes); the squares of a pixel's weights sum to 1."""
+    pixels = np.arange(length)[:, None] + 0.5
     if periodic:
-        nodes = (np.arange(max(int(np.ceil(length / sigma)), 2)) + 0.5) * length / max(int(np.ceil(length / sigma)), 2)
-    else:
-        nodes = np.arange(-3 * sigma, length + 3 * sigma, sigma)
-    distance = np.arange(length)[:, None] + 0.5 - nodes
-    if periodic:
+        distance = pixels - np.linspace(0, length, max(round(length / sigma), 2), endpoint=False)
         distance = (distance + length / 2) % length - length / 2
+    else:
+        distance = pixels - np.arange(-3 * sigma, length + 3 * sigma, sigma)
     weights = np.exp(-0.5 * (distance / sigma) ** 2)
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
 

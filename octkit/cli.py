@@ -99,6 +99,7 @@ def phantom(
     test: Annotated[int, typer.Option(help="test scans, likewise")] = 0,
     size: Annotated[str, typer.Option(metavar="HxW", help="of the scans, in px")] = "256x320",
     seed: Annotated[int, typer.Option(help="another seed, other eyes")] = 0,
+    looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set in the GOALS layout."""
     from octkit.phantom import make_dataset
@@ -106,7 +107,7 @@ def phantom(
     height, cross, width = size.partition("x")
     if not (cross and height.isdigit() and width.isdigit()):
         raise OctkitError(f"--size: found {size!r}, expected rows x columns such as 256x320")
-    make_dataset(out, train, val, test, (int(height), int(width)), seed)
+    make_dataset(out, train, val, test, (int(height), int(width)), seed, looks=looks)
 
 
 @app.command()

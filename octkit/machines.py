@@ -31,9 +31,10 @@ class Machine:
     sharpness. `snr` is the RNFL over the noise; the display subtracts the share `subtracted` of the noise.
     `roll_off` is lost from the upper edge to the lower one, or the other way round where negative. `display` 0 is
     logarithmic, otherwise the root taken of the intensity; `black` the level shown as black by the logarithm,
-    `white` the RNFL's grey, `gamma` and `lift` what is done to greys after that. `unevenness` (shares of the grey) is
-    the A-scans' own. Rows and corners without signal: `bands` (top, bottom) as shares of the height, `corners` (4, 2)
-    shares of height and width; `stripes` (n, 2) places and strengths of fixed lines.
+    `white` the RNFL's grey, `gamma` and `lift` what is done to greys after that. `unevenness` is the A-scans' own, as
+    a share of the grey, and eight times as much of the noise's intensity. Rows and corners without signal: `bands`
+    (top, bottom) as shares of the height, `corners` (4, 2) shares of height and width; `stripes` (n, 2) places and
+    strengths of fixed lines.
     """
 
     kind: str
@@ -83,7 +84,7 @@ def draw_machine(rng: np.random.Generator) -> Machine:
         subtracted=rng.uniform(0, 1) * (rng.random() < 0.6),
         roll_off=rng.uniform(-4, 9),
         display=0.0 if logarithmic else root,
-        black=-snr + rng.uniform(-4, 6),
+        black=min(-snr + rng.uniform(-4, 6), -13),
         white=rng.uniform(120, 215),
         gamma=rng.uniform(0.8, 1.25),
         lift=rng.uniform(2, 30) * (rng.random() < 0.2),
@@ -109,6 +110,7 @@ def expose(noise: np.random.Generator, machine: Machine, grey: np.ndarray, bound
     dark = np.full((height, 1), floor)
     for place, strength in machine.stripes:
         dark[int(place * height)] *= 1 + strength
+    dark = dark * np.exp(8 * machine.unevenness * noise.standard_normal(width, dtype=np.float32))
     intensity = _speckled(noise, machine, signal, dark, um_per_px, periodic)
     intensity -= machine.subtracted * floor
     shown = machine.white * _displayed(machine, intensity) / 255
@@ -129,13 +131,15 @@ def _speckled(noise, machine: Machine, signal, dark, um_per_px, periodic) -> np.
 def speckle(gaussian: np.ndarray, looks: float) -> np.ndarray:
     """Gaussian noise of variance 1 turned into speckle of mean 1: gamma of shape `looks`, exponential for 1.
 
-    Above 1 by the cube of Wilson and Hilferty (PNAS 17:684, 1931), which is right within 2 % of the mean where it
-    matters for `looks` of 2 and more; below 2 the two are blended.
+    From 2 on by the cube of Wilson and Hilferty (PNAS 17:684, 1931); between 1 and 2 a mixture of these two that has
+    the right variance, 1 / looks.
     """
-    cube = np.maximum(1 - 1 / (9 * looks) + gaussian / (3 * np.sqrt(looks)), 0) ** 3
+    shape = max(looks, 2)
+    cube = np.maximum(1 - 1 / (9 * shape) + gaussian / (3 * np.sqrt(shape)), 0) ** 3
     if looks >= 2:
         return cube
-    return (looks - 1) * cube - (2 - looks) * log_ndtr(-gaussian)
+    share = (1 - looks**-0.5) / (1 - 2**-0.5)
+    return share * cube - (1 - share) * log_ndtr(-gaussian)
 
 
 def _displayed(machine: Machine, intensity) -> np.ndarray:

@@ -104,16 +104,18 @@ def _checked(size, um_per_px, looks) -> tuple[tuple[int, int], tuple[float, floa
 
 
 def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, size: tuple[int, int] = (256, 320),
-                 seed: int = 0, um_per_px: tuple[float, float] | None = None) -> None:
+                 seed: int = 0, um_per_px: tuple[float, float] | None = None, looks: str = "spectralis") -> None:
     """Write a data set of phantoms in the GOALS layout to the folder `out`; half of each split has glaucoma.
 
     Beside the layout: scale.json, phantom.json (what was asked for, and what each eye is) and Truth/ with the masks
-    and labels of the validation and test scans, for evaluation alone. The i-th scan of a split depends on (seed,
+    and labels of the validation and test scans, for evaluation alone. A data set has one scale: where the `looks` are
+    "varied" and no `um_per_px` is given, each scan has its own (in phantom.json), scale.json is left out, and
+    lengths stay in px. The i-th scan of a split depends on (seed,
     split, i) only, so that a larger set begins with the smaller one. Nothing is left of a run that fails. Raises
     OctkitError where `out` exists and is not empty, or for numbers and sizes that cannot be.
     """
     out = Path(out).resolve()
-    size, um_per_px = _checked(size, um_per_px)
+    size, um_per_px = _checked(size, um_per_px, looks)
     counts = {"Train": train, "Validation": validation, "Test": test}
     if train < 1 or min(counts.values()) < 0 or sum(counts.values()) > 9999:
         raise OctkitError(f"phantom: found {train} training, {validation} validation and {test} test scans, expected "
@@ -125,7 +127,7 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
     making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         making.mkdir(parents=True)
-        _write(making, counts, size, seed, um_per_px)
+        _write(making, counts, size, seed, um_per_px, looks)
         if out.exists():
             out.rmdir()
         os.replace(making, out)
@@ -135,32 +137,37 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
         shutil.rmtree(making, ignore_errors=True)
 
 
-def make_once(out: str | Path, train: int, validation: int, test: int, size: tuple[int, int], seed: int) -> None:
+def make_once(out: str | Path, train: int, validation: int, test: int, size: tuple[int, int], seed: int,
+              looks: str = "spectralis") -> None:
     """Make the data set unless `out` holds it already; raises OctkitError where it holds another one."""
     out = Path(out)
     if not out.exists():
-        make_dataset(out, train, validation, test, size, seed)
+        make_dataset(out, train, validation, test, size, seed, looks=looks)
         return
     if not (out / "phantom.json").exists():
         return  # scans of the user's own: phantoms are only a stand-in for them
     made = read_json(out / "phantom.json")
     splits = [fact["split"] for fact in made["scans"].values()]
     counts = {split: splits.count(split) for split in ("Train", "Validation", "Test")}
-    found = {"seed": made["seed"], "size": made["size"], **counts}
-    wanted = {"seed": seed, "size": list(size), "Train": train, "Validation": validation, "Test": test}
+    # Sets made before there was a choice do not name their looks.
+    found = {"seed": made["seed"], "size": made["size"], "looks": made.get("looks", "spectralis"), **counts}
+    wanted = {"seed": seed, "size": list(size), "looks": looks, "Train": train, "Validation": validation, "Test": test}
     if found != wanted:
         raise OctkitError(f"{out}: holds phantoms of {found}, but the settings ask for {wanted}; "
                           "delete it or set another data.dir")
 
 
-def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px) -> None:
+def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px, looks: str) -> None:
+    if looks == "spectralis" and um_per_px is None:
+        um_per_px = scale_of(size)
     facts, truth, number = {}, {}, 0
     progress = tqdm(total=sum(counts.values()), desc="phantoms", unit="scan", leave=False, mininterval=1)
     for split_number, (split, count) in enumerate(counts.items()):
         labels = {}
         for index in range(count):
             number += 1
-            phantom = draw((seed, split_number, index), size, um_per_px, _has_glaucoma(seed, split_number, index))
+            glaucoma = _has_glaucoma(seed, split_number, index)
+            phantom = draw((seed, split_number, index), size, um_per_px, glaucoma, looks)
             name = f"{number:04d}.png"
             write_png(root / split / "Image" / name, phantom.image)
             masks = root / ("Train/Layer_Masks" if split == "Train" else "Truth/Layer_Masks")
@@ -168,6 +175,8 @@ def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px) -> No
             labels[number] = int(phantom.glaucoma)
             facts[name] = {"split": split, "glaucoma": int(phantom.glaucoma), "eye": phantom.eye,
                            "rnfl_um": round(phantom.rnfl_um, 2)}
+            if um_per_px is None:
+                facts[name]["um_per_px"] = [round(scale, 4) for scale in phantom.um_per_px]
             progress.update()
         if split == "Train":
             _write_labels(root / "Train" / "Train_GC_GT.xlsx", labels)
@@ -176,9 +185,10 @@ def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px) -> No
     progress.close()
     if truth:
         _write_labels(root / "Truth" / "GC_GT.xlsx", truth)
-    asked = {"seed": seed, "size": list(size), "um_per_px": list(um_per_px)}
+    asked = {"seed": seed, "size": list(size), "looks": looks, "um_per_px": um_per_px and list(um_per_px)}
     made_by = {"versions": {"octkit": __version__, "numpy": np.__version__}}
-    write_json(root / "scale.json", {"um_per_px": list(um_per_px)})
+    if um_per_px is not None:
+        write_json(root / "scale.json", {"um_per_px": list(um_per_px)})
     write_json(root / "phantom.json", asked | made_by | {"scans": facts})
 
 

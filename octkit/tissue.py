@@ -89,17 +89,17 @@ def _choroid(rng, noise, image, machine: Machine, b, angle, um_per_px, periodic)
     thick = np.maximum((b[9] - b[8]) * axial, 1).astype(np.float32)
     inside = np.maximum(depth[:bottom - low], 0)
     relative = np.minimum(inside / thick, 1)
-    scale = rng.uniform(0.7, 1.3) * np.clip(np.median(thick) / 140, 0.6, 1.8)
+    scale = rng.uniform(0.7, 1.3) * np.clip(np.median(thick) / 140, 0.6, 1.5)
     flat = rng.uniform(1.5, 4)  # lumens are cut slantwise: wider than high
-    grains = [(size * scale, size * flat * scale) for size in (6, 20)]
+    grains = [(size * scale, size * flat * scale) for size in (6, 17)]
     fine, coarse = (woven_field(noise, inside.shape, um_per_px, grain, periodic) for grain in grains)
     mix = np.clip(rng.uniform(1.2, 2.4) * relative - rng.uniform(0, 0.4), 0, 1)
     mixed = ((1 - mix) * fine + mix * coarse) / np.hypot(1 - mix, mix)
-    edge, share = rng.uniform(1.5, 6), rng.uniform(-0.5, 0.9)
-    lumen = expit(edge * (mixed - share)) * np.minimum(inside / rng.uniform(10, 40), 1)
+    sharp, share = rng.uniform(1, 4), rng.uniform(-0.5, 0.9)
+    lumen = expit(sharp * (mixed - share)) * np.minimum(inside / rng.uniform(10, 40), 1)
     wall = rng.uniform(0, 0.35) * np.exp(-0.5 * ((mixed - share + 0.7) / 0.35) ** 2)
     stroma = level(rng.normal(-7.5 + 4 * deep, 1.8) * machine.contrast)
-    fall, dark = rng.uniform(150, 350) + 700 * deep, rng.uniform(0.1, 0.6)
+    fall, dark = rng.uniform(150, 350) + 700 * deep, rng.uniform(0.1, 0.5)
     capillaries = rng.uniform(0, 0.45) * np.exp(-inside / rng.uniform(8, 25))
     choroid = stroma * (1 + capillaries + wall) * (1 - dark * lumen) * np.exp(-inside / fall)
     # The sclera starts from the choroid's mean at its lower edge: the share of it decides how well that edge is seen.
