@@ -32,7 +32,7 @@ class Machine:
     `roll_off` is lost from the upper edge to the lower one, or the other way round where negative. `display` 0 is
     logarithmic, otherwise the root taken of the intensity; `black` the level shown as black by the logarithm,
     `white` the RNFL's grey, `gamma` and `lift` what is done to greys after that. `unevenness` is the A-scans' own, as
-    a share of the grey, and eight times as much of the noise's intensity. Rows and corners without signal: `bands`
+    a share of the grey, and five times as much of the noise's intensity. Rows and corners without signal: `bands`
     (top, bottom) as shares of the height, `corners` (4, 2) shares of height and width; `stripes` (n, 2) places and
     strengths of fixed lines.
     """
@@ -110,7 +110,7 @@ def expose(noise: np.random.Generator, machine: Machine, grey: np.ndarray, bound
     dark = np.full((height, 1), floor)
     for place, strength in machine.stripes:
         dark[int(place * height)] *= 1 + strength
-    dark = dark * np.exp(8 * machine.unevenness * noise.standard_normal(width, dtype=np.float32))
+    dark = dark * np.exp(5 * machine.unevenness * noise.standard_normal(width, dtype=np.float32))
     intensity = _speckled(noise, machine, signal, dark, um_per_px, periodic)
     intensity -= machine.subtracted * floor
     shown = machine.white * _displayed(machine, intensity) / 255

@@ -4,9 +4,11 @@ Painted in the fourth root of the intensity, 1 in a healthy RNFL: near to what e
 edges are the eye's own. Levels are given in dB of intensity. Those of the retina are medians of real Spectralis
 scans, and vary around them; all others are ours, by eye from published scans.
 
-What still differs from real scans: no disease but glaucoma (no oedema, drusen, epiretinal membrane or
-atrophy around the disc), no disc, no mirrored or folded retina of a scan out of range, no motion or blinks, every
-vessel crosses square to the scan, and the choroid's vessels are blobs of noise where real ones are tubes.
+What still differs from real scans: no disease but glaucoma (no oedema, drusen, epiretinal membrane or atrophy around
+the disc), no disc, no mirrored or folded retina of a scan out of range, no blinks and no jumps. Vessels cross square to
+the scan and their shadows are straight; the vessels of the choroid are blobs of noise where real ones are tubes with
+bright walls. Greys and graininess of RNFL, RPE and choroid enclose those of two real Spectralis scans, but no
+real scan of another device was at hand to hold the other machines against.
 """
 
 

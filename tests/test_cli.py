@@ -68,6 +68,7 @@ def test_without_a_command(octkit):
     (["predict"], "Missing argument 'model'."),
     (["run", "--profil", "demo"], "No such option: --profil (Possible options: --profile)"),
     (["phantom", "out", "--train", "many"], "Invalid value for '--train': Input should be a valid integer"),
+    (["phantom", "out", "--looks", "plain"], "phantom looks: found 'plain', expected one of spectralis, varied"),
     (["phantom", "out", "--size", "256"], "--size: found '256', expected rows x columns such as 256x320"),
     (["train", "run", "--fold", "first"], "--fold: found 'first', expected a fold's number or all"),
     (["submit"], "submit: expected RUN -o ZIP, or --check ZIP --images DIR"),

@@ -69,7 +69,7 @@ def test_tables_agree_with_their_source():
 
 @pytest.mark.skipif(not TABLE.exists(), reason="the table of measured thickness is not here")
 def test_eyes_are_as_thick_and_as_different_as_those_measured(healthy):
-    """200 eyes, 48 angles: means within 9 % and 4.5 um (1.2 um for thin layers), SDs on average within 8 %, each within 0.6 to 1.7."""
+    """200 eyes, 48 angles: means within 9 % (or 1.2 um) and 4.5 um, SDs within 8 % on average, each by 0.6 to 1.7."""
     rows = list(csv.DictReader(TABLE.read_text().splitlines()))
     for layer, name in enumerate(("RNFL", "GCIPL", "INL", "OPL", "ONL", "ELM-IS", "IS-OS", "RPE")):
         mean, sd = (np.array([float(row[f"{name}_{what}_um"]) for row in rows]) for what in ("mean", "sd"))
