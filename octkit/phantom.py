@@ -12,6 +12,7 @@ import re
 import shutil
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, draw_eye, place, rasterise
-from octkit.files import OctkitError, read_json, write_json
+from octkit.files import OctkitError, write_json
 from octkit.images import MAX_PIXELS, write_mask, write_png
 from octkit.layouts import GOALS_GREYS
 from octkit.looks import LOOKS, paint
@@ -109,17 +110,48 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
 
     Beside the layout: scale.json, phantom.json (what was asked for, and what each eye is) and Truth/ with the masks
     and labels of the validation and test scans, for evaluation alone. A data set has one scale: where the `looks` are
-    "varied" and no `um_per_px` is given, each scan has its own (in phantom.json), scale.json is left out, and
-    lengths stay in px. The i-th scan of a split depends on (seed,
-    split, i) only, so that a larger set begins with the smaller one. Nothing is left of a run that fails. Raises
-    OctkitError where `out` exists and is not empty, or for numbers and sizes that cannot be.
+    "varied" and no `um_per_px` is given, each scan has its own (in phantom.json), scale.json is left out, and lengths
+    stay in px. Raises OctkitError for a size or a scale that cannot hold an eye, and as `write_set` does.
+    """
+    size, um_per_px = _checked(size, um_per_px, looks)
+    if um_per_px is None and looks == "spectralis":
+        um_per_px = scale_of(size)
+
+    def write_scan(root: Path, split: str, number: int, scan_seed, glaucoma: bool) -> tuple[str, dict]:
+        scan = draw(scan_seed, size, um_per_px, glaucoma, looks)
+        name = f"{number:04d}.png"
+        write_png(root / split / "Image" / name, scan.image)
+        write_mask(root / ("Train" if split == "Train" else "Truth") / "Layer_Masks" / name, scan.mask, GOALS_GREYS)
+        own_scale = {} if um_per_px else {"um_per_px": [round(scale, 4) for scale in scan.um_per_px]}
+        return name, {"eye": scan.eye, "rnfl_um": round(scan.rnfl_um, 2)} | own_scale
+
+    def finish(root: Path, scans: dict[str, dict]) -> None:
+        for table, wanted in (("Train/Train_GC_GT.xlsx", ("Train",)), ("Truth/GC_GT.xlsx", ("Validation", "Test"))):
+            labels = {int(name[:-4]): fact["glaucoma"] for name, fact in scans.items() if fact["split"] in wanted}
+            if labels:
+                _write_labels(root / table, labels)
+        if um_per_px:
+            write_json(root / "scale.json", {"um_per_px": list(um_per_px)})
+
+    asked = {"kind": "circle", "seed": seed, "size": list(size), "looks": looks,
+             "um_per_px": um_per_px and list(um_per_px)}
+    write_set(out, {"Train": train, "Validation": validation, "Test": test}, seed, asked, write_scan, finish)
+
+
+def write_set(out: str | Path, counts: dict[str, int], seed: int, asked: dict, write_scan: Callable[..., tuple],
+              finish: Callable[[Path, dict], None]) -> None:
+    """Write a data set of phantoms of any kind to the folder `out`, whole or not at all.
+
+    `write_scan(root, split, number, seed, glaucoma)` draws a scan, writes its files and returns its file name and what
+    is to be known of it; `finish(root, scans)` writes what stands once in a set. phantom.json holds what was `asked`
+    for, and the scans. The i-th scan of a split depends on (seed, split, i) only, so that a larger set begins with the
+    smaller one. Raises OctkitError where `out` exists and is not empty, and for counts and seeds that cannot be.
     """
     out = Path(out).resolve()
-    size, um_per_px = _checked(size, um_per_px, looks)
-    counts = {"Train": train, "Validation": validation, "Test": test}
-    if train < 1 or min(counts.values()) < 0 or sum(counts.values()) > 9999:
-        raise OctkitError(f"phantom: found {train} training, {validation} validation and {test} test scans, expected "
-                          "at least 1 training scan, none below 0, and at most 9999 in all")
+    if counts["Train"] < 1 or min(counts.values()) < 0 or sum(counts.values()) > 9999:
+        raise OctkitError(f"phantom: found {counts['Train']} training, {counts['Validation']} validation and "
+                          f"{counts['Test']} test scans, expected at least 1 training scan, none below 0, and at most "
+                          "9999 in all")
     if seed < 0:
         raise OctkitError(f"phantom seed: found {seed}, expected 0 or more")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -127,7 +159,10 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
     making = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         making.mkdir(parents=True)
-        _write(making, counts, size, seed, um_per_px, looks)
+        scans = _write_scans(making, counts, seed, write_scan)
+        finish(making, scans)
+        made_by = {"versions": {"octkit": __version__, "numpy": np.__version__}}
+        write_json(making / "phantom.json", asked | made_by | {"scans": scans})
         if out.exists():
             out.rmdir()
         os.replace(making, out)
@@ -137,59 +172,16 @@ def make_dataset(out: str | Path, train: int, validation: int, test: int = 0, si
         shutil.rmtree(making, ignore_errors=True)
 
 
-def make_once(out: str | Path, train: int, validation: int, test: int, size: tuple[int, int], seed: int,
-              looks: str = "spectralis") -> None:
-    """Make the data set unless `out` holds it already; raises OctkitError where it holds another one."""
-    out = Path(out)
-    if not out.exists():
-        make_dataset(out, train, validation, test, size, seed, looks=looks)
-        return
-    if not (out / "phantom.json").exists():
-        return  # scans of the user's own: phantoms are only a stand-in for them
-    made = read_json(out / "phantom.json")
-    splits = [fact["split"] for fact in made["scans"].values()]
-    counts = {split: splits.count(split) for split in ("Train", "Validation", "Test")}
-    # Sets made before there was a choice do not name their looks.
-    found = {"seed": made["seed"], "size": made["size"], "looks": made.get("looks", "spectralis"), **counts}
-    wanted = {"seed": seed, "size": list(size), "looks": looks, "Train": train, "Validation": validation, "Test": test}
-    if found != wanted:
-        raise OctkitError(f"{out}: holds phantoms of {found}, but the settings ask for {wanted}; "
-                          "delete it or set another data.dir")
-
-
-def _write(root: Path, counts: dict[str, int], size, seed: int, um_per_px, looks: str) -> None:
-    if looks == "spectralis" and um_per_px is None:
-        um_per_px = scale_of(size)
-    facts, truth, number = {}, {}, 0
-    progress = tqdm(total=sum(counts.values()), desc="phantoms", unit="scan", leave=False, mininterval=1)
-    for split_number, (split, count) in enumerate(counts.items()):
-        labels = {}
-        for index in range(count):
-            number += 1
-            glaucoma = _has_glaucoma(seed, split_number, index)
-            phantom = draw((seed, split_number, index), size, um_per_px, glaucoma, looks)
-            name = f"{number:04d}.png"
-            write_png(root / split / "Image" / name, phantom.image)
-            masks = root / ("Train/Layer_Masks" if split == "Train" else "Truth/Layer_Masks")
-            write_mask(masks / name, phantom.mask, GOALS_GREYS)
-            labels[number] = int(phantom.glaucoma)
-            facts[name] = {"split": split, "glaucoma": int(phantom.glaucoma), "eye": phantom.eye,
-                           "rnfl_um": round(phantom.rnfl_um, 2)}
-            if um_per_px is None:
-                facts[name]["um_per_px"] = [round(scale, 4) for scale in phantom.um_per_px]
-            progress.update()
-        if split == "Train":
-            _write_labels(root / "Train" / "Train_GC_GT.xlsx", labels)
-        else:
-            truth |= labels
-    progress.close()
-    if truth:
-        _write_labels(root / "Truth" / "GC_GT.xlsx", truth)
-    asked = {"seed": seed, "size": list(size), "looks": looks, "um_per_px": um_per_px and list(um_per_px)}
-    made_by = {"versions": {"octkit": __version__, "numpy": np.__version__}}
-    if um_per_px is not None:
-        write_json(root / "scale.json", {"um_per_px": list(um_per_px)})
-    write_json(root / "phantom.json", asked | made_by | {"scans": facts})
+def _write_scans(root: Path, counts: dict[str, int], seed: int, write_scan) -> dict[str, dict]:
+    scans = {}
+    with tqdm(total=sum(counts.values()), desc="phantoms", unit="scan", leave=False, mininterval=1) as progress:
+        for split_number, (split, count) in enumerate(counts.items()):
+            for index in range(count):
+                glaucoma = _has_glaucoma(seed, split_number, index)
+                name, facts = write_scan(root, split, len(scans) + 1, (seed, split_number, index), glaucoma)
+                scans[name] = {"split": split, "glaucoma": int(glaucoma)} | facts
+                progress.update()
+    return scans
 
 
 def _has_glaucoma(seed: int, split: int, index: int) -> bool:

@@ -390,15 +390,3 @@ def test_failed_run_leaves_nothing(tmp_path, monkeypatch, failure, seen):
         phantom.make_dataset(tmp_path / "set", 4, 1, 0, SMALL)
     assert len(written) == 3
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_data_set_is_made_once_and_another_one_is_not_taken_for_it(tmp_path):
-    out = tmp_path / "set"
-    phantom.make_once(out, 2, 1, 0, (64, 64), 3)
-    before = (out / "phantom.json").stat().st_mtime_ns
-    phantom.make_once(out, 2, 1, 0, (64, 64), 3)
-    assert (out / "phantom.json").stat().st_mtime_ns == before
-    for asked in ((3, 1, 0, (64, 64), 3), (2, 1, 0, (64, 80), 3), (2, 1, 0, (64, 64), 4),
-                  (2, 1, 0, (64, 64), 3, "varied")):
-        with pytest.raises(OctkitError, match="but the settings ask for"):
-            phantom.make_once(out, *asked)
