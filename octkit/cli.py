@@ -107,12 +107,13 @@ def phantom(
     from octkit.phantom import make_dataset
     from octkit.volume_phantom import make_volumes
 
-    example = "256x320" if kind == "circle" else "25x200x256"
-    numbers = (size or example).split("x")
-    if not all(number.isdigit() for number in numbers) or len(numbers) != len(example.split("x")):
-        raise OctkitError(f"--size: found {size!r}, expected a size such as {example} for --kind {kind}")
+    circle = kind == "circle"
+    numbers = (size or ("256x320" if circle else "25x200x256")).split("x")
+    if len(numbers) != (2 if circle else 3) or not all(number.isdigit() for number in numbers):
+        expected = "rows x columns such as 256x320" if circle else "B-scans x rows x columns such as 25x200x256"
+        raise OctkitError(f"--size: found {size!r}, expected {expected}")
     px = tuple(map(int, numbers))
-    if kind == "circle":
+    if circle:
         make_dataset(out, train, val, test, px, seed, looks=looks)
     else:
         make_volumes(out, train, val, test, px, seed, kind, looks=looks)

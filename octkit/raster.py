@@ -1,9 +1,9 @@
 """The random shape of an eye under a raster scan: a height map for each boundary, around the fovea or the optic disc.
 
 One eye, two windows on it. On the circle around the disc it is an eye of `anatomy`, whose tables give how thick the
-layers are, how eyes differ, what glaucoma takes, and where vessels lie. From there a nerve fibre layer is followed
-along its bundles: what is met at an angle of the circle runs on, bent around the fovea, thinner as 1 / distance.
-Around the fovea the other layers take the course of FOVEAL.
+layers are, how eyes differ, what glaucoma takes, and where vessels lie. The nerve fibre layer is followed along its
+bundles: what is met at an angle of the circle runs on, bent around the fovea, and thins as 1 / distance from 1 mm on.
+Around the fovea the other layers have a course of their own, `_foveal`.
 
 The numbers in this module are ours: rounded from what textbooks and device manuals show, not fitted to scans.
 What is left out: the bundles' raphe is a ray, vessels do not branch, the disc has no tilt and no atrophy around it,
@@ -64,7 +64,7 @@ def draw_raster(rng: np.random.Generator, kind: str, down: np.ndarray, across: n
     circle = draw_eye(np.random.default_rng(seed), SAMPLES, True) if glaucoma else healthy
     layers = np.array([_on_circle(layer, angle, from_disc) for layer in circle.thickness])
     radius = _opening(rng, nasal, up)
-    layers[0] *= CIRCLE / np.maximum(from_disc, radius) * (1 - np.exp(-((from_fovea / 0.75) ** 2)))
+    layers[0] *= CIRCLE / np.maximum(from_disc, 1.0) * (1 - np.exp(-((from_fovea / 0.75) ** 2)))
     foveal = _foveal(rng, from_fovea)
     foveal[0] *= _on_circle(circle.thickness[1] / healthy.thickness[1], angle, from_disc)
     layers[1:8] += (foveal - layers[1:8]) / (1 + np.exp((2.6 - from_disc) / 0.2))
@@ -131,7 +131,7 @@ def _foveal(rng, r: np.ndarray) -> np.ndarray:
 
 
 def _choroid(rng, course, angle, from_fovea, nasal, up) -> np.ndarray:
-    """Thickness (um): about 200 to 320 under the fovea, thinner towards the disc and beyond it, with its own relief."""
+    """Thickness (um): about 160 to 340 under the fovea, thinner towards the disc and beyond it, with its own relief."""
     mean = np.clip(course.mean(), 110, 165)
     course = gaussian_filter1d(course, 15 / 360 * SAMPLES, mode="wrap") * mean / course.mean()
     around = np.interp(angle, np.linspace(0, 360, SAMPLES, endpoint=False), course, period=360)

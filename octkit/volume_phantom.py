@@ -54,7 +54,8 @@ def draw_volume(seed, size: tuple[int, int, int] = SIZE, kind: str = "macular",
     """Draw one volume of `size` (B, H, W); `seed` is whatever numpy's default_rng takes, None excepted.
 
     `kind` is "macular" or "peripapillary". As in a fundus photograph the first B-scan is the highest, and left eyes are
-    mirrored. `looks` as for circle scans. Raises OctkitError for another kind, other looks, and for a size or a spacing that cannot hold an eye.
+    mirrored. `looks` as for circle scans. Raises OctkitError for another kind, other looks, and for a size or a
+    spacing that cannot hold an eye.
     """
     size, spacing = _checked(size, kind, spacing, looks)
     shape_rng, look_rng, noise_rng = np.random.default_rng(seed).spawn(3)
@@ -80,8 +81,8 @@ def _checked(size, kind, spacing, looks) -> tuple[tuple[int, int, int], tuple[fl
     spacing = spacing if spacing is not None else spacing_of(size)
     apart, axial, lateral = spacing
     if not (axial <= 0.015 and 1000 * size[1] * axial > phantom.LEAST_FIELD - 1e-6):
-        raise OctkitError(f"phantom spacing: found {axial:g} mm a row over {size[1]} rows, expected at most 0.015 mm and "
-                          f"a frame at least {phantom.LEAST_FIELD / 1000} mm deep")
+        raise OctkitError(f"phantom spacing: found {axial:g} mm a row over {size[1]} rows, expected at most 0.015 mm "
+                          f"and a frame at least {phantom.LEAST_FIELD / 1000} mm deep")
     if not (2 <= apart * size[0] <= 9 and 2 <= lateral * size[2] <= 9):
         raise OctkitError(f"phantom spacing: found a field of {apart * size[0]:g} x {lateral * size[2]:g} mm, expected "
                           "2 to 9 mm along and across B-scans (6 is usual)")
@@ -146,7 +147,7 @@ def make_volumes(out: str | Path, train: int, validation: int, test: int = 0, si
         write(root / ("Train" if split == "Train" else "Truth") / "Mask" / name, volume.mask, spacing)
         return name, {"eye": volume.eye}
 
-    def finish(root: Path, scans: dict) -> None:
+    def finish(root: Path, _scans: dict) -> None:
         write_json(root / "labels.json", {"labels": list(LAYERS)})
 
     asked = {"kind": kind, "seed": seed, "size": list(size), "looks": looks, "spacing": list(spacing)}

@@ -6,6 +6,7 @@ import pytest
 from octkit import __version__, cli, pipeline, settings
 from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
+from octkit.volumes import volume_size
 
 COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "predict", "evaluate", "thickness",
             "device", "classify", "submit"]
@@ -165,3 +166,15 @@ def test_phantom_then_the_steps_before_training(octkit, tmp_path):
         assert code == 0, err
     assert {path.name for path in run.iterdir()} == {"settings.json", "fingerprint.json", "plan.json", "splits.json",
                                                      "preprocessed"}
+
+
+def test_phantom_volumes(octkit, tmp_path):
+    data = tmp_path / "volumes"
+    code, _, err = octkit("phantom", data, "--kind", "peripapillary", "--train", 1, "--val", 1, "--size", "4x64x70")
+    assert code == 0, err
+    assert volume_size(data / "Train" / "Image" / "0001.nii.gz") == (4, 64, 70)
+    assert volume_size(data / "Truth" / "Mask" / "0002.nii.gz") == (4, 64, 70)
+    for arguments, words in ((("--kind", "macular", "--size", "64x70"), "B-scans x rows x columns such as 25x200x256"),
+                             (("--kind", "corneal"), "kind: found 'corneal'")):
+        code, _, err = octkit("phantom", tmp_path / "new", *arguments)
+        assert code == 2 and words in err
