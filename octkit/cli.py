@@ -65,7 +65,7 @@ def octkit(
 def run(
     profile: Annotated[str | None, typer.Option(help="settings to start from: smoke, demo, volumes, goals or "
                                                 "report")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="the data set, in the GOALS layout")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="the data set (data/README.md)")] = None,
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
                                                       "such as train.epochs=50; may be repeated")] = None,
@@ -194,7 +194,7 @@ def predict(
 
 @app.command()
 def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="folder of predicted masks")],
+    predicted: Annotated[Path, typer.Argument(help="folder of predicted masks: PNGs or volumes")],
     truth: Annotated[Path, typer.Argument(help="folder of true masks, by the same names")],
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
     layers: Annotated[list[str] | None, typer.Option("--layer", metavar="NAME", help="score this layer alone, where "

@@ -19,8 +19,8 @@ import numpy as np
 
 from octkit.cases import LAYERS, by
 from octkit.files import OctkitError, write_atomic, write_json
+from octkit.goals import GOALS_GREYS
 from octkit.images import write_mask, write_png
-from octkit.layouts import GOALS_GREYS
 from octkit.volumes import write_nifti
 
 HEADER_BYTES = 2048

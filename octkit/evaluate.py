@@ -4,34 +4,47 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import LAYERS
+from octkit.cases import LAYERS, by, is_volume, read_scan_mask, scan_name, scan_size
 from octkit.files import OctkitError
-from octkit.images import image_size, read_mask
-from octkit.layouts import GOALS_GREYS, list_images, read_labels
+from octkit.goals import mask_coding, read_labels
 from octkit.metrics import classification_scores, dice, med, thickness_error
+from octkit.pairs import scans_in
+from octkit.volumes import is_nifti, is_stack, volume_spacing
 
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
 # What float() takes besides plain numbers ("1_0", " 1", "infinity") is not what other readers take.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def score_folder(predicted: Path, truth: Path, spacing: tuple[float, float] | None = None,
-                 layers: Sequence[str] = LAYERS, names: Collection[str] | None = None) -> dict:
-    """Score a folder of masks against the true ones, paired by file name (PNGs in GOALS greys).
+def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None = None,
+                 layers: Sequence[str] | None = None, names: Collection[str] | None = None,
+                 labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict:
+    """Score a folder of masks against the true ones: PNGs, NIfTI files or folders of B-scans, paired by name.
 
-    `spacing` is mm a pixel (row, column), where known; `layers` are those to score (fewer, where the truth
-    carries only some); `names` are the cases to score where the truth has more of them ("0101", all by
-    default). Returns what scores.json holds, None standing for what is undefined:
+    A volume's Dice is that of all its voxels; distances and thickness errors are taken B-scan by B-scan and averaged
+    over the B-scans where they are defined.
 
-        layers, spacing_mm
+    Args:
+        spacing: mm a pixel (row, column), for volumes (between B-scans, row, column) or these last two; by default
+            the one that a true volume states, where it does.
+        layers: those to score, all by default (fewer, where the truth carries only some).
+        names: the cases to score where the truth has more of them ("0101"), all by default.
+        labels: the names of the masks' labels 1, 2, …
+        mask_values: how the files of both folders are coded, value -> label; by default volumes hold label numbers,
+            PNGs GOALS greys where the labels are the three layers, else label numbers.
+
+    Returns what scores.json holds, None standing for what is undefined:
+
+        layers
+        spacing_mm  given, or shared by all volumes; None where it is unknown or not the same throughout
         units       metric -> unit
-        cases       case -> layer -> {dice, med, med_upper, med_lower, coverage, thickness_error}, and with a
-                    spacing also {med_mm, med_upper_mm, med_lower_mm, thickness_error_um}
+        cases       case -> layer -> {dice, med, med_upper, med_lower, coverage, thickness_error}, and where the
+                    spacing of all is known also {med_mm, med_upper_mm, med_lower_mm, thickness_error_um}
         summary     layer -> metric -> {mean, std, median, counted, undefined}; std over the cases counted
         mean        metric -> mean over the layers of their means
 
@@ -39,17 +52,19 @@ def score_folder(predicted: Path, truth: Path, spacing: tuple[float, float] | No
     layer, the distances where either lacks it. Such cases are left out of means and counted as undefined.
     Raises OctkitError that names every missing or extra prediction and every size that differs.
     """
-    chosen = _labels(layers)
-    if spacing is not None and not (len(spacing) == 2 and all(math.isfinite(s) and s > 0 for s in spacing)):
-        raise OctkitError(f"spacing: found {spacing}, expected mm a pixel (row, column), both above 0")
+    labels, layers = tuple(labels), tuple(labels if layers is None else layers)
+    chosen = _chosen(layers, labels)
+    pairs = _pairs(Path(predicted), Path(truth), names)
+    spacings = _spacings([theirs for _, theirs in pairs.values()], spacing)
     cases = {}
-    for ours, theirs in _pairs(Path(predicted), Path(truth), names):
-        masks = read_mask(ours, GOALS_GREYS), read_mask(theirs, GOALS_GREYS)
-        cases[theirs.stem] = {layer: _score(*masks, label, spacing) for layer, label in chosen.items()}
+    for (name, files), mm in zip(pairs.items(), spacings, strict=True):
+        masks = [read_scan_mask(file, mask_values or _coding(file, labels)) for file in files]
+        cases[name] = {layer: _score(*masks, label, mm) for layer, label in chosen.items()}
     metrics = list(next(iter(cases.values()))[layers[0]])
+    shared = spacings[0] if len(set(spacings)) == 1 else None
     summary = {layer: {metric: _summary(case[layer][metric] for case in cases.values()) for metric in metrics}
                for layer in layers}
-    return {"layers": list(layers), "spacing_mm": spacing and list(spacing),
+    return {"layers": list(layers), "spacing_mm": shared and list(shared),
             "units": {metric: _unit(metric) for metric in metrics}, "cases": cases, "summary": summary,
             "mean": {metric: _summary(summary[layer][metric]["mean"] for layer in layers)["mean"]
                      for metric in metrics}}
@@ -129,41 +144,75 @@ def _number(name: str) -> int | None:
     return int(stem) if stem.isdecimal() else None
 
 
-def _labels(layers: Sequence[str]) -> dict[str, int]:
-    unknown = [layer for layer in layers if layer not in LAYERS]
+def _chosen(layers: Sequence[str], labels: tuple[str, ...]) -> dict[str, int]:
+    unknown = [layer for layer in layers if layer not in labels]
     if unknown or not layers:
-        raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(LAYERS)}")
-    return {layer: LAYERS.index(layer) + 1 for layer in layers}
+        raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(labels)}")
+    return {layer: labels.index(layer) + 1 for layer in layers}
 
 
-def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> list[tuple[Path, Path]]:
-    ours = {path.name: path for path in list_images(predicted)}
-    theirs = {path.name: path for path in list_images(truth) if names is None or path.stem in names}
-    absent = sorted(set(names or ()) - {path.stem for path in theirs.values()})
+def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[str, tuple[Path, Path]]:
+    ours = _masks_in(predicted)
+    theirs = {name: path for name, path in _masks_in(truth).items() if names is None or name in names}
+    absent = sorted(set(names or ()) - set(theirs))
     if absent or not theirs:
         raise OctkitError(f"{truth}: found no true masks for {', '.join(absent) or 'any case'}")
-    problems = [f"{name} is missing, expected a mask for each in {truth}" for name in theirs if name not in ours]
-    problems += [f"{name} has no truth in {truth}" for name in ours if name not in theirs]
+    problems = [f"{path.name} is missing, expected a mask for each in {truth}" for name, path in theirs.items()
+                if name not in ours]
+    problems += [f"{path.name} has no truth in {truth}" for name, path in ours.items() if name not in theirs]
     for name in sorted(ours.keys() & theirs.keys()):
-        found, expected = image_size(ours[name]), image_size(theirs[name])
+        found, expected = scan_size(ours[name]), scan_size(theirs[name])
         if found != expected:
-            problems.append(f"{name} is {found[0]} x {found[1]} px, expected {expected[0]} x {expected[1]} px "
-                            "like the truth")
+            problems.append(f"{ours[name].name} is {by(found)} px, expected {by(expected)} px like the truth")
     if problems:
         raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
-    return [(ours[name], theirs[name]) for name in theirs]
+    return {name: (ours[name], theirs[name]) for name in theirs}
 
 
-def _score(predicted: np.ndarray, truth: np.ndarray, label: int, spacing: tuple[float, float] | None) -> dict:
-    distance = med(predicted, truth, label)
-    error = thickness_error(predicted, truth, label)
+def _masks_in(path: Path) -> dict[str, Path]:
+    return {scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
+
+
+def _coding(path: Path, labels: tuple[str, ...]) -> dict[int, int]:
+    return {label: label for label in range(len(labels) + 1)} if is_volume(path) else mask_coding(labels)
+
+
+def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tuple[float, ...] | None]:
+    """mm for each true mask: the spacing given, or what the files state; None for all where one does not say."""
+    if given is None:
+        stated = [volume_spacing(path) if is_nifti(path) or is_stack(path) else None for path in truths]
+        return stated if None not in stated else [None] * len(stated)
+    given = tuple(given)
+    if len(given) not in (2, 3) or not all(math.isfinite(s) and s > 0 for s in given):
+        raise OctkitError(f"spacing: found {given}, expected mm a pixel (row, column), both above 0, and for volumes "
+                          "the distance of B-scans before them")
+    if flat := [path for path in truths if len(scan_size(path)) < len(given)]:
+        raise OctkitError(f"spacing: found {given}, expected two numbers (row, column) for the 2-D mask {flat[0]}")
+    return [given] * len(truths)
+
+
+def _score(predicted: np.ndarray, truth: np.ndarray, label: int, spacing: tuple[float, ...] | None) -> dict:
+    b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
+    distance = _mean_distance(b_scans, label)
+    error = _mean(thickness_error(*pair, label) for pair in b_scans)
     scores = {"dice": dice(predicted, truth, label), "med": distance["mean"], "med_upper": distance["upper"],
               "med_lower": distance["lower"], "coverage": distance["coverage"], "thickness_error": error}
     if spacing is not None:
-        real = med(predicted, truth, label, spacing)
+        real = _mean_distance(b_scans, label, spacing[-2:])
         scores |= {"med_mm": real["mean"], "med_upper_mm": real["upper"], "med_lower_mm": real["lower"],
-                   "thickness_error_um": error * spacing[0] * 1000}
+                   "thickness_error_um": error * spacing[-2] * 1000}
     return {metric: None if math.isnan(value) else value for metric, value in scores.items()}
+
+
+def _mean_distance(b_scans: Sequence[tuple[np.ndarray, np.ndarray]], label: int,
+                   spacing: tuple[float, ...] | None = None) -> dict[str, float]:
+    found = [med(*pair, label, spacing) for pair in b_scans]
+    return {key: _mean(distance[key] for distance in found) for key in ("mean", "upper", "lower", "coverage")}
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def _unit(metric: str) -> str:

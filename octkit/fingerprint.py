@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.cases import Case, Dataset
+from octkit.cases import Case, Dataset, is_volume
 from octkit.files import OctkitError, read_json, write_json
 
 # Decoding PNGs releases the interpreter's lock, so a few threads can read side by side.
 READERS = 4
+
+# A histogram: the values that occur, ascending, and how often each does.
+Levels = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,52 +77,73 @@ def crop_to_nonzero(image: np.ndarray) -> tuple[slice, ...]:
 
 
 def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = "mm") -> Fingerprint:
-    """Take the fingerprint of a data set's training cases, or of the `cases` given.
+    """Take the fingerprint of a data set's training cases (its own and extra ones), or of the `cases` given.
 
-    With `units` "px" every pixel counts as 1 x 1, also where the scale is known.
+    With `units` "px" every pixel counts as 1 x 1 (x 1), also where the scale is known.
 
     Grey-value statistics are exact over all labelled pixels inside the crop (nnU-Net samples 100 million of them).
-    Raises OctkitError where there is no case, no labelled pixel, or where the scale of some cases is known and
-    that of others is not.
+    Raises OctkitError where there is no case, no labelled pixel, where the scale of some cases is known and
+    that of others is not, or where some are volumes and others are not.
     """
-    cases = dataset.train if cases is None else tuple(cases)
+    cases = dataset.training if cases is None else tuple(cases)
     if not cases:
         raise OctkitError(f"{dataset.root}: has no training cases to take a fingerprint of")
     unknown = [case for case in cases if case.spacing is None]
     in_px = bool(unknown) or units == "px"
     if units == "mm" and unknown and len(unknown) < len(cases):
-        raise OctkitError(f"{unknown[0].image}: its scale is unknown while others' is known, expected all or none")
-    with ThreadPoolExecutor(READERS) as readers:
-        found = list(readers.map(lambda case: _shape_and_values(dataset, case), cases))
-    shapes = [shape for shape, _ in found]
+        raise OctkitError(f"{unknown[0].image}: its scale is unknown while others' is known, expected all or none "
+                          '(or plan.units "px")')
+    # A volume of 200 x 1000 x 1000 voxels is 0.8 GB as float32: such are read one after the other.
+    with ThreadPoolExecutor(1 if any(is_volume(case.image) for case in cases) else READERS) as readers:
+        found = list(readers.map(lambda case: _shape_and_levels(dataset, case), cases))
     intensity = []
-    for channel in range(len(dataset.channels)):
-        values = np.concatenate([foreground[channel] for _, foreground in found])
-        if not len(values):
-            raise OctkitError(f"{dataset.root}: no mask has a labelled pixel, expected {', '.join(dataset.labels)}")
-        intensity.append(intensity_statistics(values))
+    for channel, name in enumerate(dataset.channels):
+        levels, counts = _merged([levels[channel] for _, levels in found])
+        if not len(levels):
+            raise OctkitError(f"{dataset.root}: no mask has a labelled pixel in {name}, expected "
+                              f"{', '.join(dataset.labels)}")
+        intensity.append(intensity_statistics(levels, counts))
+    shapes = [shape for shape, _ in found]
     spacings = [(1.0,) * len(shape) if in_px else case.spacing
                 for case, shape in zip(cases, shapes, strict=True)]
     return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if in_px else "mm")
 
 
-def intensity_statistics(values: np.ndarray) -> dict[str, float]:
-    """Mean, median, min, max, deviation and the 0.5 and 99.5 percentiles of grey values (n,)."""
-    low, median, high = np.percentile(values, (0.5, 50, 99.5))
-    # float64: in float32 the mean of a hundred million pixels is off in the third digit.
-    return {"mean": float(values.mean(dtype=np.float64)), "median": float(median), "min": float(values.min()),
-            "max": float(values.max()), "std": float(values.std(dtype=np.float64)),
+def intensity_statistics(levels: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """Mean, median, min, max, deviation and the 0.5 and 99.5 percentiles of grey values.
+
+    `levels` (n,) are the values that occur, ascending, `counts` (n,) how often each does. Percentiles between two
+    values are interpolated, as numpy.percentile does.
+    """
+    levels, ends = levels.astype(np.float64), np.cumsum(counts, dtype=np.int64)
+    mean = np.dot(levels, counts) / ends[-1]
+    places = np.array([0.005, 0.5, 0.995]) * (ends[-1] - 1)
+    # The value at place k of the sorted pixels is the first level whose pixels reach beyond k.
+    below, above = (levels[np.searchsorted(ends, k, side="right")] for k in (np.floor(places), np.ceil(places)))
+    low, median, high = below + (above - below) * (places % 1)
+    return {"mean": float(mean), "median": float(median), "min": float(levels[0]), "max": float(levels[-1]),
+            "std": float(np.sqrt(np.dot((levels - mean) ** 2, counts) / ends[-1])),
             "percentile_00_5": float(low), "percentile_99_5": float(high)}
 
 
-def _shape_and_values(dataset: Dataset, case: Case) -> tuple[tuple[int, ...], np.ndarray]:
+def _shape_and_levels(dataset: Dataset, case: Case) -> tuple[tuple[int, ...], list[Levels]]:
     image, mask = dataset.read_image(case), dataset.read_mask(case)
     box = crop_to_nonzero(image)
     # Only what training will see: a mask may reach into a black border, which the crop takes away.
-    values = image[:, *box][:, mask[box] > 0]
-    # 8-bit grey values stay 8-bit: gathered over all cases they then take a quarter of the memory.
-    whole = values.astype(np.uint8)
-    return mask[box].shape, whole if np.array_equal(whole, values) else values
+    image, mask = image[:, *box], mask[box]
+    # B-scan by B-scan, and values with their counts: 256 numbers then stand for a whole volume of 8-bit scans.
+    b_scans = list(np.ndindex(mask.shape[:-2]))
+    return mask.shape, [_merged([np.unique(channel[b][mask[b] > 0], return_counts=True) for b in b_scans])
+                        for channel in image]
+
+
+def _merged(parts: Sequence[Levels]) -> Levels:
+    """Histograms added up: the values that occur in any of them, ascending, and how often each does in all."""
+    levels, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(levels)
+    levels, counts = levels[order], counts[order]
+    starts = np.flatnonzero(np.diff(levels, prepend=np.nan) != 0)
+    return levels[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
 def _rows(rows, name: str, kind) -> tuple[tuple, ...]:

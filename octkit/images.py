@@ -11,6 +11,19 @@ from octkit.files import OctkitError, replacing
 MAX_PIXELS = 100_000_000
 
 
+def list_images(path: str | Path) -> tuple[Path, ...]:
+    """The PNG files of a folder in the order of their names, or the one file given."""
+    path = Path(path)
+    if path.is_file():
+        return (path,)
+    if not path.is_dir():
+        raise OctkitError(f"{path}: no such file or folder, expected PNG images")
+    images = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")))
+    if not images:
+        raise OctkitError(f"{path}: found no PNG images in this folder")
+    return images
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image file, from its header alone."""
     with _opened(path) as image:

@@ -1,141 +1,98 @@
-"""Folders on disk -> Dataset. One layout so far: GOALS (see data/README.md for its files).
+"""Folders on disk -> Dataset: which of the known layouts a folder has, the data sets of a run, scans to predict.
 
-    Train/Image/0001.png            grey, stored as grey or RGB
-    Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
-    Train/Train_GC_GT.xlsx          ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
-    Validation/Image/0101.png …     Test/Image/0201.png …     no labels
-    scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
-
-GOALS does not state its scale; without scale.json lengths stay in pixels.
+Each layout has a module that opens it and says what lies where: `goals`, `volumesets`, `rawdata` (nnU-Net's) and
+`mgunet`. data/README.md shows them all.
 """
 
-import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from octkit.cases import LAYERS, Case, Dataset
-from octkit.files import OctkitError, read_json
-from octkit.images import image_size
+from octkit import settings
+from octkit.cases import Case, Dataset, scan_size
+from octkit.files import OctkitError
+from octkit.goals import open_goals
+from octkit.mgunet import open_mgunet
+from octkit.pairs import KINDS, refuse_doubled_names, scans_in
+from octkit.rawdata import open_raw
+from octkit.volumes import is_nifti, is_stack
+from octkit.volumesets import open_volumes
 
-# The grey coding of GOALS: value in the file -> label (MICCAI 2022 GOALS, arXiv 2207.14447).
-GOALS_GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
+# The folder that no other layout has -> whose layout it is, and what opens it.
+LAYOUTS: dict[str, tuple[str, Callable[[Path], Dataset]]] = {
+    "Train/Layer_Masks": ("GOALS", open_goals),
+    "Train/Mask": ("volumes", open_volumes),
+    "imagesTr": ("nnU-Net raw data", open_raw),
+    "train/img": ("MGU-Net", open_mgunet),
+}
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Open a data set in the GOALS layout and check that its parts fit together.
+    """Find out which layout a folder has, open it, and check that its parts fit together.
 
-    Reads folders, image headers and the label table, no pixels. Raises OctkitError that names the first
-    file that is missing, doubled, of another size, or without its counterpart.
+    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two, and else as
+    the layout's own module: it names the first file that is missing, doubled, of another size, or without its
+    counterpart.
     """
     root = Path(path)
+    looked_for = ", ".join(f"{folder} ({name})" for folder, (name, _) in LAYOUTS.items())
     if not root.is_dir():
-        raise OctkitError(f"{root}: no such folder, expected a data set in the GOALS layout")
-    if not (root / "Train" / "Image").is_dir():
-        raise OctkitError(f"{root}: found no Train/Image folder, expected a data set in the GOALS layout")
-    spacing = _scale(root / "scale.json")
-    train = _training_cases(root / "Train", spacing)
-    unlabelled = {split: _cases(root / split / "Image", spacing) for split in ("Validation", "Test")
-                  if (root / split).is_dir()}
-    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
-                      unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
-    _refuse_doubled_names(dataset)
+        raise OctkitError(f"{root}: no such folder, expected a data set")
+    found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
+    if not found:
+        raise OctkitError(f"{root}: found no data set, expected one of the folders {looked_for}")
+    if len(found) > 1:
+        raise OctkitError(f"{root}: found {' and '.join(found)}, expected those of one layout: {looked_for}")
+    return LAYOUTS[found[0]][1](root)
+
+
+def open_run(chosen: settings.Settings) -> Dataset:
+    """The data set of a run, with the labelled cases of `train.extra_data` as `extra`.
+
+    An extra case is named "<folder>_<case>", and its `mask_values` lead straight to the run's own labels, found by
+    name. Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, or whose names
+    collide with others.
+    """
+    own = open_dataset(chosen.data.root)
+    roots, extra = [own.root.resolve()], []
+    for folder in chosen.train.extra_data:
+        more = open_dataset(settings.PROJECT / folder)
+        if more.root.resolve() in roots:
+            raise OctkitError(f"{more.root}: stands twice among data.dir and train.extra_data, expected each data set "
+                              "once")
+        roots.append(more.root.resolve())
+        extra += _extra_cases(own, more)
+    dataset = replace(own, extra=tuple(extra))
+    refuse_doubled_names(dataset)
     return dataset
 
 
-def list_images(path: str | Path) -> tuple[Path, ...]:
-    """The PNG files of a folder in the order of their names, or the one file given."""
+def list_scans(path: str | Path) -> tuple[Path, ...]:
+    """The scans to predict: a PNG, a NIfTI file, a folder of B-scans with its spacing.json, or a folder of these.
+
+    They come in the order of their names. Raises OctkitError for a path that is none of them, and for two scans of
+    one name (`cases.scan_name`), whose masks would overwrite each other.
+    """
     path = Path(path)
-    if path.is_file():
-        return (path,)
-    if not path.is_dir():
-        raise OctkitError(f"{path}: no such file or folder, expected PNG images")
-    images = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".")))
-    if not images:
-        raise OctkitError(f"{path}: found no PNG images in this folder")
-    return images
-
-
-def read_labels(path: Path) -> dict[int, int]:
-    """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not."""
-    import pandas as pd
-
-    try:
-        table = pd.read_excel(path)
-    except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected the table of glaucoma labels") from None
-    except Exception as error:  # openpyxl and zipfile raise a dozen kinds for a damaged workbook
-        raise OctkitError(f"{path}: cannot be read as an Excel workbook ({error})") from None
-    if not {"ImgName", "GC_Label"} <= set(table.columns):
-        raise OctkitError(f"{path}: found columns {list(map(str, table.columns))}, expected ImgName and GC_Label")
-    labels = {}
-    for row, (name, label) in enumerate(zip(table["ImgName"], table["GC_Label"], strict=True), start=2):
-        number = _whole(name)
-        if number is None:
-            raise OctkitError(f"{path}, row {row}: found ImgName {name!r}, expected a whole number (1 = 0001.png)")
-        if _whole(label) not in (0, 1):
-            raise OctkitError(f"{path}, row {row}: found GC_Label {label!r}, expected 0 or 1")
-        if number in labels:
-            raise OctkitError(f"{path}, row {row}: ImgName {number} stands twice, expected one row an image")
-        labels[number] = _whole(label)
-    return labels
-
-
-def _whole(value) -> int | None:
-    try:
-        return int(value) if math.isfinite(float(value)) and float(value) == int(float(value)) else None
-    except (TypeError, ValueError):
-        return None
-
-
-def _scale(path: Path) -> tuple[float, float] | None:
     if not path.exists():
-        return None
-    content = read_json(path)
-    scale = content.get("um_per_px") if isinstance(content, dict) else None
-    good = isinstance(scale, list) and len(scale) == 2 and all(
-        isinstance(s, int | float) and math.isfinite(s) and s > 0 for s in scale)
-    if not good:
-        raise OctkitError(f'{path}: found {content!r}, expected {{"um_per_px": [axial, lateral]}}, both above 0')
-    return scale[0] / 1000, scale[1] / 1000
+        raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
+    if path.is_file() and not (is_nifti(path) or path.suffix.lower() == ".png"):
+        raise OctkitError(f"{path}: found neither a PNG nor a NIfTI file, expected {KINDS}")
+    return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path).values())
 
 
-def _cases(folder: Path, spacing: tuple[float, float] | None) -> tuple[Case, ...]:
-    return tuple(Case(image.stem, image, spacing=spacing, circle=True) for image in list_images(folder))
-
-
-def _training_cases(folder: Path, spacing: tuple[float, float] | None) -> tuple[Case, ...]:
-    images = {image.stem: image for image in list_images(folder / "Image")}
-    masks = {mask.stem: mask for mask in list_images(folder / "Layer_Masks")}
-    for name in images:
-        if name not in masks:
-            raise OctkitError(f"{images[name]}: has no mask, expected {folder / 'Layer_Masks' / name}.png")
-    for name in masks:
-        if name not in images:
-            raise OctkitError(f"{masks[name]}: has no image, expected {folder / 'Image' / name}.png")
-        found, expected = image_size(masks[name]), image_size(images[name])
-        if found != expected:
-            raise OctkitError(f"{masks[name]}: found a mask of {found[0]} x {found[1]} px, "
-                              f"expected {expected[0]} x {expected[1]} px like its image")
-    table = folder / "Train_GC_GT.xlsx"
-    labels = read_labels(table)
-    numbers = {}
-    for name, image in images.items():
-        if not name.isdecimal():
-            raise OctkitError(f"{image}: found the name {name!r}, expected a number such as 0001.png")
-        if int(name) in numbers:
-            raise OctkitError(f"{image}: {numbers[int(name)]}.png has the same number, expected one image a number")
-        numbers[int(name)] = name
-    for number in labels:
-        if number not in numbers:
-            raise OctkitError(f"{table}: ImgName {number} has no image, expected {folder / 'Image'}/{number:04d}.png")
-    for number, name in numbers.items():
-        if number not in labels:
-            raise OctkitError(f"{table}: has no row for {images[name]}, expected ImgName {number}")
-    return tuple(Case(name, images[name], masks[name], labels[int(name)], spacing, circle=True) for name in images)
-
-
-def _refuse_doubled_names(dataset: Dataset) -> None:
-    seen: dict[str, Case] = {}
-    for case in dataset.train + dataset.validation + dataset.test:
-        if case.name in seen:
-            raise OctkitError(f"{case.image}: {seen[case.name].image} has the same name, expected each name once")
-        seen[case.name] = case
+def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
+    if set(more.labels) != set(own.labels):
+        raise OctkitError(f"{more.root}: found the labels {', '.join(more.labels)}, expected {', '.join(own.labels)} "
+                          f"like {own.root}")
+    if len(more.channels) != len(own.channels):
+        raise OctkitError(f"{more.root}: found {len(more.channels)} channels, expected {len(own.channels)} like "
+                          f"{own.root}")
+    axes = len(scan_size(own.train[0].image))
+    labelled = [case for case in more.train + more.validation + more.test if case.mask is not None]
+    for case in labelled:
+        if len(found := scan_size(case.image)) != axes:
+            raise OctkitError(f"{case.image}: found {len(found)} axes, expected {axes} like the scans of {own.root}")
+    ours = {0: 0} | {theirs: own.labels.index(name) + 1 for theirs, name in enumerate(more.labels, start=1)}
+    coding = {value: ours[label] for value, label in more.mask_values.items()}
+    return [replace(case, name=f"{more.root.name}_{case.name}", mask_values=coding) for case in labelled]

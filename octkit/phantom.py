@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.anatomy import CIRCUMFERENCE, draw_eye, place, rasterise
 from octkit.files import OctkitError, write_json
+from octkit.goals import GOALS_GREYS
 from octkit.images import MAX_PIXELS, write_mask, write_png
-from octkit.layouts import GOALS_GREYS
 from octkit.looks import LOOKS, paint
 
 SMALLEST = 64  # px along each axis

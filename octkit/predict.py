@@ -14,8 +14,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import LAYERS, Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.cases import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.files import OctkitError, read_json, replacing, write_json
+from octkit.goals import mask_coding
 from octkit.images import write_mask
 from octkit.infer import Predictor, first_stage_mask, mask_of
 from octkit.models import fold_dir, load_model
@@ -35,11 +36,6 @@ def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], 
     else:
         write_mask(path := folder / f"{name}.png", mask, mask_coding(labels))
     return path
-
-
-def mask_coding(labels: Sequence[str]) -> dict[int, int]:
-    """How a PNG of predicted labels is coded: value in the file -> label."""
-    return dict(layouts.GOALS_GREYS) if tuple(labels) == LAYERS else {label: label for label in range(len(labels) + 1)}
 
 
 def read_prediction(folder: Path, case: Case, labels: Sequence[str]) -> np.ndarray:
@@ -140,7 +136,8 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     held_out = read_json(run_dir / "splits.json")[fold]["validation"]
     checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()
     decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
-                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"), "mirror_axes": list(chosen.augment.mirror_axes)}
+                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"),
+                  "mirror_axes": list(chosen.augment.mirror_axes)}
     stamp = out / f"fold_{fold}.json"
     if stamp.exists() and read_json(stamp) == decided_by:
         print(f"{config} fold {fold}: its held-out cases have been predicted before")

@@ -10,14 +10,15 @@ Split = dict[str, list[str]]
 
 
 def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
-                labels: Mapping[str, int | None] | None = None) -> list[Split]:
+                labels: Mapping[str, int | None] | None = None, extra: Sequence[str] = ()) -> list[Split]:
     """Deal the cases into folds: a list of {"train": names, "validation": names}, one a fold.
 
     Each case is in exactly one validation part (80 % train, 20 % validation for 5 folds). The result depends on
     the set of names and the seed, not on their order. With `labels` (name -> class) each class is dealt by
-    itself, so that the folds hold nearly the same share of it. Raises OctkitError for fewer cases than folds.
+    itself, so that the folds hold nearly the same share of it. `extra` cases, of other data sets, are in every train
+    part and in no validation part. Raises OctkitError for fewer cases than folds, and for a name that stands twice.
     """
-    if len(set(names)) != len(names):
+    if len({*names, *extra}) != len(names) + len(extra):
         raise OctkitError("splits: a case's name stands twice, expected each once")
     if not 2 <= folds <= len(names):
         raise OctkitError(f"splits.folds: found {folds} folds for {len(names)} cases, expected 2 to {len(names)}")
@@ -28,13 +29,14 @@ def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
     dealt = [name for key in sorted(classes) for name in random.permutation(classes[key]).tolist()]
     # Dealing on from class to class, like cards, keeps the folds' sizes within one of each other.
     held_out = [sorted(dealt[fold::folds]) for fold in range(folds)]
-    return [{"train": sorted(set(names) - set(part)), "validation": part} for part in held_out]
+    return [{"train": sorted({*names, *extra} - set(part)), "validation": part} for part in held_out]
 
 
 def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
     """The cases of a fold by number; fold "all" trains on every name and holds none out.
 
-    Raises OctkitError for a fold that does not exist, or splits made for other cases.
+    `names` are all training cases, extra ones included. Raises OctkitError for a fold that does not exist, or splits
+    made for other cases.
     """
     if fold == "all":
         return {"train": sorted(names), "validation": []}

@@ -23,8 +23,8 @@ from PIL import Image
 
 from octkit.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
 from octkit.files import OctkitError, replacing, write_atomic
-from octkit.images import image_size, read_mask, write_mask
-from octkit.layouts import GOALS_GREYS, list_images
+from octkit.goals import GOALS_GREYS
+from octkit.images import image_size, list_images, read_mask, write_mask
 from octkit.metrics import THRESHOLD
 
 MASKS = "Layer_Segmentations"

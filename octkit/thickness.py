@@ -31,8 +31,8 @@ import numpy as np
 
 from octkit.cases import LAYERS
 from octkit.files import OctkitError, write_atomic
-from octkit.images import read_mask
-from octkit.layouts import GOALS_GREYS, list_images
+from octkit.goals import GOALS_GREYS
+from octkit.images import list_images, read_mask
 from octkit.metrics import layer_thickness
 
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.

@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from octkit.files import write_json
+from octkit.volumes import write_nifti
+
 GREYS = np.array([255, 0, 80, 160], np.uint8)  # background, RNFL, GCIPL, choroid
 
 
@@ -36,6 +39,81 @@ def write_goals(root: Path, train: int = 6, validation: int = 2, size: tuple[int
         labels["train" if training else "truth"].append({"ImgName": number, "GC_Label": number % 2})
     pd.DataFrame(labels["train"]).to_excel(root / "Train" / "Train_GC_GT.xlsx", index=False)
     pd.DataFrame(labels["truth"]).to_excel(root / "Truth" / "GC_GT.xlsx", index=False)
+    return root
+
+
+def striped_volume(seed: int, size: tuple[int, int, int] = (3, 40, 48)) -> tuple[np.ndarray, np.ndarray]:
+    """A tiny volume of striped scans, (B-scans, rows, A-scans) uint8 grey values and labels."""
+    scans, labels = zip(*(striped_scan(100 * seed + b, size[1:]) for b in range(size[0])), strict=True)
+    return np.stack(scans), np.stack(labels)
+
+
+def write_stack(folder: Path, volume: np.ndarray, spacing: tuple[float, ...] | None = None) -> Path:
+    """A volume as a folder of B-scan PNGs, with spacing.json where a spacing is given."""
+    folder.mkdir(parents=True)
+    for number, b_scan in enumerate(volume):
+        Image.fromarray(b_scan).save(folder / f"{number:03d}.png")
+    if spacing:
+        write_json(folder / "spacing.json", {"spacing": list(spacing)})
+    return folder
+
+
+def write_volumes(root: Path, train: int = 4, validation: int = 1, size: tuple[int, int, int] = (3, 40, 48),
+                  spacing: tuple[float, float, float] = (0.12, 0.004, 0.015), stacks: bool = False) -> Path:
+    """A data set of striped volumes in the "volumes" layout, with Truth/Mask: NIfTI files, or folders of B-scans."""
+    for number in range(1, train + validation + 1):
+        image, label = striped_volume(number, size)
+        folders = ("Train/Image", "Train/Mask") if number <= train else ("Validation/Image", "Truth/Mask")
+        if stacks:
+            write_stack(root / folders[0] / f"{number:04d}", image, spacing)
+            write_stack(root / folders[1] / f"{number:04d}", label)
+        else:
+            write_nifti(root / folders[0] / f"{number:04d}.nii.gz", image, spacing)
+            write_nifti(root / folders[1] / f"{number:04d}.nii.gz", label, spacing)
+    return root
+
+
+def write_nnunet_raw(root: Path, train: int = 4, test: int = 1, ending: str = ".png",
+                     channels: tuple[str, ...] = ("OCT",),
+                     labels: tuple[str, ...] = ("RNFL", "GCIPL", "Choroid")) -> Path:
+    """A raw data set of nnU-Net's: striped scans as PNG, striped volumes as NIfTI; channel n is shifted by n rows."""
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (root / folder).mkdir(parents=True)
+
+    def write(path, values):
+        if ending == ".png":
+            Image.fromarray(values).save(path)
+        else:
+            write_nifti(path, values, (0.12, 0.004, 0.015))
+
+    for number in range(1, train + test + 1):
+        image, label = striped_scan(number) if ending == ".png" else striped_volume(number)
+        folder = "imagesTr" if number <= train else "imagesTs"
+        for channel in range(len(channels)):
+            write(root / folder / f"eye_{number:03d}_{channel:04d}{ending}", np.roll(image, channel, axis=-2))
+        if number <= train:
+            write(root / "labelsTr" / f"eye_{number:03d}{ending}", label)
+    write_json(root / "dataset.json", {
+        "channel_names": {str(n): name for n, name in enumerate(channels)}, "numTraining": train, "file_ending": ending,
+        "labels": {"background": 0} | {name: number for number, name in enumerate(labels, start=1)}})
+    return root
+
+
+def write_mgunet(root: Path, train: int = 3, validation: int = 1, test: int = 1) -> Path:
+    """A data set like the MGU-Net authors': GCL and IPL apart, the choroid, and an INL and a disc that nobody wants."""
+    seed = 0
+    for part, count in (("train", train), ("eval", validation), ("test", test)):
+        for kind in ("img", "mask"):
+            (root / part / kind).mkdir(parents=True)
+        for number in range(1, count + 1):
+            seed += 1
+            image, label = striped_scan(seed)
+            grey = np.array([0, 26, 51, 230], np.uint8)[label]
+            grey[:, 24:][label[:, 24:] == 2] = 77
+            grey[-2] = 102
+            grey[-1] = 255
+            Image.fromarray(image).save(root / part / "img" / f"{number}.png")
+            Image.fromarray(grey).save(root / part / "mask" / f"{number}.png")
     return root
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from octkit import evaluate, thickness
 from octkit.devices import convert, device_mask, displayed, open_vol
 from octkit.files import OctkitError, read_json
+from octkit.goals import GOALS_GREYS
 from octkit.images import read_image, read_mask
-from octkit.layouts import GOALS_GREYS
 from octkit.volumes import read_volume, volume_spacing
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans"

@@ -49,7 +49,8 @@ def test_no_gain_means_no_step():
 
 def test_candidates_are_all_singles_then_all_pairs_simplest_first():
     assert candidates(("2d", "3d_lowres", "3d_fullres")) == [
-        ("2d",), ("3d_lowres",), ("3d_fullres",), ("2d", "3d_lowres"), ("2d", "3d_fullres"), ("3d_lowres", "3d_fullres")]
+        ("2d",), ("3d_lowres",), ("3d_fullres",),
+        ("2d", "3d_lowres"), ("2d", "3d_fullres"), ("3d_lowres", "3d_fullres")]
     assert candidates(("2d",)) == [("2d",)]
 
 

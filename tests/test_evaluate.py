@@ -3,11 +3,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import write_stack
 
 from octkit.evaluate import parse_predictions, read_predictions, score_classification, score_folder
 from octkit.files import OctkitError
+from octkit.goals import GOALS_GREYS
 from octkit.images import write_mask
-from octkit.layouts import GOALS_GREYS
+from octkit.volumes import write_nifti
 
 
 def mask(rnfl=(2, 6), gcipl=(6, 9), choroid=(14, 18), width=8):
@@ -91,6 +93,79 @@ def test_an_impossible_spacing_is_refused(tmp_path, spacing):
     truth = write(tmp_path / "truth", a=mask())
     with pytest.raises(OctkitError, match="spacing: found"):
         score_folder(truth, truth, spacing=spacing)
+
+
+def as_volume(path, *b_scans, spacing=(0.1, 0.004, 0.01)):
+    write_nifti(path, np.stack(b_scans), spacing)
+
+
+def test_volumes_by_hand(tmp_path):
+    nothing = np.zeros((20, 8), np.uint8)
+    # RNFL: right in the first B-scan, 2 rows too deep below in the second, lost in the third, nowhere in the fourth.
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask(), mask(), nothing)
+    as_volume(tmp_path / "predicted/a.nii.gz", mask(), mask(rnfl=(2, 8), gcipl=(8, 9)), mask(rnfl=(0, 0)), nothing)
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth")
+    rnfl = scores["cases"]["a"]["rnfl"]
+    assert rnfl["dice"] == pytest.approx(2 * (4 + 4) / (4 + 6 + 0 + 4 + 4 + 4))
+    assert (rnfl["med_upper"], rnfl["med_lower"], rnfl["med"]) == (0, 1, 0.5)  # over the two B-scans that have both
+    assert rnfl["thickness_error"] == pytest.approx((0 + 2 + 4) / 3)
+    assert rnfl["coverage"] == pytest.approx(2 / 3)
+    # The spacing is the true volume's own: 4 um a row.
+    assert rnfl["med_lower_mm"] == pytest.approx(0.004) and rnfl["thickness_error_um"] == pytest.approx(8)
+    assert scores["spacing_mm"] == pytest.approx([0.1, 0.004, 0.01])
+    json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize("spacing", [(9.0, 0.002, 0.01), (0.002, 0.01)])
+def test_a_spacing_given_goes_before_the_files_own(tmp_path, spacing):
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask())
+    as_volume(tmp_path / "predicted/a.nii.gz", *[mask(rnfl=(2, 8), gcipl=(8, 9))] * 2)
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth", spacing)
+    assert scores["cases"]["a"]["rnfl"]["med_lower_mm"] == pytest.approx(2 * 0.002)
+    assert scores["spacing_mm"] == list(spacing)
+
+
+def test_three_numbers_do_not_fit_a_png(tmp_path):
+    truth = write(tmp_path / "truth", a=mask())
+    with pytest.raises(OctkitError, match="expected two numbers .* for the 2-D mask .*a.png"):
+        score_folder(truth, truth, spacing=(0.1, 0.1, 0.1))
+
+
+def test_folders_of_b_scans_and_files_are_paired_by_name(tmp_path):
+    write_stack(tmp_path / "truth" / "a", np.stack([mask(), mask()]))
+    as_volume(tmp_path / "predicted/a.nii.gz", mask(), mask())
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth")
+    assert scores["cases"]["a"]["choroid"]["dice"] == 1 and scores["spacing_mm"] is None
+    assert "med_mm" not in scores["units"]  # a folder of masks does not say how large its pixels are
+    as_volume(tmp_path / "predicted/a.nii.gz", mask())
+    with pytest.raises(OctkitError, match="a.nii.gz is 20 x 8 px, expected 2 x 20 x 8 px like the truth"):
+        score_folder(tmp_path / "predicted", tmp_path / "truth")
+
+
+def test_volumes_of_unequal_spacing_have_no_common_one(tmp_path):
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask())
+    as_volume(tmp_path / "truth/b.nii.gz", mask(), mask(), spacing=(0.1, 0.002, 0.01))
+    scores = score_folder(tmp_path / "truth", tmp_path / "truth")
+    assert scores["spacing_mm"] is None and scores["cases"]["b"]["rnfl"]["med_mm"] == 0
+
+
+def test_other_labels_and_other_codings(tmp_path):
+    layers = mask()
+    numbers, ours = {0: 0, 1: 1, 2: 2, 3: 3}, ("nfl", "gcl", "ch")
+    write_mask(tmp_path / "numbers/a.png", layers, numbers)
+    write_mask(tmp_path / "grey/a.png", layers, {0: 0, 26: 1, 51: 2, 230: 3})
+    scores = score_folder(tmp_path / "numbers", tmp_path / "numbers", labels=ours)
+    assert scores["layers"] == ["nfl", "gcl", "ch"] and scores["cases"]["a"]["ch"]["dice"] == 1
+    assert score_folder(tmp_path / "numbers", tmp_path / "numbers", labels=ours, layers=["ch"])["layers"] == ["ch"]
+    with pytest.raises(OctkitError, match="a.png: found mask values 26, 51, 230"):
+        score_folder(tmp_path / "grey", tmp_path / "grey")
+    scores = score_folder(tmp_path / "grey", tmp_path / "grey", mask_values={0: 0, 26: 1, 51: 2, 77: 2, 230: 3})
+    assert scores["mean"]["dice"] == 1
+
+
+def test_two_files_can_be_held_against_each_other(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask())
+    assert list(score_folder(truth / "b.png", truth / "b.png")["cases"]) == ["b"]
 
 
 def write_labels(path, labels):

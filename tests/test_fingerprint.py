@@ -1,12 +1,17 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import write_goals, write_nnunet_raw, write_volumes
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from octkit.files import OctkitError
 from octkit.fingerprint import Fingerprint, crop_to_nonzero, extract, intensity_statistics
 from octkit.layouts import open_dataset
+from octkit.volumes import write_nifti
 
 RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
           "percentile_99_5": 2.0}
@@ -37,9 +42,73 @@ def test_statistics_are_those_of_all_labelled_pixels(goals):
 
 
 def test_statistics_by_hand():
-    assert intensity_statistics(np.array([1, 2, 3, 6], np.uint8)) == pytest.approx({
+    assert intensity_statistics(np.array([1, 2, 3, 6], np.float32), np.array([1, 1, 1, 1])) == pytest.approx({
         "mean": 3, "median": 2.5, "min": 1, "max": 6, "std": np.sqrt(3.5), "percentile_00_5": 1.015,
         "percentile_99_5": 5.955})
+
+
+@given(st.lists(st.floats(-1000, 60000, width=16) | st.integers(0, 255), min_size=1))
+def test_a_histogram_has_the_statistics_of_its_values(values):
+    values = np.array(values, np.float32)
+    found = intensity_statistics(*np.unique(values, return_counts=True))
+    exact = values.astype(np.float64)
+    low, median, high = np.percentile(exact, (0.5, 50, 99.5))
+    assert found == pytest.approx({
+        "mean": exact.mean(), "median": median, "min": exact.min(), "max": exact.max(), "std": exact.std(),
+        "percentile_00_5": low, "percentile_99_5": high}, abs=1e-6)
+
+
+def all_values(dataset, channel=0):
+    return np.concatenate([dataset.read_image(case)[channel][dataset.read_mask(case) > 0]
+                           for case in dataset.training]).astype(np.float64)
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_volumes_have_three_axes(tmp_path, stacks):
+    dataset = open_dataset(write_volumes(tmp_path / "volumes", stacks=stacks))
+    found = extract(dataset)
+    assert found.shapes == ((3, 40, 48),) * 4 and found.units == "mm"
+    assert found.spacings[0] == pytest.approx((0.12, 0.004, 0.015))
+    record, values = found.intensity[0], all_values(dataset)
+    assert record["mean"] == pytest.approx(values.mean()) and record["std"] == pytest.approx(values.std())
+    assert record["percentile_99_5"] == np.percentile(values, 99.5) and record["median"] == np.median(values)
+    assert extract(dataset, units="px").spacings[0] == (1, 1, 1)
+
+
+def test_each_channel_has_its_record(tmp_path):
+    dataset = open_dataset(write_nnunet_raw(tmp_path / "raw", channels=("OCT", "shifted")))
+    found = extract(dataset)
+    for channel, record in enumerate(found.intensity):
+        assert record["mean"] == pytest.approx(all_values(dataset, channel).mean())
+    assert found.intensity[0]["mean"] != found.intensity[1]["mean"]
+
+
+def test_values_that_are_no_whole_numbers_stay_exact(tmp_path):
+    root = write_volumes(tmp_path / "volumes", train=2)
+    noise = np.random.default_rng(0).normal(size=(3, 40, 48)).astype(np.float32)
+    write_nifti(root / "Train/Image/0001.nii.gz", noise, (0.12, 0.004, 0.015))
+    dataset = open_dataset(root)
+    values, record = all_values(dataset), extract(dataset).intensity[0]
+    assert record["percentile_00_5"] == pytest.approx(np.percentile(values, 0.5))
+    assert (record["min"], record["max"]) == (values.min(), values.max())
+
+
+def test_extra_cases_count(goals, tmp_path):
+    own = open_dataset(goals)
+    more = open_dataset(write_goals(tmp_path / "more", train=2, size=(30, 48)))
+    both = replace(own, extra=more.train)
+    found = extract(both)
+    assert found.shapes == ((40, 48),) * 6 + ((30, 48),) * 2
+    assert found.intensity[0]["mean"] == pytest.approx(all_values(both).mean())
+    assert extract(both, own.train) == extract(own)
+
+
+def test_a_scale_that_only_some_have_is_an_error(goals, tmp_path):
+    (goals / "scale.json").write_text(json.dumps({"um_per_px": [4, 16]}))
+    both = replace(open_dataset(goals), extra=open_dataset(write_goals(tmp_path / "more")).train)
+    with pytest.raises(OctkitError, match="more/Train/Image/0001.png: its scale is unknown while others' is known"):
+        extract(both)
+    assert extract(both, units="px").units == "px"
 
 
 def test_black_borders_are_cropped_away(goals):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from octkit.files import OctkitError
-from octkit.images import read_image, read_mask, write_mask
+from octkit.images import list_images, read_image, read_mask, write_mask
 
 CODING = {0: 1, 80: 2, 160: 3, 255: 0}
 
@@ -17,6 +17,21 @@ def test_grey_and_rgb_files_read_the_same(tmp_path):
         image = read_image(tmp_path / name)
         assert image.dtype == np.float32
         np.testing.assert_array_equal(image, expected)
+
+
+def test_images_come_in_the_order_of_their_names(tmp_path):
+    for name in ("b.png", "a.PNG", ".c.png"):
+        Image.fromarray(np.zeros((1, 1), np.uint8)).save(tmp_path / name)
+    (tmp_path / "d.txt").write_text("no image")
+    assert [path.name for path in list_images(tmp_path)] == ["a.PNG", "b.png"]
+    assert list_images(tmp_path / "b.png") == (tmp_path / "b.png",)
+
+
+def test_folders_without_images_are_named(tmp_path):
+    with pytest.raises(OctkitError, match="found no PNG images in this folder"):
+        list_images(tmp_path)
+    with pytest.raises(OctkitError, match="nothing: no such file or folder"):
+        list_images(tmp_path / "nothing")
 
 
 def colour(path):

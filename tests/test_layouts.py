@@ -1,98 +1,134 @@
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import striped_scan
+from conftest import (
+    striped_scan,
+    striped_volume,
+    write_goals,
+    write_mgunet,
+    write_nnunet_raw,
+    write_stack,
+    write_volumes,
+)
 from PIL import Image
 
-from octkit.files import OctkitError
-from octkit.layouts import list_images, open_dataset, read_labels
+from octkit import settings
+from octkit.cases import LAYERS
+from octkit.files import OctkitError, write_json
+from octkit.layouts import list_scans, open_dataset, open_run
+from octkit.volumes import write_nifti
 
 
-def test_goals_is_read_whole(goals):
-    dataset = open_dataset(goals)
-    assert [case.name for case in dataset.train] == ["0001", "0002", "0003", "0004", "0005", "0006"]
-    assert [case.glaucoma for case in dataset.train] == [1, 0, 1, 0, 1, 0]
-    assert [case.name for case in dataset.validation] == ["0007", "0008"]
-    assert dataset.test == ()
-    assert dataset.validation[0].mask is None and dataset.validation[0].glaucoma is None
-    assert dataset.train[0].spacing is None and dataset.train[0].circle
-    image, label = striped_scan(1)
-    np.testing.assert_array_equal(dataset.read_image(dataset.train[0])[0], image)
-    np.testing.assert_array_equal(dataset.read_mask(dataset.train[0]), label)
+def chosen(root, *extra):
+    changes = {"data": {"dir": str(root)}, "train": {"extra_data": [str(folder) for folder in extra]}}
+    return settings.Settings.model_validate(changes)
 
 
-def test_scale_file_gives_the_spacing_in_mm(goals):
-    (goals / "scale.json").write_text(json.dumps({"um_per_px": [3.87, 14.7]}))
-    assert open_dataset(goals).train[0].spacing == pytest.approx((0.00387, 0.0147))
-
-
-def save_table(goals, rows):
-    pd.DataFrame(rows).to_excel(goals / "Train" / "Train_GC_GT.xlsx", index=False)
-
-
-def rows_with(**change):
-    rows = [{"ImgName": n, "GC_Label": n % 2} for n in range(1, 7)]
-    rows[2] |= change
-    return rows
-
-
-def damage_mask_size(goals):
-    Image.fromarray(np.zeros((3, 5), np.uint8)).save(goals / "Train/Layer_Masks/0002.png")
-
-
-def unlink(name):
-    return lambda goals: (goals / name).unlink()
-
-
-@pytest.mark.parametrize(("damage", "names", "reason"), [
-    (unlink("Train/Layer_Masks/0003.png"), "0003.png", "has no mask"),
-    (unlink("Train/Image/0003.png"), "0003.png", "has no image"),
-    (damage_mask_size, "Layer_Masks/0002.png", "3 x 5 px, expected 40 x 48 px"),
-    (lambda g: (g / "Train/Image/0004.png").write_bytes(b""), "Image/0004.png", "cannot be read as an image"),
-    (unlink("Train/Train_GC_GT.xlsx"), "Train_GC_GT.xlsx", "not found"),
-    (lambda g: (g / "Train/Train_GC_GT.xlsx").write_text("x"), "Train_GC_GT.xlsx", "Excel workbook"),
-    (lambda g: save_table(g, rows_with(ImgName=99)), "Train_GC_GT.xlsx", "ImgName 99 has no image"),
-    (lambda g: save_table(g, rows_with()[:5]), "Train_GC_GT.xlsx", "no row for .*0006.png"),
-    (lambda g: save_table(g, rows_with(ImgName=1)), "row 4", "stands twice"),
-    (lambda g: save_table(g, rows_with(ImgName="x")), "row 4", "whole number"),
-    (lambda g: save_table(g, rows_with(ImgName=2.5)), "row 4", "whole number"),
-    (lambda g: save_table(g, rows_with(GC_Label=2)), "row 4", "expected 0 or 1"),
-    (lambda g: save_table(g, rows_with(GC_Label=None)), "row 4", "expected 0 or 1"),
-    (lambda g: save_table(g, [{"a": 1}]), "Train_GC_GT.xlsx", "expected ImgName and GC_Label"),
-    (lambda g: (g / "scale.json").write_text('{"um_per_px": [1]}'), "scale.json", "both above 0"),
-    (lambda g: (g / "scale.json").write_text('{"um_per_px": [0, 1]}'), "scale.json", "both above 0"),
-    (lambda g: (g / "Validation/Image/0007.png").rename(g / "Validation/Image/0001.png"), "0001.png", "same name")])
-def test_each_fault_gets_an_error_that_names_it(goals, damage, names, reason):
-    damage(goals)
-    with pytest.raises(OctkitError, match=reason) as error:
-        open_dataset(goals)
-    assert names in str(error.value)
-
-
-def test_names_must_be_numbers(goals):
-    for folder in ("Image", "Layer_Masks"):
-        (goals / "Train" / folder / "0001.png").rename(goals / "Train" / folder / "one.png")
-    with pytest.raises(OctkitError, match="expected a number such as 0001.png"):
-        open_dataset(goals)
-
-
-def test_two_names_for_one_number_are_refused(goals):
-    for folder in ("Image", "Layer_Masks"):
-        (goals / "Train" / folder / "0002.png").rename(goals / "Train" / folder / "1.png")
-    with pytest.raises(OctkitError, match="same number"):
-        open_dataset(goals)
+@pytest.mark.parametrize(("write", "layout"), [(write_goals, "goals"), (write_volumes, "volumes"),
+                                               (write_nnunet_raw, "nnunet"), (write_mgunet, "mgunet")])
+def test_each_layout_is_found_out(tmp_path, write, layout):
+    dataset = open_dataset(write(tmp_path / "set"))
+    assert (dataset.layout, dataset.name, dataset.root) == (layout, "set", tmp_path / "set")
 
 
 def test_folders_that_are_no_data_set(tmp_path):
-    with pytest.raises(OctkitError, match="no such folder"):
+    with pytest.raises(OctkitError, match="nothing: no such folder"):
         open_dataset(tmp_path / "nothing")
-    with pytest.raises(OctkitError, match="no Train/Image folder"):
+    with pytest.raises(OctkitError, match=r"found no data set, expected one of the folders "
+                                          r"Train/Layer_Masks \(GOALS\), "
+                                          r"Train/Mask \(volumes\), imagesTr \(nnU-Net raw data\), train/img"):
         open_dataset(tmp_path)
-    with pytest.raises(OctkitError, match="no PNG images"):
-        list_images(tmp_path)
 
 
-def test_labels_are_read_by_number(goals):
-    assert read_labels(goals / "Train" / "Train_GC_GT.xlsx") == {1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 6: 0}
+def test_a_folder_of_two_layouts_is_refused(goals):
+    (goals / "Train" / "Mask").mkdir()
+    with pytest.raises(OctkitError, match="found Train/Layer_Masks and Train/Mask, expected those of one layout"):
+        open_dataset(goals)
+
+
+def test_a_run_without_extra_data_is_its_data_set(goals):
+    assert open_run(chosen(goals)) == open_dataset(goals)
+
+
+def test_extra_cases_are_read_as_the_runs_own(goals, tmp_path):
+    dataset = open_run(chosen(goals, write_mgunet(tmp_path / "MGU"), write_nnunet_raw(tmp_path / "raw")))
+    assert [case.name for case in dataset.extra] == [
+        "MGU_train_1", "MGU_train_2", "MGU_train_3", "MGU_eval_1", "MGU_test_1",
+        "raw_eye_001", "raw_eye_002", "raw_eye_003", "raw_eye_004"]
+    assert len(dataset.train) == 6 and len(dataset.training) == 15
+    expected = striped_scan(5)[1]
+    expected[-2:] = 0
+    np.testing.assert_array_equal(dataset.read_mask(dataset.extra[4]), expected)
+    np.testing.assert_array_equal(dataset.read_mask(dataset.extra[5]), striped_scan(1)[1])
+    np.testing.assert_array_equal(dataset.read_image(dataset.extra[5])[0], striped_scan(1)[0])
+
+
+def test_labels_are_matched_by_name(goals, tmp_path):
+    raw = write_nnunet_raw(tmp_path / "raw", labels=("choroid", "rnfl", "gcipl"))
+    dataset = open_run(chosen(goals, raw))
+    assert dataset.labels == LAYERS
+    np.testing.assert_array_equal(dataset.read_mask(dataset.extra[0]), np.array([0, 3, 1, 2])[striped_scan(1)[1]])
+
+
+def test_folders_are_relative_to_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "PROJECT", tmp_path)
+    write_goals(tmp_path / "data" / "own")
+    write_goals(tmp_path / "data" / "more", train=2)
+    dataset = open_run(chosen("data/own", "data/more"))
+    assert [case.name for case in dataset.extra] == ["more_0001", "more_0002"]
+
+
+@pytest.mark.parametrize(("write", "reason"), [
+    (lambda path: write_nnunet_raw(path, labels=("rnfl", "gcipl")), "found the labels rnfl, gcipl, "
+                                                                    "expected rnfl, gcipl, choroid like"),
+    (lambda path: write_nnunet_raw(path, labels=("rnfl", "gcipl", "choroid", "disc")), "found the labels .*disc"),
+    (lambda path: write_nnunet_raw(path, channels=("a", "b")), "found 2 channels, expected 1"),
+    (lambda path: write_volumes(path), "0001.nii.gz: found 3 axes, expected 2")])
+def test_extra_data_of_another_kind_is_refused(goals, tmp_path, write, reason):
+    with pytest.raises(OctkitError, match=reason):
+        open_run(chosen(goals, write(tmp_path / "more")))
+
+
+def test_a_data_set_is_not_its_own_extra_data(goals, tmp_path):
+    with pytest.raises(OctkitError, match="goals: stands twice"):
+        open_run(chosen(goals, goals / ".." / "goals"))
+    more = write_goals(tmp_path / "more")
+    with pytest.raises(OctkitError, match="more: stands twice"):
+        open_run(chosen(goals, more, more))
+
+
+def test_names_that_still_collide_are_refused(goals, tmp_path):
+    with pytest.raises(OctkitError, match="b/more/Train/Image/0001.png: .*a/more/.*/0001.png has the same"):
+        open_run(chosen(goals, write_goals(tmp_path / "a" / "more"), write_goals(tmp_path / "b" / "more")))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    write_stack(folder / "b", striped_volume(1)[0], (0.1, 0.1, 0.1))
+    write_nifti(folder / "a.nii.gz", striped_volume(2)[0])
+    Image.fromarray(striped_scan(1)[0]).save(folder / "c.png")
+    return folder
+
+
+def test_scans_of_all_kinds_can_be_predicted(scans):
+    assert list_scans(scans) == (scans / "a.nii.gz", scans / "b", scans / "c.png")
+    for name in ("a.nii.gz", "b", "c.png"):
+        assert list_scans(scans / name) == (scans / name,)
+
+
+def test_b_scans_without_spacing_are_single_images_where_they_are_asked_for(scans):
+    (scans / "b" / "spacing.json").unlink()
+    assert [path.name for path in list_scans(scans / "b")] == ["000.png", "001.png", "002.png"]
+    with pytest.raises(OctkitError, match="scans/b: found no spacing.json"):
+        list_scans(scans)
+
+
+def test_what_cannot_be_predicted_is_named(scans, tmp_path):
+    write_json(scans / "notes.json", {})
+    with pytest.raises(OctkitError, match="notes.json: found neither a PNG nor a NIfTI file"):
+        list_scans(scans / "notes.json")
+    with pytest.raises(OctkitError, match="nothing: no such file or folder"):
+        list_scans(tmp_path / "nothing")
+    write_nifti(scans / "c.nii", striped_volume(2)[0])
+    with pytest.raises(OctkitError, match="c.png: c.nii has the same name"):
+        list_scans(scans)

@@ -7,6 +7,7 @@ import pytest
 
 from octkit import anatomy, layouts, phantom
 from octkit.files import OctkitError
+from octkit.goals import GOALS_GREYS, read_labels
 from octkit.images import read_mask
 
 TABLE = Path(__file__).parents[2] / "shared" / "circle-anatomy" / "thickness_by_angle.csv"
@@ -307,9 +308,9 @@ def test_dataset_is_whole_and_readable(tmp_path):
         np.testing.assert_array_equal(dataset.read_mask(case), scan.mask)
         assert facts["scans"][f"{case.name}.png"]["rnfl_um"] == pytest.approx(scan.rnfl_um, abs=0.01)
         assert facts["scans"][f"{case.name}.png"]["glaucoma"] == case.glaucoma
-    truth = layouts.read_labels(tmp_path / "set" / "Truth" / "GC_GT.xlsx")
+    truth = read_labels(tmp_path / "set" / "Truth" / "GC_GT.xlsx")
     assert set(truth) == {6, 7, 8, 9}
-    mask = read_mask(tmp_path / "set" / "Truth" / "Layer_Masks" / "0009.png", layouts.GOALS_GREYS, SMALL)
+    mask = read_mask(tmp_path / "set" / "Truth" / "Layer_Masks" / "0009.png", GOALS_GREYS, SMALL)
     np.testing.assert_array_equal(mask, phantom.draw((4, 2, 1), SMALL, glaucoma=bool(truth[9])).mask)
 
 
@@ -335,7 +336,7 @@ def test_larger_set_begins_with_the_smaller(tmp_path):
         for folder in ("Image", "Layer_Masks"):
             assert small[f"Train/{folder}/{number:04d}.png"] == large[f"Train/{folder}/{number:04d}.png"]
     assert small["Validation/Image/0004.png"] == large["Validation/Image/0005.png"]
-    labels = [layouts.read_labels(tmp_path / name / "Train" / "Train_GC_GT.xlsx") for name in ("small", "large")]
+    labels = [read_labels(tmp_path / name / "Train" / "Train_GC_GT.xlsx") for name in ("small", "large")]
     assert labels[0].items() <= labels[1].items()
 
 

@@ -13,8 +13,9 @@ from octkit import plots, report
 from octkit.cases import LAYERS
 from octkit.evaluate import score_folder
 from octkit.files import OctkitError, write_json
+from octkit.goals import GOALS_GREYS
 from octkit.images import read_mask, write_mask
-from octkit.layouts import GOALS_GREYS, open_dataset
+from octkit.layouts import open_dataset
 from octkit.metrics import classification_scores
 from octkit.phantom import make_dataset
 from octkit.settings import from_profile, with_overrides

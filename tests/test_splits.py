@@ -34,6 +34,18 @@ def test_fold_all_holds_nothing_out():
     assert fold_cases(make_splits(NAMES), "all", NAMES) == {"train": NAMES, "validation": []}
 
 
+def test_extra_cases_are_learned_from_and_never_held_out():
+    splits, extra = make_splits(NAMES, extra=["more_1", "more_2"]), ["more_1", "more_2"]
+    for plain, split in zip(make_splits(NAMES), splits, strict=True):
+        assert split == {"train": sorted(plain["train"] + extra), "validation": plain["validation"]}
+    assert fold_cases(splits, 0, NAMES + extra) == splits[0]
+    assert fold_cases(splits, "all", NAMES + extra) == {"train": sorted(NAMES + extra), "validation": []}
+    with pytest.raises(OctkitError, match="more_1 is in one but not the other"):
+        fold_cases(splits, 0, NAMES)
+    with pytest.raises(OctkitError, match="twice"):
+        make_splits(NAMES, extra=[NAMES[0]])
+
+
 @pytest.mark.parametrize("fold", [5, -1, "0", None])
 def test_unknown_folds_are_errors(fold):
     with pytest.raises(OctkitError, match='expected 0 to 4 or "all"'):

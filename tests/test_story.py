@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from octkit.files import read_json
-from octkit.images import image_size
-from octkit.layouts import list_images
+from octkit.images import image_size, list_images
 from octkit.pipeline import STEPS
 from octkit.submission import check_submission
 

@@ -13,8 +13,8 @@ from PIL import Image
 from octkit import submission
 from octkit.evaluate import read_predictions
 from octkit.files import OctkitError
+from octkit.goals import GOALS_GREYS
 from octkit.images import read_mask, write_mask, write_png
-from octkit.layouts import GOALS_GREYS
 from octkit.submission import Submission, check_submission, write_submission
 
 PROBABILITIES = {"0101.png": 0.25, "0102.png": 1e-9, "0103.png": 1.0}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octkit.files import OctkitError
+from octkit.goals import GOALS_GREYS
 from octkit.images import read_mask, write_mask
-from octkit.layouts import GOALS_GREYS
 from octkit.thickness import (
     GARWAY_HEATH,
     HOURS,
