@@ -64,8 +64,8 @@ class Eye:
     vessels: tuple[Vessel, ...]
 
 
-def draw_eye(rng: np.random.Generator, width: int, glaucoma: bool) -> Eye:
-    """A random eye sampled at `width` A-scans, healthy or with glaucoma.
+def draw_eye(rng: np.random.Generator, width: int, glaucoma: bool, wide: bool = False) -> Eye:
+    """A random eye sampled at `width` A-scans, healthy or with glaucoma; `wide` goes beyond the norm, see `_widened`.
 
     The random numbers drawn do not depend on `width`: one seed is one eye at any resolution.
     """
@@ -86,7 +86,8 @@ def draw_eye(rng: np.random.Generator, width: int, glaucoma: bool) -> Eye:
     mean_retina = sum(_table(numbers[0], angle) for numbers in LAYERS)
     bruch = _table(ILM_MEAN, angle) + mean_retina
     bruch = bruch - bruch.mean() + 76 * course(rng, angle, (1, 0.5, 0.16))
-    return Eye(np.vstack([retina, choroid]), bruch, vessels)
+    eye = Eye(np.vstack([retina, choroid]), bruch, vessels)
+    return _widened(rng, angle, eye, glaucoma) if wide else eye
 
 
 def course(rng: np.random.Generator, angle: np.ndarray, weights) -> np.ndarray:
@@ -186,15 +187,58 @@ def _choroid(rng, angle) -> np.ndarray:
     return np.clip(mean * shape, 45, 330)
 
 
-def place(eye: Eye, height: int, axial: float, position: float) -> np.ndarray:
+def _widened(rng, angle, eye: Eye, glaucoma: bool) -> Eye:
+    """The eye as a circle beside the disc's centre meets it, and as myopia, age or chance may have made it.
+
+    Our numbers: circles are some 160 um off on average, choroids are 60 to 350 um thick, and half of the eyes are
+    tilted by more than 35 um (sd) beside what the table has.
+    """
+    eye = off_centre(eye, min(abs(rng.normal(0, 200)), 500), rng.uniform(0, 360))
+    layers = eye.thickness[:8] * np.exp(rng.normal(0, 0.06))
+    layers[0] *= np.exp(np.clip(rng.normal(0, 0.22), -0.5, 0.1 if glaucoma else 0.45) * (rng.random() < 0.4))
+    layers[1] *= rng.uniform(0.65, 1) if glaucoma else np.exp(rng.normal(0, 0.08))
+    bumps = rng.uniform(0, 5) * course(rng, angle, np.where(np.arange(60) < 15, 0, 1))
+    layers[0] += bumps
+    layers[1] -= bumps
+    layers = np.array([_at_least(layer, floor) for layer, floor in zip(layers, FLOORS, strict=True)])
+    choroid = eye.thickness[8] * (1 + 0.15 * course(rng, angle, (1, 0.5)))
+    choroid = np.clip(choroid / choroid.mean() * np.exp(rng.uniform(np.log(60), np.log(350))), 40, 420)
+    tilt = np.exp(rng.uniform(np.log(8), np.log(160))) * course(rng, angle, (1, 0.6, 0.12))
+    # A frame that was not averaged shows the eye's and the head's motion.
+    unsteady = rng.uniform(0, 3) * course(rng, angle, np.where(np.arange(60) < 8, 0, 1)) * (rng.random() < 0.2)
+    vessels = [Vessel(vessel.angle, vessel.diameter * rng.uniform(0.8, 1.25)) for vessel in eye.vessels]
+    vessels += [Vessel(rng.uniform(0, 360), rng.uniform(15, 60)) for _ in range(rng.integers(0, 10))]
+    return Eye(np.vstack([layers, choroid]), eye.bruch + tilt + unsteady, tuple(vessels))
+
+
+def off_centre(eye: Eye, distance: float, direction: float) -> Eye:
+    """What a circle meets whose centre lies `distance` um from the disc's, in `direction` (degrees).
+
+    Layers and vessels are those of the angles as seen from the disc. The RNFL is the thicker the nearer the circle
+    runs to the disc, about as one over the distance: the same fibres on a shorter way round.
+    """
+    radius = CIRCUMFERENCE / (2 * np.pi)
+    angle = np.arange(len(eye.bruch)) * (360 / len(eye.bruch))
+    met = radius * np.exp(1j * np.radians(angle)) + distance * np.exp(1j * np.radians(direction))
+    seen = np.degrees(np.angle(met))
+    layers = [np.interp(seen, angle, layer, period=360) for layer in eye.thickness[:8]]
+    layers[0] *= radius / np.abs(met)
+    turned = (angle - seen + 180) % 360 - 180
+    vessels = [Vessel(float(vessel.angle + np.interp(vessel.angle, seen, turned, period=360)), vessel.diameter)
+               for vessel in eye.vessels]
+    return Eye(np.vstack([layers, eye.thickness[8:]]), eye.bruch, tuple(vessels))
+
+
+def place(eye: Eye, height: int, axial: float, position: float, margin: float = 0.03) -> np.ndarray:
     """Put the eye into a frame of `height` rows of `axial` um: `BOUNDARIES` as (10, W) float64 rows.
 
-    Row 0.0 is the upper edge of the first pixel. `position` 0 lays the eye at the frame's top, 1 at its bottom.
-    A frame that is a crop cannot hold every tilt: there the eye is flattened until all layers are inside.
+    Row 0.0 is the upper edge of the first pixel. `position` 0 lays the eye at the frame's top, 1 at its
+    bottom, but for a `margin`, a share of the height. A frame that is a crop cannot hold every tilt: there the eye
+    is flattened until all layers are inside.
     """
     depth = np.vstack([np.zeros_like(eye.bruch), np.cumsum(eye.thickness, axis=0)])
     depth -= depth[8]  # Bruch's membrane is at 0
-    margin = 0.03 * height * axial
+    margin *= height * axial
     room = height * axial - 2 * margin
     for share in np.linspace(1, 0, 41):
         placed = depth + share * eye.bruch

@@ -94,19 +94,29 @@ def run(
 @app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(help="the folder to make")],
+    kind: Annotated[str, typer.Option(help="circle scans, or volumes: macular, peripapillary")] = "circle",
     train: Annotated[int, typer.Option(help="labelled scans")] = 80,
     val: Annotated[int, typer.Option(help="validation scans, their truth beside the layout")] = 40,
     test: Annotated[int, typer.Option(help="test scans, likewise")] = 0,
-    size: Annotated[str, typer.Option(metavar="HxW", help="of the scans, in px")] = "256x320",
+    size: Annotated[str | None, typer.Option(metavar="[B-SCANSx]HxW", help="of the scans, in px; default: 256x320, "
+                                             "for volumes 25x200x256")] = None,
     seed: Annotated[int, typer.Option(help="another seed, other eyes")] = 0,
+    looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
-    """Make a synthetic data set in the GOALS layout."""
+    """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
     from octkit.phantom import make_dataset
+    from octkit.volume_phantom import make_volumes
 
-    height, cross, width = size.partition("x")
-    if not (cross and height.isdigit() and width.isdigit()):
-        raise OctkitError(f"--size: found {size!r}, expected rows x columns such as 256x320")
-    make_dataset(out, train, val, test, (int(height), int(width)), seed)
+    circle = kind == "circle"
+    numbers = (size or ("256x320" if circle else "25x200x256")).split("x")
+    if len(numbers) != (2 if circle else 3) or not all(number.isdigit() for number in numbers):
+        expected = "rows x columns such as 256x320" if circle else "B-scans x rows x columns such as 25x200x256"
+        raise OctkitError(f"--size: found {size!r}, expected {expected}")
+    px = tuple(map(int, numbers))
+    if circle:
+        make_dataset(out, train, val, test, px, seed, looks=looks)
+    else:
+        make_volumes(out, train, val, test, px, seed, kind, looks=looks)
 
 
 @app.command()

@@ -31,7 +31,7 @@ class PhantomSettings(Section):
     """The synthetic data set to make where `data.dir` does not exist yet.
 
     `kind` is a circle scan, or a volume around the fovea or the optic disc. `size` is in px: (rows, A-scans), for
-    volumes (B-scans, rows, A-scans).
+    volumes (B-scans, rows, A-scans). `looks` "spectralis" is one kind of device, "varied" draws one for each scan.
     """
 
     kind: Literal["circle", "macular", "peripapillary"] = "circle"
@@ -40,6 +40,7 @@ class PhantomSettings(Section):
     test: Annotated[int, Field(ge=0)] = 0
     size: tuple[Count, ...] = (256, 320)
     seed: Seed = 0
+    looks: Literal["spectralis", "varied"] = "spectralis"
 
     @model_validator(mode="after")
     def _size_fits(self):

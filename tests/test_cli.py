@@ -7,6 +7,7 @@ from conftest import write_volumes
 from octkit import __version__, cli, pipeline, settings
 from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
+from octkit.volumes import volume_size
 
 COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "select", "predict", "evaluate", "thickness",
             "device", "classify", "submit"]
@@ -69,6 +70,7 @@ def test_without_a_command(octkit):
     (["predict"], "Missing argument 'model'."),
     (["run", "--profil", "demo"], "No such option: --profil (Possible options: --profile)"),
     (["phantom", "out", "--train", "many"], "Invalid value for '--train': Input should be a valid integer"),
+    (["phantom", "out", "--looks", "plain"], "phantom looks: found 'plain', expected one of spectralis, varied"),
     (["phantom", "out", "--size", "256"], "--size: found '256', expected rows x columns such as 256x320"),
     (["train", "run", "--fold", "first"], "--fold: found 'first', expected a fold's number or all"),
     (["submit"], "submit: expected RUN -o ZIP, or --check ZIP --images DIR"),
@@ -174,3 +176,15 @@ def test_phantom_then_the_steps_before_training(octkit, tmp_path):
         assert code == 0, err
     assert {path.name for path in run.iterdir()} == {"settings.json", "fingerprint.json", "plan.json", "splits.json",
                                                      "preprocessed"}
+
+
+def test_phantom_volumes(octkit, tmp_path):
+    data = tmp_path / "volumes"
+    code, _, err = octkit("phantom", data, "--kind", "peripapillary", "--train", 1, "--val", 1, "--size", "4x64x70")
+    assert code == 0, err
+    assert volume_size(data / "Train" / "Image" / "0001.nii.gz") == (4, 64, 70)
+    assert volume_size(data / "Truth" / "Mask" / "0002.nii.gz") == (4, 64, 70)
+    for arguments, words in ((("--kind", "macular", "--size", "64x70"), "B-scans x rows x columns such as 25x200x256"),
+                             (("--kind", "corneal"), "kind: found 'corneal'")):
+        code, _, err = octkit("phantom", tmp_path / "new", *arguments)
+        assert code == 2 and words in err

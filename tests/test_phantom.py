@@ -68,6 +68,44 @@ def test_tables_agree_with_their_source():
     np.testing.assert_allclose(anatomy.ILM_MEAN, height, atol=0.61)
 
 
+@pytest.mark.skipif(not TABLE.exists(), reason="the table of measured thickness is not here")
+def test_eyes_are_as_thick_and_as_different_as_those_measured(healthy):
+    """200 eyes, 48 angles: means within 9 % (or 1.2 um) and 4.5 um, SDs within 8 % on average, each by 0.6 to 1.7."""
+    rows = list(csv.DictReader(TABLE.read_text().splitlines()))
+    for layer, name in enumerate(("RNFL", "GCIPL", "INL", "OPL", "ONL", "ELM-IS", "IS-OS", "RPE")):
+        mean, sd = (np.array([float(row[f"{name}_{what}_um"]) for row in rows]) for what in ("mean", "sd"))
+        found = healthy[:, layer]
+        assert (abs(found.mean(axis=0) - mean) < np.minimum(np.maximum(0.09 * mean, 1.2), 4.5)).all(), name
+        ratio = found.std(axis=0) / sd
+        assert ratio.mean() == pytest.approx(1, abs=0.08), name
+        assert ratio.min() > 0.6 and ratio.max() < 1.7, name
+
+
+def test_wide_eyes_keep_the_means_and_go_beyond_the_norm(healthy):
+    drawn = [anatomy.draw_eye(np.random.default_rng(seed), 48, False, wide=True) for seed in range(200)]
+    wide = np.array([eye.thickness for eye in drawn])
+    np.testing.assert_allclose(wide[:, :8].mean(axis=(0, 2)), healthy[:, :8].mean(axis=(0, 2)), rtol=0.03)
+    assert (wide[:, 0].std(axis=0) > 0.95 * healthy[:, 0].std(axis=0)).all()
+    choroid = wide[:, 8].mean(axis=1)
+    assert choroid.min() < 75 and choroid.max() > 300 and wide[:, 8].min() >= 40
+    tilt = np.array([np.ptp(eye.bruch) for eye in drawn])  # um from peak to peak
+    assert tilt.min() < 150 and 250 < np.median(tilt) < 500 and tilt.max() > 700
+    assert (wide[:, :8] > np.array(anatomy.FLOORS)[:, None]).all()
+
+
+def test_a_circle_off_centre_is_thick_where_it_is_near_the_disc():
+    layers = np.repeat([[100.0], [50], [30], [30], [60], [20], [20], [22], [150]], 360, axis=1)
+    layers[1] += 10 * np.cos(np.radians(np.arange(360)))
+    vessels = (anatomy.Vessel(0.0, 90.0), anatomy.Vessel(90.0, 90.0), anatomy.Vessel(-90.0, 90.0))
+    eye = anatomy.off_centre(anatomy.Eye(layers, np.zeros(360), vessels), 300.0, 0.0)
+    # At angle 0 the circle is 2030 um from the disc's centre, at 180 degrees 1430 um; its radius is 1730 um.
+    assert eye.thickness[0, [0, 180]] == pytest.approx([100 * 1730 / 2030, 100 * 1730 / 1430], abs=0.1)
+    assert eye.thickness[8] == pytest.approx(150)
+    # What lies straight above the disc, the circle meets asin(300 / 1730) = 9.99 degrees further on.
+    assert [vessel.angle for vessel in eye.vessels] == pytest.approx([0, 99.99, -99.99], abs=0.05)
+    assert eye.thickness[1, 100] == pytest.approx(50, abs=0.2)
+
+
 def test_glaucoma_thins_rnfl_and_gcipl_and_can_be_told(healthy, diseased):
     sound, ill = healthy[:, 0].mean(axis=1), diseased[:, 0].mean(axis=1)
     assert ill.mean() == pytest.approx(65, abs=5)
@@ -155,13 +193,6 @@ def test_scan_is_periodic():
     assert np.mean(seam) < 1.3 * np.mean(inside)
 
 
-def test_texture_closes_without_a_seam():
-    field = phantom._field(np.random.default_rng(0), (80, 120), (4.0, 10.0), (4.0, 80.0))  # grain of 8 A-scans
-    steps = abs(np.diff(field, axis=1, append=field[:, :1])).mean(axis=0)
-    assert steps[-1] < 1.5 * steps[:-1].mean()
-    assert field.std() == pytest.approx(1, abs=1e-4)
-
-
 def test_layers_have_their_order_of_brightness():
     greys = []
     for seed in range(10):
@@ -203,6 +234,48 @@ def test_scale():
     assert phantom.scale_of((96, 128))[0] == pytest.approx(900 / 96)
     scan = phantom.draw(0, (128, 64), um_per_px=(8.0, 180.0))
     assert np.diff(scan.boundaries[:2], axis=0).mean() * 8.0 == pytest.approx(scan.rnfl_um)
+
+
+def test_varied_scans_draw_a_scale_unless_it_is_given():
+    for size, most in (((256, 320), 2200), ((800, 1100), 2900), ((64, 72), 960)):
+        scales = [phantom.draw(seed, size, looks="varied").um_per_px for seed in range(4 if size[0] > 300 else 20)]
+        depth = np.array([axial * size[0] for axial, _ in scales])
+        assert (depth >= 900).all() and (depth <= most).all() and len(set(depth)) == len(depth)
+        assert all(axial >= 1.9 for axial, _ in scales)
+    scan = phantom.draw(1, (128, 96), (8.0, 110.0), looks="varied")
+    assert scan.um_per_px == (8.0, 110.0)
+    assert np.diff(scan.boundaries[:2], axis=0).mean() * 8.0 == pytest.approx(scan.rnfl_um)
+
+
+@pytest.mark.parametrize("size", [SMALL, (65, 131), (256, 160)])
+def test_varied_scans_are_whole_too(size):
+    for seed in range(20):
+        scan = phantom.draw(seed, size, glaucoma=bool(seed % 2), looks="varied")
+        assert (np.diff(scan.boundaries, axis=0) > 0).all()
+        assert scan.boundaries.min() >= 0 and scan.boundaries.max() <= size[0]
+        assert all((scan.mask == label).any(axis=0).all() for label in (1, 2, 3))
+        np.testing.assert_array_equal(scan.mask, anatomy.rasterise(scan.boundaries, size[0]))
+
+
+def test_a_varied_data_set_has_a_scale_file_only_for_a_scale_given(tmp_path):
+    phantom.make_dataset(tmp_path / "own", 2, 1, 0, SMALL, looks="varied")
+    assert not (tmp_path / "own" / "scale.json").exists()
+    dataset = layouts.open_dataset(tmp_path / "own")
+    assert dataset.train[0].spacing is None
+    made = json.loads((tmp_path / "own" / "phantom.json").read_text())
+    assert (made["looks"], made["um_per_px"]) == ("varied", None)
+    assert made["scans"]["0001.png"]["um_per_px"] == pytest.approx(
+        phantom.draw((0, 0, 0), SMALL, looks="varied").um_per_px, abs=1e-4)
+    scan = phantom.draw((0, 0, 1), SMALL, glaucoma=bool(dataset.train[1].glaucoma), looks="varied")
+    np.testing.assert_array_equal(dataset.read_image(dataset.train[1])[0], scan.image)
+    phantom.make_dataset(tmp_path / "given", 2, 1, 0, SMALL, 0, (14.5, 150.0), "varied")
+    assert json.loads((tmp_path / "given" / "scale.json").read_text()) == {"um_per_px": [14.5, 150.0]}
+
+
+def test_unknown_looks_are_refused(tmp_path):
+    with pytest.raises(OctkitError, match="phantom looks: found 'plain', expected one of spectralis, varied"):
+        phantom.make_dataset(tmp_path / "set", 2, 1, 0, SMALL, looks="plain")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("size", "scale", "words"), [
@@ -318,14 +391,3 @@ def test_failed_run_leaves_nothing(tmp_path, monkeypatch, failure, seen):
         phantom.make_dataset(tmp_path / "set", 4, 1, 0, SMALL)
     assert len(written) == 3
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_data_set_is_made_once_and_another_one_is_not_taken_for_it(tmp_path):
-    out = tmp_path / "set"
-    phantom.make_once(out, 2, 1, 0, (64, 64), 3)
-    before = (out / "phantom.json").stat().st_mtime_ns
-    phantom.make_once(out, 2, 1, 0, (64, 64), 3)
-    assert (out / "phantom.json").stat().st_mtime_ns == before
-    for asked in ((3, 1, 0, (64, 64), 3), (2, 1, 0, (64, 80), 3), (2, 1, 0, (64, 64), 4)):
-        with pytest.raises(OctkitError, match="but the settings ask for"):
-            phantom.make_once(out, *asked)
