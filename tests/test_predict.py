@@ -140,7 +140,7 @@ def test_selection_needs_its_predictions_and_says_how_to_get_them(run):
     predict.predict_cross_validation(run, progress=False)
     held_out = read_json(run / "splits.json")[1]["validation"][0]
     (run / f"predictions/cv/2d/{held_out}.png").unlink()
-    expected = f"no prediction for 1 of 6 held-out cases .{held_out} is the first.; get them with: octkit train .* --fold 1"
+    expected = f"no prediction for 1 of 6 held-out cases .{held_out} is the first.; get them with: octkit .* --fold 1"
     with pytest.raises(OctkitError, match=expected):
         ensemble.select(run)
 
