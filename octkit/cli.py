@@ -184,11 +184,13 @@ def predict(
                                                 "default: as the model's settings say")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="write <name>.npz as well")] = False,
     um_per_px: Scale = None,
+    circle: Annotated[bool | None, typer.Option("--circle/--no-circle", help="whether the scans are full circles; "
+                                                "default: as those that the model was made from")] = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.predict import predict_folder
 
-    written = predict_folder(model, images, out, mirror, probabilities, um_per_px)
+    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle)
     print(f"{out}: {len(written)} masks")
 
 

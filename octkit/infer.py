@@ -5,6 +5,7 @@
       [------]
         [------]
 
+A circle scan has no edges along its A-scans: before it is predicted it is continued round the circle on both sides.
 Volumes work the same way with one axis more; the 2-D configuration goes through a volume slice by slice. A cascade
 first predicts with its first stage and shows the second one the result beside the scan.
 Source: report, section on inference; the Gaussian trusts a window's centre more than its border, where the network
@@ -38,6 +39,8 @@ from octkit.resampling import coarse_axis, resample
 GAUSSIAN_SIGMA = 1 / 8
 # Outside the crop there is nothing: a score this far above the others' 0 is background for certain.
 CERTAIN = 1000.0
+
+LEAST_AROUND = 16  # A-scans that a circle is continued by, at the least
 
 
 def window_starts(length: int, window: int, step: float) -> list[int]:
@@ -83,19 +86,22 @@ class Predictor:
         """
         return cls(load_model(Path(model), configs, folds), device, mirror)
 
-    def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
+    def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
+                 circle: bool | None = None) -> np.ndarray:
         """Probabilities of a scan.
 
         Args:
             image: (channels, *spatial) as stored, of any size.
             spacing: mm per axis; None where unknown, then the scan is taken at its own grid.
+            circle: whether its last A-scan is the neighbour of the first; None: as in the scans the model is for.
 
         Returns:
             (classes, *spatial) float32, background first, summing to 1; the mean over the model's configurations.
         """
-        total = self.stages[0](image, spacing)
+        circle = self.model.circle if circle is None else circle
+        total = self.stages[0](image, spacing, circle)
         for stage in self.stages[1:]:
-            total = total + stage(image, spacing)
+            total = total + stage(image, spacing, circle)
         return total / np.float32(len(self.stages))
 
 
@@ -119,18 +125,31 @@ class Stage:
             load_weights(network, state, "the model")
             self.networks.append(network.eval().to(device, memory_format=self.memory_format))
 
-    def __call__(self, image: np.ndarray, spacing: Sequence[float] | None) -> np.ndarray:
+    def __call__(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool) -> np.ndarray:
         """Probabilities (classes, *spatial) float32 on the scan's own grid."""
-        return self.off_grid(*self.on_grid(image, spacing))
+        return self.off_grid(*self.on_grid(image, spacing, circle))
 
-    def on_grid(self, image: np.ndarray,
-                spacing: Sequence[float] | None) -> tuple[np.ndarray, Geometry]:
+    def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None,
+                circle: bool) -> tuple[np.ndarray, Geometry]:
         """What `blend` names on the network's grid, (classes, *grid) float32, and the Geometry that leads there."""
         prepared, _, geometry = preprocess(image, spacing, self.plan, self.config)
         if self.previous is not None:
-            found = first_stage_mask(*self.previous.on_grid(image, spacing), geometry)
+            found = first_stage_mask(*self.previous.on_grid(image, spacing, circle), geometry)
             prepared = np.concatenate([prepared, one_hot(found, len(self.plan.classes))])
-        return self._sliding_window(prepared), geometry
+        around = self._around(prepared.shape[-1]) if circle else 0
+        columns = np.arange(-around, prepared.shape[-1] + around)
+        continued = np.take(prepared, columns, axis=-1, mode="wrap")
+        found = self._sliding_window(continued)
+        return found[..., around:around + prepared.shape[-1]], geometry
+
+    def _around(self, width: int) -> int:
+        """By how many A-scans a circle is continued on either side: a quarter of a window.
+
+        Where it fits into one window with some to spare, that one is filled: more would take a second window, and
+        twice the time. 1100 A-scans in a window of 1152: 26 on either side.
+        """
+        spare = self.window[-1] - width
+        return spare // 2 if spare >= 2 * LEAST_AROUND else self.window[-1] // 4
 
     def off_grid(self, values: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Probabilities on the scan's own grid from what `on_grid` gave."""

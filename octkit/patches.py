@@ -21,10 +21,11 @@ class Patches(Dataset):
     """Training patches by number: item n is the (n mod batch)-th patch of batch n // batch.
 
     The last patches of each batch are centred on a voxel of a foreground class, chosen at random among the
-    classes of the case; the others lie anywhere. Where the patch reaches beyond the scan, image and mask are 0.
+    classes of the case; the others lie anywhere. Where the patch reaches beyond the scan, image and mask are 0, but a
+    circle scan goes on at its other side: its patches start at any A-scan, so that no seam is learned.
     A 2-D patch of a volume lies in one of its slices, across the first axis.
 
-    `cases` have `.image` (channels, *spatial) and `.mask` (*spatial), as preprocessed cases do. For a cascade's
+    `cases` have `.image` (channels, *spatial), `.mask` (*spatial) and `.circle`, as preprocessed cases do. For a cascade's
     second stage they also have `.previous`, the labels (*spatial) that the first stage found, and `previous_classes`
     is how many foreground classes those are: each becomes a channel (0 or 1) behind the image's own. Its patch moves
     with image and mask and is then perturbed; without an augmenter it stays as it is.
@@ -49,9 +50,10 @@ class Patches(Dataset):
         case = self.cases[index]
         mask = case.mask  # a memory map, and so are the others: only the patch is read
         on_foreground = number % self.batch_size >= self.batch_size - self.foreground_patches
-        corner = patch_corner(mask.shape, self.patch_size, random, self._foreground(index) if on_foreground else {})
-        image = cut(case.image, corner, self.patch_size)
-        maps = [cut(labels[None], corner, self.patch_size)[0]
+        corner = patch_corner(mask.shape, self.patch_size, random, self._foreground(index) if on_foreground else {},
+                              case.circle)
+        image = cut(case.image, corner, self.patch_size, case.circle)
+        maps = [cut(labels[None], corner, self.patch_size, case.circle)[0]
                 for labels in ((mask, case.previous) if self.previous_classes else (mask,))]
         if self.augmenter is not None:
             image, *maps = self.augmenter(image, maps[0], int(random.integers(2**31)), *maps[1:])
@@ -89,12 +91,13 @@ def foreground_voxels(mask: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def patch_corner(shape: Sequence[int], patch_size: Sequence[int], random: np.random.Generator,
-                 foreground: Mapping[int, np.ndarray]) -> tuple[int, ...]:
+                 foreground: Mapping[int, np.ndarray], circle: bool = False) -> tuple[int, ...]:
     """First voxel of a random patch on a grid of this shape; negative where the patch is larger than the scan.
 
     Without `foreground` the patch lies anywhere inside the scan; an axis shorter than the patch is centred. With
     `foreground_voxels` it is centred on a random voxel of a random class, then moved inside. Where the patch has an
-    axis less than the grid it is one slice: the corner's first number says which.
+    axis less than the grid it is one slice: the corner's first number says which. Along a circle it may start at any
+    A-scan, and before the first one.
     """
     size = _as_window(patch_size, len(shape))
     room = [n - p for n, p in zip(shape, size, strict=True)]
@@ -104,14 +107,19 @@ def patch_corner(shape: Sequence[int], patch_size: Sequence[int], random: np.ran
         centre = np.unravel_index(int(voxels[random.integers(len(voxels))]), shape)
         corner = [min(max(int(c) - p // 2, 0), r) if r > 0 else k
                   for c, p, r, k in zip(centre, size, room, corner, strict=True)]
+    if circle:
+        corner[-1] = int(centre[-1]) - size[-1] // 2 if foreground else int(random.integers(shape[-1]))
     return tuple(corner)
 
 
-def cut(array: np.ndarray, corner: Sequence[int], size: Sequence[int]) -> np.ndarray:
+def cut(array: np.ndarray, corner: Sequence[int], size: Sequence[int], circle: bool = False) -> np.ndarray:
     """The patch at `corner` of (channels, *spatial), zero where it lies outside: (channels, *size), a new array.
 
-    A size of two axes cuts one slice out of a volume.
+    A size of two axes cuts one slice out of a volume. On a circle the last axis goes round, as often as it takes.
     """
+    if circle:
+        whole_rows = cut(array, (*corner[:-1], 0), (*size[:-1], array.shape[-1]))
+        return np.take(whole_rows, corner[-1] + np.arange(size[-1]), axis=-1, mode="wrap")
     window = _as_window(size, array.ndim - 1)
     patch = np.zeros((len(array), *window), array.dtype)
     source = [slice(max(c, 0), min(c + s, n)) for c, s, n in zip(corner, window, array.shape[1:], strict=True)]

@@ -54,7 +54,7 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 
 
 def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
-                   probabilities: bool = False, um_per_px: Sequence[float] | None = None,
+                   probabilities: bool = False, um_per_px: Sequence[float] | None = None, circle: bool | None = None,
                    progress: bool = True) -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
@@ -63,6 +63,7 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         images: PNGs, NIfTI files or folders of B-scans.
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
+        circle: whether the scans are full circles; None: as those that the model was made from.
     """
     files, out = layouts.list_scans(images), Path(out)
     if out.resolve() == files[0].resolve().parent:
@@ -80,7 +81,7 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         print("this model was planned in pixels: the scale given makes no difference")
     written = []
     for file in tqdm(files, desc="predict", unit="scan", disable=not progress):
-        found = predictor(read_scan(file), volume_spacing(file) if is_volume(file) else given)
+        found = predictor(read_scan(file), volume_spacing(file) if is_volume(file) else given, circle)
         if probabilities:
             save_probabilities(out, scan_name(file), found)
         written.append(save_mask(out, scan_name(file), mask_of(found, predictor.model), predictor.model.labels, file))
@@ -98,7 +99,7 @@ def predict_split(run_dir: str | Path, split: str = "validation", progress: bool
     predictor = Predictor.load(run_dir, chosen.device)
     out = _emptied(run_dir / "predictions" / split)
     for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
-        found = predictor(dataset.read_image(case), case.spacing)
+        found = predictor(dataset.read_image(case), case.spacing, case.circle)
         save_mask(out, case.name, mask_of(found, predictor.model), predictor.model.labels, case.image)
     return out
 
@@ -147,7 +148,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     stamp.unlink(missing_ok=True)
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
         case = cases[name]
-        values, geometry = stage.on_grid(dataset.read_image(case), case.spacing)
+        values, geometry = stage.on_grid(dataset.read_image(case), case.spacing, case.circle)
         for second in seconds:
             target = load_geometry(load_preprocessed(run_dir, second, [name])[0])
             path = first_stage_folder(run_dir, second) / f"{name}.npy"

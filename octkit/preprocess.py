@@ -9,6 +9,7 @@ both do the same. Without resampling, which is the rule for circle scans, there 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,11 @@ class PreprocessedCase:
     def mask(self) -> np.ndarray:
         """(*spatial) uint8 labels."""
         return np.load(self.folder / f"{self.name}.mask.npy", mmap_mode="r")
+
+    @cached_property
+    def circle(self) -> bool:
+        """Whether the last A-scan is the neighbour of the first."""
+        return read_json(self.folder / f"{self.name}.json")["circle"]
 
     @property
     def previous(self) -> np.ndarray:
@@ -253,4 +259,4 @@ def _preprocess_case(dataset: Dataset, case: Case, plan: Plan, config: str, fold
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)
-    write_json(folder / f"{case.name}.json", asdict(geometry))  # last: its presence says that all is there
+    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})  # last: its presence says that all is there

@@ -195,3 +195,35 @@ def test_post_processing_is_applied():
     probabilities[0] = 0.5
     probabilities[1, 0, :3] = probabilities[1, 3, 5] = 1
     assert mask_of(probabilities, whole).sum() == 3
+
+
+@pytest.mark.parametrize("width", [24, 40, 13])
+def test_a_circle_turned_is_the_same_circle(width):
+    # Turned, the scan has its seam elsewhere. What is found there must not depend on it as it does on a plain edge.
+    found = plan({"2d": configuration((16, 16), (1, 1))})
+    predictor = Predictor(model(found, member(found, "2d")))
+    scan = image(16, width)
+    for turn in (1, width // 2):
+        inside = predictor(np.roll(scan, turn, -1), circle=True)
+        seam = np.roll(predictor(scan, circle=True), turn, -1)
+        edges = np.roll(predictor(scan, circle=False), turn, -1)
+        here = (..., slice(turn - 1, turn + 1))
+        assert np.abs(inside - seam)[here].max() < np.abs(inside - edges)[here].max()
+
+
+def test_on_a_circle_a_periodic_scan_has_a_periodic_prediction():
+    found = plan()
+    predictor = Predictor(model(found, member(found, "2d")))
+    scan = np.tile(image(16, 1), 48)  # each A-scan the same: so must be what is found, at the edges too
+    off = {}
+    for circle in (True, False):
+        probabilities = predictor(scan, circle=circle)
+        off[circle] = np.abs(probabilities[..., 0] - probabilities[..., 24]).max()
+    assert off[True] < 0.5 * off[False]
+
+
+def test_how_far_a_circle_is_continued():
+    found = plan()
+    stage = Predictor(model(found, member(found, "2d"))).stages[0]
+    stage.window = (896, 1152)
+    assert [stage._around(width) for width in (1100, 1120, 1152, 2000)] == [26, 16, 288, 288]

@@ -14,6 +14,7 @@ class FakeCase:
     image: np.ndarray
     mask: np.ndarray
     previous: np.ndarray | None = None
+    circle: bool = False
 
 
 def numbered_volume() -> FakeCase:
@@ -171,3 +172,30 @@ def test_the_first_stage_moves_along_and_is_perturbed_in_training(size, monkeypa
         changed += not torch.equal(spoilt, image)
         assert torch.equal(spoilt, patches[number][0])
     assert 5 < changed < 30
+
+
+def test_a_circle_goes_on_at_its_other_side():
+    rows = np.arange(12).reshape(1, 2, 6)  # two rows of six A-scans
+    np.testing.assert_array_equal(cut(rows, (0, 4), (2, 4), circle=True), [[[4, 5, 0, 1], [10, 11, 6, 7]]])
+    np.testing.assert_array_equal(cut(rows, (0, -1), (2, 2), circle=True), [[[5, 0], [11, 6]]])
+    # a patch wider than the circle sees it more than once; above and below it there is still nothing
+    np.testing.assert_array_equal(cut(rows, (-1, 5), (3, 8), circle=True)[0], [
+        [0] * 8, [5, 0, 1, 2, 3, 4, 5, 0], [11, 6, 7, 8, 9, 10, 11, 6]])
+
+
+def test_patches_of_a_circle_start_at_any_a_scan():
+    random = np.random.default_rng(0)
+    starts = {patch_corner((32, 40), (8, 8), random, {}, circle=True)[1] for _ in range(600)}
+    assert starts == set(range(40))
+    assert max(patch_corner((32, 40), (8, 8), random, {})[1] for _ in range(200)) == 32
+    # one centred on the first A-scan begins before it
+    assert patch_corner((32, 40), (8, 8), random, {1: np.array([16 * 40])}, circle=True) == (12, -4)
+
+
+def test_image_and_mask_of_a_circle_stay_together():
+    mask = np.tile(np.arange(40, dtype=np.uint8) % 4, (32, 1))
+    patches = Patches([FakeCase(mask[None].astype(np.float32), mask, circle=True)], (8, 16), 2, 1 / 3, (0,), None)
+    for n in range(20):
+        image, labels = patches[n]
+        np.testing.assert_array_equal(image[0], labels)
+        assert ((labels[0, 1:] - labels[0, :-1]) % 4 == 1).all()  # 40 is a multiple of 4: no seam
