@@ -144,11 +144,13 @@ def test_data_set_is_whole_and_readable(tmp_path, kind):
     assert read_json(tmp_path / "set" / "labels.json") == {"labels": ["rnfl", "gcipl", "choroid"]}
     facts = read_json(tmp_path / "set" / "phantom.json")
     assert (facts["kind"], facts["seed"], facts["size"]) == (kind, 4, list(SMALL))
+    drawn_masks = []
     drawn = [("Train", 1, (4, 0, 0)), ("Train", 2, (4, 0, 1)), ("Validation", 3, (4, 1, 0)), ("Test", 4, (4, 2, 0))]
     for split, number, seed in drawn:
         name = f"{number:04d}.nii.gz"
         fact = facts["scans"][name]
         volume = draw_volume(seed, SMALL, kind, glaucoma=bool(fact["glaucoma"]))
+        drawn_masks.append(volume.mask)
         image = tmp_path / "set" / split / "Image" / name
         assert fact["split"] == split and fact["eye"] == volume.eye
         np.testing.assert_array_equal(read_volume(image)[0], volume.image)
@@ -157,6 +159,10 @@ def test_data_set_is_whole_and_readable(tmp_path, kind):
         np.testing.assert_array_equal(read_volume_mask(mask, LABELS, SMALL), volume.mask)
         assert volume_spacing(mask) == pytest.approx(volume.spacing, rel=1e-6)
     assert facts["scans"]["0001.nii.gz"]["glaucoma"] != facts["scans"]["0002.nii.gz"]["glaucoma"]
+    dataset = layouts.open_dataset(tmp_path / "set")
+    assert [len(split) for split in (dataset.train, dataset.validation, dataset.test)] == [2, 1, 1]
+    assert dataset.layout == "volumes" and dataset.labels == ("rnfl", "gcipl", "choroid")
+    np.testing.assert_array_equal(dataset.read_mask(dataset.train[1]), drawn_masks[1])
 
 
 def test_the_same_volumes_as_folders_of_b_scans(tmp_path):
