@@ -25,10 +25,10 @@ class Patches(Dataset):
     circle scan goes on at its other side: its patches start at any A-scan, so that no seam is learned.
     A 2-D patch of a volume lies in one of its slices, across the first axis.
 
-    `cases` have `.image` (channels, *spatial), `.mask` (*spatial) and `.circle`, as preprocessed cases do. For a cascade's
-    second stage they also have `.previous`, the labels (*spatial) that the first stage found, and `previous_classes`
-    is how many foreground classes those are: each becomes a channel (0 or 1) behind the image's own. Its patch moves
-    with image and mask and is then perturbed; without an augmenter it stays as it is.
+    `cases` have `.image` (channels, *spatial), `.mask` (*spatial) and `.circle`, as preprocessed cases do. For a
+    cascade's second stage they also have `.previous`, the labels (*spatial) that the first stage found, and
+    `previous_classes` is how many foreground classes those are: each becomes a channel (0 or 1) behind the image's
+    own. Its patch moves with image and mask and is then perturbed; without an augmenter it stays as it is.
 
     Items: image (channels + previous_classes, *patch) float32 and mask (*patch) int64, as tensors.
     """

@@ -259,4 +259,5 @@ def _preprocess_case(dataset: Dataset, case: Case, plan: Plan, config: str, fold
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)
-    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})  # last: its presence says that all is there
+    # Last: its presence says that all is there.
+    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})

@@ -210,6 +210,16 @@ PROFILES: dict[str, dict] = {
         "classify": {"image_size": 64, "epochs": 30, "initial_rate": 1e-3, "rotation_degrees": 10.0,
                      "vertical_flip": False, "pretrained": "none", "compare_fractions": []},
     },
+    # The model in the box: learned from phantoms of every look alone, for scans of any machine.
+    "default": {
+        "data": {"dir": "data/varied", "phantom": {"train": 600, "validation": 40, "size": [496, 768], "seed": 11,
+                                                   "looks": "varied"}},
+        "plan": {"units": "px", "memory_gb": 0.5, "base_features": 16, "max_features": 96},
+        "augment": {"mirror_axes": [-1]},
+        "train": {"folds": ["all"], "epochs": 32, "iterations_per_epoch": 50, "initial_rate": 0.05, "momentum": 0.9,
+                  "workers": 0},
+        "infer": {"mirror": False},
+    },
     # Volumes: all four configurations and their pairs, small enough for a laptop.
     "volumes": {
         "story": "volumes",
