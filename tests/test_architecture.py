@@ -19,13 +19,13 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 FLOORS = (
     ("files",),
     ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
-     "perturb"),
-    ("volumes", "intensities", "brushes"),
-    ("cases", "machines"),
+     "perturb", "curves"),
+    ("volumes", "intensities", "brushes", "surfaces"),
+    ("cases", "machines", "confidence"),
     ("plots", "pairs", "tissue"),
     ("goals", "volumesets", "rawdata", "mgunet"),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
-     "pdparams", "resampling", "looks"),
+     "pdparams", "resampling", "looks", "bands"),
     ("planner", "patches", "phantom", "devices", "raster"),
     ("preprocess", "models", "volume_phantom"),
     ("train", "infer"),
@@ -50,7 +50,7 @@ ONLY = {
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
                       "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
-                      "sections", "report", "pipeline")
+                      "sections", "report", "pipeline", "curves", "surfaces", "confidence", "bands")
 
 
 def imports(tree: ast.AST) -> set[str]:
