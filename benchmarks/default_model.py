@@ -4,9 +4,9 @@ Run by hand from the project's root, in the project's environment; goes on where
 
     .venv/bin/python benchmarks/default_model.py RUN
 
-Makes three sets of phantoms of every look ("varied": machine, anatomy, scale and crop differ from scan to scan) beside
-RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). benchmarks/README.md has what
-came out.
+Makes three sets of phantoms of every look ("varied": machine, anatomy, scale and crop differ from scan to scan)
+beside RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). What came out stands
+in benchmarks/README.md.
 """
 
 import argparse
