@@ -13,7 +13,7 @@ def key_postprocessing(run: Run) -> Iterator[Block]:
     if not selection["postprocessing"]:
         decision = f"none, since nothing was decided: {selection['why']}"
     elif kept:
-        decision = f"keep only the {', then the '.join(kept)}, as cross-validation decided"
+        decision = f"{', then '.join(kept)}, as cross-validation decided"
     else:
         decision = "none, since no test on the cross-validation masks raised the mean Dice without lowering a layer's"
     yield Block("text", f"Post-processing: {decision}.")
@@ -47,6 +47,6 @@ def cross_validation(run: Run) -> Iterator[Block]:
                 "see it", ("layer", "Dice, raw", "Dice, post-processed"),
                 [(layer_name(layer), number(raw[layer], 4), number(final[layer], 4)) for layer in raw])
     yield table("Post-processing, tested on these masks",
-                ("keep only the", "mean Dice before", "after", "kept", "why"),
+                ("step", "mean Dice before", "after", "kept", "why"),
                 [(test["step"], *(number(mean_of(test[f"dice_{when}"].values()), 5) for when in ("before", "after")),
                   "yes" if test["kept"] else "no", test["why"]) for test in tests])

@@ -9,7 +9,7 @@ by layer on top of it.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,10 @@ from octkit.metrics import dice
 from octkit.planner import Plan
 from octkit.postprocess import apply_steps
 from octkit.predict import cv_folder, read_prediction
+from octkit.reading import has_surfaces, mean_of
+from octkit.surfaces import mask_from, ordered_surfaces
+
+SURFACES_STEP = "draw the layers from ordered boundaries"
 
 Steps = tuple[tuple[int, ...], ...]
 
@@ -63,7 +67,7 @@ def decide_postprocessing(predicted: Sequence[np.ndarray], truth: Sequence[np.nd
         after = mean_dice([apply_steps(mask, trial, circle) for mask in predicted], truth, len(names))
         keep, why = _is_better(before, after, names)
         what = "all foreground together" if labels == everything else names[labels[0] - 1]
-        records.append({"step": f"largest component of {what}", "labels": list(labels), "kept": keep, "why": why,
+        records.append({"step": f"keep only the largest component of {what}", "labels": list(labels), "kept": keep, "why": why,
                         "dice_before": _named(before, names), "dice_after": _named(after, names)})
         if keep:
             steps, before = trial, after
@@ -91,9 +95,9 @@ def score_candidates(run_dir: Path, dataset: Dataset, configs: Sequence[str], na
     cases = {case.name: case for case in dataset.train}
     for name in names:
         truth = dataset.read_mask(cases[name])
-        found = {config: _probabilities(run_dir, config, cases[name], dataset, len(configs) > 1) for config in configs}
+        found = {config: _found(run_dir, config, cases[name], dataset) for config in configs}
         for candidate, table in tables.items():
-            table.append([dice(_argmax([found[config] for config in candidate]), truth, label)
+            table.append([dice(_labels(_mean_of([found[config] for config in candidate])), truth, label)
                           for label in range(1, len(dataset.labels) + 1)])
     scored = []
     for candidate, table in tables.items():
@@ -111,6 +115,24 @@ def best(scored: Sequence[dict]) -> tuple[dict, str]:
     equal = [other["name"] for other in scored if other["mean_dice"] == winner["mean_dice"]]
     why = f"the highest mean Dice of {len(scored)} candidates"
     return winner, why + (f"; the simplest of {len(equal)} with the same" if len(equal) > 1 else "")
+
+
+def decide_surfaces(probabilities: Iterable[np.ndarray], truth: Sequence[np.ndarray], before: Mapping[str, float],
+                    circle: bool, wanted: str) -> tuple[bool, dict]:
+    """Whether masks are to be drawn from ordered boundaries (`surfaces`), and the record of that test.
+
+    They are where the mean Dice does not fall below `before`, that of the cleaned most probable labels: at the same
+    score a mask whose layers cannot break is the better one. `wanted` "always" or "never" decides without a test.
+    """
+    names = list(before)
+    masks = [mask_from(ordered_surfaces(found, circle)[0], found.shape[1]) for found in probabilities]
+    after = mean_dice(masks, truth, len(names))
+    gain = float(np.nanmean(after) - np.nanmean(np.array(list(before.values()), float)))
+    keep = gain >= 0 if wanted == "choose" else wanted == "always"
+    why = (f"mean Dice changes by {gain:+.2e}" + (", and no layer can break" if keep else "")
+           if wanted == "choose" else f"infer.surfaces says {wanted}")
+    return keep, {"step": SURFACES_STEP, "labels": list(range(1, len(names) + 1)), "kept": keep, "why": why,
+                  "dice_before": dict(before), "dice_after": _named(after, names)}
 
 
 def select(run_dir: str | Path) -> dict:
@@ -132,8 +154,9 @@ def select(run_dir: str | Path) -> dict:
                               f"{', '.join(configs)} with; train numbered folds too (train.folds), or one "
                               "configuration (train.configs)")
         selection = {"configuration": configs[0], "configurations": list(configs),
-                     "why": "the only one; fold all holds nothing out to decide with",
-                     "folds": ["all"], "candidates": [], "postprocessing": [], "steps": [], "circle": False}
+                     "why": "the only one; fold all holds nothing out to decide with", "folds": ["all"],
+                     "candidates": [], "postprocessing": [], "steps": [], "circle": False,
+                     "surfaces": chosen.infer.surfaces == "always"}
         write_json(run_dir / "selection.json", selection)
         return selection
     held_out = {name: fold for fold in folds for name in splits[fold]["validation"]}
@@ -142,32 +165,39 @@ def select(run_dir: str | Path) -> dict:
     winner, why = best(scored)
     cases = {case.name: case for case in dataset.train}
     truth = [dataset.read_mask(cases[name]) for name in held_out]
-    predicted = [_argmax([_probabilities(run_dir, config, cases[name], dataset, len(configs) > 1)
-                          for config in winner["configurations"]]) for name in held_out]
     circle = all(case.circle for case in dataset.train)
-    steps, records = decide_postprocessing(predicted, truth, dataset.labels, circle)
+    found = {name: _mean_of([_found(run_dir, config, cases[name], dataset) for config in winner["configurations"]])
+             for name in held_out}
+    steps, records = decide_postprocessing([_labels(one) for one in found.values()], truth, dataset.labels, circle)
+    surfaces = False
+    if has_surfaces(dataset.labels, truth[0].ndim):
+        before = next((record["dice_after"] for record in reversed(records) if record["kept"]), winner["dice"])
+        surfaces, record = decide_surfaces(found.values(), truth, before, circle, chosen.infer.surfaces)
+        records.append(record)
     selection = {
         "configuration": winner["name"], "configurations": winner["configurations"], "why": why,
         "folds": folds, "cases": len(held_out), "candidates": scored, "postprocessing": records,
-        "steps": [list(step) for step in steps], "circle": circle,
+        "steps": [list(step) for step in steps], "circle": circle, "surfaces": surfaces,
     }
     write_json(run_dir / "selection.json", selection)
     return selection
 
 
-def _probabilities(run_dir: Path, config: str, case: Case, dataset: Dataset, several: bool) -> np.ndarray:
-    """What cross-validation found: probabilities (classes, *spatial), or with one configuration labels (*spatial)."""
-    folder = cv_folder(run_dir, config)
-    if not several:
-        return read_prediction(folder, case, dataset.labels)
-    with np.load(folder / f"{case.name}.npz") as stored:
-        return stored["probabilities"]
+def _found(run_dir: Path, config: str, case: Case, dataset: Dataset) -> np.ndarray:
+    """What cross-validation found: probabilities (classes, *spatial) where they are kept, else labels (*spatial)."""
+    path = cv_folder(run_dir, config) / f"{case.name}.npz"
+    if not path.exists():
+        return read_prediction(cv_folder(run_dir, config), case, dataset.labels)
+    with np.load(path) as stored:
+        return stored["probabilities"].astype(np.float32)
 
 
-def _argmax(found: Sequence[np.ndarray]) -> np.ndarray:
-    if found[0].dtype == np.uint8:
-        return found[0]
-    return sum(probabilities.astype(np.float32) for probabilities in found).argmax(0).astype(np.uint8)
+def _mean_of(found: Sequence[np.ndarray]) -> np.ndarray:
+    return found[0] if len(found) == 1 else mean_of(found)
+
+
+def _labels(found: np.ndarray) -> np.ndarray:
+    return found if found.dtype == np.uint8 else found.argmax(0).astype(np.uint8)
 
 
 def _refuse_missing(run_dir: Path, configs: Sequence[str], held_out: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ Source: report, section on inference; the Gaussian trusts a window's centre more
 sees less context.
 """
 
+import copy
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,6 @@ from octkit.models import (
     working_precision,
 )
 from octkit.perturb import one_hot
-from octkit.postprocess import apply_steps
 from octkit.preprocess import Geometry, preprocess, restore
 from octkit.resampling import coarse_axis, resample
 
@@ -104,6 +104,18 @@ class Predictor:
             total = total + stage(image, spacing, circle)
         return total / np.float32(len(self.stages))
 
+    def opinions(self, image: np.ndarray, spacing: Sequence[float] | None = None,
+                 circle: bool | None = None) -> list[np.ndarray]:
+        """Probabilities of each network and mirrored copy by itself; arguments as above.
+
+        Where they disagree is where the model is in doubt. Their mean is what a call returns, but for rounding, at the
+        same price; a model that averages scores has one opinion.
+        """
+        circle = self.model.circle if circle is None else circle
+        if self.model.blend != "probabilities":
+            return [self(image, spacing, circle)]
+        return [voice(image, spacing, circle) for stage in self.stages for voice in stage.voices()]
+
 
 class Stage:
     """One configuration's networks, one a fold, and those of the stage before it."""
@@ -128,6 +140,15 @@ class Stage:
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool) -> np.ndarray:
         """Probabilities (classes, *spatial) float32 on the scan's own grid."""
         return self.off_grid(*self.on_grid(image, spacing, circle))
+
+    def voices(self) -> list["Stage"]:
+        """This stage for each of its networks and mirrored copies alone."""
+        alone = []
+        for network, flip in itertools.product(self.networks, self.flips):
+            voice = copy.copy(self)
+            voice.networks, voice.flips = [network], [flip]
+            alone.append(voice)
+        return alone
 
     def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None,
                 circle: bool) -> tuple[np.ndarray, Geometry]:
@@ -181,10 +202,10 @@ class Stage:
         total = 0
         for flip in self.flips:
             axes = [axis + 2 for axis in flip]  # behind batch and channel
-            copy = torch.flip(patch[None], axes).contiguous(memory_format=self.memory_format)
+            mirrored = torch.flip(patch[None], axes).contiguous(memory_format=self.memory_format)
             for network in self.networks:
                 with autocast(self.precision, self.device):
-                    scores = network(copy)
+                    scores = network(mirrored)
                 values = scores.float()
                 if self.blend == "probabilities":
                     values = torch.softmax(values, 1)
@@ -206,8 +227,3 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     """Probabilities of scores (classes, …), float32."""
     powers = np.exp(scores - scores.max(0))
     return powers / powers.sum(0)
-
-
-def mask_of(probabilities: np.ndarray, model: Model) -> np.ndarray:
-    """The most probable label of each pixel, after the model's post-processing: (*spatial) uint8."""
-    return apply_steps(probabilities.argmax(0).astype(np.uint8), model.postprocessing, model.circle)

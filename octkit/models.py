@@ -36,8 +36,9 @@ class Model:
 
     `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
     `postprocessing` the steps chosen by cross-validation, `circle` says that it was so on scans whose last A-scan is
-    the neighbour of the first. `blend` is what is averaged over windows, mirrored copies and folds: "probabilities"
-    (the recipe's), or "scores" before softmax (nnU-Net v2's, for models that come from there).
+    the neighbour of the first, and `surfaces` that masks are drawn from ordered boundaries. `blend` is what is averaged
+    over windows, mirrored copies and folds: "probabilities" (the recipe's), or "scores" before softmax (nnU-Net v2's,
+    for models that come from there).
     """
 
     plan: Plan
@@ -49,6 +50,7 @@ class Model:
     precision: str
     postprocessing: tuple[tuple[int, ...], ...] = ()
     circle: bool = False
+    surfaces: bool = False
     blend: str = "probabilities"
 
 
@@ -143,7 +145,9 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
     chosen = settings.load(run_dir / "settings.json")
     plan = Plan.load(run_dir / "plan.json")
     selection = run_dir / "selection.json"
-    decided = read_json(selection) if selection.exists() else {"configurations": [], "steps": [], "circle": False}
+    decided = {"configurations": [], "steps": [], "circle": False, "surfaces": chosen.infer.surfaces == "always"}
+    if selection.exists():
+        decided = read_json(selection)
     if configs is None:
         trained = chosen.train.configs_among(plan.configurations)
         configs = decided["configurations"] or (trained if len(trained) == 1 else ())
@@ -155,7 +159,7 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
     members = tuple(_member(run_dir, plan, config, folds) for config in configs)
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in decided["steps"]),
-                 decided["circle"])
+                 decided["circle"], decided["surfaces"])
 
 
 def _member(run_dir: Path, plan: Plan, config: str, folds) -> Member:

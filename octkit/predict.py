@@ -6,6 +6,8 @@
     preprocessed/3d_cascade_fullres/          a first stage's masks on the second stage's grid
 """
 
+import csv
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +17,15 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.cases import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
-from octkit.files import OctkitError, read_json, replacing, write_json
+from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
 from octkit.goals import mask_coding
 from octkit.images import write_mask
-from octkit.infer import Predictor, first_stage_mask, mask_of
+from octkit.infer import Predictor, first_stage_mask
 from octkit.models import fold_dir, load_model
 from octkit.planner import Plan
 from octkit.preprocess import first_stage_folder, load_geometry, load_preprocessed
+from octkit.reading import Reading, has_surfaces, mask_of, mean_of, read
+from octkit.surfaces import SURFACES
 from octkit.volumes import volume_spacing, write_nifti
 
 
@@ -58,6 +62,9 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
                    progress: bool = True) -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
+    Where the labels are RNFL, GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with
+    their doubt, and quality.csv says which scans are not to be trusted and why; that is printed as well.
+
     Args:
         model: a run's folder, or a one-file model.
         images: PNGs, NIfTI files or folders of B-scans.
@@ -79,13 +86,39 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if not in_mm and given is not None:
         print("this model was planned in pixels: the scale given makes no difference")
-    written = []
+    written, rows = [], []
     for file in tqdm(files, desc="predict", unit="scan", disable=not progress):
-        found = predictor(read_scan(file), volume_spacing(file) if is_volume(file) else given, circle)
+        opinions = predictor.opinions(read_scan(file), volume_spacing(file) if is_volume(file) else given, circle)
         if probabilities:
-            save_probabilities(out, scan_name(file), found)
-        written.append(save_mask(out, scan_name(file), mask_of(found, predictor.model), predictor.model.labels, file))
+            save_probabilities(out, scan_name(file), mean_of(opinions))
+        reading = read(opinions, predictor.model, predictor.model.circle if circle is None else circle)
+        written.append(save_mask(out, scan_name(file), reading.mask, predictor.model.labels, file))
+        if reading.quality is not None:
+            save_boundaries(out / f"{scan_name(file)}.boundaries.csv", reading)
+            trusted = "yes" if reading.quality.trusted else "NO"
+            rows.append((scan_name(file), trusted, "; ".join(reading.quality.reasons)))
+    if rows:
+        _save_quality(out / "quality.csv", rows)
     return written
+
+
+def save_boundaries(path: Path, reading: Reading) -> None:
+    """Write the five boundaries and their doubt in px as CSV, one row an A-scan; row 0.0 is the image's upper edge."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["a_scan", *SURFACES, *(f"doubt of {name}" for name in SURFACES)])
+    for column, numbers in enumerate(np.vstack([reading.boundaries, reading.doubt]).T):
+        writer.writerow([column, *(f"{number:.3f}" for number in numbers)])
+    write_atomic(path, text.getvalue())
+
+
+def _save_quality(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("scan", "trusted", "reasons"), *rows])
+    write_atomic(path, text.getvalue())
+    for name, trusted, reasons in rows:
+        if trusted == "NO":
+            print(f"{name}: do not trust this scan's boundaries: {reasons}")
 
 
 def predict_split(run_dir: str | Path, split: str = "validation", progress: bool = True) -> Path:
@@ -100,7 +133,7 @@ def predict_split(run_dir: str | Path, split: str = "validation", progress: bool
     out = _emptied(run_dir / "predictions" / split)
     for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
         found = predictor(dataset.read_image(case), case.spacing, case.circle)
-        save_mask(out, case.name, mask_of(found, predictor.model), predictor.model.labels, case.image)
+        save_mask(out, case.name, mask_of(found, predictor.model, case.circle), predictor.model.labels, case.image)
     return out
 
 
@@ -124,8 +157,9 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     """Predict the cases that a fold held out: predictions/cv/<config>/<case>, without post-processing.
 
     These masks decide which configuration and which post-processing to use. Probabilities are kept, in half
-    precision, where there are other configurations to average them with. Where the configuration is a cascade's first
-    stage, its masks on the second stage's grid are left in preprocessed/ for training that one.
+    precision, where there are other configurations to average them with, or boundaries to draw from them. Where the
+    configuration is a cascade's first stage, its masks on the second stage's grid are left in preprocessed/ for
+    training that one.
     """
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
@@ -155,7 +189,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, first_stage_mask(values, geometry, target))
         found = stage.off_grid(values, geometry)
-        if len(configs) > 1:
+        if len(configs) > 1 or has_surfaces(dataset.labels, found.ndim - 1):
             save_probabilities(out, name, found.astype(np.float16))
         save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image)
     write_json(stamp, decided_by)  # last: its presence says that all is there

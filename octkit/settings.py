@@ -130,7 +130,10 @@ class TrainSettings(Section):
 
 
 class InferSettings(Section):
+    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides."""
+
     mirror: bool = True
+    surfaces: Literal["choose", "always", "never"] = "choose"
     step: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the patch
 
 
@@ -218,7 +221,7 @@ PROFILES: dict[str, dict] = {
         "augment": {"mirror_axes": [-1]},
         "train": {"folds": ["all"], "epochs": 32, "iterations_per_epoch": 50, "initial_rate": 0.05, "momentum": 0.9,
                   "workers": 0},
-        "infer": {"mirror": False},
+        "infer": {"mirror": False, "surfaces": "always"},
     },
     # Volumes: all four configurations and their pairs, small enough for a laptop.
     "volumes": {

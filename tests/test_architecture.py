@@ -28,7 +28,7 @@ FLOORS = (
      "pdparams", "resampling", "looks", "bands"),
     ("planner", "patches", "phantom", "devices", "raster"),
     ("preprocess", "models", "volume_phantom"),
-    ("train", "infer"),
+    ("train", "infer", "reading"),
     ("predict", "thickness", "evaluate"),
     ("ensemble",),
     ("classify", "submission", "sections", "circle"),

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from octkit.ensemble import best, candidates, decide_postprocessing, mean_dice
+from octkit.cases import LAYERS
+from octkit.ensemble import best, candidates, decide_postprocessing, decide_surfaces, mean_dice
+from octkit.metrics import dice
+from octkit.phantom import draw
 
 
 def array(text: str) -> np.ndarray:
@@ -38,7 +41,7 @@ def test_nothing_is_done_where_a_layer_would_fall():
     steps, records = decide_postprocessing(predicted, truth, NAMES)
     assert records[0]["why"].startswith("a layer falls: rnfl 1.00000")
     assert steps == ((2,),)  # but gcipl alone may be cleaned
-    assert records[2]["kept"] and records[2]["step"] == "largest component of gcipl"
+    assert records[2]["kept"] and records[2]["step"] == "keep only the largest component of gcipl"
 
 
 def test_no_gain_means_no_step():
@@ -63,3 +66,18 @@ def test_the_best_candidate_wins_and_a_tie_goes_to_the_simpler():
     winner, why = best(scored(flat=0.8, full=0.9, pair=0.9))
     assert winner["name"] == "full" and why == "the highest mean Dice of 3 candidates; the simplest of 2 with the same"
     assert best(scored(flat=0.8))[1] == "the plan's only configuration"
+
+
+def test_ordered_boundaries_are_chosen_where_the_score_does_not_fall():
+    phantom = draw(3, (128, 160))
+    wrong = phantom.mask.copy()
+    wrong[2:8, 20:60] = 3  # an island that costs choroid's Dice
+    probabilities = np.where(wrong == np.arange(4)[:, None, None], 0.9, 0.1 / 3).astype(np.float32)
+    before = {name: dice(wrong, phantom.mask, label) for label, name in enumerate(LAYERS, 1)}
+    keep, record = decide_surfaces([probabilities], [phantom.mask], before, True, "choose")
+    assert keep and record["kept"] and record["dice_after"]["choroid"] > before["choroid"] + 0.01
+    # a truth with an island, which no ordered boundaries can draw
+    perfect = dict.fromkeys(LAYERS, 1.0)
+    assert not decide_surfaces([probabilities], [wrong], perfect, True, "choose")[0]
+    assert decide_surfaces([probabilities], [wrong], perfect, True, "always")[0]
+    assert not decide_surfaces([probabilities], [phantom.mask], before, True, "never")[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from octkit.infer import Predictor, first_stage_mask, gaussian_weights, mask_of, softmax, window_starts
+from octkit.infer import Predictor, first_stage_mask, gaussian_weights, softmax, window_starts
 from octkit.models import Member, Model, build_network
 from octkit.planner import Configuration, Plan
 from octkit.preprocess import Geometry, preprocess
@@ -188,14 +188,6 @@ def test_outside_the_crop_all_is_background_whatever_is_averaged():
         np.testing.assert_allclose(probabilities[0, :4], 1)
 
 
-def test_post_processing_is_applied():
-    found = plan()
-    whole = model(found, member(found, "2d"), postprocessing=((1,),))
-    probabilities = np.zeros((4, 4, 6), np.float32)
-    probabilities[0] = 0.5
-    probabilities[1, 0, :3] = probabilities[1, 3, 5] = 1
-    assert mask_of(probabilities, whole).sum() == 3
-
 
 @pytest.mark.parametrize("width", [24, 40, 13])
 def test_a_circle_turned_is_the_same_circle(width):
@@ -227,3 +219,21 @@ def test_how_far_a_circle_is_continued():
     stage = Predictor(model(found, member(found, "2d"))).stages[0]
     stage.window = (896, 1152)
     assert [stage._around(width) for width in (1100, 1120, 1152, 2000)] == [26, 16, 288, 288]
+
+
+@pytest.mark.parametrize(("configurations", "config", "shape"), [(SCAN, "2d", (20, 30)),
+                                                                 (VOLUME, "3d_fullres", (5, 20, 30))])
+def test_opinions_are_of_each_network_and_copy_and_their_mean_is_the_prediction(configurations, config, shape):
+    found = plan(configurations)
+    predictor = Predictor(model(found, member(found, config, folds=2), mirror=True, mirror_axes=(-1,)))
+    opinions = predictor.opinions(image(*shape))
+    assert len(opinions) == 4
+    np.testing.assert_allclose(np.mean(opinions, 0), predictor(image(*shape)), atol=1e-6)
+    assert not np.allclose(opinions[0], opinions[1], atol=1e-3)
+
+
+def test_a_model_that_averages_scores_has_one_opinion():
+    found = plan()
+    predictor = Predictor(model(found, member(found, "2d", folds=2), blend="scores"))
+    [opinion] = predictor.opinions(image(20, 30))
+    np.testing.assert_array_equal(opinion, predictor(image(20, 30)))

@@ -50,8 +50,8 @@ def finished(tmp_path_factory):
     write_json(folder / "selection.json", {
         "configuration": "2d", "why": "the only configuration of 2-D data", "folds": [0, 1], "cases": 4,
         "candidates": [{"name": "2d", "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8}],
-        "postprocessing": [{"step": "largest component of all foreground together", "labels": [1, 2, 3], "kept": True,
-                            "why": "mean Dice rises by 1.23e-02, no layer falls",
+        "postprocessing": [{"step": "keep only the largest component of all foreground together", "labels": [1, 2, 3],
+                            "kept": True, "why": "mean Dice rises by 1.23e-02, no layer falls",
                             "dice_before": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9},
                             "dice_after": {"rnfl": 0.8456, "gcipl": 0.7, "choroid": 0.9}}],
         "steps": [[1, 2, 3]]})
