@@ -67,8 +67,8 @@ def decide_postprocessing(predicted: Sequence[np.ndarray], truth: Sequence[np.nd
         after = mean_dice([apply_steps(mask, trial, circle) for mask in predicted], truth, len(names))
         keep, why = _is_better(before, after, names)
         what = "all foreground together" if labels == everything else names[labels[0] - 1]
-        records.append({"step": f"keep only the largest component of {what}", "labels": list(labels), "kept": keep, "why": why,
-                        "dice_before": _named(before, names), "dice_after": _named(after, names)})
+        records.append({"step": f"keep only the largest component of {what}", "labels": list(labels), "kept": keep,
+                        "why": why, "dice_before": _named(before, names), "dice_after": _named(after, names)})
         if keep:
             steps, before = trial, after
     return steps, records

@@ -130,7 +130,7 @@ class Stage:
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
         self.weights = torch.from_numpy(gaussian_weights(self.window)).to(device)
-        self.memory_format = memory_format(axes)
+        self.memory_format = memory_format(axes, device, precision)
         self.networks = []
         for state in member.weights.values():
             network = build_network(self.plan, self.config, deep_supervision=False)

@@ -93,8 +93,14 @@ def autocast(precision: str, device: torch.device):
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
-def memory_format(axes: int) -> torch.memory_format:
-    """Channels last: how convolutions read their maps fastest."""
+def memory_format(axes: int, device: torch.device, precision: str) -> torch.memory_format:
+    """How feature maps lie in memory where convolutions run fastest: channels last, but in float32 on a CPU.
+
+    There a training step of the demo's kind took 1.8 s instead of 3.0 s with the channels first (AMD EPYC, AVX2, one
+    thread); bfloat16 and GPUs want them last.
+    """
+    if device.type == "cpu" and precision == "float32":
+        return torch.contiguous_format
     return torch.channels_last if axes == 2 else torch.channels_last_3d
 
 

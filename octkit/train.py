@@ -126,7 +126,8 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     device = choose_device(chosen.device)
     torch.manual_seed(chosen.seed)
     network = build_network(plan, config, chosen.train.deep_supervision)
-    network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size)))
+    precision = working_precision(chosen.train.precision, device)
+    network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device, precision))
     optimiser = Optimiser(network, chosen.train)
     log: list[dict] = []
     stored = folder / "checkpoint.pt"
@@ -146,7 +147,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
             print(f"{config} fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
     if len(log) < chosen.train.epochs:
         _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
-                  f"fold {fold}", progress)
+                      precision, f"{config} fold {fold}", progress)
     _write_log(folder / "log.csv", log)  # again: a stop between checkpoint and log has left the log an epoch behind
     return folder
 
@@ -187,11 +188,10 @@ def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: di
 
 
 def _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
-                  title, progress) -> None:
+                  precision, title, progress) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
 
     options, configuration = chosen.train, plan.configurations[config]
-    precision = working_precision(options.precision, device)
     batch_size, patch_size = configuration.batch_size, configuration.patch_size
     augmenter = Augmenter(patch_size, chosen.augment.rotation_degrees, chosen.augment.mirror_axes)
     shown = len(plan.classes) if configuration.previous_stage else 0  # first-stage labels shown to the network
@@ -247,7 +247,7 @@ def _one_thread(_: int) -> None:
 
 
 def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
-    images = images.to(device, non_blocking=True, memory_format=memory_format(images.ndim - 2))
+    images = images.to(device, non_blocking=True, memory_format=memory_format(images.ndim - 2, device, precision))
     masks = masks.to(device, non_blocking=True)
     optimiser.zero_grad(set_to_none=True)
     try:
@@ -279,7 +279,7 @@ def _validate(network, patches: Patches, epoch: int, iterations: int, batch_dice
     for batch in range(epoch * iterations, (epoch + 1) * iterations):
         items = [patches[number] for number in range(batch * patches.batch_size, (batch + 1) * patches.batch_size)]
         images = torch.stack([image for image, _ in items])
-        images = images.to(device, memory_format=memory_format(images.ndim - 2))
+        images = images.to(device, memory_format=memory_format(images.ndim - 2, device, precision))
         masks = torch.stack([mask for _, mask in items]).to(device)
         with autocast(precision, device):
             outputs = network(images)
