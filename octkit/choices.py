@@ -50,3 +50,14 @@ def cross_validation(run: Run) -> Iterator[Block]:
                 ("step", "mean Dice before", "after", "kept", "why"),
                 [(test["step"], *(number(mean_of(test[f"dice_{when}"].values()), 5) for when in ("before", "after")),
                   "yes" if test["kept"] else "no", test["why"]) for test in tests])
+
+
+def ablation(run: Run) -> Iterator[Block]:
+    """What each measure gains on scans that no model has seen."""
+    found = run.json("ablation.json")
+    layers = [key for key in next(iter(found["means"].values())) if key != "broken"]
+    scans = list(dict.fromkeys(row["scan"] for row in found["rows"]))
+    yield table(f"One measure more a row, means over {len(scans)} scans ({', '.join(scans)})",
+                ("step", *(f"{layer_name(layer)} Dice" for layer in layers), "broken A-scans"),
+                [(step, *(number(values[layer]) for layer in layers), f"{values['broken']:.1%}")
+                 for step, values in found["means"].items()])

@@ -75,6 +75,18 @@ def thickness_error(predicted: np.ndarray, truth: np.ndarray, label: int) -> flo
     return float(np.abs(ours - theirs).mean())
 
 
+def broken_a_scans(mask: np.ndarray, order: Sequence[int] = (0, 1, 2, 0, 3, 0)) -> float:
+    """Share of A-scans of a mask (H, W) whose labels do not come once each and in `order` from top to bottom.
+
+    The default is RNFL, GCIPL, outer retina (background), choroid between background: an island, a gap or a swap
+    breaks it, and so does a layer that is missing. The first and the last background may be absent (crops).
+    """
+    allowed = {tuple(order), tuple(order[1:]), tuple(order[:-1]), tuple(order[1:-1])}
+    changes = np.vstack([np.ones((1, mask.shape[1]), bool), mask[1:] != mask[:-1]])
+    runs = [tuple(column[change].tolist()) for column, change in zip(mask.T, changes.T, strict=True)]
+    return sum(run not in allowed for run in runs) / len(runs)
+
+
 def med(predicted: np.ndarray, truth: np.ndarray, label: int,
         spacing: tuple[float, float] | None = None) -> dict[str, float | int | str]:
     """Mean Euclidean distance between predicted and true boundaries of a layer (the MED of GOALS).

@@ -53,8 +53,10 @@ STEPS = (
     Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",),
          leaves=("classifier/model.pdparams", "classifier/predictions.csv")),
     Step("12_submission", needs=("09_ensemble", "11_classify"), leaves=("submission.zip",)),
+    Step("15_patient", settings=("seed",), needs=("09_ensemble",), leaves=("ablation.json",)),
     Step("13_report", settings=("*",),
-         needs=("00_start", "05_augment", "06_network", "10_thickness", "12_submission"), leaves=("report.html",)),
+         needs=("00_start", "05_augment", "06_network", "10_thickness", "12_submission", "15_patient"),
+         leaves=("report.html",)),
 )
 
 

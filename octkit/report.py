@@ -135,6 +135,7 @@ SECTIONS = (
         choices.cross_validation)),
     ("examples", "Best, median and worst scan", (steps.examples,)),
     ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
+    ("patient", "From phantom to patient", (choices.ablation, figures("15_*.png"))),
     ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", needed=False))),
     ("submission", "Submission", (_submission,)),
     ("settings", "Seed and settings", (_settings,)),

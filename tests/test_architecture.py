@@ -30,7 +30,7 @@ FLOORS = (
     ("preprocess", "models", "volume_phantom"),
     ("train", "infer", "reading"),
     ("predict", "thickness", "evaluate"),
-    ("ensemble",),
+    ("ensemble", "ablation"),
     ("classify", "submission", "sections", "circle"),
     ("choices",),
     ("report",),

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from octkit.metrics import (
     boundaries,
+    broken_a_scans,
     classification_scores,
     dice,
     dice_from_counts,
@@ -218,3 +219,23 @@ def test_classification_scores_with_one_class_leave_undefined_what_is():
 def test_classification_scores_refuse_what_is_no_probability(labels, probabilities, message):
     with pytest.raises(ValueError, match=message):
         classification_scores(labels, probabilities)
+
+
+def columns(*texts: str) -> np.ndarray:
+    return np.array([[int(c) for c in text] for text in texts], np.uint8).T
+
+
+@pytest.mark.parametrize(("text", "whole"), [
+    ("0112200330", True), ("1122003300", True), ("0112200333", True), ("1122003333", True),
+    ("0112200000", False),  # no choroid
+    ("0330112203", False),  # choroid above the retina
+    ("0110220330", False),  # a gap between RNFL and GCIPL
+    ("0221100330", False),  # swapped
+    ("0112203030", False), ("0000000000", False)])
+def test_a_broken_a_scan_by_hand(text, whole):
+    assert broken_a_scans(columns(text)) == (0 if whole else 1)
+
+
+def test_the_share_of_broken_a_scans():
+    assert broken_a_scans(columns("0112200330", "0112200330", "0000000000", "0112200330")) == 0.25
+    assert broken_a_scans(columns("0110", "0220"), order=(0, 1, 0)) == 0.5
