@@ -177,7 +177,7 @@ def select(run_dir: RunFolder) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="a run's folder")],
+    model: Annotated[Path, typer.Argument(help="a run's folder, or a model's file")],
     images: Annotated[Path, typer.Argument(help="a PNG, a NIfTI file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
@@ -192,6 +192,53 @@ def predict(
 
     written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle)
     print(f"{out}: {len(written)} masks")
+
+
+@app.command()
+def export(
+    run_dir: RunFolder,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="ZIP", help="the file to write")],
+) -> None:
+    """Write a run's model as one file, to predict with."""
+    from octkit.modelfile import export_run
+
+    export_run(run_dir, out)
+    print(f"{out}: written; octkit predict {out} IMAGES -o OUT")
+
+
+@app.command()
+def import_nnunet(
+    folder: Annotated[Path, typer.Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="the model's file, or the data set's folder")],
+) -> None:
+    """Take in a model or a data set of nnU-Net's."""
+    from octkit import nndata, nnunet
+
+    if nnunet.is_model_folder(folder):
+        model = nnunet.import_model(folder, out)
+        print(f"{out}: {model.members[0].config}, folds {', '.join(model.members[0].weights)}")
+    elif nndata.is_raw_folder(folder):
+        print(f"{nndata.import_dataset(folder, out)}: a data set")
+    else:
+        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
+                          "nnU-Net has trained, or of its raw data")
+
+
+@app.command()
+def export_nnunet(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL_OR_DATA", help="a run's folder, a model's file, or a "
+                                           "data set's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="where the model's folders go, or the new "
+                                      "data set such as Dataset001_GOALS")],
+) -> None:
+    """Write a model or a data set for nnU-Net."""
+    from octkit import modelfile, nndata, nnunet
+
+    if source.is_file() or (source / "settings.json").exists():
+        for written in nnunet.export_model(modelfile.open_model(source), out):
+            print(written)
+    else:
+        print(f"{nndata.export_dataset(source, out)}: a raw data set")
 
 
 @app.command()

@@ -6,9 +6,10 @@ What a run leaves fits by construction; a file from elsewhere need not, and is c
 from collections.abc import Iterator
 from math import isfinite, prod
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from octkit.cases import by
 from octkit.files import OctkitError
@@ -18,6 +19,20 @@ from octkit.preprocess import NORMALISATIONS
 
 MAX_STAGES = 16  # of a U-Net: 2^16 px are more than any scan has
 STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
+
+
+class Traits(BaseModel):
+    """How a model predicts, beside its plan and weights: the fields of `models.Model` by their own names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mirror: bool
+    mirror_axes: tuple[Literal[-3, -2, -1], ...]
+    step: Annotated[float, Field(gt=0, le=1)]
+    precision: Literal["float32", "bfloat16"]
+    postprocessing: tuple[tuple[int, ...], ...] = ()
+    circle: bool = False
+    blend: Literal["probabilities", "scores"]
 
 
 def plan_of(content: dict, where: str | Path) -> Plan:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__, settings
 from octkit.files import OctkitError, read_json, write_atomic
-from octkit.modelcheck import check_model, check_plan, first_problem, stages_of
+from octkit.modelcheck import Traits, check_model, check_plan, first_problem, stages_of
 from octkit.models import Member, Model, load_model
 from octkit.planner import Plan
 
@@ -53,7 +53,7 @@ class _Stage(_Part):
     previous: "_Stage | None" = None
 
 
-class _Description(_Part):
+class _Description(Traits):
     """model.json."""
 
     format: Literal["octkit model"]
@@ -62,13 +62,6 @@ class _Description(_Part):
     plan: Plan
     labels: tuple[str, ...]
     members: tuple[_Stage, ...]
-    mirror: bool
-    mirror_axes: tuple[Literal[-3, -2, -1], ...]
-    step: Annotated[float, Field(gt=0, le=1)]
-    precision: Literal["float32", "bfloat16"]
-    postprocessing: tuple[tuple[int, ...], ...]
-    circle: bool
-    blend: Literal["probabilities", "scores"]
 
 
 def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,

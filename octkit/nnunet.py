@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from octkit import __version__
 from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
-from octkit.modelcheck import check_model
+from octkit.modelcheck import Traits, check_model, first_problem
 from octkit.modelfile import LICENCE, save_model
 from octkit.models import Member, Model
 from octkit.nnplans import dataset_to, plan_from, plans_to, without_others
@@ -26,8 +27,6 @@ from octkit.nnplans import dataset_to, plan_from, plans_to, without_others
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"
 CARRIED = "octkit.json"
-# What an nnU-Net folder cannot say of a Model, by its own names.
-BEYOND = ("mirror", "mirror_axes", "step", "precision", "postprocessing", "circle", "blend")
 # The one function behind every numpy scalar; numpy 1 and numpy 2 call its module differently.
 SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
@@ -47,11 +46,11 @@ def import_model(folder: str | Path, out: str | Path) -> Model:
     Raises OctkitError as `open_folder`.
     """
     folder = Path(folder)
-    model = open_folder(folder)
-    plans = read_json(folder / "plans.json")
+    checkpoints = _checkpoints(folder)
+    model = _open(folder, checkpoints)
     save_model(model, out, {
-        "name": folder.resolve().name, "data": plans["dataset_name"], "folds": list(model.members[0].weights),
-        "trained_by": f"nnU-Net, {_checkpoints(folder)[0][1]['trainer_name']}",
+        "name": folder.resolve().name, "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
+        "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {checkpoints[0][1]['trainer_name']}",
         "versions": {"octkit": __version__}, "licence": LICENCE, "created_by": "octkit import-nnunet"})
     return model
 
@@ -64,19 +63,24 @@ def open_folder(folder: str | Path) -> Model:
     and folds are averaged as there, before softmax, unless octkit.json says otherwise.
     Raises OctkitError where something is missing, damaged, or has no counterpart here.
     """
-    folder = Path(folder)
+    return _open(Path(folder), _checkpoints(Path(folder)))
+
+
+def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
-    checkpoints = _checkpoints(folder)
     config, axes = _agreed(folder, checkpoints)
     plan = plan_from(plans, dataset, config, folder)
     member = _member(folder, config, plan.configurations, checkpoints)
     dimensions = len(plan.configurations[config].patch_size)
-    settings = {"mirror": bool(axes), "mirror_axes": tuple(axis - dimensions for axis in axes), "step": 0.5,
-                "precision": "float32", "blend": "scores"}
     if (folder / CARRIED).exists():
-        carried = read_json(folder / CARRIED)
-        settings |= {name: _tuples(carried[name]) for name in BEYOND if name in carried}
-    model = Model(plan, (member,), plan.classes, **settings)
+        try:
+            traits = Traits.model_validate(read_json(folder / CARRIED))
+        except ValidationError as error:
+            raise OctkitError(f"{folder / CARRIED}: is not as octkit wrote it; {first_problem(error)}") from None
+    else:
+        traits = Traits(mirror=bool(axes), mirror_axes=tuple(axis - dimensions for axis in axes), step=0.5,
+                        precision="float32", blend="scores")
+    model = Model(plan, (member,), plan.classes, **traits.model_dump())
     check_model(model, folder)
     return model
 
@@ -261,11 +265,7 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
             }, temporary)
     write_json(target / "plans.json", plans_to(without_others(plan, member.config), name))
     write_json(target / "dataset.json", dataset_to(plan))
-    write_json(target / CARRIED, {name: getattr(model, name) for name in BEYOND})
+    write_json(target / CARRIED, {name: getattr(model, name) for name in Traits.model_fields})
     write_atomic(target / "README.txt", "\n".join([
         f"Written by octkit {__version__} for nnU-Net v2: nnUNetv2_predict_from_modelfolder -m THIS_FOLDER", "",
         *what_is_lost(model)]) + "\n")
-
-
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

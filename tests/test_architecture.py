@@ -26,7 +26,7 @@ FLOORS = (
     ("goals", "volumesets", "rawdata", "mgunet"),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
-    ("planner", "patches", "phantom", "devices", "raster"),
+    ("planner", "patches", "phantom", "devices", "raster", "nndata"),
     ("preprocess", "models", "volume_phantom"),
     ("modelcheck",),
     ("modelfile",),
@@ -126,7 +126,7 @@ def test_torch_and_paddle_never_meet_in_a_command():
     tree.body = [node for node in tree.body if node not in commands]
     assert not {"torch", "paddle"} & reached(imports(tree))
     found = {command.name: {"torch", "paddle"} & reached(imports(command)) for command in commands}
-    assert found["train"] == found["predict"] == {"torch"} and found["classify"] == {"paddle"}
+    assert found["train"] == found["predict"] == found["export"] == {"torch"} and found["classify"] == {"paddle"}
     assert all(len(both) < 2 for both in found.values())
 
 
