@@ -72,14 +72,15 @@ def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
     plan = plan_from(plans, dataset, config, folder)
     member = _member(folder, config, plan.configurations, checkpoints)
     dimensions = len(plan.configurations[config].patch_size)
+    traits = {"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes], "step": 0.5,
+              "precision": "float32", "blend": "scores"}
     if (folder / CARRIED).exists():
-        try:
-            traits = Traits.model_validate(read_json(folder / CARRIED))
-        except ValidationError as error:
-            raise OctkitError(f"{folder / CARRIED}: is not as octkit wrote it; {first_problem(error)}") from None
-    else:
-        traits = Traits(mirror=bool(axes), mirror_axes=tuple(axis - dimensions for axis in axes), step=0.5,
-                        precision="float32", blend="scores")
+        traits = read_json(folder / CARRIED)
+    try:
+        traits = Traits.model_validate(traits)
+    except ValidationError as error:
+        raise OctkitError(f"{folder}: how it predicts is not as nnU-Net or octkit writes it; "
+                          f"{first_problem(error)}") from None
     model = Model(plan, (member,), plan.classes, **traits.model_dump())
     check_model(model, folder)
     return model
