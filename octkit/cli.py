@@ -203,22 +203,20 @@ def export(
     from octkit.modelfile import export_run
 
     export_run(run_dir, out)
-    print(f"{out}: written; octkit predict {out} IMAGES -o OUT")
 
 
 @app.command()
 def import_nnunet(
     folder: Annotated[Path, typer.Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="the model's file, or the data set's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
     from octkit import nndata, nnunet
 
     if nnunet.is_model_folder(folder):
-        model = nnunet.import_model(folder, out)
-        print(f"{out}: {model.members[0].config}, folds {', '.join(model.members[0].weights)}")
+        nnunet.import_model(folder, out)
     elif nndata.is_raw_folder(folder):
-        print(f"{nndata.import_dataset(folder, out)}: a data set")
+        nndata.import_dataset(folder, out)
     else:
         raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
                           "nnU-Net has trained, or of its raw data")
@@ -226,8 +224,7 @@ def import_nnunet(
 
 @app.command()
 def export_nnunet(
-    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL_OR_DATA", help="a run's folder, a model's file, or a "
-                                           "data set's folder")],
+    source: Annotated[Path, typer.Argument(help="a run's folder, a model's file, or a data set's folder")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="where the model's folders go, or the new "
                                       "data set such as Dataset001_GOALS")],
 ) -> None:
@@ -235,10 +232,9 @@ def export_nnunet(
     from octkit import modelfile, nndata, nnunet
 
     if source.is_file() or (source / "settings.json").exists():
-        for written in nnunet.export_model(modelfile.open_model(source), out):
-            print(written)
+        nnunet.export_model(modelfile.open_model(source), out)
     else:
-        print(f"{nndata.export_dataset(source, out)}: a raw data set")
+        nndata.export_dataset(source, out)
 
 
 @app.command()

@@ -32,6 +32,7 @@ class Traits(BaseModel):
     precision: Literal["float32", "bfloat16"]
     postprocessing: tuple[tuple[int, ...], ...] = ()
     circle: bool = False
+    surfaces: bool = False
     blend: Literal["probabilities", "scores"]
 
 

@@ -123,10 +123,13 @@ def what_is_lost(model: Model) -> list[str]:
     if model.blend == "probabilities":
         found.append("nnU-Net averages windows, mirrored copies and folds before softmax, this model after it: "
                      "probabilities differ a little.")
+    if model.circle:
+        found.append("A scan of a full circle ends at its edges for nnU-Net; this model goes on across the seam.")
+    if model.surfaces:
+        found.append("Masks are drawn from the most probable label of each pixel, not from ordered boundaries.")
     if model.postprocessing:
         steps = "; ".join("+".join(model.labels[label - 1] for label in step) for step in model.postprocessing)
-        found.append(f"Post-processing is left out (largest component of {steps}"
-                     f"{', across the seam of a circle' if model.circle else ''}).")
+        found.append(f"Post-processing is left out (largest component of {steps}).")
     if not model.mirror and model.mirror_axes:
         found.append("This model predicts without mirrored copies: give nnUNetv2_predict --disable_tta.")
     if model.step != 0.5:
