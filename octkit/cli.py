@@ -177,7 +177,7 @@ def select(run_dir: RunFolder) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="a run's folder")],
+    model: Annotated[Path, typer.Argument(help="a run's folder, or a model's file")],
     images: Annotated[Path, typer.Argument(help="a PNG, a NIfTI file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
@@ -192,6 +192,49 @@ def predict(
 
     written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle)
     print(f"{out}: {len(written)} masks")
+
+
+@app.command()
+def export(
+    run_dir: RunFolder,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="ZIP", help="the file to write")],
+) -> None:
+    """Write a run's model as one file, to predict with."""
+    from octkit.modelfile import export_run
+
+    export_run(run_dir, out)
+
+
+@app.command()
+def import_nnunet(
+    folder: Annotated[Path, typer.Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
+) -> None:
+    """Take in a model or a data set of nnU-Net's."""
+    from octkit import nndata, nnunet
+
+    if nnunet.is_model_folder(folder):
+        nnunet.import_model(folder, out)
+    elif nndata.is_raw_folder(folder):
+        nndata.import_dataset(folder, out)
+    else:
+        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
+                          "nnU-Net has trained, or of its raw data")
+
+
+@app.command()
+def export_nnunet(
+    source: Annotated[Path, typer.Argument(help="a run's folder, a model's file, or a data set's folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="where the model's folders go, or the new "
+                                      "data set such as Dataset001_GOALS")],
+) -> None:
+    """Write a model or a data set for nnU-Net."""
+    from octkit import modelfile, nndata, nnunet
+
+    if source.is_file() or (source / "settings.json").exists():
+        nnunet.export_model(modelfile.open_model(source), out)
+    else:
+        nndata.export_dataset(source, out)
 
 
 @app.command()

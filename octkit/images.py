@@ -30,6 +30,12 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def stored_as_grey(path: Path) -> bool:
+    """Whether an image file has one channel of 8 bits; grey values may also be stored as RGB."""
+    with _opened(path) as image:
+        return image.mode == "L"
+
+
 def read_image(path: Path) -> np.ndarray:
     """An 8-bit grey image (stored as grey, or as RGB with three equal channels): (1, H, W) float32.
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from octkit.modelfile import open_model
 from octkit.models import (
     Member,
     Model,
     autocast,
     build_network,
     choose_device,
-    load_model,
     load_weights,
     memory_format,
     working_precision,
@@ -84,7 +84,7 @@ class Predictor:
 
         `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all.
         """
-        return cls(load_model(Path(model), configs, folds), device, mirror)
+        return cls(open_model(model, configs, folds), device, mirror)
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
                  circle: bool | None = None) -> np.ndarray:

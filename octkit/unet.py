@@ -9,6 +9,8 @@ Down by strided convolution (the first of a stage), up by transposed convolution
 follows from the kernels. Source: report, section on the network; Isensee et al., Nat. Methods 18:203, 2021.
 """
 
+from math import prod
+
 import torch
 from torch import nn
 
@@ -62,7 +64,7 @@ class UNet(nn.Module):
         kernels = [tuple(kernel) for kernel in kernels]
         dimension = len(kernels[0])
         self.deep_supervision = deep_supervision
-        self.divisor = tuple(torch.tensor(strides).prod(0).tolist())
+        self.divisor = tuple(prod(steps) for steps in zip(*strides, strict=True))
 
         widths = [inputs, *features]
         self.encoder = nn.ModuleList(

@@ -26,9 +26,12 @@ FLOORS = (
     ("goals", "volumesets", "rawdata", "mgunet"),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
-    ("planner", "patches", "phantom", "devices", "raster"),
+    ("planner", "patches", "phantom", "devices", "raster", "nndata"),
     ("preprocess", "models", "volume_phantom"),
-    ("train", "infer", "reading"),
+    ("modelcheck",),
+    ("modelfile",),
+    ("nnplans",),
+    ("train", "infer", "reading", "nnunet"),
     ("predict", "thickness", "evaluate"),
     ("ensemble", "ablation"),
     ("classify", "submission", "sections", "circle"),
@@ -46,7 +49,7 @@ ONLY = {
     "albumentations": {"augment"},
     "papermill": {"notebook"},
     "eyepy": {"devices"},
-    "torch": {"loss", "unet", "warps", "patches", "models", "train", "infer"},
+    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "train", "infer", "nnunet"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
                       "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
@@ -123,7 +126,7 @@ def test_torch_and_paddle_never_meet_in_a_command():
     tree.body = [node for node in tree.body if node not in commands]
     assert not {"torch", "paddle"} & reached(imports(tree))
     found = {command.name: {"torch", "paddle"} & reached(imports(command)) for command in commands}
-    assert found["train"] == found["predict"] == {"torch"} and found["classify"] == {"paddle"}
+    assert found["train"] == found["predict"] == found["export"] == {"torch"} and found["classify"] == {"paddle"}
     assert all(len(both) < 2 for both in found.values())
 
 

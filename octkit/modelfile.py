@@ -1,0 +1,248 @@
+"""A trained model as one file, to hand on: a zip whose parts anyone can read.
+
+    model.json                          the plan, what is averaged, post-processing; a checksum for each file of weights
+    weights/<member>/fold_<k>.safetensors   float32 tensors as trained, bit for bit
+    card.json, README.md                the model's card: data, scores, seed, versions, licence
+
+A cascade's member has the weights of its first stage in weights/<member>.<first stage>/. Nothing is compressed and
+nothing is ever unpacked to disk, so a file can neither swell nor write anywhere; safetensors hold numbers and no code.
+The same model makes the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from octkit import __version__, settings
+from octkit.files import OctkitError, read_json, write_atomic
+from octkit.modelcheck import Traits, check_model, check_plan, first_problem, stages_of
+from octkit.models import Member, Model, load_model
+from octkit.planner import Plan
+
+VERSION = 1
+MAX_DESCRIPTION = 10_000_000  # bytes of a JSON part; a plan of four configurations has some 10,000
+KEPT = tuple(name for name in Model.__dataclass_fields__ if name != "members")  # in model.json, by their own names
+LICENCE = ("not stated. octkit's code is under Apache-2.0; weights may be bound by the terms of the data they were "
+           "trained on (GOALS may not be redistributed)")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Fold = Annotated[str, Field(pattern=r"^(all|[0-9]{1,3})$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Weights(_Part):
+    file: str
+    sha256: str
+
+
+class _Stage(_Part):
+    config: Name
+    weights: dict[Fold, _Weights]
+    previous: "_Stage | None" = None
+
+
+class _Description(Traits):
+    """model.json."""
+
+    format: Literal["octkit model"]
+    version: int
+    octkit: str
+    plan: Plan
+    labels: tuple[str, ...]
+    members: tuple[_Stage, ...]
+
+
+def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,
+               ) -> Model:
+    """Open a trained model: the folder of a run, or one file as `save_model` writes it.
+
+    Args:
+        configs: these configurations alone; None takes those that were chosen.
+        folds: these folds alone; None takes all.
+
+    Raises:
+        OctkitError: where it is missing, damaged, no model of octkit, or lacks what is asked for.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_model(path, configs, folds)
+    model = _read_file(path)
+    wanted = tuple(configs) if configs is not None else tuple(member.config for member in model.members)
+    members = {member.config: member for member in model.members}
+    if absent := [config for config in wanted if config not in members]:
+        raise OctkitError(f"{path}: has no configuration {absent[0]!r}, expected one of {', '.join(members)}")
+    return replace(model, members=tuple(_with_folds(members[config], folds, path) for config in wanted))
+
+
+def save_model(model: Model, path: str | Path, card: dict) -> None:
+    """Write a model as one file, whole or not at all; weights stay as they are, bit for bit.
+
+    Raises OctkitError where plan and weights do not fit together.
+    """
+    check_model(model, path)
+    parts: dict[str, bytes] = {}
+    stages = tuple(_described(member, member.config, parts) for member in model.members)
+    kept = {name: getattr(model, name) for name in KEPT}
+    described = _Description(format="octkit model", version=VERSION, octkit=__version__, members=stages,
+                             **kept | {"plan": asdict(model.plan)})
+    parts = {"model.json": _json(described.model_dump(mode="json")), "card.json": _json(card),
+             "README.md": card_text(model, card).encode(), **parts}
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, data in parts.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # no dates: the same model makes the same bytes
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, data)
+    write_atomic(path, whole.getvalue())
+
+
+def export_run(run_dir: str | Path, path: str | Path) -> Model:
+    """Write the model of a run's folder, with its card, as one file; returns the model."""
+    run_dir = Path(run_dir)
+    model = load_model(run_dir)
+    save_model(model, path, run_card(run_dir))
+    return model
+
+
+def run_card(run_dir: str | Path) -> dict:
+    """What a run knows of its model: data, seed, scores, versions. No case is named: names may be patients'."""
+    run_dir = Path(run_dir)
+    chosen = settings.load(run_dir / "settings.json")
+    scores, selection = (read_json(run_dir / f"{name}.json") if (run_dir / f"{name}.json").exists() else {}
+                         for name in ("scores", "selection"))
+    candidates = [{key: value for key, value in candidate.items() if key in ("name", "dice", "mean_dice")}
+                  for candidate in selection.get("candidates", ())]
+    return {
+        "name": run_dir.resolve().name,
+        "data": Path(chosen.data.dir).name + (" (synthetic phantoms)" if chosen.data.phantom else ""),
+        "extra_data": [Path(folder).name for folder in chosen.train.extra_data],
+        "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
+        "folds": list(chosen.train.folds),
+        "scores": scores.get("summary", {}), "units": scores.get("units", {}),
+        "cross_validation": candidates, "why": selection.get("why", ""),
+        "versions": {"octkit": __version__, "torch": version("torch")},
+        "licence": LICENCE, "created_by": "octkit export",
+    }
+
+
+def card_text(model: Model, card: dict) -> str:
+    """The card for people: README.md of the file."""
+    lines = [f"# {card.get('name', 'A model')}", "",
+             f"Segments {', '.join(model.labels)} in OCT scans. For teaching, research and competitions; it is not a "
+             "medical device.", "", "    octkit predict THIS_FILE IMAGES -o OUT", "",
+             f"Averages {' and '.join(member.config for member in model.members)}, folds "
+             f"{', '.join(model.members[0].weights)}.", ""]
+    for key, value in card.items():
+        if key not in ("name", "scores", "units") and value not in ("", [], {}, None):
+            lines.append(f"- {key.replace('_', ' ')}: {value}")
+    for layer, metrics in card.get("scores", {}).items():
+        for metric, over_cases in metrics.items():
+            mean = over_cases.get("mean")
+            shown = "undefined" if mean is None else f"{mean:.4f}"
+            lines.append(f"- {layer} {metric}: {shown} {card.get('units', {}).get(metric, '')}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Stage:
+    """A member's entry in model.json; its weights are added to `parts`."""
+    weights = {}
+    for fold, state in member.weights.items():
+        data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        file = f"weights/{where}/fold_{fold}.safetensors"
+        parts[file] = data
+        weights[fold] = _Weights(file=file, sha256=hashlib.sha256(data).hexdigest())
+    previous = member.previous and _described(member.previous, f"{where}.{member.previous.config}", parts)
+    return _Stage(config=member.config, weights=weights, previous=previous)
+
+
+def _with_folds(member: Member, folds: Sequence[int | str] | None, path: Path) -> Member:
+    if folds is None:
+        return member
+    wanted = [str(fold) for fold in folds]
+    if absent := [fold for fold in wanted if fold not in member.weights]:
+        raise OctkitError(f"{path}: has no fold {absent[0]} of {member.config}, expected one of "
+                          f"{', '.join(member.weights)}")
+    previous = member.previous and _with_folds(member.previous, folds, path)
+    return replace(member, weights={fold: member.weights[fold] for fold in wanted}, previous=previous)
+
+
+def _read_file(path: Path) -> Model:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_parts(archive, path)
+            return _read_parts(archive, path)
+    except FileNotFoundError:
+        raise OctkitError(f"{path}: not found, expected a run's folder or a model's file") from None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise OctkitError(f"{path}: cannot be read as a model's file ({error}), expected one that `octkit export` "
+                          "writes") from None
+
+
+def _check_parts(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what `save_model` never writes: compressed, doubled or overlapping parts."""
+    parts = archive.infolist()
+    if "model.json" not in archive.namelist():
+        raise OctkitError(f"{path}: holds no model.json, expected a model's file as `octkit export` writes it")
+    doubled = len(parts) != len(set(archive.namelist()))
+    if doubled or any(part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1 for part in parts):
+        raise OctkitError(f"{path}: found parts that are compressed, encrypted or there twice, expected each once and "
+                          "stored as it is")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise OctkitError(f"{path}: its parts claim to be larger than the file, expected a whole model's file")
+
+
+def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
+    if archive.getinfo("model.json").file_size > MAX_DESCRIPTION:
+        raise OctkitError(f"{path}: its model.json is of {archive.getinfo('model.json').file_size} bytes, expected at "
+                          f"most {MAX_DESCRIPTION}")
+    try:
+        content = json.loads(archive.read("model.json"))
+    except (ValueError, RecursionError) as error:
+        raise OctkitError(f"{path}: its model.json is not valid JSON ({error})") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise OctkitError(f"{path}: was written in version {version} of the format, expected at most {VERSION}; "
+                          "a newer octkit can read it")
+    try:
+        found = _Description.model_validate(content)
+    except ValidationError as error:
+        raise OctkitError(f"{path}: its model.json is not valid; {first_problem(error)}") from None
+    check_plan(found.plan, path)
+    expected = {"model.json", "card.json", "README.md"} | {
+        weights.file for member in found.members for stage in stages_of(member) for weights in stage.weights.values()}
+    if odd := sorted(set(archive.namelist()) ^ expected):
+        raise OctkitError(f"{path}: {odd[0]!r} is missing or not named in model.json, expected {len(expected)} parts")
+    members = tuple(_read_member(archive, stage, path) for stage in found.members)
+    model = Model(members=members, **{name: getattr(found, name) for name in KEPT})
+    check_model(model, path)
+    return model
+
+
+def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
+    weights = {}
+    for fold, entry in stage.weights.items():
+        data = archive.read(entry.file)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise OctkitError(f"{path}: {entry.file} does not have the checksum that model.json states; fetch the file "
+                              "again")
+        try:
+            weights[fold] = safetensors.torch.load(data)
+        except Exception as error:  # safetensors' own error and those of odd headers
+            raise OctkitError(f"{path}: {entry.file} cannot be read as weights ({error})") from None
+    return Member(stage.config, weights, stage.previous and _read_member(archive, stage.previous, path))
+
+
+def _json(value) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
