@@ -8,6 +8,10 @@
 A circle scan has no edges along its A-scans: before it is predicted it is continued round the circle on both sides.
 Volumes work the same way with one axis more; the 2-D configuration goes through a volume slice by slice. A cascade
 first predicts with its first stage and shows the second one the result beside the scan.
+
+A model that averages scores comes from nnU-Net v2 and does as nnU-Net does, so that its results come back digit for
+digit: windows are summed in half precision, fold by fold. Towards a window's corners, where the Gaussian is small,
+few digits are left that way; models trained here average probabilities in full precision.
 Source: report, section on inference; the Gaussian trusts a window's centre more than its border, where the network
 sees less context.
 """
@@ -37,6 +41,8 @@ from octkit.resampling import coarse_axis, resample
 
 # Deviation of the Gaussian in window lengths; 1/8 leaves a window's edge 0.03 % of its centre's weight.
 GAUSSIAN_SIGMA = 1 / 8
+# By this the weights are raised where sums are in half precision, whose smallest number is 6e-8 (nnU-Net's factor).
+HALF_SCALE = 10
 # Outside the crop there is nothing: a score this far above the others' 0 is background for certain.
 CERTAIN = 1000.0
 
@@ -55,12 +61,12 @@ def window_starts(length: int, window: int, step: float) -> list[int]:
 
 
 def gaussian_weights(window: Sequence[int]) -> np.ndarray:
-    """Weights of a window's pixels, (*window) float32, 1 at its middle pixel n // 2, above 0 everywhere."""
-    weights = np.ones((), np.float32)
+    """Weights of a window's pixels, (*window) float64, 1 at its middle pixel n // 2, above 0 everywhere."""
+    weights = np.ones(())
     for size in window:
         distance = (np.arange(size) - size // 2) / (size * GAUSSIAN_SIGMA)
         weights = np.multiply.outer(weights, np.exp(-0.5 * distance**2))
-    return weights.astype(np.float32)
+    return weights
 
 
 class Predictor:
@@ -129,7 +135,11 @@ class Stage:
         # A 2-D window has no axis of B-scans to mirror.
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
-        self.weights = torch.from_numpy(gaussian_weights(self.window)).to(device)
+        self.weights = torch.from_numpy(gaussian_weights(self.window)).float().to(device)
+        if self.blend == "scores":
+            half = torch.from_numpy(HALF_SCALE * gaussian_weights(self.window)).half()
+            half[half == 0] = half[half > 0].min()
+            self.weights = half.to(device)
         self.memory_format = memory_format(axes, device, precision)
         self.networks = []
         for state in member.weights.values():
@@ -176,10 +186,12 @@ class Stage:
         """Probabilities on the scan's own grid from what `on_grid` gave."""
         if self.blend == "probabilities":
             return restore(values, geometry)
-        return softmax(restore(values, geometry, outside=CERTAIN))
+        # Half precision again: nnU-Net resamples in double and keeps the result as it was.
+        return softmax(restore(values, geometry, outside=CERTAIN).astype(np.float16).astype(np.float32))
 
     @torch.inference_mode()
     def _sliding_window(self, image: np.ndarray) -> np.ndarray:
+        """What `blend` names for a whole preprocessed scan, averaged over folds: (classes, *spatial) float32."""
         slices = image.ndim - 1 - len(self.window)  # 1 where a 2-D window goes through a volume, else 0
         shape = image.shape[1:]
         window = (1,) * slices + self.window
@@ -187,30 +199,39 @@ class Stage:
         before = [m // 2 for m in missing]
         padded = np.pad(image, [(0, 0), *((b, m - b) for b, m in zip(before, missing, strict=True))])
         scan = torch.from_numpy(padded).to(self.device)
-        total = torch.zeros((len(self.plan.classes) + 1, *padded.shape[1:]), device=self.device)
-        weight = torch.zeros(padded.shape[1:], device=self.device)
-        axes = [window_starts(n, w, self.step) for n, w in zip(padded.shape[1 + slices:], self.window, strict=True)]
-        for corner in itertools.product(*map(range, padded.shape[1:1 + slices]), *axes):
-            place = (*corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
-            total[(slice(None), *place)] += self._window(scan[(slice(None), *place)]) * self.weights
-            weight[place] += self.weights
         inside = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
-        return (total / weight)[(slice(None), *inside)].cpu().numpy()
+        if self.blend == "probabilities":
+            total = self._sum_of_windows(scan, self.networks, slices)
+        else:
+            total = sum(self._sum_of_windows(scan, [network], slices) for network in self.networks)
+            total = total / len(self.networks)
+        return total[(slice(None), *inside)].float().cpu().numpy()
 
-    def _window(self, patch: torch.Tensor) -> torch.Tensor:
-        """What `blend` names in one window, averaged over folds and mirrored copies: (classes, *window)."""
+    def _sum_of_windows(self, scan: torch.Tensor, networks: list, slices: int) -> torch.Tensor:
+        """The weighted mean of all windows, (classes, *spatial), in the precision of the weights."""
+        total = torch.zeros((len(self.plan.classes) + 1, *scan.shape[1:]), dtype=self.weights.dtype, device=self.device)
+        weight = torch.zeros(scan.shape[1:], dtype=self.weights.dtype, device=self.device)
+        axes = [window_starts(n, w, self.step) for n, w in zip(scan.shape[1 + slices:], self.window, strict=True)]
+        for corner in itertools.product(*map(range, scan.shape[1:1 + slices]), *axes):
+            place = (*corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
+            total[(slice(None), *place)] += self._window(scan[(slice(None), *place)], networks) * self.weights
+            weight[place] += self.weights
+        return total / weight
+
+    def _window(self, patch: torch.Tensor, networks: list) -> torch.Tensor:
+        """What `blend` names in one window, averaged over networks and mirrored copies: (classes, *window) float32."""
         total = 0
         for flip in self.flips:
             axes = [axis + 2 for axis in flip]  # behind batch and channel
             mirrored = torch.flip(patch[None], axes).contiguous(memory_format=self.memory_format)
-            for network in self.networks:
+            for network in networks:
                 with autocast(self.precision, self.device):
                     scores = network(mirrored)
                 values = scores.float()
                 if self.blend == "probabilities":
                     values = torch.softmax(values, 1)
                 total = total + torch.flip(values, axes)[0]
-        return total / (len(self.flips) * len(self.networks))
+        return total / (len(self.flips) * len(networks))
 
 
 def first_stage_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
