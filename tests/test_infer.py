@@ -174,7 +174,7 @@ def test_scores_are_averaged_before_softmax_where_the_model_says_so():
     logs = [np.log(network_on(model(found, two), two, prepared, fold)) for fold in ("0", "1")]
     expected = softmax((logs[0] + logs[1]) / 2)  # softmax does not see that each log is off by a constant
     by_scores = Predictor(model(found, two, blend="scores"))(scan)
-    np.testing.assert_allclose(by_scores, expected, atol=2e-3)  # in half precision, as nnU-Net has it
+    np.testing.assert_allclose(by_scores, expected, atol=5e-3)  # in half precision, as nnU-Net has it
     assert not np.allclose(expected, Predictor(model(found, two))(scan), atol=1e-2)
 
 
