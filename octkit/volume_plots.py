@@ -24,22 +24,25 @@ def b_scans(volume: np.ndarray, mask: np.ndarray | None, numbers: Sequence[int],
 
 
 def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] | None, unit: str = "px",
-                   title: str = "Thickness seen from above") -> Picture:
-    """En-face maps (B-scans, A-scans) side by side on one colour scale.
+                   title: str = "Thickness seen from above", compare: bool = True) -> Picture:
+    """En-face maps (B-scans, A-scans) side by side, on one colour scale where they are to be compared.
 
     `spacing` is mm between B-scans and between A-scans; without it the axes count them.
     """
     picture, axes = new_picture(title, 1, len(maps), (min(4.4 * len(maps), 12), 4.2))
-    high = max(float(np.nanmax(found)) for found in maps.values())
-    for ax, (name, found) in zip(axes[0], maps.items(), strict=True):
+    highest = [float(np.nanmax(found)) for found in maps.values()]
+    for ax, (name, found), own in zip(axes[0], maps.items(), highest, strict=True):
         between, along = spacing or (1, 1)
         extent = (0, found.shape[1] * along, found.shape[0] * between, 0)
         shown = ax.imshow(found, extent=extent, aspect="equal" if spacing else "auto", cmap="viridis", vmin=0,
-                          vmax=high, interpolation="nearest")
+                          vmax=max(highest) if compare else own, interpolation="nearest")
         ax.set_title(f"{name}, mean {np.nanmean(found):.0f} {unit.replace('um', 'µm')}", fontsize=9)
         ax.set(xlabel="along the B-scan (mm)" if spacing else "A-scan",
                ylabel=("across the B-scans (mm)" if spacing else "B-scan") if ax is axes[0, 0] else "")
-    colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit.replace('um', 'µm')})")
+        if not compare:
+            colour_bar(picture, shown, ax, f"thickness ({unit.replace('um', 'µm')})")
+    if compare:
+        colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit.replace('um', 'µm')})")
     picture.alt = f"{title}: " + ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}"
                                            for name, found in maps.items()) + "."
     return picture

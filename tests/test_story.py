@@ -1,16 +1,19 @@
-"""The whole story in the `smoke` profile: every notebook, in order, through the command line."""
+"""The whole stories in small: every notebook, in order, through the command line."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from octkit.files import read_json
 from octkit.images import image_size, list_images
-from octkit.pipeline import STEPS
+from octkit.infer import Predictor
+from octkit.pipeline import STEPS, VOLUME_STEPS
 from octkit.submission import check_submission
+from octkit.volumes import read_volume, volume_size, volume_spacing
 
 REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans" / "images"
 
@@ -84,3 +87,60 @@ def test_the_run_predicts_real_scans(story, tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path.name: image_size(path) for path in list_images(tmp_path)} == {
         path.name: image_size(path) for path in list_images(REAL_SCANS)}
+
+
+# The volumes profile with its numbers turned down; so little memory that a plan has all four configurations.
+SMALL_VOLUMES = ("data.phantom.train=4", "data.phantom.validation=2", "data.phantom.size=[8,64,80]",
+                 "plan.memory_gb=0.004", "plan.base_features=4", "plan.max_features=8", "train.epochs=1",
+                 "train.iterations_per_epoch=2", "train.validation_iterations=1", "train.workers=0",
+                 "train.precision=float32")
+CONFIGS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("volumes")
+    changes = [f"data.dir={folder / 'data'}", *SMALL_VOLUMES]
+    done = octkit("run", "--profile", "volumes", "--run-dir", folder / "run",
+                  *(part for change in changes for part in ("--set", change)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_volumes_have_all_configurations_and_pairs_to_choose_from(volumes):
+    selection = read_json(volumes / "run/selection.json")
+    assert selection["cases"] == 4
+    names = [candidate["name"] for candidate in selection["candidates"]]
+    assert names == [*CONFIGS, *(f"{a} + {b}" for i, a in enumerate(CONFIGS) for b in CONFIGS[i + 1:])]
+    best = max(selection["candidates"], key=lambda candidate: candidate["mean_dice"])
+    assert selection["configuration"] == best["name"]
+    for config in CONFIGS:
+        for fold in (0, 1):
+            assert (volumes / f"run/models/{config}/fold_{fold}/checkpoint.pt").exists()
+    assert len(list((volumes / "run/preprocessed/3d_cascade_fullres").glob("*.npy"))) == 4
+
+
+def test_the_report_of_volumes_has_no_missing_part(volumes):
+    page = (volumes / "run/report.html").read_text()
+    assert "not run:" not in page and "cannot be shown:" not in page
+    assert "3d_lowres + 3d_cascade_fullres" in page and "Glaucoma" not in page
+    lines = [json.loads(line) for line in (volumes / "run/ledger.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [step.notebook for step in VOLUME_STEPS]
+    assert {line["status"] for line in lines} == {"done"}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_configuration_predicts_volumes(volumes, config):
+    image = volumes / "data/Validation/Image/0005.nii.gz"
+    found = Predictor.load(volumes / "run", configs=[config], folds=[0])(read_volume(image), volume_spacing(image))
+    assert found.shape == (4, *volume_size(image))
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-4)
+
+
+def test_the_command_line_predicts_and_scores_volumes(volumes, tmp_path):
+    done = octkit("predict", volumes / "run", volumes / "data/Validation/Image", "-o", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for mask in ("0005.nii.gz", "0006.nii.gz"):
+        assert volume_size(tmp_path / mask) == (8, 64, 80)
+    done = octkit("evaluate", tmp_path, volumes / "data/Truth/Mask")
+    assert done.returncode == 0 and "choroid" in done.stdout, done.stderr

@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write_goals
+from conftest import write_goals, write_volumes
 
 from octkit import fingerprint, layouts, planner, preprocess, settings, train
-from octkit.files import OctkitError
+from octkit.files import OctkitError, read_json
 from octkit.models import load_checkpoint
+from octkit.predict import predict_held_out
 from octkit.settings import TrainSettings
 from octkit.train import Optimiser, poly_rate, train_fold
 
@@ -144,3 +145,57 @@ def test_missing_steps_are_named(goals, tmp_path):
     next((run / "preprocessed/2d").glob("*.json")).unlink()
     with pytest.raises(OctkitError, match="is not preprocessed; run `octkit preprocess"):
         train_fold(run, fold="all")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A run on striped volumes whose plan is a cascade's, with extra cases beside; nothing is trained yet."""
+    folder = tmp_path_factory.mktemp("volumes")
+    write_volumes(folder / "own", size=(8, 48, 64))
+    write_volumes(folder / "more", size=(8, 48, 64))
+    chosen = settings.with_overrides(settings.from_profile("smoke"), [
+        f"data.dir={folder / 'own'}", "data.phantom=null", *SMALL, f'train.extra_data=["{folder / "more"}"]',
+        "plan.memory_gb=0.0015", "train.folds=[0,1]", "train.epochs=1", "augment.mirror_axes=[-1,-3]"])
+    chosen.save(folder / "settings.json")
+    fingerprint.extract(layouts.open_run(chosen), units="px").save(folder / "fingerprint.json")
+    planner.plan_run(folder)
+    preprocess.preprocess_run(folder, progress=False)
+    preprocess.split_run(folder)
+    return folder
+
+
+def test_extra_cases_are_learned_from_and_never_validated_on(volumes):
+    splits = read_json(volumes / "splits.json")
+    own = {case.name for case in layouts.open_dataset(volumes / "own").train}
+    for split in splits:
+        extra = set(split["train"]) - own
+        assert extra and all(name.startswith("more_") for name in extra)
+        assert set(split["validation"]) < own
+    for name in extra:
+        assert (volumes / f"preprocessed/2d/{name}.json").exists()
+
+
+def test_a_second_stage_needs_the_first_ones_predictions_and_says_how_to_get_them(volumes):
+    expected = "has no first-stage mask of .* cases .*: octkit train .* --config 3d_lowres --fold 0; octkit .* --fold 1"
+    with pytest.raises(OctkitError, match=expected):
+        train_fold(volumes, "3d_cascade_fullres", 0, progress=False)
+
+
+def test_a_cascade_is_trained_on_honest_masks_of_its_first_stage(volumes, capsys):
+    for fold in (0, 1):
+        train_fold(volumes, "3d_lowres", fold, progress=False)
+        predict_held_out(volumes, "3d_lowres", fold, progress=False)
+    train_fold(volumes, "3d_cascade_fullres", 0, progress=False)
+    assert "has seen the" in capsys.readouterr().out  # extra cases are left out, and that is said
+    found = load_checkpoint(volumes / "models/3d_cascade_fullres/fold_0/checkpoint.pt")["network"]
+    assert found["encoder.0.layers.0.weight"].shape[1] == 1 + 3
+    [name] = read_json(volumes / "splits.json")[0]["validation"][:1]
+    [case] = preprocess.load_preprocessed(volumes, "3d_cascade_fullres", [name],
+                                          volumes / "preprocessed/3d_cascade_fullres")
+    assert case.previous.shape == case.mask.shape and case.previous.dtype == np.uint8
+
+
+@pytest.mark.parametrize("config", ["2d", "3d_fullres"])
+def test_configurations_of_volumes_train_and_log(volumes, config):
+    log = pd.read_csv(train_fold(volumes, config, 0, progress=False) / "log.csv")
+    assert np.isfinite(log["train_loss"]).all() and np.isfinite(log["validation_loss"]).all()
