@@ -6,7 +6,7 @@ Source: nnU-Net v2.8.1, the files that its planner writes.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from octkit.cases import LAYERS
@@ -72,12 +72,14 @@ def labels_from(dataset: Mapping, where: Path) -> tuple[str, ...]:
 def plans_to(plan: Plan, name: str) -> dict:
     """The content of plans.json for a Plan; `name` is the data set's."""
     whole = max(plan.configurations.values(), key=lambda configuration: len(configuration.patch_size))
-    missing = 3 - len(whole.patch_size)  # a 2-D scan is one slice to nnU-Net, 999 thick: it is never cut across
+    spacing, shape = list(whole.spacing), [round(n) for n in whole.median_shape]
+    if len(shape) == 2:  # a 2-D scan is one slice to nnU-Net, 999 thick; of volumes planned in 2-D we know no depth
+        depth = (None, None) if plan.axis_order else (999.0, 1)
+        spacing, shape = [depth[0], *spacing], [depth[1], *shape]
     order = list(plan.axis_order or (0, 1, 2))
     return {
         "dataset_name": name, "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [999.0] * missing + list(whole.spacing),
-        "original_median_shape_after_transp": [1] * missing + [round(n) for n in whole.median_shape],
+        "original_median_spacing_after_transp": spacing, "original_median_shape_after_transp": shape,
         "image_reader_writer": "NaturalImage2DIO" if _is_natural(plan) else "SimpleITKIO",
         "transpose_forward": order, "transpose_backward": [order.index(axis) for axis in range(3)],
         "configurations": {config: _configuration_to(plan, config) for config in plan.configurations},
@@ -94,15 +96,6 @@ def dataset_to(plan: Plan) -> dict:
         "labels": {"background": 0, **{label: i for i, label in enumerate(plan.classes, start=1)}},
         "file_ending": ".png" if _is_natural(plan) else ".nii.gz",
     }
-
-
-def without_others(plan: Plan, config: str) -> Plan:
-    """A plan with one configuration and the stages before it alone."""
-    names = [config]
-    while previous := plan.configurations[names[-1]].previous_stage:
-        names.append(previous)
-    return replace(plan, configurations={name: entry for name, entry in plan.configurations.items() if name in names},
-                   reasons={name: words for name, words in plan.reasons.items() if name in names})
 
 
 def _is_natural(plan: Plan) -> bool:

@@ -22,7 +22,7 @@ from octkit.files import OctkitError, read_json, replacing, write_atomic, write_
 from octkit.modelcheck import Traits, check_model, first_problem
 from octkit.modelfile import LICENCE, save_model
 from octkit.models import Member, Model
-from octkit.nnplans import dataset_to, plan_from, plans_to, without_others
+from octkit.nnplans import dataset_to, plan_from, plans_to
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"
@@ -193,7 +193,7 @@ def read_checkpoint(path: Path) -> dict:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
-        asked = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        asked = re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error))
         reason = (f"it asks for {asked[1]}, which is no part of a trained model" if asked
                   else (str(error).strip().splitlines() or [type(error).__name__])[0])
         raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason})") from None
@@ -267,7 +267,7 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
                 "init_args": {"configuration": member.config, "fold": fold if fold == "all" else int(fold)},
                 "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
             }, temporary)
-    write_json(target / "plans.json", plans_to(without_others(plan, member.config), name))
+    write_json(target / "plans.json", plans_to(plan, name))
     write_json(target / "dataset.json", dataset_to(plan))
     write_json(target / CARRIED, {name: getattr(model, name) for name in Traits.model_fields})
     write_atomic(target / "README.txt", "\n".join([

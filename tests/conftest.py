@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,46 @@ def write_mgunet(root: Path, train: int = 3, validation: int = 1, test: int = 1)
 @pytest.fixture
 def goals(tmp_path) -> Path:
     return write_goals(tmp_path / "goals")
+
+
+def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):
+    """A model of random weights: 2-D scans planned in px, or volumes where a configuration is 3-D.
+
+    A cascade ("3d_cascade_fullres") comes with its first stage.
+    """
+    import torch
+
+    from octkit.models import Member, Model, build_network
+    from octkit.planner import Configuration, Plan
+
+    volumes = any(config.startswith("3d") for config in configs)
+    flat = Configuration((16, 16), 2, (1.0, 1.0), (40.0, 48.0), (4, 8), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)
+    deep = Configuration((4, 16, 16), 2, (1.0, 1.0, 1.0), (12.0, 24.0, 20.0), (4, 8), ((1, 1, 1), (1, 2, 2)),
+                         ((1, 3, 3), (3, 3, 3)), False)
+    known = {"2d": flat, "3d_fullres": deep, "3d_lowres": replace(deep, spacing=(2.0, 2.0, 2.0)),
+             "3d_cascade_fullres": replace(deep, previous_stage="3d_lowres", batch_dice=True)}
+    record = {"mean": 90.0, "std": 60.0, "median": 80.0, "min": 1.0, "max": 255.0, "percentile_00_5": 4.0,
+              "percentile_99_5": 230.0}
+    plan = Plan(known if volumes else {"2d": flat}, ("OCT",), ("rnfl", "gcipl", "choroid"), (record,),
+                "mm" if volumes else "px", (2, 0, 1) if volumes else (), ("ct",))
+    torch.manual_seed(seed)
+
+    def member(config):
+        weights = {fold: {name: tensor + 0.2 * torch.randn_like(tensor) for name, tensor
+                          in build_network(plan, config, False).state_dict().items()} for fold in folds}
+        previous = plan.configurations[config].previous_stage
+        return Member(config, weights, previous and member(previous))
+
+    traits = {"mirror": True, "mirror_axes": (-3, -2, -1), "step": 0.5, "precision": "float32"} | traits
+    return Model(plan, tuple(map(member, configs)), plan.classes, **traits)
+
+
+def same_weights(one, other) -> bool:
+    """Whether two members hold the same bits, stages before included."""
+    if one is None or other is None:
+        return one is other
+    return (one.config == other.config and one.weights.keys() == other.weights.keys()
+            and all(one.weights[fold].keys() == other.weights[fold].keys() for fold in one.weights)
+            and all(tensor.numpy().tobytes() == other.weights[fold][name].numpy().tobytes()
+                    for fold, state in one.weights.items() for name, tensor in state.items())
+            and same_weights(one.previous, other.previous))
