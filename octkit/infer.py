@@ -186,8 +186,9 @@ class Stage:
         """Probabilities on the scan's own grid from what `on_grid` gave."""
         if self.blend == "probabilities":
             return restore(values, geometry)
-        # Half precision again: nnU-Net resamples in double and keeps the result as it was.
-        return softmax(restore(values, geometry, outside=CERTAIN).astype(np.float16).astype(np.float32))
+        # nnU-Net resamples in double and keeps the result in half precision; by way of float32 ties would break.
+        restored = restore(values, geometry, outside=CERTAIN, dtype=np.float64)
+        return softmax(restored.astype(np.float16).astype(np.float32))
 
     @torch.inference_mode()
     def _sliding_window(self, image: np.ndarray) -> np.ndarray:

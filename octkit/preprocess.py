@@ -149,19 +149,19 @@ def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, c
     return np.ascontiguousarray(prepared), mask, geometry
 
 
-def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0) -> np.ndarray:
-    """Probabilities (classes, *network grid) back on the scan's own grid, (classes, *original) float32.
+def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0, dtype: type = np.float32) -> np.ndarray:
+    """Probabilities (classes, *network grid) back on the scan's own grid, (classes, *original) of `dtype`.
 
     Linear resampling keeps each pixel's probabilities a partition of 1; outside the crop all is background, for
     which class 0 gets the value `outside` there and all others 0.
     """
     coarse = coarse_axis(geometry.target, geometry.spacing)
-    cropped = resample(values, geometry.cropped_shape, order=1, coarse=coarse)
+    cropped = resample(values, geometry.cropped_shape, order=1, coarse=coarse, dtype=dtype)
     if geometry.axis_order:
         cropped = _reordered(cropped, tuple(np.argsort(geometry.axis_order)))
     if cropped.shape[1:] == geometry.original_shape:
         return np.ascontiguousarray(cropped)
-    whole = np.zeros((len(cropped), *geometry.original_shape), np.float32)
+    whole = np.zeros((len(cropped), *geometry.original_shape), dtype)
     whole[0] = outside
     whole[(slice(None), *(slice(start, stop) for start, stop in geometry.crop))] = cropped
     return whole

@@ -32,8 +32,9 @@ def coarse_axis(spacing: Sequence[float], target: Sequence[float]) -> int | None
     return None
 
 
-def resample(array: np.ndarray, shape: Sequence[int], order: int, coarse: int | None = None) -> np.ndarray:
-    """Resample each channel of (channels, *spatial) to `shape` with splines of `order`; float32, same corners.
+def resample(array: np.ndarray, shape: Sequence[int], order: int, coarse: int | None = None,
+             dtype: type = np.float32) -> np.ndarray:
+    """Resample each channel of (channels, *spatial) to `shape` with splines of `order`; same corners, as `dtype`.
 
     Pixels are areas, not points: the outer edges of the grid stay where they are. Values stay within each channel's
     (or slice's) own range, which cubic splines would overshoot. Along the axis `coarse` the nearest slice is taken,
@@ -41,22 +42,22 @@ def resample(array: np.ndarray, shape: Sequence[int], order: int, coarse: int | 
     """
     shape = tuple(shape)
     if array.shape[1:] == shape:
-        return array.astype(np.float32, copy=False)
+        return array.astype(dtype, copy=False)
     if coarse is None:
-        return np.stack([_zoomed(channel, shape, order) for channel in array])
+        return np.stack([_zoomed(channel, shape, order, dtype) for channel in array])
     slices, wanted = array.shape[1 + coarse], shape[coarse]
     plane = shape[:coarse] + shape[coarse + 1:]
     # The slice in which each new slice's centre lies; on the edge between two it is the later one.
     nearest = np.floor(slices / wanted * (np.arange(wanted) + 0.5)).astype(int).clip(0, slices - 1)
     kept, where = np.unique(nearest, return_inverse=True)
-    resampled = np.empty((len(array), *shape), np.float32)
+    resampled = np.empty((len(array), *shape), dtype)
     for channel, moved in zip(array, np.moveaxis(resampled, 1 + coarse, 1), strict=True):
-        moved[:] = np.stack([_zoomed(np.take(channel, k, coarse), plane, order) for k in kept])[where]
+        moved[:] = np.stack([_zoomed(np.take(channel, k, coarse), plane, order, dtype) for k in kept])[where]
     return resampled
 
 
-def _zoomed(array: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    array = array.astype(np.float32)
+def _zoomed(array: np.ndarray, shape: tuple[int, ...], order: int, dtype: type) -> np.ndarray:
+    array = array.astype(dtype)
     if array.shape == shape:
         return array
     zoom = [new / old for old, new in zip(array.shape, shape, strict=True)]

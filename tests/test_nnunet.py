@@ -37,17 +37,17 @@ def answers(name, kind):
 
 
 def check_against(found, mask, probabilities, expected_mask):
-    """nnU-Net sums windows in half precision, so near the scan's corners its numbers are coarse; elsewhere they agree.
+    """Equal to 1e-4, but for single values that half precision rounds the other way on another processor.
 
-    `benchmarks/nnunet_models.py` holds the two against each other with nnU-Net in float32: 2e-6 everywhere.
+    nnU-Net sums windows in half precision, where a score of 0.7 has neighbours 5e-4 apart; a last digit of float32 that
+    differs can tip one over. nnU-Net itself, run where these tests were written, differs from the oracle by as much
+    (2.1e-4 in 10 of 60,000 values), and from octkit by 1.2e-7.
     """
-    difference = np.abs(found - probabilities).max(0)
-    middle = tuple(slice(n // 4, n - n // 4) for n in difference.shape)
-    assert np.median(difference) < 1e-4 and difference[middle].max() < 2e-3
+    difference = np.abs(found - probabilities)
+    assert np.mean(difference > 1e-4) < 1e-3 and difference.max() < 5e-4
     likely = np.sort(probabilities, axis=0)
     clear = likely[-1] - likely[-2] > 1e-3
-    assert (mask[middle] == expected_mask[middle])[clear[middle]].all()
-    assert np.mean(mask != expected_mask) < 0.005
+    assert (mask == expected_mask)[clear].all()
 
 
 @needs_oracle
