@@ -95,7 +95,7 @@ def is_volume(path: Path) -> bool:
 def scan_name(path: Path) -> str:
     """The name of a scan: its file's without the ending, "0001" for 0001.png, 0001.nii.gz and the folder 0001."""
     name = Path(path).name
-    for ending in (*NIFTI_ENDINGS, ".png"):
+    for ending in (*NIFTI_ENDINGS, ".png", ".vol"):
         if name.lower().endswith(ending):
             return name[:-len(ending)]
     return name

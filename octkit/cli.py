@@ -177,8 +177,8 @@ def select(run_dir: RunFolder) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="a run's folder, or a model's file")],
-    images: Annotated[Path, typer.Argument(help="a PNG, a NIfTI file, a folder of B-scans, or a folder of such")],
+    model: Annotated[Path, typer.Argument(help="a run's folder, a model's file, or default: the model in the box")],
+    images: Annotated[Path, typer.Argument(help="a PNG, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
                                                 "default: as the model's settings say")] = None,

@@ -73,7 +73,7 @@ class Predictor:
     """A trained model ready to predict: its networks on their device.
 
     `Predictor.load(model)(image, spacing)` gives probabilities (classes, *spatial) float32 on the scan's own grid;
-    `model` is the folder of a run or a one-file model.
+    `model` is the folder of a run, a one-file model or "default", the model in the box.
     """
 
     def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None):

@@ -68,7 +68,7 @@ def open_run(chosen: settings.Settings) -> Dataset:
 
 
 def list_scans(path: str | Path) -> tuple[Path, ...]:
-    """The scans to predict: a PNG, a NIfTI file, a folder of B-scans with its spacing.json, or a folder of these.
+    """The scans to predict: a PNG, NIfTI or .vol file, a folder of B-scans with its spacing.json, or a folder of these.
 
     They come in the order of their names. Raises OctkitError for a path that is none of them, and for two scans of
     one name (`cases.scan_name`), whose masks would overwrite each other.
@@ -76,9 +76,9 @@ def list_scans(path: str | Path) -> tuple[Path, ...]:
     path = Path(path)
     if not path.exists():
         raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
-    if path.is_file() and not (is_nifti(path) or path.suffix.lower() == ".png"):
-        raise OctkitError(f"{path}: found neither a PNG nor a NIfTI file, expected {KINDS}")
-    return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path).values())
+    if path.is_file() and not (is_nifti(path) or path.suffix.lower() in (".png", ".vol")):
+        raise OctkitError(f"{path}: found no PNG, NIfTI or .vol file, expected {KINDS}")
+    return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path, also=".vol").values())
 
 
 def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:

@@ -29,6 +29,7 @@ from octkit.models import Member, Model, load_model
 from octkit.planner import Plan
 
 VERSION = 1
+DEFAULT = Path(__file__).with_name("default.zip")  # trained on phantoms alone, by benchmarks/default_model.py
 MAX_DESCRIPTION = 10_000_000  # bytes of a JSON part; a plan of four configurations has some 10,000
 KEPT = tuple(name for name in Model.__dataclass_fields__ if name != "members")  # in model.json, by their own names
 LICENCE = ("not stated. octkit's code is under Apache-2.0; weights may be bound by the terms of the data they were "
@@ -66,7 +67,7 @@ class _Description(Traits):
 
 def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,
                ) -> Model:
-    """Open a trained model: the folder of a run, or one file as `save_model` writes it.
+    """Open a trained model: the folder of a run, one file as `save_model` writes it, or "default", the one in the box.
 
     Args:
         configs: these configurations alone; None takes those that were chosen.
@@ -75,7 +76,7 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Se
     Raises:
         OctkitError: where it is missing, damaged, no model of octkit, or lacks what is asked for.
     """
-    path = Path(path)
+    path = DEFAULT if str(path) == "default" else Path(path)
     if path.is_dir():
         return load_model(path, configs, folds)
     model = _read_file(path)

@@ -10,8 +10,10 @@ from octkit.volumes import SPACING_FILE, is_nifti, is_stack
 KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
 
 
-def scans_in(folder: Path, masks: bool = False) -> dict[str, Path]:
+def scans_in(folder: Path, masks: bool = False, also: str = "") -> dict[str, Path]:
     """The scans of a folder in the order of their names: name -> PNG, NIfTI file or folder of B-scans.
+
+    `also` is an ending of further files to take (".vol").
 
     Other files and folders without PNGs are passed over. Folders of B-scans need their spacing.json, but for
     `masks`: those lie where their image lies. Raises OctkitError for a folder that is missing or holds no scan, for
@@ -22,7 +24,8 @@ def scans_in(folder: Path, masks: bool = False) -> dict[str, Path]:
         raise OctkitError(f"{folder}: no such folder, expected one of {KINDS}")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not (_is_png(path) or is_nifti(path) or _holds_png(path)):
+        asked_for = bool(also) and path.suffix.lower() == also
+        if path.name.startswith(".") or not (_is_png(path) or is_nifti(path) or _holds_png(path) or asked_for):
             continue
         if path.is_dir() and not masks and not is_stack(path):
             raise OctkitError(f"{path}: found no {SPACING_FILE}, expected it beside a volume's B-scans")

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.cases import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.devices import open_vol
 from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
 from octkit.goals import mask_coding
 from octkit.images import write_mask
@@ -29,14 +30,16 @@ from octkit.surfaces import SURFACES
 from octkit.volumes import volume_spacing, write_nifti
 
 
-def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], like: Path) -> Path:
+def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], like: Path,
+              spacing: Sequence[float] | None = None) -> Path:
     """Write a predicted mask (*spatial) uint8 into a folder, in the kind of file that its scan came in.
 
-    A PNG gets a PNG, in GOALS greys where the labels are the three layers, otherwise as label numbers; NIfTI files and
-    folders of B-scans get a NIfTI file of label numbers that lies where the scan `like` lies.
+    A PNG gets a PNG, in GOALS greys where the labels are the three layers, otherwise as label numbers, and so does a
+    device's 2-D scan; NIfTI files and folders of B-scans get a NIfTI file of label numbers that lies where the scan
+    `like` lies, a device's volume one with its `spacing`.
     """
-    if is_volume(like):
-        write_nifti(path := folder / f"{name}.nii.gz", mask, volume_spacing(like), like)
+    if is_volume(like) or mask.ndim == 3:
+        write_nifti(path := folder / f"{name}.nii.gz", mask, spacing, like)
     else:
         write_mask(path := folder / f"{name}.png", mask, mask_coding(labels))
     return path
@@ -67,32 +70,34 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
 
     Args:
         model: a run's folder, or a one-file model.
-        images: PNGs, NIfTI files or folders of B-scans.
+        images: PNGs, NIfTI files, folders of B-scans, or a device's .vol files.
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
-        circle: whether the scans are full circles; None: as those that the model was made from.
+        circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
     """
     files, out = layouts.list_scans(images), Path(out)
     if out.resolve() == files[0].resolve().parent:
         raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
     predictor = Predictor.load(model, mirror=mirror)
     axes = len(predictor.model.plan.axis_order) or 2
-    for file in files:  # all are read first: a bad one stops before any mask is written
-        if (found := read_scan(file).ndim - 1) != axes:
-            raise OctkitError(f"{file}: found a scan of {found} axes, expected {axes} like those of the model")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
+    for file in files:  # all are read first: a bad one stops before any mask is written
+        if (found := _read(file, given)[0].ndim - 1) != axes:
+            raise OctkitError(f"{file}: found a scan of {found} axes, expected {axes} like those of the model")
     in_mm = predictor.model.plan.units == "mm"
-    if in_mm and given is None and not all(map(is_volume, files)):
+    if in_mm and given is None and any(file.suffix.lower() == ".png" for file in files):
         print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if not in_mm and given is not None:
         print("this model was planned in pixels: the scale given makes no difference")
     written, rows = [], []
     for file in tqdm(files, desc="predict", unit="scan", disable=not progress):
-        opinions = predictor.opinions(read_scan(file), volume_spacing(file) if is_volume(file) else given, circle)
+        image, spacing, known = _read(file, given)
+        round_the_disc = next(fact for fact in (circle, known, predictor.model.circle) if fact is not None)
+        opinions = predictor.opinions(image, spacing, round_the_disc)
         if probabilities:
             save_probabilities(out, scan_name(file), mean_of(opinions))
-        reading = read(opinions, predictor.model, predictor.model.circle if circle is None else circle)
-        written.append(save_mask(out, scan_name(file), reading.mask, predictor.model.labels, file))
+        reading = read(opinions, predictor.model, round_the_disc)
+        written.append(save_mask(out, scan_name(file), reading.mask, predictor.model.labels, file, spacing))
         if reading.quality is not None:
             save_boundaries(out / f"{scan_name(file)}.boundaries.csv", reading)
             trusted = "yes" if reading.quality.trusted else "NO"
@@ -100,6 +105,14 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
     if rows:
         _save_quality(out / "quality.csv", rows)
     return written
+
+
+def _read(file: Path, given: Sequence[float] | None) -> tuple[np.ndarray, Sequence[float] | None, bool | None]:
+    """A scan's image, its spacing and whether it is a circle, as far as its file or the user says."""
+    if file.suffix.lower() == ".vol":
+        scan = open_vol(file)
+        return scan.image, scan.spacing, scan.circle
+    return read_scan(file), volume_spacing(file) if is_volume(file) else given, None
 
 
 def save_boundaries(path: Path, reading: Reading) -> None:
@@ -133,7 +146,8 @@ def predict_split(run_dir: str | Path, split: str = "validation", progress: bool
     out = _emptied(run_dir / "predictions" / split)
     for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
         found = predictor(dataset.read_image(case), case.spacing, case.circle)
-        save_mask(out, case.name, mask_of(found, predictor.model, case.circle), predictor.model.labels, case.image)
+        mask = mask_of(found, predictor.model, case.circle)
+        save_mask(out, case.name, mask, dataset.labels, case.image, case.spacing)
     return out
 
 
@@ -191,7 +205,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
         found = stage.off_grid(values, geometry)
         if len(configs) > 1 or has_surfaces(dataset.labels, found.ndim - 1):
             save_probabilities(out, name, found.astype(np.float16))
-        save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image)
+        save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image, case.spacing)
     write_json(stamp, decided_by)  # last: its presence says that all is there
     return out
 

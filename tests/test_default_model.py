@@ -1,0 +1,76 @@
+"""The model in the box: what anyone meets first, on phantoms and, where there are any, on real scans."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octkit.goals import GOALS_GREYS
+from octkit.images import image_size, list_images, read_mask
+from octkit.infer import Predictor
+from octkit.metrics import broken_a_scans, dice, layer_thickness
+from octkit.modelfile import DEFAULT, open_model
+from octkit.phantom import draw
+from octkit.reading import read
+
+REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans"
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return Predictor.load("default")
+
+
+def test_it_is_small_and_says_what_it_is():
+    assert DEFAULT.stat().st_size <= 10e6
+    model = open_model("default")
+    assert model.labels == ("rnfl", "gcipl", "choroid") and model.surfaces and model.circle
+    assert [member.config for member in model.members] == ["2d"]
+
+
+@pytest.mark.parametrize("looks", ["spectralis", "varied"])
+def test_it_knows_phantoms_that_it_has_not_seen(predictor, looks):
+    scores = []
+    for seed in range(3):
+        phantom = draw((77, seed), (496, 768), glaucoma=seed == 1, looks=looks)
+        found = read(predictor.opinions(phantom.image[None].astype(np.float32), circle=True), predictor.model, True)
+        assert broken_a_scans(found.mask) == 0
+        scores.append([dice(found.mask, phantom.mask, label) for label in (1, 2, 3)])
+    assert np.mean(scores, axis=0).min() > 0.85
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    if not REAL_SCANS.is_dir():
+        pytest.skip("needs the real scans in ../shared/real-scans")
+    out = tmp_path_factory.mktemp("real")
+    done = subprocess.run([sys.executable, "-m", "octkit", "predict", "default", str(REAL_SCANS / "images"), "-o", str(out)],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("name", ["willis_716_2", "willis_716_4"])
+def test_it_segments_real_scans(real, name):
+    found, truth = (read_mask(folder / f"{name}.png", GOALS_GREYS) for folder in (real, REAL_SCANS / "masks_goals"))
+    assert dice(found, truth, 1) >= 0.93
+    assert abs(layer_thickness(found, 1).mean() - layer_thickness(truth, 1).mean()) * 3.87 <= 10
+    assert broken_a_scans(found) == 0
+
+
+def test_it_says_which_real_scan_is_not_to_be_trusted(real):
+    with open(real / "quality.csv", newline="") as file:
+        flags = {row["scan"]: row for row in csv.DictReader(file)}
+    assert {name: row["trusted"] for name, row in flags.items()} == {
+        "halirutan_valid_hardcase": "NO", "willis_716_2": "yes", "willis_716_4": "yes"}
+    assert flags["halirutan_valid_hardcase"]["reasons"]
+    for image in list_images(REAL_SCANS / "images"):
+        assert image_size(real / image.name) == image_size(image)
+        with open(real / f"{image.stem}.boundaries.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == image_size(image)[1]
+        edges = np.array([[float(row[name]) for name in list(row)[1:6]] for row in rows])
+        assert (np.diff(edges, axis=1) > 0).all()
