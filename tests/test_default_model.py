@@ -47,8 +47,8 @@ def real(tmp_path_factory):
     if not REAL_SCANS.is_dir():
         pytest.skip("needs the real scans in ../shared/real-scans")
     out = tmp_path_factory.mktemp("real")
-    done = subprocess.run([sys.executable, "-m", "octkit", "predict", "default", str(REAL_SCANS / "images"), "-o", str(out)],
-                          capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "octkit", "predict", "default", REAL_SCANS / "images", "-o", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 
