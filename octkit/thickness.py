@@ -38,8 +38,8 @@ from octkit.metrics import layer_thickness
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.
 QUADRANTS = {"T": (315, 45), "S": (45, 135), "N": (135, 225), "I": (225, 315)}
 # The six sectors of Garway-Heath et al. (Ophthalmology 107(10):1809, 2000), who mapped the visual field's points to
-# the disc: TS is temporal superior, NI nasal inferior. The limits are those of Spectralis reports, not
-# read off the paper's map, which is drawn at the disc's edge.
+# the disc: TS is temporal superior, NI nasal inferior. The limits are those commonly given for reports of Spectralis
+# devices; we could not hold them against the paper's map, which is drawn at the disc's edge.
 GARWAY_HEATH = {"GH_T": (315, 45), "GH_TS": (45, 85), "GH_NS": (85, 125), "GH_N": (125, 235), "GH_NI": (235, 275),
                 "GH_TI": (275, 315)}
 HOURS = tuple(f"hour_{hour}" for hour in range(1, 13))
