@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 from conftest import write_goals
 from PIL import Image
+from test_devices import write_vol
 from test_train import make_run
 
 from octkit import ensemble, predict, train
 from octkit.cases import Case
+from octkit.devices import open_vol
 from octkit.files import OctkitError, read_json
 from octkit.goals import GOALS_GREYS
 from octkit.images import read_mask
@@ -170,3 +173,22 @@ def test_masks_are_coded_by_their_labels_and_read_back(tmp_path, labels, values)
     np.testing.assert_array_equal(read_prediction(tmp_path / "out", case, labels), mask)
     with pytest.raises(OctkitError, match="has no mask of case y"):
         read_prediction(tmp_path / "out", dataclasses.replace(case, name="y"), labels)
+
+
+def test_a_devices_file_is_predicted_like_its_picture(run, tmp_path, image):
+    write_vol(tmp_path / "scan.vol", (image[:48, :60] / 255.0)[None] ** 4, [])
+    Image.fromarray(open_vol(tmp_path / "scan.vol").image[0].astype(np.uint8)).save(tmp_path / "picture.png")
+    for name in ("scan.vol", "picture.png"):
+        predict_folder(run, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
+    assert (tmp_path / "out/scan.png").read_bytes() == (tmp_path / "out/picture.png").read_bytes()
+
+
+def test_boundaries_and_flags_stand_beside_the_masks(run, tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "noise.png")
+    predict_folder(run, tmp_path / "noise.png", tmp_path / "out")
+    with open(tmp_path / "out/noise.boundaries.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:2] == ["a_scan", "ILM"] and len(rows) == 1 + 90 and len(rows[0]) == 11
+    with open(tmp_path / "out/quality.csv", newline="") as file:
+        [flag] = csv.DictReader(file)
+    assert flag["scan"] == "noise" and flag["trusted"] == "NO" and "not" in flag["reasons"]
