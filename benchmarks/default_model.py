@@ -2,11 +2,12 @@
 
 Run by hand from the project's root, in the project's environment; goes on where it was stopped:
 
-    .venv/bin/python benchmarks/default_model.py RUN
+    .venv/bin/python benchmarks/default_model.py RUN --export octkit/default.zip
 
 Makes three sets of phantoms of every look ("varied": machine, anatomy, scale and crop differ from scan to scan)
-beside RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). What came out stands
-in benchmarks/README.md.
+beside RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). Then it is scored on
+phantoms of other seeds, one set of a look that it never saw, and written as one file with its card. What came out
+stands in benchmarks/README.md.
 """
 
 import argparse
@@ -15,9 +16,35 @@ from pathlib import Path
 import torch
 
 from octkit import fingerprint, layouts, phantom, planner, preprocess, settings, train
+from octkit.evaluate import score_folder
+from octkit.files import write_json
+from octkit.modelfile import run_card, save_model
+from octkit.models import load_model
+from octkit.predict import predict_folder
 
 # folder: scans, size in px, seed. The first is the profile's own set; the others are extra training data.
 SETS = {"varied-496": (600, (496, 768), 11), "varied-800": (200, (800, 1100), 12), "varied-384": (200, (384, 512), 13)}
+# name: scans, size, seed, looks of phantoms to score it on.
+UNSEEN = {"spectralis look, 800 x 1100": (16, (800, 1100), 2001, "spectralis"),
+          "varied looks, 800 x 1100": (16, (800, 1100), 2003, "varied"),
+          "varied looks, 496 x 768": (16, (496, 768), 2002, "varied")}
+
+
+def score(run: Path, mirror: bool) -> dict[str, dict]:
+    """Mean Dice and MED by layer on each set of unseen phantoms; leaves scores-*.json beside the run's files."""
+    found = {}
+    for name, (count, size, seed, looks) in UNSEEN.items():
+        folder = run.parent / f"unseen-{looks}-{size[0]}"
+        if not folder.exists():
+            phantom.make_dataset(folder, 1, count, size=size, seed=seed, looks=looks)
+        out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
+        predict_folder(run, folder / "Validation" / "Image", out, mirror=mirror)
+        scores = score_folder(out, folder / "Truth" / "Layer_Masks")
+        write_json(run / f"scores-{out.name}.json", scores)
+        found[name] = {layer: {"dice": round(metrics["dice"]["mean"], 4), "med_px": round(metrics["med"]["mean"], 3)}
+                       for layer, metrics in scores["summary"].items()}
+        print(name, "mirrored" if mirror else "", found[name])
+    return found
 
 
 def main() -> None:
@@ -25,6 +52,7 @@ def main() -> None:
     options.add_argument("run", type=Path, help="the run's folder")
     options.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options.add_argument("--set", action="append", default=[], dest="changes", help="change a setting, key=value")
+    options.add_argument("--export", type=Path, help="score the model and write it here as one file")
     chosen_options = options.parse_args()
     torch.set_num_threads(chosen_options.threads)
     run = chosen_options.run.resolve()
@@ -42,6 +70,12 @@ def main() -> None:
         preprocess.preprocess_run(run)
         preprocess.split_run(run)
     train.train_fold(run, "2d", "all")
+    if chosen_options.export:
+        score(run, mirror=True)
+        card = run_card(run) | {"name": "The model in the box", "created_by": "benchmarks/default_model.py",
+                                "data": "synthetic phantoms alone: " + ", ".join(SETS), "extra_data": [],
+                                "licence": "Apache-2.0, like octkit", "unseen_phantoms": score(run, mirror=False)}
+        save_model(load_model(run), chosen_options.export, card)
 
 
 if __name__ == "__main__":
