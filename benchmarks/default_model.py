@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from octkit import fingerprint, layouts, phantom, planner, preprocess, settings, train
+from octkit import ensemble, fingerprint, layouts, phantom, planner, preprocess, settings, train
 from octkit.evaluate import score_folder
 from octkit.files import write_json
 from octkit.modelfile import run_card, save_model
@@ -70,6 +70,7 @@ def main() -> None:
         preprocess.preprocess_run(run)
         preprocess.split_run(run)
     train.train_fold(run, "2d", "all")
+    ensemble.select(run)
     if chosen_options.export:
         score(run, mirror=True)
         card = run_card(run) | {"name": "The model in the box", "created_by": "benchmarks/default_model.py",

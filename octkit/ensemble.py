@@ -155,7 +155,8 @@ def select(run_dir: str | Path) -> dict:
                               "configuration (train.configs)")
         selection = {"configuration": configs[0], "configurations": list(configs),
                      "why": "the only one; fold all holds nothing out to decide with", "folds": ["all"],
-                     "candidates": [], "postprocessing": [], "steps": [], "circle": False,
+                     "candidates": [], "postprocessing": [], "steps": [],
+                     "circle": all(case.circle for case in dataset.train),
                      "surfaces": chosen.infer.surfaces == "always"}
         write_json(run_dir / "selection.json", selection)
         return selection

@@ -31,15 +31,15 @@ def test_it_is_small_and_says_what_it_is():
     assert [member.config for member in model.members] == ["2d"]
 
 
-@pytest.mark.parametrize("looks", ["spectralis", "varied"])
-def test_it_knows_phantoms_that_it_has_not_seen(predictor, looks):
+@pytest.mark.parametrize(("looks", "least"), [("spectralis", (0.95, 0.92, 0.88)), ("varied", (0.92, 0.85, 0.7))])
+def test_it_knows_phantoms_that_it_has_not_seen(predictor, looks, least):
     scores = []
     for seed in range(3):
         phantom = draw((77, seed), (496, 768), glaucoma=seed == 1, looks=looks)
         found = read(predictor.opinions(phantom.image[None].astype(np.float32), circle=True), predictor.model, True)
         assert broken_a_scans(found.mask) == 0
         scores.append([dice(found.mask, phantom.mask, label) for label in (1, 2, 3)])
-    assert np.mean(scores, axis=0).min() > 0.85
+    assert (np.mean(scores, axis=0) > least).all()
 
 
 @pytest.fixture(scope="module")
