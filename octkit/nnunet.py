@@ -68,6 +68,8 @@ def open_folder(folder: str | Path) -> Model:
 
 def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    if found := sorted(folder.glob("**/postprocessing.pkl")):
+        print(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
     config, axes = _agreed(folder, checkpoints)
     plan = plan_from(plans, dataset, config, folder)
     member = _member(folder, config, plan.configurations, checkpoints)

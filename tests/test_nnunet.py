@@ -293,3 +293,12 @@ def test_what_nnunet_cannot_carry_is_said_and_written_down(tmp_path, capsys):
     assert "as NIfTI files" in what_is_lost(replace(flat, plan=replace(flat.plan, units="mm")))[0]
     deep = tiny_model("3d_fullres", blend="scores")
     assert "1 x 1 x 1 mm" in what_is_lost(replace(deep, plan=replace(deep.plan, units="px")))[0]
+
+
+def test_a_pickle_of_post_processing_is_left_out_and_that_is_said(tmp_path, capsys):
+    [folder] = export_model(tiny_model("2d"), tmp_path)
+    (folder / "crossval_results_folds_0").mkdir()
+    (folder / "crossval_results_folds_0/postprocessing.pkl").write_bytes(b"code")
+    capsys.readouterr()
+    open_folder(folder)
+    assert "postprocessing.pkl: is left out" in capsys.readouterr().out
