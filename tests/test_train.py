@@ -18,7 +18,7 @@ SMALL = ["splits.folds=2", "train.folds=[0]", "plan.base_features=4", "plan.max_
 def make_run(folder, goals, *changes):
     chosen = settings.with_overrides(settings.from_profile("smoke"), [f"data.dir={goals}", *SMALL, *changes])
     chosen.save(folder / "settings.json")
-    fingerprint.extract(layouts.open_dataset(goals), units="px").save(folder / "fingerprint.json")
+    fingerprint.extract(layouts.open_run(chosen), units="px").save(folder / "fingerprint.json")
     planner.plan_run(folder)
     preprocess.preprocess_run(folder, progress=False)
     preprocess.split_run(folder)
@@ -153,15 +153,8 @@ def volumes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     write_volumes(folder / "own", size=(8, 48, 64))
     write_volumes(folder / "more", size=(8, 48, 64))
-    chosen = settings.with_overrides(settings.from_profile("smoke"), [
-        f"data.dir={folder / 'own'}", "data.phantom=null", *SMALL, f'train.extra_data=["{folder / "more"}"]',
-        "plan.memory_gb=0.0015", "train.folds=[0,1]", "train.epochs=1", "augment.mirror_axes=[-1,-3]"])
-    chosen.save(folder / "settings.json")
-    fingerprint.extract(layouts.open_run(chosen), units="px").save(folder / "fingerprint.json")
-    planner.plan_run(folder)
-    preprocess.preprocess_run(folder, progress=False)
-    preprocess.split_run(folder)
-    return folder
+    return make_run(folder, folder / "own", "data.phantom=null", f'train.extra_data=["{folder / "more"}"]',
+                    "plan.memory_gb=0.0015", "train.folds=[0,1]", "train.epochs=1", "augment.mirror_axes=[-1,-3]")
 
 
 def test_extra_cases_are_learned_from_and_never_validated_on(volumes):
