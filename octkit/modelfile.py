@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__, settings
@@ -87,6 +88,37 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Se
     return replace(model, members=tuple(_with_folds(members[config], folds, path) for config in wanted))
 
 
+def starting_weights(path: str, config: str, fold: int | str, network: dict[str, torch.Tensor],
+                     ) -> dict[str, torch.Tensor]:
+    """The weights that a training of `config` begins with where it starts from another model.
+
+    Args:
+        path: the model, as `open_model` takes it; a path is absolute, or relative to the project's root.
+        fold: its weights of this fold, or, where it has no such fold, those of its first.
+        network: the state dict of the network to train, float32 tensors by name. Score layers for another number of
+            classes keep what stands there; everything else comes from the model.
+
+    Raises:
+        OctkitError: where there is no such model, or its network has other stages, widths, kernels or channels.
+    """
+    model = open_model(path if path == "default" else settings.PROJECT / path)
+    members = {member.config: member for member in model.members}
+    if config not in members:
+        raise OctkitError(f"train.start_from={path}: has no configuration {config!r}, found {', '.join(members)}")
+    weights = members[config].weights
+    start = dict(weights.get(str(fold), next(iter(weights.values()))))
+    for name, tensor in network.items():
+        if name.startswith("scores.") and name in start and start[name].shape != tensor.shape:
+            start[name] = tensor
+    ours, theirs = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in (network, start))
+    if ours != theirs:
+        odd = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+        raise OctkitError(f"train.start_from={path}: its network is another: {odd} is {theirs.get(odd, 'missing')}, "
+                          f"expected {ours.get(odd, 'none')}; plan.base_features, plan.max_features and plan.memory_gb "
+                          "decide which network is planned")
+    return start
+
+
 def save_model(model: Model, path: str | Path, card: dict) -> None:
     """Write a model as one file, whole or not at all; weights stay as they are, bit for bit.
 
@@ -129,6 +161,7 @@ def run_card(run_dir: str | Path) -> dict:
         "name": run_dir.resolve().name,
         "data": Path(chosen.data.dir).name + (" (synthetic phantoms)" if chosen.data.phantom else ""),
         "extra_data": [Path(folder).name for folder in chosen.train.extra_data],
+        "start_from": chosen.train.start_from and Path(chosen.train.start_from).name,
         "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
         "folds": list(chosen.train.folds),
         "scores": scores.get("summary", {}), "units": scores.get("units", {}),

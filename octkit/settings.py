@@ -96,10 +96,12 @@ class TrainSettings(Section):
 
     `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
     learned from beside the run's own and never validated on (absolute, or relative to the project's root).
+    `start_from` is a model whose weights training begins with (fine-tuning): its file, a run's folder, or "default".
     """
 
     configs: Literal["all"] | tuple[ConfigName, ...] = "all"
     extra_data: tuple[str, ...] = ()
+    start_from: str | None = None
     folds: tuple[Fold, ...] = (0, 1, 2, 3, 4)
     optimiser: Literal["sgd", "adam"] = "sgd"
     epochs: Count = 1000

@@ -102,11 +102,14 @@ def _choroid(rng, noise, image, machine: Machine, b, angle, um_per_px, periodic)
     wall = rng.uniform(0, 0.35) * np.exp(-0.5 * ((mixed - share + 0.7) / 0.35) ** 2)
     stroma = level(rng.normal(-7.5 + 4 * deep, 1.8) * machine.contrast)
     fall, dark = rng.uniform(150, 350) + 700 * deep, rng.uniform(0.1, 0.5)
+    # What no grader sees is not labelled: some light gets to the sclera, 2 to 8 dB above the noise.
+    seen = level(rng.uniform(2, 8) - machine.snr + max(machine.roll_off, 0) * bottom / height)
+    fall = max(fall, np.median(thick) / np.log(max(stroma / seen, 1.2)))
     capillaries = rng.uniform(0, 0.45) * np.exp(-inside / rng.uniform(8, 25))
     choroid = stroma * (1 + capillaries + wall) * (1 - dark * lumen) * np.exp(-inside / fall)
     # The sclera starts from the choroid's mean at its lower edge: the share of it decides how well that edge is seen.
     begin = stroma * (1 - 0.45 * dark) * np.exp(-thick / fall)
-    begin *= rng.uniform(0.55, 1.0) if rng.random() < 0.7 - 0.3 * deep else rng.uniform(0.95, 1.35)
+    begin *= rng.uniform(0.5, 0.88) if rng.random() < 0.7 - 0.3 * deep else rng.uniform(1.12, 1.5)
     under = np.maximum(depth - thick, 0)
     fibres = (rng.uniform(8, 20), rng.uniform(60, 250))
     whole = begin * np.exp(-under / (rng.uniform(120, 300) + 500 * deep * rng.random()))
@@ -114,7 +117,7 @@ def _choroid(rng, noise, image, machine: Machine, b, angle, um_per_px, periodic)
     whole *= 1 + rng.uniform(0, 0.1) * course(rng, angle, np.ones(50))  # light let through by the RPE in streaks
     if rng.random() < 0.3:  # the gap between choroid and sclera, a dark or bright line
         line(whole, b[9] - low, rng.uniform(-0.25, 0.25) * begin, rng.uniform(5, 10) / axial)
-    blurred = rng.uniform(3, 45) + axial
+    blurred = rng.uniform(3, 25) + axial
     edge = np.clip((depth[:bottom - low] - thick) / blurred + 0.5, 0, 1)
     whole[:bottom - low] = choroid + edge * (whole[:bottom - low] - choroid)
     image[low:] += np.clip(depth / max(axial, 6) + 0.5, 0, 1) * (whole - image[low:])

@@ -22,6 +22,7 @@ from octkit.augment import Augmenter
 from octkit.files import OctkitError, read_json, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
+from octkit.modelfile import starting_weights
 from octkit.models import (
     autocast,
     build_network,
@@ -126,6 +127,10 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     device = choose_device(chosen.device)
     torch.manual_seed(chosen.seed)
     network = build_network(plan, config, chosen.train.deep_supervision)
+    if chosen.train.start_from is not None:
+        start = starting_weights(chosen.train.start_from, config, fold, network.state_dict())
+        network.load_state_dict(start)
+        decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
     precision = working_precision(chosen.train.precision, device)
     network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device, precision))
     optimiser = Optimiser(network, chosen.train)
@@ -183,8 +188,11 @@ def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: di
                                for case in training],
         "first stage": [[case.name, int(case.previous[..., ::7].sum())] for case in training if case.first_stage],
     }
-    return {name: hashlib.sha256(json.dumps(part, sort_keys=True, default=list).encode()).hexdigest()[:16]
-            for name, part in parts.items()}
+    return {name: _digest(part) for name, part in parts.items()}
+
+
+def _digest(part) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
 def _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,

@@ -49,7 +49,7 @@ ONLY = {
     "albumentations": {"augment"},
     "papermill": {"notebook"},
     "eyepy": {"devices"},
-    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "train", "infer", "nnunet"},
+    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
                       "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",

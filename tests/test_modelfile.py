@@ -10,7 +10,7 @@ from conftest import same_weights, tiny_model
 from octkit import models, settings
 from octkit.files import OctkitError, write_json
 from octkit.infer import Predictor
-from octkit.modelfile import export_run, open_model, run_card, save_model
+from octkit.modelfile import export_run, open_model, run_card, save_model, starting_weights
 
 CARD = {"name": "tiny", "data": "stripes", "seed": 0}
 
@@ -219,3 +219,39 @@ def test_nothing_is_written_where_the_model_does_not_hold_together(tmp_path):
     with pytest.raises(OctkitError, match="found the labels"):
         save_model(replace(tiny_model("2d"), labels=("x",)), tmp_path / "m.zip", CARD)
     assert not list(tmp_path.iterdir())
+
+
+def network_of(model, **changes):
+    plan = replace(model.plan, **{name: value for name, value in changes.items() if name == "classes"})
+    configuration = replace(plan.configurations["2d"], **{k: v for k, v in changes.items() if k != "classes"})
+    plan = replace(plan, configurations={"2d": configuration})
+    return models.build_network(plan, "2d", False).state_dict()
+
+
+def test_training_starts_with_the_weights_of_its_own_fold_or_else_of_the_first(file):
+    model = open_model(file)
+    for fold, expected in ((1, "1"), (4, "0"), ("all", "0")):
+        start = starting_weights(str(file), "2d", fold, network_of(model))
+        assert all(torch.equal(start[name], tensor) for name, tensor in model.members[0].weights[expected].items())
+
+
+def test_score_layers_for_other_classes_start_anew_and_all_else_is_taken(file):
+    model = open_model(file)
+    network = network_of(model, classes=("rnfl",))
+    start = starting_weights(str(file), "2d", 0, network)
+    for name, tensor in network.items():
+        assert torch.equal(start[name], tensor if name.startswith("scores.") else model.members[0].weights["0"][name])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"features": (6, 8)}, r"encoder.0.layers.0.weight is \(4, 1, 3, 3\), expected \(6, 1, 3, 3\)"),
+    ({"features": (4, 8, 8), "strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3}, "is missing, expected"),
+])
+def test_training_does_not_start_from_another_network(file, change, said):
+    with pytest.raises(OctkitError, match=f"train.start_from=.*model.zip: its network is another: .*{said}"):
+        starting_weights(str(file), "2d", 0, network_of(open_model(file), **change))
+
+
+def test_training_does_not_start_from_a_model_without_the_configuration(file):
+    with pytest.raises(OctkitError, match="train.start_from=.*no configuration '3d_fullres', found 2d"):
+        starting_weights(str(file), "3d_fullres", 0, {})

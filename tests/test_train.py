@@ -192,3 +192,16 @@ def test_a_cascade_is_trained_on_honest_masks_of_its_first_stage(volumes, capsys
 def test_configurations_of_volumes_train_and_log(volumes, config):
     log = pd.read_csv(train_fold(volumes, config, 0, progress=False) / "log.csv")
     assert np.isfinite(log["train_loss"]).all() and np.isfinite(log["validation_loss"]).all()
+
+
+def test_a_training_that_starts_from_a_model_begins_with_its_weights(goals, tmp_path):
+    first = make_run(tmp_path / "first", goals)
+    train_fold(first, progress=False)
+    second = make_run(tmp_path / "second", goals, f"train.start_from={first}", "train.initial_rate=1e-12", "seed=7")
+    train_fold(second, progress=False)
+    assert all(torch.allclose(tensor, weights(first)[name], atol=1e-7) for name, tensor in weights(second).items())
+    train_fold(second, progress=False)  # done: the checkpoint is that of this very start
+    kept = weights(second)
+    train_fold(make_run(tmp_path / "first", goals, "seed=3"), progress=False)
+    train_fold(second, progress=False)  # the model it starts from is another one now
+    assert not equal(weights(second), kept)
