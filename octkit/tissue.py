@@ -8,7 +8,8 @@ What still differs from real scans: no disease but glaucoma (no oedema, drusen, 
 the disc), no disc, no mirrored or folded retina of a scan out of range, no blinks and no jumps. Vessels cross square to
 the scan and their shadows are straight; the vessels of the choroid are blobs of noise where real ones are tubes with
 bright walls. Greys and graininess of RNFL, RPE and choroid enclose those of two real Spectralis scans, but no
-real scan of another device was at hand to hold the other machines against.
+real scan of another device was at hand to hold the other machines against. The choroid's lower edge can be made out
+in every phantom, as what is labelled must be seen; in many a real scan it is lost.
 """
 
 
