@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.files import OctkitError
+from octkit.files import bad_file
 from octkit.images import image_size, read_image, read_mask
 from octkit.volumes import NIFTI_ENDINGS, is_nifti, read_volume, read_volume_mask, volume_size
 
@@ -71,19 +71,19 @@ class Dataset:
         """
         files = (case.image, *case.more_channels)
         if len(files) != len(self.channels):
-            raise OctkitError(f"{case.image}: found {len(files)} channels, expected {len(self.channels)} "
-                              f"({', '.join(self.channels)})")
+            raise bad_file(case.image, f"found {len(files)} channels",
+                           f"expected {len(self.channels)} ({', '.join(self.channels)})")
         channels = [read_scan(file) for file in files]
         for file, channel in zip(files, channels, strict=True):
             if channel.shape != channels[0].shape:
-                raise OctkitError(f"{file}: found {by(channel.shape[1:])} px, expected {by(channels[0].shape[1:])} px "
-                                  "like the case's first channel")
+                raise bad_file(file, f"found {by(channel.shape[1:])} px",
+                               f"expected {by(channels[0].shape[1:])} px like the case's first channel")
         return np.concatenate(channels)
 
     def read_mask(self, case: Case) -> np.ndarray:
         """The case's mask, (*spatial) uint8 labels; it must have the image's size and only known values."""
         if case.mask is None:
-            raise OctkitError(f"{case.image}: this case has no mask; expected one for a training case")
+            raise bad_file(case.image, "this case has no mask", "expected one for a training case")
         return read_scan_mask(case.mask, case.mask_values or self.mask_values, scan_size(case.image))
 
 

@@ -120,6 +120,17 @@ def phantom(
 
 
 @app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")],
+    as_json: Annotated[bool, typer.Option("--json", help="for machines: all findings as JSON")] = False,
+) -> None:
+    """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
+    from octkit.doctor import tell
+
+    tell(data, as_json)
+
+
+@app.command()
 def fingerprint(run_dir: RunFolder) -> None:
     """Describe a run's data set: fingerprint.json."""
     from octkit import fingerprint, layouts, settings

@@ -3,11 +3,53 @@
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
 class OctkitError(Exception):
-    """An error that the user can mend: one sentence with the file, what was found and what was expected."""
+    """An error that the user can mend: one sentence with the file, what was found and what was expected.
+
+    `bad_file` makes those whose parts can be told apart.
+    """
+
+    file: Path | None = None
+    found = mend = ""
+
+
+# What is done with a problem: raised (`refuse`), or collected by who wants to know all of them.
+Report = Callable[[OctkitError], None]
+
+
+def bad_file(file: Path | str, found: str, mend: str) -> OctkitError:
+    """The error "FILE: FOUND, MEND", which keeps its three parts: `mend` says what was expected, or what to do."""
+    error = OctkitError(f"{file}: {found}, {mend}")
+    error.file, error.found, error.mend = Path(file), found, mend
+    return error
+
+
+def refuse(error: OctkitError) -> None:
+    """The `Report` of all who need a data set without a fault: raise the first one."""
+    raise error
+
+
+def tried(report: Report, function: Callable, *arguments):
+    """What `function` returns; None where it raises an OctkitError, which is reported."""
+    try:
+        return function(*arguments)
+    except OctkitError as error:
+        report(error)
+    return None
+
+
+def listing(folder: Path, expected: str) -> list[Path]:
+    """What lies in a folder in the order of names, but for hidden files; `expected` says what should lie there."""
+    try:
+        return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        raise bad_file(folder, "no such folder", f"expected {expected}") from None
+    except OSError as error:
+        raise bad_file(folder, f"cannot be read ({error.strerror})", f"expected {expected}") from None
 
 
 class replacing:
@@ -48,5 +90,7 @@ def read_json(path: Path):
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise OctkitError(f"{path}: is not valid JSON ({error})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None
+    except OSError as error:
+        raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from octkit.cases import LAYERS, Case, Dataset
-from octkit.files import OctkitError, read_json
+from octkit.files import Report, bad_file, read_json, refuse, tried
 from octkit.images import list_images
-from octkit.pairs import check_pairs, refuse_doubled_names
+from octkit.pairs import by_name, check_pairs, refuse_doubled_names
+from octkit.workbooks import read_rows
 
 # The grey coding: value in the file -> label.
 GOALS_GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
@@ -27,51 +28,51 @@ def mask_coding(labels: Sequence[str]) -> dict[int, int]:
     return dict(GOALS_GREYS) if tuple(labels) == LAYERS else {label: label for label in range(len(labels) + 1)}
 
 
-def open_goals(root: Path) -> Dataset:
+def open_goals(root: Path, report: Report = refuse) -> Dataset:
     """Open a data set in the GOALS layout and check that its parts fit together.
 
-    Reads folders, image headers and the label table, no pixels. Raises OctkitError that names the first
-    file that is missing, doubled, of another size, or without its counterpart.
+    Reads folders, image headers and the label table, no pixels. Reports every file that is missing, doubled, of
+    another size, or without its counterpart: the first one is raised where nobody collects them.
     """
-    spacing = _scale(root / "scale.json")
-    train = _training_cases(root / "Train", spacing)
-    unlabelled = {split: _cases(root / split / "Image", spacing) for split in ("Validation", "Test")
+    spacing = tried(report, _scale, root / "scale.json")
+    train = _training_cases(root / "Train", spacing, report)
+    unlabelled = {split: _cases(root / split / "Image", spacing, report) for split in ("Validation", "Test")
                   if (root / split).is_dir()}
     dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
                       unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
-    refuse_doubled_names(dataset)
+    refuse_doubled_names(dataset, report)
     return dataset
 
 
-def read_labels(path: Path) -> dict[int, int]:
-    """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not."""
-    import pandas as pd
+def read_labels(path: Path, report: Report = refuse) -> dict[int, int]:
+    """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not.
 
-    try:
-        table = pd.read_excel(path)
-    except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected the table of glaucoma labels") from None
-    except Exception as error:  # openpyxl and zipfile raise a dozen kinds for a damaged workbook
-        raise OctkitError(f"{path}: cannot be read as an Excel workbook ({error})") from None
-    if not {"ImgName", "GC_Label"} <= set(table.columns):
-        raise OctkitError(f"{path}: found columns {list(map(str, table.columns))}, expected ImgName and GC_Label")
+    Raises OctkitError for a file that is no such table; reports its rows that say nothing or say it twice, and leaves
+    them out.
+    """
+    (_, header), *rows = read_rows(path) or [(1, ())]
+    if not {"ImgName", "GC_Label"} <= set(header):
+        raise bad_file(path, f"found columns {[str(name) for name in header if name is not None]}",
+                       "expected ImgName and GC_Label")
     labels = {}
-    for row, (name, label) in enumerate(zip(table["ImgName"], table["GC_Label"], strict=True), start=2):
+    for row, values in rows:
+        name, label = (values[header.index(column)] for column in ("ImgName", "GC_Label"))
         number = _whole(name)
         if number is None:
-            raise OctkitError(f"{path}, row {row}: found ImgName {name!r}, expected a whole number (1 = 0001.png)")
-        if _whole(label) not in (0, 1):
-            raise OctkitError(f"{path}, row {row}: found GC_Label {label!r}, expected 0 or 1")
-        if number in labels:
-            raise OctkitError(f"{path}, row {row}: ImgName {number} stands twice, expected one row an image")
-        labels[number] = _whole(label)
+            report(bad_file(path, f"found ImgName {name!r} in row {row}", "expected a whole number (1 = 0001.png)"))
+        elif _whole(label) not in (0, 1):
+            report(bad_file(path, f"found GC_Label {label!r} in row {row}", "expected 0 or 1"))
+        elif number in labels:
+            report(bad_file(path, f"ImgName {number} stands twice, again in row {row}", "expected one row an image"))
+        else:
+            labels[number] = _whole(label)
     return labels
 
 
 def _whole(value) -> int | None:
     try:
         return int(value) if math.isfinite(float(value)) and float(value) == int(float(value)) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -83,31 +84,40 @@ def _scale(path: Path) -> tuple[float, float] | None:
     good = isinstance(scale, list) and len(scale) == 2 and all(
         isinstance(s, int | float) and math.isfinite(s) and s > 0 for s in scale)
     if not good:
-        raise OctkitError(f'{path}: found {content!r}, expected {{"um_per_px": [axial, lateral]}}, both above 0')
+        raise bad_file(path, f"found {content!r}", 'expected {"um_per_px": [axial, lateral]}, both above 0')
     return scale[0] / 1000, scale[1] / 1000
 
 
-def _cases(folder: Path, spacing: tuple[float, float] | None) -> tuple[Case, ...]:
-    return tuple(Case(image.stem, image, spacing=spacing, circle=True) for image in list_images(folder))
+def _cases(folder: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
+    images = by_name(tried(report, list_images, folder) or (), report)
+    return tuple(Case(name, image, spacing=spacing, circle=True) for name, image in images.items())
 
 
-def _training_cases(folder: Path, spacing: tuple[float, float] | None) -> tuple[Case, ...]:
-    images = {image.stem: image for image in list_images(folder / "Image")}
-    masks = {mask.stem: mask for mask in list_images(folder / "Layer_Masks")}
-    check_pairs(images, masks, folder / "Image", folder / "Layer_Masks")
+def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
+    images, masks = (by_name(tried(report, list_images, folder / kind) or (), report)
+                     for kind in ("Image", "Layer_Masks"))
+    check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
     table = folder / "Train_GC_GT.xlsx"
-    labels = read_labels(table)
-    numbers = {}
+    labels = tried(report, read_labels, table, report)
+    numbers = _numbers(images, report)
+    if labels is not None:
+        for number in sorted(set(labels) - set(numbers)):
+            report(bad_file(table, f"ImgName {number} has no image", f"expected {folder / 'Image'}/{number:04d}.png"))
+        for number in sorted(set(numbers) - set(labels)):
+            report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
+    names = {name: number for number, name in numbers.items()}
+    return tuple(Case(name, image, masks.get(name), (labels or {}).get(names.get(name)), spacing, circle=True)
+                 for name, image in images.items())
+
+
+def _numbers(images: dict[str, Path], report: Report) -> dict[int, str]:
+    """The images' names by the number that the table of labels knows them by."""
+    numbers: dict[int, str] = {}
     for name, image in images.items():
-        if not name.isdecimal():
-            raise OctkitError(f"{image}: found the name {name!r}, expected a number such as 0001.png")
-        if int(name) in numbers:
-            raise OctkitError(f"{image}: {numbers[int(name)]}.png has the same number, expected one image a number")
-        numbers[int(name)] = name
-    for number in labels:
-        if number not in numbers:
-            raise OctkitError(f"{table}: ImgName {number} has no image, expected {folder / 'Image'}/{number:04d}.png")
-    for number, name in numbers.items():
-        if number not in labels:
-            raise OctkitError(f"{table}: has no row for {images[name]}, expected ImgName {number}")
-    return tuple(Case(name, images[name], masks[name], labels[int(name)], spacing, circle=True) for name in images)
+        if not (name.isascii() and name.isdecimal()):
+            report(bad_file(image, f"found the name {name!r}", "expected a number such as 0001.png"))
+        elif int(name) in numbers:
+            report(bad_file(image, f"{numbers[int(name)]}.png has the same number", "expected one image a number"))
+        else:
+            numbers[int(name)] = name
+    return numbers

@@ -4,13 +4,14 @@ Each layout has a module that opens it and says what lies where: `goals`, `volum
 `mgunet`. data/README.md shows them all.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from octkit import settings
 from octkit.cases import Case, Dataset, scan_size
-from octkit.files import OctkitError
+from octkit.files import OctkitError, Report, bad_file, refuse
 from octkit.goals import open_goals
 from octkit.mgunet import open_mgunet
 from octkit.pairs import KINDS, refuse_doubled_names, scans_in
@@ -19,7 +20,7 @@ from octkit.volumes import is_nifti, is_stack
 from octkit.volumesets import open_volumes
 
 # The folder that no other layout has -> whose layout it is, and what opens it.
-LAYOUTS: dict[str, tuple[str, Callable[[Path], Dataset]]] = {
+LAYOUTS: dict[str, tuple[str, Callable[[Path, Report], Dataset]]] = {
     "Train/Layer_Masks": ("GOALS", open_goals),
     "Train/Mask": ("volumes", open_volumes),
     "imagesTr": ("nnU-Net raw data", open_raw),
@@ -27,23 +28,54 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Dataset]]] = {
 }
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
     """Find out which layout a folder has, open it, and check that its parts fit together.
 
-    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two, and else as
-    the layout's own module: it names the first file that is missing, doubled, of another size, or without its
-    counterpart.
+    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two, and hands to
+    `report` (which raises it, if not told otherwise) each further problem: symbolic links that leave the folder, and
+    as the layout's own module files that are missing, doubled, of another size, or without their counterpart.
     """
     root = Path(path)
     looked_for = ", ".join(f"{folder} ({name})" for folder, (name, _) in LAYOUTS.items())
     if not root.is_dir():
-        raise OctkitError(f"{root}: no such folder, expected a data set")
-    found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
-    if not found:
-        raise OctkitError(f"{root}: found no data set, expected one of the folders {looked_for}")
-    if len(found) > 1:
-        raise OctkitError(f"{root}: found {' and '.join(found)}, expected those of one layout: {looked_for}")
-    return LAYOUTS[found[0]][1](root)
+        raise bad_file(root, "no such folder", "expected a data set")
+    try:
+        found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
+        if not found:
+            raise bad_file(root, "found no data set", f"expected one of the folders {looked_for}")
+        if len(found) > 1:
+            raise bad_file(root, f"found {' and '.join(found)}", f"expected those of one layout: {looked_for}")
+        _check_links(root, report)
+        return LAYOUTS[found[0]][1](root, report)
+    except OSError as error:  # a folder without the right to look into it, a disk that fails
+        raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
+                       "expected a data set that you may read") from None
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether a path, its symbolic links followed, lies in the folder `root`."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _check_links(root: Path, report: Report) -> None:
+    """Reports symbolic links to files or folders that are not there or not in the data set, and folders unread.
+
+    `root` itself may be a link. A data set from somebody else could name any file of this machine otherwise.
+    """
+    def unread(error: OSError) -> None:
+        report(bad_file(error.filename, f"cannot be read ({error.strerror})", "expected a folder that you may read"))
+
+    for folder, folders, files in os.walk(root, onerror=unread):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (Path(folder, name) for name in sorted(folders + files)):
+            if not link.is_symlink():
+                continue
+            if not inside(root, link):
+                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of the data set",
+                                "expected the file itself: copy it here"))
+            elif not link.exists():
+                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, which is not there",
+                                "expected the file itself: copy it here"))
 
 
 def open_run(chosen: settings.Settings) -> Dataset:

@@ -11,25 +11,26 @@ and nor is that the scans are whole circles: they are taken for plain B-scans.
 from pathlib import Path
 
 from octkit.cases import LAYERS, Case, Dataset
+from octkit.files import Report, refuse, tried
 from octkit.images import list_images
-from octkit.pairs import check_pairs
+from octkit.pairs import by_name, check_pairs
 
 # RNFL 26, GCL 51, IPL 77, INL 102, OPL 128, ONL 153, IS/OS 179, RPE 204, choroid 230, optic disc 255.
 MGUNET_GREYS = {0: 0, 26: 1, 51: 2, 77: 2, 102: 0, 128: 0, 153: 0, 179: 0, 204: 0, 230: 3, 255: 0}
 
 
-def open_mgunet(root: Path) -> Dataset:
+def open_mgunet(root: Path, report: Report = refuse) -> Dataset:
     """Open the set and check that images and masks belong together; `eval` is the validation part.
 
     All three parts have masks. A case is named after its part and its file ("train_12" for train/img/12.png), as the
-    same file name may stand in several. Raises OctkitError as the GOALS layout does.
+    same file name may stand in several. Reports what the GOALS layout does.
     """
-    parts = {part: _cases(root, part) for part in ("train", "eval", "test") if (root / part).is_dir()}
+    parts = {part: _cases(root, part, report) for part in ("train", "eval", "test") if (root / part).is_dir()}
     return Dataset(root.name, root, "mgunet", LAYERS, ("OCT",), dict(MGUNET_GREYS), parts["train"],
                    parts.get("eval", ()), parts.get("test", ()))
 
 
-def _cases(root: Path, part: str) -> tuple[Case, ...]:
-    images, masks = ({file.stem: file for file in list_images(root / part / kind)} for kind in ("img", "mask"))
-    check_pairs(images, masks, root / part / "img", root / part / "mask")
-    return tuple(Case(f"{part}_{name}", image, masks[name]) for name, image in images.items())
+def _cases(root: Path, part: str, report: Report) -> tuple[Case, ...]:
+    images, masks = (by_name(tried(report, list_images, root / part / kind) or (), report) for kind in ("img", "mask"))
+    check_pairs(images, masks, root / part / "img", root / part / "mask", report)
+    return tuple(Case(f"{part}_{name}", image, masks.get(name)) for name, image in images.items())

@@ -1,68 +1,80 @@
-"""What lies in a data set's folders: scans and masks by name, and whether they belong together."""
+"""What lies in a data set's folders: scans and masks by name, and whether they belong together.
 
-from collections.abc import Mapping
+Checks hand each problem that they find to `report`, and go on with the rest where that returns: opening a data set
+raises the first one, the doctor collects them.
+"""
+
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from octkit.cases import Dataset, by, is_volume, scan_name, scan_size
-from octkit.files import OctkitError
+from octkit.files import Report, bad_file, listing, refuse, tried
 from octkit.volumes import SPACING_FILE, is_nifti, is_stack
 
 KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
 
 
-def scans_in(folder: Path, masks: bool = False, also: str = "") -> dict[str, Path]:
+def scans_in(folder: Path, masks: bool = False, also: str = "", report: Report = refuse) -> dict[str, Path]:
     """The scans of a folder in the order of their names: name -> PNG, NIfTI file or folder of B-scans.
 
     `also` is an ending of further files to take (".vol").
 
     Other files and folders without PNGs are passed over. Folders of B-scans need their spacing.json, but for
-    `masks`: those lie where their image lies. Raises OctkitError for a folder that is missing or holds no scan, for
-    B-scans without spacing, and for two files of one name (0001.png and 0001.nii.gz).
+    `masks`: those lie where their image lies. Raises OctkitError for a folder that is missing or holds no scan, and
+    reports B-scans without spacing, and two files of one name (0001.png and 0001.nii.gz).
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise OctkitError(f"{folder}: no such folder, expected one of {KINDS}")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    scans = []
+    for path in listing(folder, f"one of {KINDS}"):
         asked_for = bool(also) and path.suffix.lower() == also
-        if path.name.startswith(".") or not (_is_png(path) or is_nifti(path) or _holds_png(path) or asked_for):
+        if not (_is_png(path) or is_nifti(path) or tried(report, _holds_png, path) or asked_for):
             continue
         if path.is_dir() and not masks and not is_stack(path):
-            raise OctkitError(f"{path}: found no {SPACING_FILE}, expected it beside a volume's B-scans")
-        name = scan_name(path)
-        if name in found:
-            raise OctkitError(f"{path}: {found[name].name} has the same name, expected each name once")
-        found[name] = path
-    if not found:
-        raise OctkitError(f"{folder}: found no scan in this folder, expected {KINDS}")
-    return dict(sorted(found.items()))
+            report(bad_file(path, f"found no {SPACING_FILE}", "expected it beside a volume's B-scans"))
+        scans.append(path)
+    if not scans:
+        raise bad_file(folder, "found no scan in this folder", f"expected {KINDS}")
+    return dict(sorted(by_name(scans, report).items()))
 
 
-def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], image_folder: Path, mask_folder: Path) -> None:
+def by_name(files: Iterable[Path], report: Report = refuse) -> dict[str, Path]:
+    """Scans or masks by their names; a second one of a name is reported and left out."""
+    found: dict[str, Path] = {}
+    for path in files:
+        if (name := scan_name(path)) in found:
+            report(bad_file(path, f"{found[name].name} has the same name", "expected each name once: rename one"))
+        else:
+            found[name] = path
+    return found
+
+
+def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], image_folder: Path, mask_folder: Path,
+                report: Report = refuse) -> None:
     """Each image has its mask, each mask its image, and both are of one size; headers alone are read.
 
-    Raises OctkitError that names the first file for which this does not hold.
+    Reports every file for which this does not hold.
     """
     for name, image in images.items():
         if name not in masks:
-            raise OctkitError(f"{image}: has no mask, expected one named {name} in {mask_folder}")
+            report(bad_file(image, "has no mask", f"expected one named {name} in {mask_folder}"))
     for name, mask in masks.items():
         if name not in images:
-            raise OctkitError(f"{mask}: has no image, expected one named {name} in {image_folder}")
-        found, expected = scan_size(mask), scan_size(images[name])
-        if found != expected:
+            report(bad_file(mask, "has no image", f"expected one named {name} in {image_folder}"))
+            continue
+        found, expected = tried(report, scan_size, mask), tried(report, scan_size, images[name])
+        if found and expected and found != expected:
             unit = "voxels" if is_volume(mask) else "px"
-            raise OctkitError(f"{mask}: found a mask of {by(found)} {unit}, expected {by(expected)} {unit} "
-                              "like its image")
+            report(bad_file(mask, f"found a mask of {by(found)} {unit}", f"expected {by(expected)} {unit} like its "
+                            "image"))
 
 
-def refuse_doubled_names(dataset: Dataset) -> None:
-    """Raises OctkitError where two cases of a data set, of whatever split, have one name."""
+def refuse_doubled_names(dataset: Dataset, report: Report = refuse) -> None:
+    """Reports cases of a data set, of whatever split, that have the name of another."""
     seen: dict[str, Path] = {}
     for case in dataset.train + dataset.validation + dataset.test + dataset.extra:
         if case.name in seen:
-            raise OctkitError(f"{case.image}: {seen[case.name]} has the same name, expected each name once")
-        seen[case.name] = case.image
+            report(bad_file(case.image, f"{seen[case.name]} has the same name", "expected each name once: rename one"))
+        seen.setdefault(case.name, case.image)
 
 
 def _is_png(path: Path) -> bool:
@@ -70,4 +82,4 @@ def _is_png(path: Path) -> bool:
 
 
 def _holds_png(path: Path) -> bool:
-    return path.is_dir() and any(_is_png(file) for file in path.iterdir() if not file.name.startswith("."))
+    return path.is_dir() and any(map(_is_png, listing(path, "a folder that may be read")))

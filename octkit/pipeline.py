@@ -3,13 +3,13 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from octkit import ledger, notebook
+from octkit import doctor, ledger, notebook
 from octkit.files import OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.settings import PROJECT, Settings
@@ -97,6 +97,7 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
     (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     with ledger.locked(run_dir):
+        doctor.before_run(settings, run_dir, partial(console.print, markup=False, highlight=False, soft_wrap=True))
         _keep_settings(run_dir, settings, console)
         began = time.monotonic()
         done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.files import OctkitError, read_json, replacing
+from octkit.codings import proposal
+from octkit.files import bad_file, listing, read_json, replacing
 from octkit.images import image_size, read_image, read_mask
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -46,18 +47,18 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
         volume = _load_nifti(path)
         axes = len(_nifti_shape(volume, path))
         scale = MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)
-        spacing = tuple(float(size) * scale for size in volume.header.get_zooms()[:axes][::-1])
+        spacing = tuple(float(size) * scale for size in _stored_spacing(volume, path)[:axes][::-1])
         where = path
     else:
         where = Path(path) / SPACING_FILE
         content = read_json(where)
         spacing = content.get("spacing") if isinstance(content, dict) else None
         if not isinstance(spacing, list) or len(spacing) != 3 or not all(isinstance(s, int | float) for s in spacing):
-            raise OctkitError(f'{where}: found {content!r}, expected {{"spacing": [between B-scans, between rows, '
-                              'between A-scans]}}, in mm')
+            raise bad_file(where, f"found {content!r}",
+                           'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm')
         spacing = tuple(map(float, spacing))
     if not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise OctkitError(f"{where}: found the spacing {spacing}, expected mm above 0")
+        raise bad_file(where, f"found the spacing {spacing}", "expected mm above 0")
     return spacing
 
 
@@ -73,11 +74,12 @@ def read_volume(path: Path) -> np.ndarray:
         try:
             values = np.asarray(volume.dataobj, dtype=np.float32)
         except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file
-            raise OctkitError(f"{path}: is damaged ({error}), expected a whole volume") from None
+            raise bad_file(path, f"is damaged ({error})",
+                           "expected a whole volume: copy it again from where it came") from None
         values = np.ascontiguousarray(values.T.reshape(shape))
         if not np.isfinite(values).all():
             count = np.count_nonzero(~np.isfinite(values))
-            raise OctkitError(f"{path}: found {count} voxels that are nan or infinite, expected numbers")
+            raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
         return values[None]
     return np.concatenate([read_image(file) for file in _same_size(path)])[None]
 
@@ -95,7 +97,9 @@ def read_volume_mask(path: Path, values: dict[int, int], shape: tuple[int, ...] 
     foreign = sorted(set(np.unique(stored).tolist()) - set(values))
     if foreign:
         shown = ", ".join(f"{value:g}" for value in foreign[:8]) + (" …" if len(foreign) > 8 else "")
-        raise OctkitError(f"{path}: found mask values {shown}, expected only {sorted(values)}")
+        guess = proposal(stored, values)
+        raise bad_file(path, f"found mask values {shown}", f"expected only {sorted(values)}"
+                       + (f"; {guess}" if guess else ""))
     mask = np.zeros(stored.shape, np.uint8)
     for value, label in values.items():
         mask[stored == value] = label
@@ -134,13 +138,25 @@ def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None
 
 def _load_nifti(path: Path):
     import nibabel
+    from nibabel.imageglobals import LoggingOutputSuppressor
 
+    if not Path(path).is_file():
+        raise bad_file(path, "is no file" if Path(path).exists() else "not found", "expected a NIfTI volume")
     try:
-        return nibabel.load(path)
-    except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected a NIfTI volume") from None
+        with LoggingOutputSuppressor():  # what is wrong with a header is ours to say
+            return nibabel.load(path)
     except Exception as error:
-        raise OctkitError(f"{path}: cannot be read as a NIfTI volume ({error})") from None
+        reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
+        raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",
+                       "expected one: copy it again from where it came") from None
+
+
+def _stored_spacing(volume, path: Path) -> list[float]:
+    """The spacing as the file states it: nibabel turns what is negative or 0 into something else."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:
+        return [float(size) for size in type(volume.header).from_fileobj(file, check=False)["pixdim"][1:]]
 
 
 def _nifti_shape(volume, path: Path) -> tuple[int, ...]:
@@ -148,18 +164,19 @@ def _nifti_shape(volume, path: Path) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise OctkitError(f"{path}: found {' x '.join(map(str, shape))} voxels, expected a volume of 3 axes "
-                          "(or a slice of 2)")
+        raise bad_file(path, f"found {' x '.join(map(str, shape))} voxels",
+                       "expected a volume of 3 axes (or a slice of 2)")
     if np.prod(shape, dtype=np.int64) > MAX_VOXELS:
-        raise OctkitError(f"{path}: {' x '.join(map(str, shape))} voxels are more than the limit of {MAX_VOXELS}")
+        raise bad_file(path, f"{' x '.join(map(str, shape))} voxels are more than the limit of {MAX_VOXELS}",
+                       "expected a volume that fits into memory")
     shape = shape[::-1]
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
 def _b_scans(folder: Path) -> list[Path]:
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() == ".png" and path.name[0] != ".")
+    files = [path for path in listing(folder, "the B-scans of a volume") if path.suffix.lower() == ".png"]
     if not files:
-        raise OctkitError(f"{folder}: found no PNG images, expected the B-scans of a volume")
+        raise bad_file(folder, "found no PNG images", "expected the B-scans of a volume")
     return files
 
 
@@ -168,12 +185,12 @@ def _same_size(folder: Path) -> list[Path]:
     expected = image_size(files[0])
     for file in files:
         if (found := image_size(file)) != expected:
-            raise OctkitError(f"{file}: found {found[0]} x {found[1]} px, expected {expected[0]} x {expected[1]} px "
-                              "like the volume's first B-scan")
+            raise bad_file(file, f"found {found[0]} x {found[1]} px",
+                           f"expected {expected[0]} x {expected[1]} px like the volume's first B-scan")
     return files
 
 
 def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
     if expected is not None and tuple(found) != tuple(expected):
-        raise OctkitError(f"{path}: found a mask of {' x '.join(map(str, found))} voxels, expected "
-                          f"{' x '.join(map(str, expected))} like its image")
+        raise bad_file(path, f"found a mask of {' x '.join(map(str, found))} voxels",
+                       f"expected {' x '.join(map(str, expected))} voxels like its image")

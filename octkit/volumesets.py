@@ -12,40 +12,46 @@ folder of B-scans; a folder of masks needs none of its own.
 
 from pathlib import Path
 
-from octkit.cases import LAYERS, Case, Dataset, is_volume, scan_size
-from octkit.files import OctkitError, read_json
+from octkit.cases import LAYERS, Case, Dataset, by, is_volume, scan_size
+from octkit.files import Report, bad_file, read_json, refuse, tried
 from octkit.pairs import check_pairs, refuse_doubled_names, scans_in
 from octkit.volumes import volume_spacing
 
 LABELS_FILE = "labels.json"
 
 
-def open_volumes(root: Path) -> Dataset:
+def open_volumes(root: Path, report: Report = refuse) -> Dataset:
     """Open a data set of volumes and check that its parts fit together.
 
-    Reads folders and headers, no voxels. Raises OctkitError that names the first file that is missing, doubled, no
-    volume, without spacing, of another size than its mask, or without its counterpart.
+    Reads folders and headers, no voxels. Reports every file that is missing, doubled, no volume, without spacing, of
+    another size than its mask, or without its counterpart: the first one is raised where nobody collects them.
     """
-    labels = _labels(root / LABELS_FILE)
-    images, masks = _volumes_in(root / "Train" / "Image"), scans_in(root / "Train" / "Mask", masks=True)
-    check_pairs(images, masks, root / "Train" / "Image", root / "Train" / "Mask")
-    train = tuple(Case(name, image, masks[name], spacing=volume_spacing(image)) for name, image in images.items())
-    unlabelled = {split: tuple(Case(name, image, spacing=volume_spacing(image))
-                               for name, image in _volumes_in(root / split / "Image").items())
+    labels = tried(report, _labels, root / LABELS_FILE) or LAYERS
+    images = _volumes_in(root / "Train" / "Image", report)
+    masks = tried(report, scans_in, root / "Train" / "Mask", True, "", report) or {}
+    check_pairs(images, masks, root / "Train" / "Image", root / "Train" / "Mask", report)
+    train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
+                  for name, image in images.items())
+    unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image))
+                               for name, image in _volumes_in(root / split / "Image", report).items())
                   for split in ("Validation", "Test") if (root / split).is_dir()}
     dataset = Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
                       unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
-    refuse_doubled_names(dataset)
+    refuse_doubled_names(dataset, report)
     return dataset
 
 
-def _volumes_in(folder: Path) -> dict[str, Path]:
-    volumes = scans_in(folder)
-    for path in volumes.values():
+def _volumes_in(folder: Path, report: Report) -> dict[str, Path]:
+    volumes = {}
+    for name, path in (tried(report, scans_in, folder, False, "", report) or {}).items():
         if not is_volume(path):
-            raise OctkitError(f"{path}: found a single image, expected volumes here: NIfTI files or folders of B-scans")
-        if len(size := scan_size(path)) != 3:
-            raise OctkitError(f"{path}: found a single slice of {size[0]} x {size[1]} px, expected a volume of 3 axes")
+            report(bad_file(path, "found a single image", "expected volumes here: NIfTI files or folders of B-scans"))
+            continue
+        size = tried(report, scan_size, path)
+        if size and len(size) != 3:
+            report(bad_file(path, f"found a single slice of {by(size)} px", "expected a volume of 3 axes"))
+            continue
+        volumes[name] = path
     return volumes
 
 
@@ -56,6 +62,6 @@ def _labels(path: Path) -> tuple[str, ...]:
     names = content.get("labels") if isinstance(content, dict) else None
     good = isinstance(names, list) and 0 < len(names) < 255 and all(isinstance(n, str) and n for n in names)
     if not good or len(set(names)) != len(names) or "background" in names:
-        raise OctkitError(f'{path}: found {str(content)[:80]}, expected {{"labels": [names of the labels 1, 2, …]}}, '
-                          "each once and without background")
+        raise bad_file(path, f"found {str(content)[:80]}",
+                       'expected {"labels": [names of the labels 1, 2, …]}, each once and without background')
     return tuple(names)

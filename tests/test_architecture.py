@@ -17,16 +17,16 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
-    ("files",),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
-     "perturb", "curves"),
+    ("files", "codings", "pool"),
+    ("images", "workbooks", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology",
+     "warps", "perturb", "curves"),
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
-    ("plots", "pairs", "tissue"),
+    ("plots", "pairs", "tissue", "examine"),
     ("goals", "volumesets", "rawdata", "mgunet"),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
-    ("planner", "patches", "phantom", "devices", "raster", "nndata"),
+    ("planner", "patches", "doctor", "phantom", "devices", "raster", "nndata"),
     ("preprocess", "models", "volume_phantom"),
     ("modelcheck",),
     ("modelfile",),
@@ -51,8 +51,8 @@ ONLY = {
     "eyepy": {"devices"},
     "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet"},
 }
-NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
-                      "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
+NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "doctor", "devices", "metrics", "thickness", "submission",
+                      "evaluate", "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
                       "sections", "report", "pipeline", "curves", "surfaces", "confidence", "bands")
 
 

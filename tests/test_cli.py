@@ -9,7 +9,7 @@ from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
 from octkit.volumes import volume_size
 
-COMMANDS = ["run", "phantom", "fingerprint", "plan", "preprocess", "train", "select", "predict", "export",
+COMMANDS = ["run", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict", "export",
             "import-nnunet", "export-nnunet", "evaluate",
             "thickness", "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from octkit import ledger, notebook, pipeline, settings
+from octkit import doctor, ledger, notebook, pipeline, settings
 from octkit.files import OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.pipeline import STEPS, Step
@@ -61,6 +61,7 @@ def story(tmp_path, monkeypatch):
         return list(ran)
 
     monkeypatch.setattr(notebook, "execute", pretend)
+    monkeypatch.setattr(doctor, "before_run", lambda *_: None)  # the scans are none
     (tmp_path / "scans").mkdir()
     story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
     return story
