@@ -107,7 +107,7 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = pri
     and where extra data does not go with the run's own.
     """
     kept = Path(run_dir) / CLEAN_FILE
-    before = (tried(lambda _: None, read_json, kept) if kept.exists() else None) or {}
+    before = (tried(_unsaid, read_json, kept) if kept.exists() else None) or {}
     clean: dict[str, str] = {}
     for root in (chosen.data.root, *chosen.train.extra_roots):
         if root == chosen.data.root and not root.is_dir():
@@ -128,6 +128,10 @@ def _refuse_errors(found: Diagnosis) -> None:
     if found.errors:
         raise OctkitError(f"{found.root}: found {found.errors} error{'s' * (found.errors != 1)} in this data set, "
                           "expected none before a run; each finding says how to mend it")
+
+
+def _unsaid(error: OctkitError) -> None:
+    """For what has been said before, or does not matter."""
 
 
 def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Finding]) -> Diagnosis:
@@ -225,14 +229,14 @@ def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
     folders = {file.parent for file in used} | {file for file in used if file.is_dir()}
     findings = []
     for folder in sorted(folders):
-        for file in tried(lambda _: None, listing, folder, "scans") or ():
+        for file in tried(_unsaid, listing, folder, "scans") or ():
             scan = file in used or file in known or file.name == SPACING_FILE
             if scan or (folder in used and file.suffix.lower() == ".png"):
                 continue
             findings.append(Finding(WARNING, file, "is none of the files that are read here and is passed over",
                                     "expected scans in PNG or NIfTI files: save it as one, or move it away"))
-        hidden = sorted(path.name for path in folder.iterdir() if path.name.startswith("._"))
+        hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
         if hidden:
-            findings.append(Finding(WARNING, folder / hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "
+            findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "
                                     "which are passed over", "expected none: delete them"))
     return findings

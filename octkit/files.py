@@ -42,10 +42,13 @@ def tried(report: Report, function: Callable, *arguments):
     return None
 
 
-def listing(folder: Path, expected: str) -> list[Path]:
-    """What lies in a folder in the order of names, but for hidden files; `expected` says what should lie there."""
+def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
+    """What lies in a folder in the order of names, hidden files or all others; `expected` says what should lie there.
+
+    Raises OctkitError for no folder, and for one that may not be read.
+    """
     try:
-        return sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+        return sorted(path for path in Path(folder).iterdir() if path.name.startswith(".") == hidden)
     except (FileNotFoundError, NotADirectoryError):
         raise bad_file(folder, "no such folder", f"expected {expected}") from None
     except OSError as error:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 
 
@@ -21,28 +22,40 @@ def in_processes(function: Callable, jobs: Sequence[tuple], workers: int) -> Ite
     under way then are done again, each in a process of its own, so that only the one to blame is lost. What `function`
     raises is raised here. It and its arguments travel by pickle.
     """
-    again = []
+    again: list[tuple] = []
     with _pool(function, min(workers, len(jobs)) or 1) as pool:
-        waiting = {pool.submit(function, *job): job for job in jobs}
+        waiting = {}
+        for job in jobs:
+            try:
+                waiting[pool.submit(function, *job)] = job
+            except BrokenProcessPool:
+                again.append(job)
         for future in as_completed(waiting):
             try:
-                yield waiting[future], future.result()
+                result = future.result()
             except BrokenProcessPool:
                 again.append(waiting[future])
-    while again:
+            else:
+                yield waiting[future], result
+    for job in again:
         with _pool(function, 1) as pool:
             try:
-                for job in tuple(again):
-                    yield again.pop(0), pool.submit(function, *job).result()
+                result = pool.submit(function, *job).result()
             except BrokenProcessPool:
-                yield job, None
+                result = None
+        yield job, result
 
 
-def _pool(function: Callable, workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(function: Callable, workers: int) -> Iterator[ProcessPoolExecutor]:
     # Not forked from here: a notebook's or torch's threads may hold locks that a forked worker would wait for.
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
-    return ProcessPoolExecutor(workers, context, _begin)
+    pool = ProcessPoolExecutor(workers, context, _begin)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C nobody waits for the rest of a data set
 
 
 def _begin() -> None:

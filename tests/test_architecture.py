@@ -52,8 +52,8 @@ ONLY = {
     "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "doctor", "devices", "metrics", "thickness", "submission",
-                      "evaluate", "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
-                      "sections", "report", "pipeline", "curves", "surfaces", "confidence", "bands")
+                      "evaluate", "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams",
+                      "widgets", "sections", "report", "pipeline", "curves", "surfaces", "confidence", "bands")
 
 
 def imports(tree: ast.AST) -> set[str]:
