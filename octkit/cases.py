@@ -89,7 +89,7 @@ class Dataset:
 
 def is_volume(path: Path) -> bool:
     """Whether a path holds a volume's file formats: NIfTI (also of one slice), or a folder of B-scans."""
-    return is_nifti(path) or Path(path).is_dir()
+    return is_nifti(path) or (Path(path).is_dir() and Path(path).suffix.lower() != ".png")
 
 
 def scan_name(path: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-EDGE = 0.1  # the share of a mask's pixels that may lie on soft borders: a GOALS mask has 1.4 % border pixels
+EDGE = 0.2  # the share of a mask's pixels that may lie on soft borders, in small masks too
 
 
 def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
@@ -25,9 +25,11 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
         spread = {label * step: codes[label] for label in labels}
         return f"they look like label numbers times {step:g}: write {_mapping(spread)}"
     known = np.isin(pixels, list(values))
-    if (~known).mean() < EDGE and min(values) <= min(found) and max(found) <= max(values) and _beside(known, ~known):
-        return (f"{(~known).mean():.1%} of the pixels lie between, as on smoothed edges: take the nearest of these, "
-                "and scale masks without interpolation")
+    # Many values, all between known ones: one or two are rather a layer of their own.
+    between = min(values) <= min(found) and max(found) <= max(values) and len(found - set(values)) > 2
+    if between and (~known).mean() < EDGE and _beside(known, ~known):
+        return (f"{(~known).mean():.1%} of the pixels lie between, as on smoothed edges: make it again without "
+                "interpolation (the nearest values would draw rims of other layers)")
     return ""
 
 

@@ -233,8 +233,8 @@ def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
             scan = file in used or file in known or file.name == SPACING_FILE
             if scan or (folder in used and file.suffix.lower() == ".png"):
                 continue
-            findings.append(Finding(WARNING, file, "is none of the files that are read here and is passed over",
-                                    "expected scans in PNG or NIfTI files: save it as one, or move it away"))
+            findings.append(Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
+                                    "expected PNG or NIfTI files: save it as one, rename it, or move it away"))
         hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
         if hidden:
             findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "

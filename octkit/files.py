@@ -28,6 +28,16 @@ def bad_file(file: Path | str, found: str, mend: str) -> OctkitError:
     return error
 
 
+def no_file(path: Path | str, expected: str) -> OctkitError:
+    """The error for a path that is no file one could read: nothing there, a folder, a pipe that nobody fills."""
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        return bad_file(path, f"is a symbolic link to {os.readlink(path)}, which is not there",
+                        "expected the file itself: copy it here")
+    what = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "not found"
+    return bad_file(path, what, f"expected {expected}")
+
+
 def refuse(error: OctkitError) -> None:
     """The `Report` of all who need a data set without a fault: raise the first one."""
     raise error
@@ -52,7 +62,7 @@ def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         raise bad_file(folder, "no such folder", f"expected {expected}") from None
     except OSError as error:
-        raise bad_file(folder, f"cannot be read ({error.strerror})", f"expected {expected}") from None
+        raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
 
 
 class replacing:

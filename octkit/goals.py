@@ -44,11 +44,11 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
     return dataset
 
 
-def read_labels(path: Path, report: Report = refuse) -> dict[int, int]:
+def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
     """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not.
 
-    Raises OctkitError for a file that is no such table; reports its rows that say nothing or say it twice, and leaves
-    them out.
+    Raises OctkitError for a file that is no such table; reports rows that say nothing or say it twice. Where that
+    returns, a label that is neither is None, and other such rows are left out.
     """
     (_, header), *rows = read_rows(path) or [(1, ())]
     if not {"ImgName", "GC_Label"} <= set(header):
@@ -60,12 +60,12 @@ def read_labels(path: Path, report: Report = refuse) -> dict[int, int]:
         number = _whole(name)
         if number is None:
             report(bad_file(path, f"found ImgName {name!r} in row {row}", "expected a whole number (1 = 0001.png)"))
-        elif _whole(label) not in (0, 1):
-            report(bad_file(path, f"found GC_Label {label!r} in row {row}", "expected 0 or 1"))
         elif number in labels:
             report(bad_file(path, f"ImgName {number} stands twice, again in row {row}", "expected one row an image"))
         else:
-            labels[number] = _whole(label)
+            labels[number] = _whole(label) if _whole(label) in (0, 1) else None
+            if labels[number] is None:
+                report(bad_file(path, f"found GC_Label {label!r} in row {row}", "expected 0 or 1"))
     return labels
 
 
@@ -96,11 +96,12 @@ def _cases(folder: Path, spacing: tuple[float, float] | None, report: Report) ->
 def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
     images, masks = (by_name(tried(report, list_images, folder / kind) or (), report)
                      for kind in ("Image", "Layer_Masks"))
-    check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
+    if images and masks:  # without a folder all of the other are said to lack one
+        check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
     table = folder / "Train_GC_GT.xlsx"
     labels = tried(report, read_labels, table, report)
     numbers = _numbers(images, report)
-    if labels is not None:
+    if images and labels is not None:
         for number in sorted(set(labels) - set(numbers)):
             report(bad_file(table, f"ImgName {number} has no image", f"expected {folder / 'Image'}/{number:04d}.png"))
         for number in sorted(set(numbers) - set(labels)):

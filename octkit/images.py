@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from octkit.codings import proposal
-from octkit.files import OctkitError, bad_file, listing, replacing
+from octkit.files import OctkitError, bad_file, listing, no_file, replacing
 
 # A decompression bomb is refused before it is decoded: 80 times a GOALS scan, and below the 89 Mpx at which Pillow
 # begins to warn.
@@ -37,7 +37,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image file, from its header alone."""
     path = Path(path)
     if not path.is_file():  # a pipe or a device would be waited for without an end
-        raise bad_file(path, "is no file" if path.exists() else "not found", "expected an image file")
+        raise no_file(path, "an image file")
     try:
         with open(path, "rb") as file:
             start = file.read(24)

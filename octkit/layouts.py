@@ -11,7 +11,7 @@ from pathlib import Path
 
 from octkit import settings
 from octkit.cases import Case, Dataset, scan_size
-from octkit.files import OctkitError, Report, bad_file, refuse
+from octkit.files import OctkitError, Report, bad_file, no_file, refuse
 from octkit.goals import open_goals
 from octkit.mgunet import open_mgunet
 from octkit.pairs import KINDS, refuse_doubled_names, scans_in
@@ -74,8 +74,7 @@ def _check_links(root: Path, report: Report) -> None:
                 report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of the data set",
                                 "expected the file itself: copy it here"))
             elif not link.exists():
-                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, which is not there",
-                                "expected the file itself: copy it here"))
+                report(no_file(link, "a file"))
 
 
 def open_run(chosen: settings.Settings) -> Dataset:

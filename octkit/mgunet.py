@@ -32,5 +32,6 @@ def open_mgunet(root: Path, report: Report = refuse) -> Dataset:
 
 def _cases(root: Path, part: str, report: Report) -> tuple[Case, ...]:
     images, masks = (by_name(tried(report, list_images, root / part / kind) or (), report) for kind in ("img", "mask"))
-    check_pairs(images, masks, root / part / "img", root / part / "mask", report)
+    if images and masks:
+        check_pairs(images, masks, root / part / "img", root / part / "mask", report)
     return tuple(Case(f"{part}_{name}", image, masks.get(name)) for name, image in images.items())

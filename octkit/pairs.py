@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octkit.cases import Dataset, by, is_volume, scan_name, scan_size
 from octkit.files import Report, bad_file, listing, refuse, tried
-from octkit.volumes import SPACING_FILE, is_nifti, is_stack
+from octkit.volumes import SPACING_FILE, is_nifti, is_stack, no_spacing
 
 KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
 
@@ -30,7 +30,7 @@ def scans_in(folder: Path, masks: bool = False, also: str = "", report: Report =
         if not (_is_png(path) or is_nifti(path) or tried(report, _holds_png, path) or asked_for):
             continue
         if path.is_dir() and not masks and not is_stack(path):
-            report(bad_file(path, f"found no {SPACING_FILE}", "expected it beside a volume's B-scans"))
+            report(no_spacing(path))
         scans.append(path)
     if not scans:
         raise bad_file(folder, "found no scan in this folder", f"expected {KINDS}")
@@ -82,4 +82,4 @@ def _is_png(path: Path) -> bool:
 
 
 def _holds_png(path: Path) -> bool:
-    return path.is_dir() and any(map(_is_png, listing(path, "a folder that may be read")))
+    return path.is_dir() and any(map(_is_png, listing(path, "B-scans")))

@@ -18,9 +18,9 @@ def cores() -> int:
 def in_processes(function: Callable, jobs: Sequence[tuple], workers: int) -> Iterator[tuple]:
     """`function(*job)` for each of the `jobs`, in `workers` processes: (job, result) as they get done.
 
-    The result is None where the process died over a job (killed, out of memory, a library's crash): the jobs that were
-    under way then are done again, each in a process of its own, so that only the one to blame is lost. What `function`
-    raises is raised here. It and its arguments travel by pickle.
+    The result is None where the process died over a job (killed, out of memory, a library's crash): all jobs not done
+    by then are done again one by one, so that only the one to blame is lost. What `function` raises is raised here. It
+    and its arguments travel by pickle.
     """
     again: list[tuple] = []
     with _pool(function, min(workers, len(jobs)) or 1) as pool:
@@ -37,13 +37,16 @@ def in_processes(function: Callable, jobs: Sequence[tuple], workers: int) -> Ite
                 again.append(waiting[future])
             else:
                 yield waiting[future], result
-    for job in again:
+    while again:
         with _pool(function, 1) as pool:
-            try:
-                result = pool.submit(function, *job).result()
-            except BrokenProcessPool:
-                result = None
-        yield job, result
+            alive = True
+            while again and alive:
+                job, result = again.pop(), None
+                try:
+                    result = pool.submit(function, *job).result()
+                except BrokenProcessPool:
+                    alive = False
+                yield job, result
 
 
 @contextmanager

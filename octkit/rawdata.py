@@ -44,8 +44,9 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     images = _images_in(root / "imagesTr", ending, channels, report)
     masks = {file.name.removesuffix(ending): file
              for file in tried(report, _files_in, root / "labelsTr", ending) or ()}
-    check_pairs({name: min(files.items())[1] for name, files in images.items()}, masks, root / "imagesTr",
-                root / "labelsTr", report)
+    if images and masks:
+        check_pairs({name: files[min(files)] for name, files in images.items()}, masks, root / "imagesTr",
+                    root / "labelsTr", report)
     if content["numTraining"] != len(images):
         report(bad_file(where, f"found numTraining {content['numTraining']!r}", f"expected {len(images)}, the cases in "
                         f"{root / 'imagesTr'}"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.codings import proposal
-from octkit.files import bad_file, listing, read_json, replacing
+from octkit.files import OctkitError, bad_file, listing, no_file, read_json, replacing
 from octkit.images import image_size, read_image, read_mask
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -51,6 +51,8 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
         where = path
     else:
         where = Path(path) / SPACING_FILE
+        if not where.exists():
+            raise no_spacing(path)
         content = read_json(where)
         spacing = content.get("spacing") if isinstance(content, dict) else None
         if not isinstance(spacing, list) or len(spacing) != 3 or not all(isinstance(s, int | float) for s in spacing):
@@ -58,8 +60,13 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
                            'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm')
         spacing = tuple(map(float, spacing))
     if not all(np.isfinite(s) and s > 0 for s in spacing):
-        raise bad_file(where, f"found the spacing {spacing}", "expected mm above 0")
+        raise bad_file(where, f"found the spacing {', '.join(f'{s:g}' for s in spacing)}", "expected mm above 0")
     return spacing
+
+
+def no_spacing(folder: Path) -> OctkitError:
+    """The error for B-scans of which nobody knows how far apart they are."""
+    return bad_file(folder, f"found no {SPACING_FILE}", "expected it beside a volume's B-scans")
 
 
 def read_volume(path: Path) -> np.ndarray:
@@ -138,13 +145,12 @@ def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None
 
 def _load_nifti(path: Path):
     import nibabel
-    from nibabel.imageglobals import LoggingOutputSuppressor
 
     if not Path(path).is_file():
-        raise bad_file(path, "is no file" if Path(path).exists() else "not found", "expected a NIfTI volume")
+        raise no_file(path, "a NIfTI volume")
+    nibabel.imageglobals.logger.setLevel("CRITICAL")  # what is wrong with a header is ours to say
     try:
-        with LoggingOutputSuppressor():  # what is wrong with a header is ours to say
-            return nibabel.load(path)
+        return nibabel.load(path)
     except Exception as error:
         reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
         raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",

@@ -27,13 +27,18 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
     another size than its mask, or without its counterpart: the first one is raised where nobody collects them.
     """
     labels = tried(report, _labels, root / LABELS_FILE) or LAYERS
-    images = _volumes_in(root / "Train" / "Image", report)
-    masks = tried(report, scans_in, root / "Train" / "Mask", True, "", report) or {}
-    check_pairs(images, masks, root / "Train" / "Image", root / "Train" / "Mask", report)
+    listed, masks = (tried(report, scans_in, root / "Train" / kind, kind == "Mask", "", report) or {}
+                     for kind in ("Image", "Mask"))
+    images = _volumes_among(listed, report)
+    if images and masks:
+        fitting = {name: mask for name, mask in masks.items() if name in images or name not in listed}
+        check_pairs(images, fitting, root / "Train" / "Image", root / "Train" / "Mask", report)
     train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
                   for name, image in images.items())
     unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image))
-                               for name, image in _volumes_in(root / split / "Image", report).items())
+                               for name, image in _volumes_among(
+                                   tried(report, scans_in, root / split / "Image", False, "", report) or {},
+                                   report).items())
                   for split in ("Validation", "Test") if (root / split).is_dir()}
     dataset = Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
                       unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
@@ -41,9 +46,9 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
     return dataset
 
 
-def _volumes_in(folder: Path, report: Report) -> dict[str, Path]:
+def _volumes_among(scans: dict[str, Path], report: Report) -> dict[str, Path]:
     volumes = {}
-    for name, path in (tried(report, scans_in, folder, False, "", report) or {}).items():
+    for name, path in scans.items():
         if not is_volume(path):
             report(bad_file(path, "found a single image", "expected volumes here: NIfTI files or folders of B-scans"))
             continue

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from xml.parsers import expat
 
-from octkit.files import bad_file
+from octkit.files import bad_file, no_file
 
 MAX_UNPACKED = 50_000_000  # bytes; a table of 1000 scans takes 50,000
 MAX_PARTS = 1000
@@ -22,7 +22,7 @@ def read_rows(path: Path) -> list[tuple[int, tuple]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise bad_file(path, "is no file" if path.exists() else "not found", "expected an Excel workbook")
+        raise no_file(path, "an Excel workbook")
     from openpyxl import load_workbook
 
     try:
