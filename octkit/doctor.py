@@ -87,6 +87,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
     for one in _examined(dataset, workers, progress):
         findings += one.findings
         seen.append(one)
+    seen.sort(key=lambda one: one.case.image)  # not in the order in which they got done
     findings += _twins(dataset, seen) + _sizes(seen) + _nearly_doubled(dataset)
     findings += _strays(dataset, {finding.file for finding in findings})
     return _diagnosis(root, dataset.layout, len(_cases(dataset)), findings)
@@ -107,7 +108,8 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = pri
     and where extra data does not go with the run's own.
     """
     kept = Path(run_dir) / CLEAN_FILE
-    before = (tried(_unsaid, read_json, kept) if kept.exists() else None) or {}
+    before = tried(_unsaid, read_json, kept) if kept.exists() else None
+    before = before if isinstance(before, dict) else {}
     clean: dict[str, str] = {}
     for root in (chosen.data.root, *chosen.train.extra_roots):
         if root == chosen.data.root and not root.is_dir():
@@ -191,7 +193,7 @@ def _twins(dataset: Dataset, seen: list[Seen]) -> list[Finding]:
                                         "expected other scans to learn from: take this one out of the training scans"))
             else:
                 findings.append(Finding(WARNING, other, f"has the same pixels as {first}", "expected each scan once, "
-                                        "or one half of a pair is scored that has learned from the other: delete one"))
+                                        "or folds share what they are scored on: delete one"))
     return findings
 
 

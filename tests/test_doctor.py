@@ -123,10 +123,10 @@ EXPECTED = {
         "flip it"],
     "twins in training": [
         "warning Train/Image/0005.png: has the same pixels as Train/Image/0003.png, expected each scan once, or "
-        "one half of a pair is scored that has learned from the other: delete one"],
+        "folds share what they are scored on: delete one"],
     "twins in validation": [
         "warning Validation/Image/0008.png: has the same pixels as Validation/Image/0007.png, expected each scan "
-        "once, or one half of a pair is scored that has learned from the other: delete one"],
+        "once, or folds share what they are scored on: delete one"],
     "trained on validation": [
         "error   Train/Image/0003.png: has the same pixels as Validation/Image/0007.png, expected other scans to "
         "learn from: take this one out of the training scans"],
