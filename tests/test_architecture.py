@@ -18,7 +18,7 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
     ("files",),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "checkpoints", "scalars", "warps",
      "perturb", "curves"),
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
@@ -27,8 +27,8 @@ FLOORS = (
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
     ("planner", "patches", "phantom", "devices", "raster", "nndata"),
-    ("preprocess", "models", "volume_phantom"),
-    ("modelcheck",),
+    ("preprocess", "models", "volume_phantom", "workers"),
+    ("modelcheck", "memory"),
     ("modelfile",),
     ("nnplans",),
     ("train", "infer", "reading", "nnunet"),

@@ -6,7 +6,7 @@ from conftest import write_goals, write_volumes
 
 from octkit import fingerprint, layouts, planner, preprocess, settings, train
 from octkit.files import OctkitError, read_json
-from octkit.models import load_checkpoint
+from octkit.checkpoints import load_checkpoint
 from octkit.predict import predict_held_out
 from octkit.settings import TrainSettings
 from octkit.train import Optimiser, poly_rate, train_fold

@@ -1,0 +1,2 @@
+"""placeholder"""
+def check_training(*_): pass
