@@ -18,8 +18,8 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
     ("files",),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "checkpoints", "scalars", "warps",
-     "perturb", "curves"),
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
+     "perturb", "curves", "checkpoints", "scalars"),
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
     ("plots", "pairs", "tissue"),
@@ -49,7 +49,8 @@ ONLY = {
     "albumentations": {"augment"},
     "papermill": {"notebook"},
     "eyepy": {"devices"},
-    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet"},
+    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet",
+              "checkpoints", "workers", "memory"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "devices", "metrics", "thickness", "submission", "evaluate",
                       "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams", "widgets",
