@@ -1,7 +1,7 @@
 """How much memory a training and a prediction need, and whether so much is free: better told before than killed later.
 
 The estimates are those of the arrays that have to be there at the same time. What they leave out, above all the
-buffers of the libraries that convolve, is in two numbers measured on a CPU (benchmarks/memory.py compares).
+buffers of the libraries that convolve, is in numbers measured on a CPU (benchmarks/memory.py compares).
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ FLOAT = 4  # bytes
 # Sets of the finest stage's feature maps that are there for a moment: gradients on their way, the convolutions' own
 # buffers. Measured, see above.
 MOMENTARY_IN_TRAINING = 7
+LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
 FORWARD = 9
 # Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
 AT_WORK = 4
@@ -44,7 +45,7 @@ def training_bytes(parameters: int, plan: Plan, config: str, chosen: TrainSettin
     finest = prod(configuration.patch_size) * configuration.features[0]
     size = FLOAT / 2 if precision == "bfloat16" else FLOAT
     copies = 3 if chosen.optimiser == "sgd" else 4  # weights, gradients, one moment or two
-    return (copies * parameters * FLOAT
+    return (LIBRARIES + copies * parameters * FLOAT
             + configuration.batch_size * (2 * values + MOMENTARY_IN_TRAINING * finest) * size)
 
 

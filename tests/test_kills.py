@@ -57,12 +57,19 @@ def undisturbed_training(run):
     return begun - taken, time.monotonic() - begun
 
 
-def killed_training(run, latest, chance):
-    """Start the training and kill it within so many seconds; how many epochs were done."""
-    process = start(run, workers=chance.choice([0, 1, 2]))
-    if chance.random() < 0.9:  # the others are killed while they still start
+def killed_training(run, beginning, training, chance):
+    """Start the training and kill it at a random moment; how many epochs were done."""
+    process, newest = start(run, workers=chance.choice([0, 1, 2])), run / FOLD / "checkpoint.pt"
+    moment = chance.random()
+    if moment < 0.1:  # while it starts
+        time.sleep(chance.uniform(0, beginning))
+    elif moment < 0.3:  # while it reads what is there
         wait_for(lambda: holds_the_fold(process, run), process)
-    time.sleep(chance.uniform(0, latest))
+        time.sleep(chance.uniform(0, beginning))
+    else:  # while it trains and writes
+        before = newest.stat().st_mtime_ns if newest.exists() else 0
+        wait_for(lambda: newest.exists() and newest.stat().st_mtime_ns != before, process)
+        time.sleep(chance.uniform(0, training / KILLS))
     assert process.poll() is None, f"ended before it was to be killed: {process.communicate()[0]}"
     crew = psutil.Process(process.pid).children(recursive=True)
     if chance.random() < 0.5:
@@ -71,7 +78,6 @@ def killed_training(run, latest, chance):
         os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert psutil.wait_procs(crew, timeout=10)[1] == []
-    newest = run / FOLD / "checkpoint.pt"
     return max((load_checkpoint(path)["epoch"] for path in (newest, previous_of(newest)) if path.exists()), default=0)
 
 
@@ -95,13 +101,13 @@ def assert_same_results(run, other):
 
 def test_a_kill_changes_nothing(tmp_path):
     """Once, in the midst of training; the rest of it is done in this process."""
-    run = make_run(tmp_path / "killed", write_goals(tmp_path / "goals"), "train.epochs=40")
+    run = make_run(tmp_path / "killed", write_goals(tmp_path / "goals"), "train.epochs=15")
     undisturbed = shutil.copytree(run, tmp_path / "undisturbed")
     process = start(run, workers=1)
     wait_for(lambda: (run / FOLD / "checkpoint.previous.pt").exists(), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert load_checkpoint(previous_of(run / FOLD / "checkpoint.pt"))["epoch"] < 40
+    assert load_checkpoint(previous_of(run / FOLD / "checkpoint.pt"))["epoch"] < 15
     for folder in (run, undisturbed):
         train_fold(folder, progress=False)
         predict_held_out(folder, "2d", 0, progress=False)
@@ -117,8 +123,7 @@ def test_twenty_kills_change_nothing(tmp_path, monkeypatch):
     run = make_run(tmp_path / "killed", write_goals(tmp_path / "goals"), f"train.epochs={EPOCHS}")
     undisturbed = shutil.copytree(run, tmp_path / "undisturbed")
     beginning, training = undisturbed_training(undisturbed)
-    # Until a training has begun, and then for a share of it: on average, all kills together come half through.
-    done = [killed_training(run, beginning + training / KILLS, chance) for _ in range(KILLS)]
+    done = [killed_training(run, beginning, training, chance) for _ in range(KILLS)]
     last = start(run, workers=1)
     said = last.communicate()[0]
     assert last.returncode == 0, said

@@ -184,7 +184,7 @@ def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk)
 def test_too_little_memory_is_said_before_training(goals, tmp_path, monkeypatch):
     run = make_run(tmp_path, goals)
     monkeypatch.setattr(train.memory, "free_bytes", lambda _: 1000)
-    with pytest.raises(OctkitError, match=r"training 2d needs about 0.0 GB .*; lower plan.batch_size \(2 now\)"):
+    with pytest.raises(OctkitError, match=r"training 2d needs about 0.2 GB .*; lower plan.batch_size \(2 now\)"):
         train_fold(run, progress=False)
 
 
