@@ -105,15 +105,14 @@ def _hanging(crew: Sequence) -> OctkitError:
         except RuntimeError:  # torch's, of the first one that ends
             process.join()
     return OctkitError(f"no batch came from the data workers and none of them did anything for "
-                       f"{LOOKS * LOOK_EVERY:.0f} s ({', '.join(states)}), where they stood is printed above; is the "
-                       "disk with the preprocessed scans still there? Give the same command again, it goes on; "
-                       "train.workers=0 does without workers")
+                       f"{LOOKS * LOOK_EVERY:.0f} s ({', '.join(states)}); each that was not stopped has printed "
+                       "where it stands; is the disk with the preprocessed scans still there? Give the same command "
+                       "again, it goes on; train.workers=0 does without workers")
 
 
 def _ended(crew: Sequence) -> str | None:
     """How the first worker that failed ended, in words."""
     for process in crew:
-        process.join(0.5 if process.exitcode is None and not process.is_alive() else 0)
         if (code := process.exitcode) is not None and code < 0:
             memory = ", as the system does where memory runs out" if code == -signal.SIGKILL else ""
             return f"a data worker (process {process.pid}) was killed by {signal.Signals(-code).name}{memory}"
