@@ -1,9 +1,9 @@
-# Two commands for newcomers: `make demo` and `make test`. Both set up .venv first, once.
+# Two commands for newcomers: `make demo` and `make test`. Both set up .venv first, once. `make long` tests on, for longer.
 
 PYTHON ?= python3.11
 BIN = .venv/bin
 
-.PHONY: demo test lab clean
+.PHONY: demo test long lab clean
 
 demo: .venv/ready
 	$(BIN)/octkit run --profile demo
@@ -11,6 +11,10 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/pytest
+
+# What takes too long for `make test`: a training and whole runs killed again and again. -s shows the seeds.
+long: .venv/ready
+	$(BIN)/pytest -m long -s
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

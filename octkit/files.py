@@ -1,10 +1,17 @@
 """Files that are whole or not there at all, JSON, and the one error for what the user can mend."""
 
+import errno
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+# No space, a quota used up, a limit on a file's size (`ulimit -f`).
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOTHING_LEFT = 64 * 1024  # bytes: less than a disk's smallest pieces leave free when a file has filled it
 
 
 class OctkitError(Exception):
@@ -65,25 +72,55 @@ def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
         raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
 
 
-class replacing:
-    """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place."""
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place.
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
+    The file that was at `path` before is lost, or moved to `keep` where that is given. Raises OctkitError where the
+    disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with saying_disk_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
             # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
-            with open(self.temporary, "rb") as file:
+            with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def saying_disk_full(path: Path) -> Iterator[None]:
+    """Turn whatever is raised while `path` is written to a full disk into one sentence.
+
+    Only some libraries say so: numpy raises an OSError without a number, torch and safetensors errors of their own. So
+    after any error the disk is asked as well, while what was written of the file is still there.
+    """
+    try:
+        yield
+    except OctkitError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) not in DISK_FULL and not _is_full(path.parent):
+            raise
+        raise OctkitError(f"{path}: the disk is full, or this user's share of it; free some space and give the same "
+                          "command again: it goes on from what is finished") from error
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free < NOTHING_LEFT
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left half-written in a folder (`replacing`'s temporary files)."""
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from octkit import memory
 from octkit.modelfile import open_model
 from octkit.models import (
     Member,
@@ -105,6 +106,7 @@ class Predictor:
             (classes, *spatial) float32, background first, summing to 1; the mean over the model's configurations.
         """
         circle = self.model.circle if circle is None else circle
+        memory.check_prediction(self.model, image.shape[1:], len(self.stages), self.device)
         total = self.stages[0](image, spacing, circle)
         for stage in self.stages[1:]:
             total = total + stage(image, spacing, circle)
@@ -120,7 +122,9 @@ class Predictor:
         circle = self.model.circle if circle is None else circle
         if self.model.blend != "probabilities":
             return [self(image, spacing, circle)]
-        return [voice(image, spacing, circle) for stage in self.stages for voice in stage.voices()]
+        voices = [voice for stage in self.stages for voice in stage.voices()]
+        memory.check_prediction(self.model, image.shape[1:], len(voices), self.device)
+        return [voice(image, spacing, circle) for voice in voices]
 
 
 class Stage:

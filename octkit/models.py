@@ -1,8 +1,4 @@
-"""A trained model: its parts, checkpoints of a fold, and a run's folder opened as one model.
-
-Checkpoints hold tensors and plain values only and are read with `weights_only=True`: opening a
-stranger's file cannot run code.
-"""
+"""A trained model: its parts, and a run's folder opened as one model."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +8,8 @@ from pathlib import Path
 import torch
 
 from octkit import settings
-from octkit.files import OctkitError, read_json, replacing
+from octkit.checkpoints import load_checkpoint
+from octkit.files import OctkitError, read_json
 from octkit.planner import Plan
 from octkit.unet import UNet
 
@@ -108,12 +105,6 @@ def fold_dir(run_dir: Path, config: str, fold: int | str) -> Path:
     return Path(run_dir) / "models" / config / f"fold_{fold}"
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a checkpoint whole or not at all."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
 def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
     """Put weights into a network. Raises OctkitError where they belong to another one."""
     try:
@@ -121,17 +112,6 @@ def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where
     except RuntimeError:
         raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
                           "train again") from None
-
-
-def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint onto the CPU. Raises OctkitError where it is missing, damaged or holds code."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected a checkpoint; train this fold first") from None
-    except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason[0]})") from None
 
 
 def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) -> Model:
@@ -183,7 +163,10 @@ def finished_weights(run_dir: Path, config: str, fold: int | str) -> dict[str, t
     command = f"`octkit train {run_dir} --config {config} --fold {fold}`"
     if not path.exists():
         raise OctkitError(f"{path}: not found; train this fold first with {command}")
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except OctkitError as error:
+        raise OctkitError(f"{error}; {command} mends it from the checkpoint before") from None
     if not {"epoch", "epochs", "network"} <= set(checkpoint):
         raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
     if checkpoint["epoch"] < checkpoint["epochs"]:

@@ -8,6 +8,7 @@
 
 import csv
 import io
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -194,6 +195,8 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
         print(f"{config} fold {fold}: its held-out cases have been predicted before")
         return out
     stamp.unlink(missing_ok=True)
+    for name, second in itertools.product(held_out, seconds):  # stopped half-way, no old mask may pass for a new one
+        (first_stage_folder(run_dir, second) / f"{name}.npy").unlink(missing_ok=True)
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
         case = cases[name]
         values, geometry = stage.on_grid(dataset.read_image(case), case.spacing, case.circle)

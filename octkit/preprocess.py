@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.cases import Case, Dataset
-from octkit.files import OctkitError, read_json, replacing, write_json
+from octkit.files import OctkitError, clear_unfinished, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
 from octkit.planner import Plan
 from octkit.resampling import coarse_axis, new_shape, resample, resample_mask
@@ -217,6 +217,7 @@ def preprocess_run(run_dir: Path, progress: bool = True) -> tuple[PreprocessedCa
         folder = run_dir / "preprocessed" / config
         for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
             marker.unlink()
+        clear_unfinished(folder)
         for case in tqdm(dataset.training, desc=f"preprocess {config}", unit="scan", disable=not progress):
             _preprocess_case(dataset, case, plan, config, folder)
     return load_preprocessed(run_dir, configs[0], [case.name for case in dataset.training])

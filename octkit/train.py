@@ -1,8 +1,9 @@
 """Train one fold: patches, the two optimisers of the recipe, logs, checkpoints, resuming.
 
-Leaves models/<config>/fold_<k>/checkpoint.pt (after each epoch), log.csv and TensorBoard scalars.
-Patches come by number (`patches`), so neither the number of workers nor a stop and resume changes what is
-learned.
+Leaves models/<config>/fold_<k>/checkpoint.pt (after each epoch, and the one before it), log.csv and TensorBoard
+scalars. Patches come by number (`patches`), so neither the number of workers nor a stop and resume changes what is
+learned. Log and scalars follow from the checkpoint: whatever moment a training is stopped in, all that it leaves
+in the end is what it would have left undisturbed, but for the log's last column, the seconds that an epoch took here.
 """
 
 import hashlib
@@ -14,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from octkit import layouts, settings
+from octkit import layouts, ledger, memory, settings
 from octkit.augment import Augmenter
-from octkit.files import OctkitError, read_json, replacing
+from octkit.checkpoints import newest_checkpoint, remove_checkpoints, save_checkpoint
+from octkit.files import OctkitError, clear_unfinished, read_json, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
 from octkit.modelfile import starting_weights
@@ -28,15 +29,15 @@ from octkit.models import (
     build_network,
     choose_device,
     fold_dir,
-    load_checkpoint,
     memory_format,
-    save_checkpoint,
     working_precision,
 )
 from octkit.patches import Patches
 from octkit.planner import Plan
 from octkit.preprocess import PreprocessedCase, first_stage_folder, load_preprocessed
+from octkit.scalars import Scalars
 from octkit.splits import fold_cases
+from octkit.workers import batches
 
 # nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away.
 MAX_GRADIENT_NORM = 12.0
@@ -105,7 +106,8 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
         resume: False starts again even where a checkpoint fits.
 
     Returns:
-        The fold's folder. Raises OctkitError where a step before is missing.
+        The fold's folder. Raises OctkitError where a step before is missing, where another process trains this fold,
+        where the memory or the disk does not suffice, or where no checkpoint of it is whole.
     """
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
@@ -124,37 +126,52 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
     validation = load_preprocessed(run_dir, config, split["validation"], first_stage)
     decided_by = fingerprint_of(chosen, plan, config, split, training)
 
-    device = choose_device(chosen.device)
     torch.manual_seed(chosen.seed)
     network = build_network(plan, config, chosen.train.deep_supervision)
     if chosen.train.start_from is not None:
         start = starting_weights(chosen.train.start_from, config, fold, network.state_dict())
         network.load_state_dict(start)
         decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
-    precision = working_precision(chosen.train.precision, device)
-    network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device, precision))
-    optimiser = Optimiser(network, chosen.train)
-    log: list[dict] = []
-    stored = folder / "checkpoint.pt"
-    if stored.exists() and not resume:
-        stored.unlink()
-    if stored.exists():
-        checkpoint = load_checkpoint(stored)
-        if checkpoint["decided_by"] != decided_by:
-            changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
-            print(f"{config} fold {fold}: {', '.join(changed)} changed since the checkpoint was written: "
-                  "training starts again")
-            stored.unlink()  # until the first epoch ends it would pass for this training's result
-        else:
-            network.load_state_dict(checkpoint["network"])
-            optimiser.restore(checkpoint["optimiser"])
-            log = checkpoint["log"]
-            print(f"{config} fold {fold}: goes on after epoch {len(log)} of {chosen.train.epochs}")
-    if len(log) < chosen.train.epochs:
-        _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
-                      precision, f"{config} fold {fold}", progress)
-    _write_log(folder / "log.csv", log)  # again: a stop between checkpoint and log has left the log an epoch behind
+    folder.mkdir(parents=True, exist_ok=True)
+    with ledger.locked(folder):
+        clear_unfinished(folder)
+        if not resume:
+            remove_checkpoints(folder / "checkpoint.pt")
+        title, command = f"{config} fold {fold}", f"octkit train {run_dir} --config {config} --fold {fold} --restart"
+        checkpoint = _checkpoint_to_go_on_from(folder / "checkpoint.pt", decided_by, title, command)
+        log = checkpoint["log"] if checkpoint else []
+        if log:
+            print(f"{title}: goes on after epoch {len(log)} of {chosen.train.epochs}")
+        # Again: a stop behind a checkpoint has left the log and the scalars an epoch behind.
+        _write_log(folder / "log.csv", log)
+        scalars = Scalars(folder, log)
+        if len(log) < chosen.train.epochs:
+            device = choose_device(chosen.device)
+            precision = working_precision(chosen.train.precision, device)
+            memory.check_training(network, plan, config, chosen.train, device, precision)
+            network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device,
+                                                           precision))
+            optimiser = Optimiser(network, chosen.train)
+            if checkpoint:
+                network.load_state_dict(checkpoint["network"])
+                optimiser.restore(checkpoint["optimiser"])
+            _train_epochs(network, optimiser, log, scalars, chosen, plan, config, training, validation, folder,
+                          decided_by, device, precision, title, progress)
     return folder
+
+
+def _checkpoint_to_go_on_from(path: Path, decided_by: dict[str, str], title: str, restart: str) -> dict | None:
+    """The newest checkpoint of this training; None where it starts. Raises OctkitError where none is whole."""
+    try:
+        checkpoint = newest_checkpoint(path)
+    except OctkitError as error:
+        raise OctkitError(f"{error}; no checkpoint of this fold is whole: train it anew with `{restart}`") from None
+    if checkpoint is None or checkpoint["decided_by"] == decided_by:
+        return checkpoint
+    changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
+    print(f"{title}: {', '.join(changed)} changed since the checkpoint was written: training starts again")
+    remove_checkpoints(path)  # until the first epoch ends it would pass for this training's result
+    return None
 
 
 def _with_first_stage(run_dir: Path, split: dict, own: Sequence[str], previous: str, folder: Path) -> dict:
@@ -195,10 +212,8 @@ def _digest(part) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
-def _train_epochs(network, optimiser, log, chosen, plan, config, training, validation, folder, decided_by, device,
-                  precision, title, progress) -> None:
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
-
+def _train_epochs(network, optimiser, log, scalars, chosen, plan, config, training, validation, folder, decided_by,
+                  device, precision, title, progress) -> None:
     options, configuration = chosen.train, plan.configurations[config]
     batch_size, patch_size = configuration.batch_size, configuration.patch_size
     augmenter = Augmenter(patch_size, chosen.augment.rotation_degrees, chosen.augment.mirror_axes)
@@ -206,52 +221,30 @@ def _train_epochs(network, optimiser, log, chosen, plan, config, training, valid
     patches = Patches(training, patch_size, batch_size, options.oversample, (chosen.seed,), augmenter, shown)
     held_out = Patches(validation, patch_size, batch_size, options.oversample, (chosen.seed, VALIDATION_STREAM), None,
                        shown)
-    done = len(log)
-    steps = options.iterations_per_epoch
-    batches = iter(_loader(patches, done * steps, options.epochs * steps, options.workers, device))
-    writer = SummaryWriter(folder, purge_step=done + 1)
-    scores_held_out = bool(validation)
-    for epoch in range(done, options.epochs):
-        started = time.perf_counter()
-        rate = optimiser.start_epoch(epoch)
-        network.train()
-        losses = []
-        bar = tqdm(range(steps), desc=f"{title} epoch {epoch + 1}/{options.epochs}", unit="batch",
-                   disable=not progress, leave=epoch + 1 == options.epochs)
-        for _ in bar:
-            loss = _step(network, optimiser.step, *next(batches), configuration.batch_dice, precision, device)
-            losses.append(loss)
-            bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
-        row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": float(np.mean(losses))}
-        row |= _validate(network, held_out, epoch, options.validation_iterations, configuration.batch_dice,
-                         plan.classes, precision, device) if scores_held_out else _no_validation(plan.classes)
-        row["seconds"] = round(time.perf_counter() - started, 3)
-        optimiser.end_epoch(row["train_loss"])
-        log.append(row)
-        save_checkpoint(folder / "checkpoint.pt", {
-            "network": network.state_dict(), "optimiser": optimiser.state(), "log": log, "epoch": epoch + 1,
-            "epochs": options.epochs, "decided_by": decided_by})
-        _write_log(folder / "log.csv", log)
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, epoch + 1)
-        writer.flush()
-    writer.close()
-
-
-def _loader(patches: Patches, first: int, last: int, workers: int, device: torch.device) -> DataLoader:
-    # One pass over all numbers that are left: workers start once a training, not once an epoch.
-    return DataLoader(patches, batch_size=patches.batch_size, sampler=range(first * patches.batch_size,
-                      last * patches.batch_size), num_workers=workers, pin_memory=device.type == "cuda",
-                      worker_init_fn=_one_thread)
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    # Workers stand beside a training that uses all cores; their own threads would only get in its way.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
+    done, steps = len(log), options.iterations_per_epoch
+    with batches(patches, done * steps, options.epochs * steps, options.workers, device) as source:
+        for epoch in range(done, options.epochs):
+            started = time.perf_counter()
+            rate = optimiser.start_epoch(epoch)
+            network.train()
+            losses = []
+            bar = tqdm(range(steps), desc=f"{title} epoch {epoch + 1}/{options.epochs}", unit="batch",
+                       disable=not progress, leave=epoch + 1 == options.epochs)
+            for _ in bar:
+                loss = _step(network, optimiser.step, *next(source), configuration.batch_dice, precision, device)
+                losses.append(loss)
+                bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
+            row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": float(np.mean(losses))}
+            row |= _validate(network, held_out, epoch, options.validation_iterations, configuration.batch_dice,
+                             plan.classes, precision, device) if validation else _no_validation(plan.classes)
+            row["seconds"] = round(time.perf_counter() - started, 3)
+            optimiser.end_epoch(row["train_loss"])
+            log.append(row)
+            save_checkpoint(folder / "checkpoint.pt", {
+                "network": network.state_dict(), "optimiser": optimiser.state(), "log": log, "epoch": epoch + 1,
+                "epochs": options.epochs, "decided_by": decided_by})
+            _write_log(folder / "log.csv", log)
+            scalars.add(row)
 
 
 def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
@@ -307,5 +300,8 @@ def _no_validation(classes) -> dict:
 
 
 def _write_log(path: Path, log: list[dict]) -> None:
+    if not log:  # of a training that starts: what is there is another one's
+        path.unlink(missing_ok=True)
+        return
     with replacing(path) as temporary:
         pd.DataFrame(log).to_csv(temporary, index=False)

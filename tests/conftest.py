@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,31 @@ def write_mgunet(root: Path, train: int = 3, validation: int = 1, test: int = 1)
 @pytest.fixture
 def goals(tmp_path) -> Path:
     return write_goals(tmp_path / "goals")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """An empty folder on a disk of 4 MB of its own."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small disk takes the right to mount one: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path: Path, leave: int) -> None:
+    """Write a file that leaves so many bytes of its disk free."""
+    path.write_bytes(bytes(shutil.disk_usage(path.parent).free - leave))
+
+
+def scalars_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a folder: name -> [(epoch, value)]."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
 def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):

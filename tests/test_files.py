@@ -1,8 +1,13 @@
+import errno
 import json
+import os
+import resource
 
+import numpy as np
 import pytest
+from conftest import fill
 
-from octkit.files import OctkitError, read_json, replacing, write_json
+from octkit.files import OctkitError, clear_unfinished, read_json, replacing, write_atomic, write_json
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -31,3 +36,59 @@ def test_json_errors_name_the_file(tmp_path):
         read_json(tmp_path / "plan.json")
     (tmp_path / "plan.json").write_text(json.dumps([1]))
     assert read_json(tmp_path / "plan.json") == [1]
+
+
+def test_a_file_that_is_replaced_may_be_kept(tmp_path):
+    for content in ("one", "two", "three"):
+        with replacing(tmp_path / "new", keep=tmp_path / "old") as temporary:
+            temporary.write_text(content)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"new": "three", "old": "two"}
+
+
+@pytest.mark.parametrize("write", [
+    lambda file: file.write(bytes(100_000)),
+    lambda file: np.save(file, np.zeros(100_000)),  # numpy's error has no number
+], ids=["bytes", "numpy"])
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(small_disk, write):
+    path = small_disk / "a.npy"
+    write_atomic(path, "old")
+    fill(small_disk / "ballast", leave=50_000)
+    with pytest.raises(OctkitError, match="a.npy: the disk is full, .*; free some space and give the same command"), \
+            replacing(path) as temporary, open(temporary, "wb") as file:
+        write(file)
+    assert path.read_text() == "old" and sorted(os.listdir(small_disk)) == ["a.npy", "ballast"]
+
+
+def test_a_disk_that_is_full_only_when_synced(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OctkitError, match="a.txt: the disk is full"):
+        write_atomic(tmp_path / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_on_a_files_size_is_told_like_a_full_disk(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OctkitError, match="a.txt: the disk is full"):
+            write_atomic(tmp_path / "a.txt", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.txt"):
+        raise ZeroDivisionError
+    with pytest.raises(PermissionError), replacing(tmp_path / "a.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    (tmp_path / ".a.txt.01234567.tmp").write_text("half")
+    (tmp_path / "a.txt").write_text("whole")
+    clear_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["a.txt"]

@@ -8,6 +8,7 @@ import torch
 from conftest import same_weights, tiny_model
 
 from octkit import models, settings
+from octkit.checkpoints import save_checkpoint
 from octkit.files import OctkitError, write_json
 from octkit.infer import Predictor
 from octkit.modelfile import export_run, open_model, run_card, save_model, starting_weights
@@ -50,7 +51,7 @@ def run_folder(path, model):
         for fold, state in member.weights.items():
             folder = models.fold_dir(path, member.config, fold)
             folder.mkdir(parents=True)
-            models.save_checkpoint(folder / "checkpoint.pt", {"epoch": 2, "epochs": 2, "network": state})
+            save_checkpoint(folder / "checkpoint.pt", {"epoch": 2, "epochs": 2, "network": state})
     write_json(path / "selection.json", {"configurations": [member.config for member in model.members],
                                          "why": "it is best", "steps": [[1, 2, 3]], "circle": True, "surfaces": False,
                                          "candidates": [{"name": "2d", "mean_dice": 0.9, "dice": {"rnfl": 0.9}}]})

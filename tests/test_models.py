@@ -9,10 +9,8 @@ from octkit.models import (
     autocast,
     build_network,
     choose_device,
-    load_checkpoint,
     load_weights,
     memory_format,
-    save_checkpoint,
     working_precision,
 )
 from octkit.planner import Configuration, Plan
@@ -44,35 +42,6 @@ def test_a_second_stage_sees_the_classes_of_the_first_beside_the_image():
 def test_memory_format(axes, precision, expected):
     assert memory_format(axes, CPU, precision) == expected
     assert memory_format(axes, torch.device("cuda"), precision) != torch.contiguous_format
-
-
-def test_checkpoints_go_round(tmp_path):
-    state = {"network": network().state_dict(), "epoch": 3, "log": [{"loss": 0.5}]}
-    save_checkpoint(tmp_path / "c.pt", state)
-    loaded = load_checkpoint(tmp_path / "c.pt")
-    assert loaded["epoch"] == 3 and loaded["log"] == [{"loss": 0.5}]
-    assert all(torch.equal(loaded["network"][name], tensor) for name, tensor in state["network"].items())
-    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
-
-
-def test_a_failed_save_keeps_the_checkpoint_before(tmp_path):
-    save_checkpoint(tmp_path / "c.pt", {"epoch": 1})
-    with pytest.raises(Exception, match="pickle"):
-        save_checkpoint(tmp_path / "c.pt", {"epoch": lambda: 2})
-    assert load_checkpoint(tmp_path / "c.pt") == {"epoch": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
-
-
-class Evil:
-    def __reduce__(self):
-        return print, ("code ran",)
-
-
-def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
-    torch.save({"network": Evil()}, tmp_path / "c.pt")
-    with pytest.raises(OctkitError, match="c.pt: cannot be read as a checkpoint"):
-        load_checkpoint(tmp_path / "c.pt")
-    assert "code ran" not in capsys.readouterr().out
 
 
 def test_weights_of_another_network_are_refused():

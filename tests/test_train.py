@@ -2,11 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write_goals, write_volumes
+from conftest import fill, scalars_of, write_goals, write_volumes
 
-from octkit import fingerprint, layouts, planner, preprocess, settings, train
+from octkit import fingerprint, layouts, ledger, planner, preprocess, settings, train
+from octkit.checkpoints import load_checkpoint
 from octkit.files import OctkitError, read_json
-from octkit.models import load_checkpoint
+from octkit.models import finished_weights
 from octkit.predict import predict_held_out
 from octkit.settings import TrainSettings
 from octkit.train import Optimiser, poly_rate, train_fold
@@ -32,6 +33,10 @@ def goals(tmp_path_factory):
 
 def weights(run):
     return load_checkpoint(run / "models/2d/fold_0/checkpoint.pt")["network"]
+
+
+def log_of(run):
+    return pd.read_csv(run / "models/2d/fold_0/log.csv").drop(columns="seconds")
 
 
 def equal(one, other):
@@ -81,8 +86,7 @@ def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeyp
     assert load_checkpoint(halved / "models/2d/fold_0/checkpoint.pt")["epoch"] == 1
     train_fold(halved, progress=False)
     assert equal(weights(whole), weights(halved))
-    logs = [pd.read_csv(run / "models/2d/fold_0/log.csv").drop(columns="seconds") for run in (whole, halved)]
-    pd.testing.assert_frame_equal(*logs)
+    assert log_of(whole).equals(log_of(halved))
 
 
 def test_a_log_that_a_stop_left_behind_is_mended(goals, tmp_path):
@@ -95,10 +99,93 @@ def test_a_log_that_a_stop_left_behind_is_mended(goals, tmp_path):
 
 
 def test_the_number_of_workers_changes_nothing(goals, tmp_path):
-    alone, helped = (make_run(tmp_path / str(n), goals, f"train.workers={n}", "train.epochs=1") for n in (0, 2))
-    for run in (alone, helped):
+    alone, one, two = (make_run(tmp_path / str(n), goals, f"train.workers={n}", "train.epochs=2") for n in (0, 1, 2))
+    for run in (alone, one, two):
         train_fold(run, progress=False)
-    assert equal(weights(alone), weights(helped))
+    for run in (one, two):
+        assert equal(weights(alone), weights(run))
+        assert log_of(alone).equals(log_of(run))
+
+
+def test_two_trainings_of_one_fold_are_refused_and_of_two_are_not(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=1", "train.folds=[0,1]")
+    (run / "models/2d/fold_0").mkdir(parents=True)
+    with ledger.locked(run / "models/2d/fold_0"):
+        with pytest.raises(OctkitError, match=r"fold_0: process \d+ is running in this folder"):
+            train_fold(run, progress=False)
+        train_fold(run, fold=1, progress=False)
+    train_fold(run, progress=False)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_bit(goals, tmp_path, capsys):
+    run = make_run(tmp_path, goals)
+    folder = train_fold(run, progress=False)
+    whole, log, scalars = weights(run), log_of(run), scalars_of(folder)
+    stored = folder / "checkpoint.pt"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    with pytest.raises(OctkitError, match="checksum is wrong.*; `octkit train .* --fold 0` mends it"):
+        finished_weights(run, "2d", 0)
+    train_fold(run, progress=False)
+    assert "checkpoint.previous.pt is used instead" in (said := capsys.readouterr().out)
+    assert "goes on after epoch 2 of 3" in said
+    assert equal(whole, weights(run)) and log.equals(log_of(run))
+    again = scalars_of(folder)
+    assert again.keys() == scalars.keys() > {"train_loss", "dice_rnfl"}
+    assert all(again[name] == scalars[name] for name in again if name != "seconds")
+    for path in folder.glob("checkpoint*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(OctkitError, match="no checkpoint of this fold is whole: train it anew with `.* --restart`"):
+        train_fold(run, progress=False)
+    train_fold(run, resume=False, progress=False)
+    assert equal(whole, weights(run))
+
+
+def test_what_a_killed_writer_left_is_removed(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=1")
+    half = run / "models/2d/fold_0/.checkpoint.pt.12345678.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    train_fold(run, progress=False)
+    assert not half.exists()
+
+
+def test_a_full_disk_stops_with_a_sentence_and_nothing_is_lost(goals, tmp_path, small_disk):
+    """A disk that holds the run and its first checkpoint, but no second one beside it; then some space is freed."""
+    free, undisturbed = make_run(small_disk, goals), make_run(tmp_path / "elsewhere", goals)
+    train_fold(undisturbed, progress=False)
+    ballast = small_disk / "ballast"
+    size = (undisturbed / "models/2d/fold_0/checkpoint.pt").stat().st_size
+    fill(ballast, leave=size * 3 // 2)
+    with pytest.raises(OctkitError, match="checkpoint.pt: the disk is full, .* give the same command again"):
+        train_fold(free, progress=False)
+    folder = free / "models/2d/fold_0"
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 1
+    assert not list(folder.glob(".*.tmp"))
+    ballast.unlink()
+    train_fold(free, progress=False)
+    assert equal(weights(undisturbed), weights(free)) and log_of(undisturbed).equals(log_of(free))
+
+
+def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk):
+    run = make_run(small_disk, goals)
+    whole = {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()}
+    for path in (run / "preprocessed/2d").iterdir():
+        path.unlink()
+    fill(small_disk / "ballast", leave=3 * len(whole["0001.image.npy"]))
+    with pytest.raises(OctkitError, match=r"preprocessed/2d/.*: the disk is full"):
+        preprocess.preprocess_run(run, progress=False)
+    left = list((run / "preprocessed/2d").iterdir())
+    assert 0 < len(left) < len(whole) and all(path.read_bytes() == whole[path.name] for path in left)
+    (small_disk / "ballast").unlink()
+    preprocess.preprocess_run(run, progress=False)
+    assert {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()} == whole
+
+
+def test_too_little_memory_is_said_before_training(goals, tmp_path, monkeypatch):
+    run = make_run(tmp_path, goals)
+    monkeypatch.setattr(train.memory, "free_bytes", lambda _: 1000)
+    with pytest.raises(OctkitError, match=r"training 2d needs about 0.2 GB .*; lower plan.batch_size \(2 now\)"):
+        train_fold(run, progress=False)
 
 
 def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
