@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
         _end(error.format_message(), error.exit_code)
     except OctkitError as error:
         _end(str(error), 2)
+    except OSError as error:  # a folder without the right to write, a name that is too long, a disk that fails
+        _end(f"{error.filename or error.filename2 or 'a file'}: cannot be read or written ({error.strerror or error})", 2)
     except Exception as error:
         if type(error).__name__ == "NotebookFailed":  # by name, as importing it takes a second
             _end(str(error), 1)
@@ -44,8 +46,23 @@ def main(arguments: list[str] | None = None) -> None:
 def _end(message: str, code: int) -> None:
     if os.environ.get("OCTKIT_DEBUG") and sys.exc_info()[0]:
         raise  # noqa: PLE0704 (called from an except clause)
-    print(f"octkit: {message}", file=sys.stderr)
+    print(f"octkit: {_one_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _one_line(message: str) -> str:
+    """A message as one line: problems that stand one a line are joined, and a name's odd characters are shown as such.
+
+    A file's name from elsewhere may hold what makes a terminal do things.
+    """
+    heading, *problems = message.split("\n  ")
+    joined = " ".join([heading, "; ".join(problems)]) if problems else heading
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in joined)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a whole number of at most nine plain digits ("²" is a digit too, and none that int() reads)."""
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 @app.callback(invoke_without_command=True)
@@ -109,7 +126,7 @@ def phantom(
 
     circle = kind == "circle"
     numbers = (size or ("256x320" if circle else "25x200x256")).split("x")
-    if len(numbers) != (2 if circle else 3) or not all(number.isdigit() for number in numbers):
+    if len(numbers) != (2 if circle else 3) or not all(map(_is_number, numbers)):
         expected = "rows x columns such as 256x320" if circle else "B-scans x rows x columns such as 25x200x256"
         raise OctkitError(f"--size: found {size!r}, expected {expected}")
     px = tuple(map(int, numbers))
@@ -165,7 +182,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
 ) -> None:
     """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
-    if fold != "all" and not fold.isdigit():
+    if fold != "all" and not _is_number(fold):
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
     from octkit.predict import predict_held_out
     from octkit.train import train_fold

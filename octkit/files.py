@@ -73,17 +73,31 @@ class replacing:
         self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
     def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
         return self.temporary
 
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
-            # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
-            with open(self.temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
+                with open(self.temporary, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(self.temporary, self.path)
+            elif isinstance(error, OSError) and error.filename in (str(self.temporary), self.temporary):
+                raise error
+        except OSError as failed:
+            raise cannot_write(self.path, failed) from None
+        finally:
+            if self.path.parent.is_dir():
+                self.temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> OctkitError:
+    """The error for a file or folder that the system does not let us write."""
+    return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -101,9 +115,9 @@ def read_json(path: Path):
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None
     except OSError as error:
         raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None
+    except (ValueError, RecursionError) as error:  # also text in no UTF-8, and numbers of thousands of digits
+        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None

@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__, settings
 from octkit.files import OctkitError, read_json, write_atomic
-from octkit.modelcheck import Traits, check_model, check_plan, first_problem, stages_of
+from octkit.modelcheck import Traits, check_model, stages_of
 from octkit.models import Member, Model, load_model
-from octkit.planner import Plan
+from octkit.plans import Plan, check_plan, first_problem
 
 VERSION = 1
 DEFAULT = Path(__file__).with_name("default.zip")  # trained on phantoms alone, by benchmarks/default_model.py
@@ -79,7 +79,9 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Se
     """
     path = DEFAULT if str(path) == "default" else Path(path)
     if path.is_dir():
-        return load_model(path, configs, folds)
+        model = load_model(path, configs, folds)
+        check_model(model, path)
+        return model
     model = _read_file(path)
     wanted = tuple(configs) if configs is not None else tuple(member.config for member in model.members)
     members = {member.config: member for member in model.members}

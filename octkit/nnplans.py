@@ -11,8 +11,7 @@ from pathlib import Path
 
 from octkit.cases import LAYERS
 from octkit.files import OctkitError
-from octkit.modelcheck import plan_of
-from octkit.planner import Plan
+from octkit.plans import Plan, plan_of
 
 UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESAMPLING = "resample_data_or_seg_to_shape"

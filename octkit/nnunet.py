@@ -19,10 +19,11 @@ from pydantic import ValidationError
 
 from octkit import __version__
 from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
-from octkit.modelcheck import Traits, check_model, first_problem
+from octkit.modelcheck import Traits, check_model
 from octkit.modelfile import LICENCE, save_model
 from octkit.models import Member, Model
 from octkit.nnplans import dataset_to, plan_from, plans_to
+from octkit.plans import first_problem
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"

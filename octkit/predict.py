@@ -23,9 +23,10 @@ from octkit.goals import mask_coding
 from octkit.images import write_mask
 from octkit.infer import Predictor, first_stage_mask
 from octkit.models import fold_dir, load_model
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.preprocess import first_stage_folder, load_geometry, load_preprocessed
 from octkit.reading import Reading, has_surfaces, mask_of, mean_of, read
+from octkit.splits import held_out_cases, load_splits
 from octkit.surfaces import SURFACES
 from octkit.volumes import volume_spacing, write_nifti
 
@@ -184,7 +185,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
     stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
     out = cv_folder(run_dir, config)
-    held_out = read_json(run_dir / "splits.json")[fold]["validation"]
+    held_out = held_out_cases(load_splits(run_dir / "splits.json"), fold, cases)
     checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()
     decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
                   "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"),

@@ -10,6 +10,7 @@ both do the same. Without resampling, which is the rule for circle scans, there 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import Case, Dataset
+from octkit.cases import Case, Dataset, by
 from octkit.files import OctkitError, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.resampling import coarse_axis, new_shape, resample, resample_mask
 from octkit.splits import Split, make_splits
+from octkit.volumes import MAX_VOXELS
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,9 @@ def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, c
     prepared = _reordered(image[(slice(None), *box)], plan.axis_order)
     scale, target = _spacings(spacing, plan, config, axes)
     shape = new_shape(prepared.shape[1:], scale, target)
+    if prod(shape) > MAX_VOXELS:
+        raise OctkitError(f"found a scan of {by(image.shape[1:])} px of {by(scale)} {plan.units}, which are more than "
+                          f"{MAX_VOXELS} at the plan's {by(target)} {plan.units}, expected a spacing near the plan's")
     geometry = Geometry(tuple(image.shape[1:]), crop, plan.axis_order, scale, target, shape)
     coarse = coarse_axis(scale, target)
     schemes = plan.normalisation or ("ct",) * len(plan.channels)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from octkit.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
-from octkit.files import OctkitError, replacing, write_atomic
+from octkit.files import OctkitError, cannot_write, replacing, write_atomic
 from octkit.goals import GOALS_GREYS
 from octkit.images import image_size, list_images, read_mask, write_mask
 from octkit.metrics import THRESHOLD
@@ -76,6 +76,8 @@ def write_submission(masks: Path, probabilities: Mapping[str, float] | Path, ima
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(building, folder)
+    except OSError as error:
+        raise cannot_write(out, error) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return dataclasses.replace(checked, path=out)

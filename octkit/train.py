@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from octkit import layouts, settings
 from octkit.augment import Augmenter
-from octkit.files import OctkitError, read_json, replacing
+from octkit.files import OctkitError, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
 from octkit.modelfile import starting_weights
@@ -34,9 +34,9 @@ from octkit.models import (
     working_precision,
 )
 from octkit.patches import Patches
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.preprocess import PreprocessedCase, first_stage_folder, load_preprocessed
-from octkit.splits import fold_cases
+from octkit.splits import fold_cases, load_splits
 
 # nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away.
 MAX_GRADIENT_NORM = 12.0
@@ -114,7 +114,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
         raise OctkitError(f"{run_dir / 'plan.json'}: has no configuration {config!r}, "
                           f"expected one of {', '.join(plan.configurations)}")
     dataset = layouts.open_run(chosen)
-    split = fold_cases(read_json(run_dir / "splits.json"), fold, [case.name for case in dataset.training])
+    split = fold_cases(load_splits(run_dir / "splits.json"), fold, [case.name for case in dataset.training])
     first_stage = None
     if previous := plan.configurations[config].previous_stage:
         first_stage = first_stage_folder(run_dir, config)
@@ -165,7 +165,7 @@ def _with_first_stage(run_dir: Path, split: dict, own: Sequence[str], previous: 
               f"{len(split['train']) - len(training)} extra ones in every fold")
     missing = [name for name in (*training, *split["validation"]) if not (folder / f"{name}.npy").exists()]
     if missing:
-        splits = read_json(run_dir / "splits.json")
+        splits = load_splits(run_dir / "splits.json")
         folds = [k for k, part in enumerate(splits) if set(missing) & set(part["validation"])]
         commands = "; ".join(f"octkit train {run_dir} --config {previous} --fold {k}" for k in folds)
         raise OctkitError(f"{folder}: has no first-stage mask of {len(missing)} cases ({missing[0]} is the first); get "

@@ -22,7 +22,7 @@ FLOORS = (
      "warps", "perturb", "curves"),
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
-    ("plots", "pairs", "tissue", "examine"),
+    ("plots", "pairs", "tissue", "examine", "plans"),
     ("goals", "volumesets", "rawdata", "mgunet"),
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
