@@ -9,6 +9,8 @@ by layer on top of it.
 """
 
 import itertools
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -191,8 +193,12 @@ def _found(run_dir: Path, config: str, case: Case, dataset: Dataset) -> np.ndarr
     path = cv_folder(run_dir, config) / f"{case.name}.npz"
     if not path.exists():
         return read_prediction(cv_folder(run_dir, config), case, dataset.labels)
-    with np.load(path) as stored:
-        return stored["probabilities"].astype(np.float32)
+    try:
+        with np.load(path) as stored:
+            return stored["probabilities"].astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise OctkitError(f"{path}: cannot be read as probabilities ({error}), expected what prediction leaves; "
+                          "predict this case again") from None
 
 
 def _mean_of(found: Sequence[np.ndarray]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,16 @@ def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
         raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
 
 
+def one_line(message: str) -> str:
+    """A message as one line: problems that stand one a line are joined, and a name's odd characters are shown as such.
+
+    A file's name from elsewhere may hold what makes a terminal do things.
+    """
+    heading, *problems = message.split("\n  ")
+    joined = " ".join([heading, "; ".join(problems)]) if problems else heading
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in joined)
+
+
 class replacing:
     """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place."""
 
@@ -98,6 +110,40 @@ class replacing:
 def cannot_write(path: Path, error: OSError) -> OctkitError:
     """The error for a file or folder that the system does not let us write."""
     return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
+
+
+class new_folder:
+    """`with new_folder(path) as temporary:` fill `temporary`; only a finished folder gets the name `path`.
+
+    Raises OctkitError where `path` is there already, lies in the folder `source` that it is made from, or cannot be
+    made.
+    """
+
+    def __init__(self, path: Path, source: Path | None = None):
+        self.path = Path(path)
+        if os.path.lexists(self.path):
+            raise OctkitError(f"{self.path}: is there already, expected a new folder")
+        if source is not None and self.path.resolve().is_relative_to(Path(source).resolve()):
+            raise OctkitError(f"{self.path}: lies in {source}, which it is made from, expected a folder elsewhere")
+
+    def __enter__(self) -> Path:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.temporary = Path(tempfile.mkdtemp(prefix=f".{self.path.name[:100]}.", suffix=".tmp",
+                                                   dir=self.path.parent))
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self.temporary.chmod(0o755)
+        return self.temporary
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if kind is None:
+                os.rename(self.temporary, self.path)
+        except OSError as failed:
+            raise cannot_write(self.path, failed) from None
+        finally:
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

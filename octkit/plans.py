@@ -155,7 +155,7 @@ def _describes_a_network(configuration: Configuration) -> bool:
     return (set(configuration.strides[0]) == {1} and min(configuration.features) >= 1
             and all(size % 2 and size <= MAX_KERNEL for kernel in configuration.kernels for size in kernel)
             and not any(size % d for size, d in zip(configuration.patch_size, divisor, strict=True))
-            and len(configuration.spacing) == axes and all(isfinite(s) and s > 0 for s in configuration.spacing))
+            and len(configuration.spacing) == axes and all(1e-6 < s < 1e6 for s in configuration.spacing))
 
 
 def first_problem(error: ValidationError) -> str:

@@ -21,7 +21,7 @@ from test_devices import BM, ILM, INTENSITY, RNFL, write_vol
 from test_train import make_run
 
 from octkit import cli, ensemble, notebook, predict, train
-from octkit.files import read_json
+from octkit.files import read_json, write_json
 from octkit.modelfile import export_run, save_model
 from octkit.nnunet import export_model
 from octkit.submission import write_submission
@@ -331,8 +331,9 @@ CASES = [
         copy("untrained", "x")(here, world), (here / "x/preprocessed/2d/0001.image.npy").unlink()), "train x", "0001"),
     ("train: preprocessed case damaged", copy("untrained", "x", preprocessed__2d__0001_image_npy=b"words"), "train x",
      "0001.image.npy"),
-    ("train: preprocessed facts damaged", copy("untrained", "x", preprocessed__2d__0001_json=b"{}"), "train x",
-     "0001.json"),
+    ("train: preprocessed facts damaged", lambda here, world: (
+        copy("untrained", "x")(here, world), [file.write_text("{}") for file in here.glob("x/preprocessed/2d/*.json")]),
+     "train x", "json: found {}"),
     *((f"{command.split()[0]}: selection damaged", copy("run", "x", selection_json="{"), command,
        "selection.json: is not valid JSON")
       for command in ("predict x {scans} -o out", "export x -o m.zip", "export-nnunet x -o out")),
@@ -343,14 +344,14 @@ CASES = [
     ("predict: selection with foreign steps", edited("run", "selection.json", lambda s: s.update(steps=[[9]])),
      "predict x {scans} -o out", "x"),
     ("export: scores damaged", copy("run", "x", scores_json="[1]"), "export x -o m.zip", "scores.json"),
-    ("predict: checkpoint damaged", copy("run", "x", models__2d__fold0__checkpoint_pt=b""),
-     "predict x {scans} -o out", "checkpoint"),
+    ("predict: checkpoint of no bytes", lambda here, world: (copy("run", "x")(here, world), (
+        here / "x/models/2d/fold_0/checkpoint.pt").write_bytes(b"")), "predict x {scans} -o out", "checkpoint.pt: "),
     ("predict: checkpoint is words", lambda here, world: (copy("run", "x")(here, world), (
         here / "x/models/2d/fold_0/checkpoint.pt").write_text("words")), "predict x {scans} -o out",
      "checkpoint.pt: cannot be read as a checkpoint"),
     ("predict: checkpoint of another plan", edited("run", "plan.json", lambda plan: plan["configurations"]["2d"][
         "features"].update(value=[f + 4 for f in plan["configurations"]["2d"]["features"]["value"]])),
-     "predict x {scans} -o out", "fold_0"),
+     "predict x {scans} -o out", "x, 2d fold 0: found encoder.0.layers.0.weight of"),
     ("predict: checkpoint of an unfinished training", checkpoint(lambda found: found.update(epochs=5)),
      "predict x {scans} -o out", "training stopped after epoch 1 of 5"),
     ("predict: checkpoint of nothing", checkpoint(lambda found: found.clear()), "predict x {scans} -o out",
@@ -443,8 +444,8 @@ CASES = [
      "predict {w}/volumes.zip a.nii -o out", "a.nii: "),
     ("predict: volume of negative size", nifti("a.nii", VOLUME, at42=("<h", -48)),
      "predict {w}/volumes.zip a.nii -o out", "a.nii: "),
-    ("predict: volume of 5 axes", nifti("a.nii", np.zeros((2, 2, 3, 8, 8), np.uint8)),
-     "predict {w}/volumes.zip a.nii -o out", "a.nii: found 8 x 8 x 3 x 2 x 2 voxels"),
+    ("predict: volume of 5 axes", nifti("a.nii", VOLUME, at40=("<6h", 5, 8, 6, 40, 1, 3)),
+     "predict {w}/volumes.zip a.nii -o out", "a.nii: found 8 x 6 x 40 x 1 x 3 voxels"),
     ("predict: volume without spacing", nifti("a.nii", VOLUME, at80=("<3f", 0, 0, 0)),
      "predict {w}/volumes.zip a.nii -o out", "a.nii: found the spacing"),
     ("predict: volume with infinite spacing", nifti("a.nii", VOLUME, at80=("<3f", 1, float("inf"), 1)),
@@ -458,7 +459,8 @@ CASES = [
     ("predict: volume of complex numbers", nifti("a.nii", np.zeros((3, 8, 8), np.float64), at70=("<hh", 32, 64)),
      "predict {w}/volumes.zip a.nii -o out", "a.nii: "),
     ("predict: device's file cut", cut("scan.vol", "a.vol", 0.9), "predict {w}/model.zip a.vol -o out", "cut short"),
-    ("predict: scale negative", None, "predict {w}/model.zip {scans} -o out --um-per-px -3 11", "--um-per-px"),
+    ("predict: scale negative", None, "predict {w}/model.zip {scans} -o out --um-per-px -3 11",
+     "um_per_px: found -3 x 11"),
     ("predict: scale 0", None, "predict {w}/model.zip {scans} -o out --um-per-px 0 11", "um_per_px: found"),
     ("predict: scale NaN", None, "predict {w}/model.zip {scans} -o out --um-per-px nan 11", "um_per_px: found"),
     ("predict: scale infinite", None, "predict {w}/model.zip {scans} -o out --um-per-px 3 inf", "um_per_px: found"),
@@ -467,7 +469,8 @@ CASES = [
     ("predict: output below a file", None, "predict {w}/model.zip {scans} -o {w}/words.txt/out", "words.txt"),
     ("predict: output cannot be", None, "predict {w}/model.zip {scans} -o /proc/octkit", "/proc/octkit"),
     ("predict: output in the input", images("in", a=SCAN), "predict {w}/model.zip in -o in/out", "in/out: "),
-    ("predict: output's name too long", None, "predict {w}/model.zip {scans} -o " + "x" * 300, "xxx: "),
+    ("predict: output's name too long", None, "predict {w}/model.zip {scans} -o " + "x" * 300,
+     "cannot be written (File name"),
 
     # --- export, import, export ---
     ("export: run missing", None, "export nowhere -o m.zip", "nowhere: found no settings.json"),
@@ -541,7 +544,7 @@ CASES = [
      "0007.png is 9 x 48 px, expected 40 x 48 px"),
     ("evaluate: other values", images("p", **{"0007": SCAN, "0008": SCAN}), "evaluate p {truth} -o s.json",
      "0007.png: found mask values 100"),
-    ("evaluate: words", None, "evaluate {w}/words.txt {truth} -o s.json", "words.txt: cannot be read"),
+    ("evaluate: words", None, "evaluate {w}/words.txt {truth} -o s.json", "words.txt: does not match the truth"),
     ("evaluate: layer", None, "evaluate {truth} {truth} --layer lens -o s.json", "layers: found ['lens']"),
     ("evaluate: scale", None, "evaluate {truth} {truth} --um-per-px nan 1 -o s.json", "spacing: found (nan"),
     ("evaluate: output is a folder", lambda here, _: (here / "s.json").mkdir(), 
@@ -587,8 +590,9 @@ CASES = [
      "predictions.csv: cannot be read"),
     ("submit: probabilities of others", copy("run", "x", classifier__predictions_csv="ImgName,GC_Pred\n0001.png,0.5\n"),
      "submit x -o s.zip", "0001.png is no image of the set"),
-    ("submit: data set of volumes", edited("run", "settings.json", lambda s: s["data"].update(
-        dir="{w}")), "submit x -o s.zip", "no such folder"),
+    ("submit: data set of volumes", lambda here, world: (copy("run", "x")(here, world), write_json(
+        here / "x/settings.json", read_json(here / "x/settings.json") | {"data": {"dir": str(world / "volumes")}})),
+     "submit x -o s.zip", "volumes: found the layout volumes"),
     ("submit: archive missing", None, "submit --check nowhere.zip --images {scans}", "nowhere.zip: not found"),
     ("submit: archive is words", None, "submit --check {w}/words.txt --images {scans}", "words.txt: is not a zip"),
     ("submit: archive is a folder", None, "submit --check {w}/empty --images {scans}", "empty: "),
