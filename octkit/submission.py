@@ -92,8 +92,8 @@ def submit_run(run_dir: Path, out: Path) -> Submission:
     run_dir = Path(run_dir)
     dataset = layouts.open_dataset(settings.load(run_dir / "settings.json").data.root)
     if dataset.layout != "goals" or not dataset.validation:
-        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} validation "
-                          "scans, expected a data set in the GOALS layout with some to submit")
+        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
+                          "validation scans, expected a data set in the GOALS layout with some to submit")
     return write_submission(run_dir / "predictions" / "validation", run_dir / "classifier" / "predictions.csv",
                             dataset.root / "Validation" / "Image", out)
 

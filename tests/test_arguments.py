@@ -470,7 +470,7 @@ CASES = [
     ("predict: output cannot be", None, "predict {w}/model.zip {scans} -o /proc/octkit", "/proc/octkit"),
     ("predict: output in the input", images("in", a=SCAN), "predict {w}/model.zip in -o in/out", "in/out: "),
     ("predict: output's name too long", None, "predict {w}/model.zip {scans} -o " + "x" * 300,
-     "cannot be written (File name"),
+     "(File name too long)"),
 
     # --- export, import, export ---
     ("export: run missing", None, "export nowhere -o m.zip", "nowhere: found no settings.json"),
