@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py --runs 20000 --seed 1
 
 Each file is a whole one (PNG, NIfTI, .vol, XLSX, settings.json, plan.json, a model's file, its weights behind a
-checksum that fits, nnU-Net's checkpoint and plans) with bits flipped, bytes cut out, doubled, spliced from another place
+checksum that fits, nnU-Net's checkpoint and plans) with bits flipped, bytes cut out, doubled, spliced from elsewhere
 or set to extreme numbers; of zips also the parts inside, so that their checksums fit. Another exception than
 OctkitError, more than 10 s or 1 GB of memory for one file is a finding: it is printed, its file kept in --keep, and the
 exit code is 1. The same seed makes the same files.
@@ -42,8 +42,8 @@ from octkit.volumes import read_volume, read_volume_mask, volume_spacing, write_
 
 SECONDS, GIGABYTES = 10, 1
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
-WORDS = (b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b"\"\"", b"true", b"99999999999999999999", b"[[[[[[[[", b"\\u0000",
-         b"0.5", b"1e-300", b"\"2d\"")
+WORDS = (b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b'""', b"true", b"99999999999999999999", b"[[[[[[[[", b"\\u0000",
+         b"0.5", b"1e-300", b'"2d"')
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
@@ -89,8 +89,8 @@ def damaged_json(data: bytes, random: np.random.Generator) -> bytes:
             if isinstance(node[key], dict | list) and node[key] and random.random() < 0.85:
                 node = node[key]
                 continue
-            values = [None, True, -1, 0, 1, 3, 10**9, 10**30, 1e308, 1e-300, float("nan"), float("inf"), "", "x", [], {},
-                      [[]], [1, 2], ["a"], {"a": 1}, "2d", "\0", "../x", node[key]]
+            values = [None, True, -1, 0, 1, 3, 10**9, 10**30, 1e308, 1e-300, float("nan"), float("inf"), "", [],
+                      {}, "x", [[]], [1, 2], ["a"], {"a": 1}, "2d", "\0", "../x", node[key]]
             match random.integers(4):
                 case 0 if isinstance(node, dict):
                     del node[key]
