@@ -42,8 +42,8 @@ from octkit.volumes import read_volume, read_volume_mask, volume_spacing, write_
 
 SECONDS, GIGABYTES = 10, 1
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
-WORDS = (b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b'""', b"true", b"99999999999999999999", b"[[[[[[[[", b"\\u0000",
-         b"0.5", b"1e-300", b'"2d"')
+WORDS = (b"null", b"-1", b"1e999", b"NaN", b"[]", b"{}", b'""', b"true", b"99999999999999999999", b"[[[[[[[[",
+         b"\\u0000", b"0.5", b"1e-300", b'"2d"')
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
