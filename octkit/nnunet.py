@@ -210,7 +210,7 @@ def read_checkpoint(path: Path) -> dict:
     arguments, axes = content.get("init_args", {}), content.get("inference_allowed_mirroring_axes") or ()
     if not (isinstance(content.get("trainer_name"), str) and isinstance(arguments, dict)
             and isinstance(arguments.get("configuration", ""), str) and isinstance(axes, tuple | list)
-            and all(type(axis) is int and 0 <= axis < 3 for axis in axes)):
+            and all(type(axis) is int for axis in axes)):
         raise OctkitError(f"{path}: does not say who trained it and how, expected a checkpoint of nnU-Net")
     return content
 

@@ -267,11 +267,12 @@ def split_run(run_dir: Path) -> list[Split]:
 
 def load_preprocessed(run_dir: Path, config: str, names: Sequence[str],
                       first_stage: Path | None = None) -> tuple[PreprocessedCase, ...]:
-    """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed."""
+    """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed, or is damaged."""
     folder = Path(run_dir) / "preprocessed" / preprocessed_as(config)
     for name in names:
         if not (folder / f"{name}.json").exists():
             raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run_dir}` first")
+        _facts(folder / f"{name}.json")
     return tuple(PreprocessedCase(name, folder, first_stage) for name in names)
 
 
