@@ -15,7 +15,7 @@ from octkit import memory
 from octkit.infer import Predictor
 from octkit.loss import deep_supervision_loss
 from octkit.models import Member, Model, build_network, memory_format
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 from octkit.settings import TrainSettings
 from octkit.train import Optimiser
 

@@ -32,7 +32,7 @@ def make_models(folder: Path) -> None:
     from octkit.infer import Predictor
     from octkit.models import Member, Model, build_network
     from octkit.nnunet import export_model
-    from octkit.planner import Configuration, Plan
+    from octkit.plans import Configuration, Plan
 
     for config, (patch, strides, shape, spacing) in CASES.items():
         random = np.random.default_rng(0)

@@ -29,7 +29,8 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as nnunet
 
 from octkit.fingerprint import Fingerprint
-from octkit.planner import Plan, plan_experiment
+from octkit.planner import plan_experiment
+from octkit.plans import Plan
 
 RECORD = {"mean": 1, "median": 1, "min": 0, "max": 2, "std": 1, "percentile_00_5": 0, "percentile_99_5": 2}
 

@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from octkit import __version__
 from octkit.cases import LAYERS
-from octkit.files import OctkitError, write_json
+from octkit.files import OctkitError, one_line, write_json
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
         _end(error.format_message(), error.exit_code)
     except OctkitError as error:
         _end(str(error), 2)
+    except OSError as error:  # a folder without the right to write, a name that is too long, a disk that fails
+        _end(f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", 2)
     except Exception as error:
         if type(error).__name__ == "NotebookFailed":  # by name, as importing it takes a second
             _end(str(error), 1)
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _end(message: str, code: int) -> None:
     if os.environ.get("OCTKIT_DEBUG") and sys.exc_info()[0]:
         raise  # noqa: PLE0704 (called from an except clause)
-    print(f"octkit: {message}", file=sys.stderr)
+    print(f"octkit: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -104,15 +106,11 @@ def phantom(
     looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
-    from octkit.phantom import make_dataset
+    from octkit.phantom import make_dataset, parse_size
     from octkit.volume_phantom import make_volumes
 
     circle = kind == "circle"
-    numbers = (size or ("256x320" if circle else "25x200x256")).split("x")
-    if len(numbers) != (2 if circle else 3) or not all(number.isdigit() for number in numbers):
-        expected = "rows x columns such as 256x320" if circle else "B-scans x rows x columns such as 25x200x256"
-        raise OctkitError(f"--size: found {size!r}, expected {expected}")
-    px = tuple(map(int, numbers))
+    px = parse_size(size or ("256x320" if circle else "25x200x256"), 2 if circle else 3)
     if circle:
         make_dataset(out, train, val, test, px, seed, looks=looks)
     else:
@@ -165,7 +163,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
 ) -> None:
     """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
-    if fold != "all" and not fold.isdigit():
+    if fold != "all" and not (fold.isascii() and fold.isdigit() and len(fold) < 10):  # "²" is a digit, too
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
     from octkit.predict import predict_held_out
     from octkit.train import train_fold
@@ -258,17 +256,13 @@ def evaluate(
     um_per_px: Scale = None,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
-    from octkit.evaluate import score_folder
+    from octkit.evaluate import in_words, score_folder
 
     scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
     scores = score_folder(predicted, truth, scale, layers or LAYERS)
     if out:
         write_json(out, scores)
-    print(f"means over {len(scores['cases'])} cases")
-    for layer, metrics in scores["summary"].items():
-        for metric, over_cases in metrics.items():
-            mean = "undefined" if over_cases["mean"] is None else f"{over_cases['mean']:.4f}"
-            print(f"{layer:8s} {metric:18s} {mean} {scores['units'][metric]}")
+    print(in_words(scores))
 
 
 @app.command()
@@ -316,15 +310,13 @@ def submit(
                                                 "check answers to")] = None,
 ) -> None:
     """Write a run's submission, or check one."""
-    from octkit import layouts, settings, submission
+    from octkit import submission
 
     if check and images and not (source or out):
         submission.check_submission(check, images)
         print(f"{check}: valid")
     elif source and out and not (check or images):
-        dataset = layouts.open_dataset(settings.load(source / "settings.json").data.root)
-        submission.write_submission(source / "predictions" / "validation", source / "classifier" / "predictions.csv",
-                                    dataset.root / "Validation" / "Image", out)
+        submission.submit_run(source, out)
         print(f"{out}: written and checked")
     else:
         raise OctkitError("submit: expected RUN -o ZIP, or --check ZIP --images DIR")

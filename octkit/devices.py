@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.cases import LAYERS, by
-from octkit.files import OctkitError, write_atomic, write_json
+from octkit.files import OctkitError, new_folder, write_atomic, write_json
 from octkit.goals import GOALS_GREYS
 from octkit.images import write_mask, write_png
 from octkit.volumes import write_nifti
@@ -129,20 +129,29 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     others = sorted(file.name for file in (out / "image").glob("*") if file.name != name)
     if others:
         raise OctkitError(f"{out}: holds the scan {others[0]}, expected a new folder for each scan")
-    written = [out / "image" / name, out / "lines.csv", out / "scale.json"]
     pixels = scan.image[0].astype(np.uint8)
-    if volume:
-        write_nifti(written[0], pixels, scan.spacing)
-    else:
-        write_png(written[0], pixels)
-    write_atomic(written[1], _lines_csv(scan))
-    write_json(written[2], {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye, "circle": scan.circle})
-    if mask.any():
-        written.append(out / "mask" / name)
+
+    def write(folder: Path) -> list[Path]:
+        written = [folder / "image" / name, folder / "lines.csv", folder / "scale.json"]
         if volume:
-            write_nifti(written[-1], mask, scan.spacing)
+            write_nifti(written[0], pixels, scan.spacing)
         else:
-            write_mask(written[-1], mask, GOALS_GREYS)
+            write_png(written[0], pixels)
+        write_atomic(written[1], _lines_csv(scan))
+        write_json(written[2], {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye,
+                                "circle": scan.circle})
+        if mask.any():
+            written.append(folder / "mask" / name)
+            if volume:
+                write_nifti(written[-1], mask, scan.spacing)
+            else:
+                write_mask(written[-1], mask, GOALS_GREYS)
+        return written
+
+    if out.exists():  # the same scan again: each file is replaced as a whole
+        return tuple(write(out))
+    with new_folder(out) as unfinished:
+        written = [out / file.relative_to(unfinished) for file in write(unfinished)]
     return tuple(written)
 
 

@@ -9,6 +9,8 @@ by layer on top of it.
 """
 
 import itertools
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +18,13 @@ import numpy as np
 
 from octkit import layouts, settings
 from octkit.cases import Case, Dataset, scan_name
-from octkit.files import OctkitError, read_json, write_json
+from octkit.files import OctkitError, write_json
 from octkit.metrics import dice
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.postprocess import apply_steps
 from octkit.predict import cv_folder, read_prediction
 from octkit.reading import has_surfaces, mean_of
+from octkit.splits import held_out_cases, load_splits
 from octkit.surfaces import mask_from, ordered_surfaces
 
 SURFACES_STEP = "draw the layers from ordered boundaries"
@@ -145,7 +148,7 @@ def select(run_dir: str | Path) -> dict:
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
     dataset = layouts.open_dataset(chosen.data.root)
-    splits = read_json(run_dir / "splits.json")
+    splits = load_splits(run_dir / "splits.json")
     configs = chosen.train.configs_among(Plan.load(run_dir / "plan.json").configurations)
     folds = [fold for fold in chosen.train.folds if fold != "all"]
     if not folds:
@@ -160,7 +163,8 @@ def select(run_dir: str | Path) -> dict:
                      "surfaces": chosen.infer.surfaces == "always"}
         write_json(run_dir / "selection.json", selection)
         return selection
-    held_out = {name: fold for fold in folds for name in splits[fold]["validation"]}
+    own = {case.name for case in dataset.train}
+    held_out = {name: fold for fold in folds for name in held_out_cases(splits, fold, own)}
     _refuse_missing(run_dir, configs, held_out)
     scored = score_candidates(run_dir, dataset, configs, list(held_out))
     winner, why = best(scored)
@@ -189,8 +193,12 @@ def _found(run_dir: Path, config: str, case: Case, dataset: Dataset) -> np.ndarr
     path = cv_folder(run_dir, config) / f"{case.name}.npz"
     if not path.exists():
         return read_prediction(cv_folder(run_dir, config), case, dataset.labels)
-    with np.load(path) as stored:
-        return stored["probabilities"].astype(np.float32)
+    try:
+        with np.load(path) as stored:
+            return stored["probabilities"].astype(np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise OctkitError(f"{path}: cannot be read as probabilities ({error}), expected what prediction leaves; "
+                          "predict this case again") from None
 
 
 def _mean_of(found: Sequence[np.ndarray]) -> np.ndarray:

@@ -70,6 +70,16 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
                      for metric in metrics}}
 
 
+def in_words(scores: dict) -> str:
+    """The means of `score_folder`'s scores, a line for each layer and metric."""
+    lines = [f"means over {len(scores['cases'])} cases"]
+    for layer, metrics in scores["summary"].items():
+        for metric, over_cases in metrics.items():
+            mean = "undefined" if over_cases["mean"] is None else f"{over_cases['mean']:.4f}"
+            lines.append(f"{layer:8s} {metric:18s} {mean} {scores['units'][metric]}")
+    return "\n".join(lines)
+
+
 def score_classification(predictions: Path, truth: Path, names: Collection[str] | None = None) -> dict:
     """AUC, F1, sensitivity, specificity and ROC of a CSV of predictions against a label table (xlsx).
 

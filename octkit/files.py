@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,12 +73,22 @@ def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
         raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
 
 
+def one_line(message: str) -> str:
+    """A message as one line: problems that stand one a line are joined, and a name's odd characters are shown as such.
+
+    A file's name from elsewhere may hold what makes a terminal do things.
+    """
+    heading, *problems = message.split("\n  ")
+    joined = " ".join([heading, "; ".join(problems)]) if problems else heading
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in joined)
+
+
 @contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place.
 
     The file that was at `path` before is lost, or moved to `keep` where that is given. Raises OctkitError where the
-    disk is full.
+    disk is full, and where the system does not let us write there.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -91,8 +102,48 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
             if keep is not None and path.exists():
                 os.replace(path, keep)
             os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
+            raise  # of another file, which the block reads
+        raise cannot_write(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path, source: Path | None = None) -> Iterator[Path]:
+    """`with new_folder(path) as temporary:` fill `temporary`; only a finished folder gets the name `path`.
+
+    Raises OctkitError where `path` is there already, lies in the folder `source` that it is made from, or cannot be
+    made, and where the disk is full.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise OctkitError(f"{path}: is there already, expected a new folder")
+    if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
+        raise OctkitError(f"{path}: lies in {source}, which it is made from, expected a folder elsewhere")
+    with saying_disk_full(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.filename is None or Path(error.filename) != temporary:
+                raise
+            raise cannot_write(path, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cannot_write(path: Path, error: OSError) -> OctkitError:
+    """The error for a file or folder that the system does not let us write."""
+    return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
 
 
 @contextmanager
@@ -138,9 +189,9 @@ def read_json(path: Path):
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None
     except OSError as error:
         raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None
+    except (ValueError, RecursionError) as error:  # also text in no UTF-8, and numbers of thousands of digits
+        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None

@@ -7,12 +7,15 @@ and the grey values of all labelled pixels (report, section on the data fingerpr
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from math import isfinite, prod
 from pathlib import Path
 
 import numpy as np
 
 from octkit.cases import Case, Dataset, is_volume
 from octkit.files import OctkitError, read_json, write_json
+from octkit.plans import STATISTICS
+from octkit.volumes import MAX_VOXELS
 
 # Decoding PNGs releases the interpreter's lock, so a few threads can read side by side.
 READERS = 4
@@ -59,7 +62,7 @@ class Fingerprint:
         content = read_json(path)
         try:
             return cls(**content)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise OctkitError(f"{path}: is no fingerprint ({error})") from None
 
 
@@ -167,9 +170,16 @@ def _check(found: Fingerprint) -> None:
                           "expected 2 or 3 throughout")
     if not all(np.isfinite(value) and value > 0 for row in (*found.shapes, *found.spacings) for value in row):
         raise OctkitError("fingerprint: found a size or spacing that is not above 0")
+    if any(prod(row) > MAX_VOXELS for row in found.shapes):
+        raise OctkitError(f"fingerprint: found a scan of more than the limit of {MAX_VOXELS} voxels")
     if not found.channels or not found.classes:
         raise OctkitError(f"fingerprint: found {len(found.channels)} channels and {len(found.classes)} classes, "
                           "expected at least one of each")
     if len(found.intensity) != len(found.channels):
         raise OctkitError(f"fingerprint: found {len(found.intensity)} records of intensity, expected one for each of "
                           f"the {len(found.channels)} channels")
+    for record in found.intensity:
+        wrong = [key for key in STATISTICS if not isinstance(record.get(key), int | float)]
+        if wrong or not all(isfinite(record[key]) for key in STATISTICS):
+            raise OctkitError(f"fingerprint: found the intensity {str(record)[:80]}, expected a number for each of "
+                              f"{', '.join(STATISTICS)}")

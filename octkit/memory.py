@@ -14,7 +14,7 @@ import torch
 
 from octkit.files import OctkitError
 from octkit.models import Model
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.settings import TrainSettings
 from octkit.topology import feature_map_values
 

@@ -25,13 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__, settings
 from octkit.files import OctkitError, read_json, write_atomic
-from octkit.modelcheck import Traits, check_model, check_plan, first_problem, stages_of
+from octkit.modelcheck import Traits, check_model, stages_of
 from octkit.models import Member, Model, load_model
-from octkit.planner import Plan
+from octkit.plans import Plan, check_plan, first_problem
 
 VERSION = 1
 DEFAULT = Path(__file__).with_name("default.zip")  # trained on phantoms alone, by benchmarks/default_model.py
 MAX_DESCRIPTION = 10_000_000  # bytes of a JSON part; a plan of four configurations has some 10,000
+MAX_WEIGHTS = 4 * 2**30  # bytes of a fold's; nnU-Net's largest networks have 0.4
 KEPT = tuple(name for name in Model.__dataclass_fields__ if name != "members")  # in model.json, by their own names
 LICENCE = ("not stated. octkit's code is under Apache-2.0; weights may be bound by the terms of the data they were "
            "trained on (GOALS may not be redistributed)")
@@ -79,7 +80,9 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Se
     """
     path = DEFAULT if str(path) == "default" else Path(path)
     if path.is_dir():
-        return load_model(path, configs, folds)
+        model = load_model(path, configs, folds)
+        check_model(model, path)
+        return model
     model = _read_file(path)
     wanted = tuple(configs) if configs is not None else tuple(member.config for member in model.members)
     members = {member.config: member for member in model.members}
@@ -153,8 +156,7 @@ def run_card(run_dir: str | Path) -> dict:
     """What a run knows of its model: data, seed, scores, versions. No case is named: names may be patients'."""
     run_dir = Path(run_dir)
     chosen = settings.load(run_dir / "settings.json")
-    scores, selection = (read_json(run_dir / f"{name}.json") if (run_dir / f"{name}.json").exists() else {}
-                         for name in ("scores", "selection"))
+    scores, selection = (_facts(run_dir / f"{name}.json") for name in ("scores", "selection"))
     candidates = [{key: value for key, value in candidate.items() if key in ("name", "dice", "mean_dice")}
                   for candidate in selection.get("candidates", ())]
     return {
@@ -169,6 +171,17 @@ def run_card(run_dir: str | Path) -> dict:
         "versions": {"octkit": __version__, "torch": version("torch")},
         "licence": LICENCE, "created_by": "octkit export",
     }
+
+
+def _facts(path: Path) -> dict:
+    """What a JSON file of the run says; nothing where it is not there."""
+    content = read_json(path) if path.exists() else {}
+    kinds = {"summary": dict, "units": dict, "candidates": list}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key, kind()), kind)
+                                                for key, kind in kinds.items()):
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the scores or the selection of a run; make it "
+                          "again")
+    return content
 
 
 def card_text(model: Model, card: dict) -> str:
@@ -267,10 +280,14 @@ def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
 def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
     weights = {}
     for fold, entry in stage.weights.items():
+        if (size := archive.getinfo(entry.file).file_size) > MAX_WEIGHTS:
+            raise OctkitError(f"{path}: {entry.file} is of {size} bytes, expected at most {MAX_WEIGHTS}")
         data = archive.read(entry.file)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise OctkitError(f"{path}: {entry.file} does not have the checksum that model.json states; fetch the file "
                               "again")
+        if len(data) < 8 or int.from_bytes(data[:8], "little") > MAX_DESCRIPTION:
+            raise OctkitError(f"{path}: {entry.file} cannot be read as weights (its header is too long)")
         try:
             weights[fold] = safetensors.torch.load(data)
         except Exception as error:  # safetensors' own error and those of odd headers

@@ -10,7 +10,7 @@ import torch
 from octkit import settings
 from octkit.checkpoints import load_checkpoint
 from octkit.files import OctkitError, read_json
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.unet import UNet
 
 
@@ -133,7 +133,7 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
     selection = run_dir / "selection.json"
     decided = {"configurations": [], "steps": [], "circle": False, "surfaces": chosen.infer.surfaces == "always"}
     if selection.exists():
-        decided = read_json(selection)
+        decided = _decided(selection)
     elif configs is None:
         print(f"{selection}: not there, so that no post-processing is applied and scans count as no circles; "
               f"`octkit select {run_dir}` decides both")
@@ -143,12 +143,28 @@ def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) 
         if not configs:
             raise OctkitError(f"{selection}: not found, and the plan has {len(trained)} configurations to choose from; "
                               f"train their folds, then `octkit select {run_dir}`")
+    if foreign := [config for config in configs if config not in plan.configurations]:
+        raise OctkitError(f"{run_dir / 'plan.json'}: has no configuration {foreign[0]!r}, expected one of "
+                          f"{', '.join(plan.configurations)}; it was chosen or asked for")
     if folds is None:
         folds = chosen.train.folds
     members = tuple(_member(run_dir, plan, config, folds) for config in configs)
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, tuple(tuple(step) for step in decided["steps"]),
                  decided["circle"], decided["surfaces"])
+
+
+def _decided(path: Path) -> dict:
+    """What selection.json says of prediction. Raises OctkitError where it does not say it."""
+    found = read_json(path)
+    good = (isinstance(found, dict) and {"configurations", "steps", "circle", "surfaces"} <= set(found)
+            and isinstance(found["configurations"], list) and isinstance(found["steps"], list)
+            and all(isinstance(step, list) and all(type(label) is int for label in step) for step in found["steps"])
+            and isinstance(found["circle"], bool) and isinstance(found["surfaces"], bool))
+    if not good:
+        raise OctkitError(f"{path}: found {str(found)[:60]}, expected configurations, steps, circle and surfaces as "
+                          "`octkit select` writes them; select again")
+    return found
 
 
 def _member(run_dir: Path, plan: Plan, config: str, folds) -> Member:
@@ -167,7 +183,8 @@ def finished_weights(run_dir: Path, config: str, fold: int | str) -> dict[str, t
         checkpoint = load_checkpoint(path)
     except OctkitError as error:
         raise OctkitError(f"{error}; {command} mends it from the checkpoint before") from None
-    if not {"epoch", "epochs", "network"} <= set(checkpoint):
+    kinds = {"epoch": int, "epochs": int, "network": dict}
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), kinds[key]) for key in kinds):
         raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
     if checkpoint["epoch"] < checkpoint["epochs"]:
         raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "

@@ -13,10 +13,10 @@ would take it for three channels; a folder of B-scans becomes a NIfTI file.
 
 import gzip
 import hashlib
-import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -24,13 +24,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from octkit.cases import Case, Dataset, is_volume
-from octkit.files import OctkitError, read_json, write_atomic, write_json
+from octkit.files import OctkitError, new_folder, read_json, write_atomic, write_json
 from octkit.images import read_image, stored_as_grey, write_mask, write_png
 from octkit.layouts import open_dataset
-from octkit.volumes import SPACING_FILE, is_nifti, is_stack, read_volume, write_nifti
+from octkit.volumes import MAX_VOXELS, SPACING_FILE, is_nifti, is_stack, read_volume, write_nifti
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
 FORMAT = "octkit data set"
+MAX_UNPACKED = 4 * MAX_VOXELS  # bytes: a small .gz may unpack to any size
 
 
 def is_raw_folder(folder: str | Path) -> bool:
@@ -50,7 +51,7 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
     dataset = open_dataset(path)
     if dataset.layout == "nnunet":
         raise OctkitError(f"{path}: is a raw data set of nnU-Net's already")
-    with _new_folder(folder) as target:
+    with new_folder(folder, path) as target:
         ending = _ending(dataset)
         made: dict[Path, dict] = {}  # an original file -> what it may be made from again
         for part, cases in (("Tr", dataset.train), ("Ts", dataset.validation + dataset.test)):
@@ -86,39 +87,18 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
     """
     folder, out = Path(folder), Path(out)
     if (folder / MANIFEST).exists():
-        with _new_folder(out) as target:
+        with new_folder(out, folder) as target:
             for entry in _manifest(folder / MANIFEST):
                 write_atomic(target / entry["file"], _original(folder, entry))
             open_dataset(target)
         return out
     dataset = open_dataset(folder)
-    with _new_folder(out) as target:
+    with new_folder(out, folder) as target:
         files = [file for case in dataset.train + dataset.test
                  for file in (case.image, *case.more_channels, case.mask) if file]
         for file in [dataset.root / "dataset.json", *files]:
             _copy(file, target / file.relative_to(dataset.root))
     return out
-
-
-class _new_folder:
-    """`with _new_folder(path) as temporary:` only a finished folder gets the name `path`."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> Path:
-        if self.path.exists():
-            raise OctkitError(f"{self.path}: is there already, expected a new folder")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
-        self.temporary.chmod(0o755)
-        return self.temporary
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is None:
-            os.rename(self.temporary, self.path)
-        else:
-            shutil.rmtree(self.temporary)
 
 
 def _ending(dataset: Dataset) -> str:
@@ -156,7 +136,7 @@ def _copy(file: Path, target: Path) -> None:
     if packed == wanted:
         shutil.copyfile(file, target)
     elif packed:
-        target.write_bytes(gzip.decompress(file.read_bytes()))
+        target.write_bytes(_unpacked(file))
     else:
         target.write_bytes(gzip.compress(file.read_bytes(), compresslevel=4, mtime=0))
 
@@ -197,12 +177,14 @@ def _made(folder: Path, entry: dict) -> bytes | None:
     """
     path = folder / entry["from"]
     if "unpacked" in entry:
-        return gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else None
+        return _unpacked(path) if path.name.endswith(".gz") else None
     if not {"coding", "slice"} & set(entry):
         return path.read_bytes()
     if is_nifti(path) != ("slice" in entry):
         return None
     pixels = _values(path, path.stat().st_mtime_ns)
+    if "slice" in entry and entry["slice"] >= len(pixels):
+        return None
     pixels = pixels[entry["slice"]] if "slice" in entry else pixels
     lookup = np.arange(256, dtype=np.uint8)
     for label, value in entry.get("coding", {}).items():
@@ -210,6 +192,17 @@ def _made(folder: Path, entry: dict) -> bytes | None:
     with tempfile.TemporaryDirectory() as scratch:
         write_png(Path(scratch) / "made.png", lookup[pixels])
         return (Path(scratch) / "made.png").read_bytes()
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            data = file.read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise OctkitError(f"{path}: is damaged ({error}), expected a whole .gz file") from None
+    if len(data) > MAX_UNPACKED:
+        raise OctkitError(f"{path}: unpacks to more than the limit of {MAX_UNPACKED} bytes, expected a volume")
+    return data
 
 
 @lru_cache(maxsize=1)
@@ -236,9 +229,17 @@ def _manifest(path: Path) -> list[dict]:
         raise OctkitError(f"{path}: is no {MANIFEST} of a data set in version 1, expected what export-nnunet leaves")
     for entry in files:
         names = [entry.get("file"), entry.get("from", "-")] if isinstance(entry, dict) else [None]
-        if not all(isinstance(name, str) and _inside(name) for name in names) or "sha256" not in entry:
+        if not all(isinstance(name, str) and _inside(name) for name in names) or not _says_how(entry):
             raise OctkitError(f"{path}: found the entry {str(entry)[:80]}, expected a file within the folder")
     return files
+
+
+def _says_how(entry: dict) -> bool:
+    """Whether an entry's checksum, slice and greys are of the kinds that `_made` takes."""
+    coding, number = entry.get("coding", {}), entry.get("slice", 0)
+    return (isinstance(entry.get("sha256"), str) and type(number) is int and number >= 0 and isinstance(coding, dict)
+            and all(label.isascii() and label.isdecimal() and len(label) < 4 and int(label) < 256
+                    and type(value) is int and 0 <= value < 256 for label, value in coding.items()))
 
 
 def _inside(name: str) -> bool:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from octkit.cases import LAYERS
 from octkit.files import OctkitError
-from octkit.modelcheck import plan_of
-from octkit.planner import Plan
+from octkit.plans import MAX_STAGES, Plan, plan_of
 
 UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
 RESAMPLING = "resample_data_or_seg_to_shape"
@@ -46,7 +45,7 @@ def plan_from(plans: Mapping, dataset: Mapping, config: str, where: Path) -> Pla
             "normalisation": _normalisation(entries[config], where),
             "reasons": {name: {"patch_size": "as nnU-Net planned it"} for name in names},
         }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise OctkitError(f"{where}: is no plans.json of nnU-Net v2.4 or later with its dataset.json "
                           f"({type(error).__name__}: {error})") from None
     return plan_of(content, where)
@@ -134,6 +133,8 @@ def _configuration(entry: Mapping, where: str) -> dict:
         raise OctkitError(f"{where}: the network is a {network.rpartition('.')[2]}, expected a PlainConvUNet; residual "
                           "encoders and others have no counterpart here")
     axes, stages = len(entry["patch_size"]), arguments["n_stages"]
+    if type(stages) is not int or not 2 <= stages <= MAX_STAGES:
+        raise OctkitError(f"{where}: the network has {str(stages)[:60]} stages, expected 2 to {MAX_STAGES}")
     expected = {
         "conv_op": f"torch.nn.modules.conv.Conv{axes}d", "conv_bias": True,
         "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",

@@ -10,7 +10,10 @@ values and numpy's scalars (nnU-Net keeps its losses as such), and for nothing e
 """
 
 import re
+import struct
+import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,12 @@ import torch
 from pydantic import ValidationError
 
 from octkit import __version__
-from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
-from octkit.modelcheck import Traits, check_model, first_problem
+from octkit.files import OctkitError, new_folder, read_json, replacing, write_atomic, write_json
+from octkit.modelcheck import Traits, check_model
 from octkit.modelfile import LICENCE, save_model
 from octkit.models import Member, Model
 from octkit.nnplans import dataset_to, plan_from, plans_to
+from octkit.plans import first_problem
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"
@@ -102,11 +106,10 @@ def export_model(model: Model, folder: str | Path) -> list[Path]:
             stages[member.config] = member
             member = member.previous
     targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in stages}
-    for target in targets.values():
-        if target.exists():
-            raise OctkitError(f"{target}: is there already; expected a new folder, as nnU-Net takes all folds it finds")
-    for config, member in stages.items():
-        _write_folder(model, member, targets[config], folder.resolve().name)
+    with ExitStack() as unfinished:  # all are finished, or none is left: nnU-Net takes all folds that it finds
+        for config, member in stages.items():
+            target = unfinished.enter_context(new_folder(targets[config]))
+            _write_folder(model, member, target, folder.resolve().name)
     for sentence in what_is_lost(model):
         print(sentence)
     return list(targets.values())
@@ -191,6 +194,7 @@ def weights_to(ours: Weights, stages: int) -> Weights:
 
 def read_checkpoint(path: Path) -> dict:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
+    _check_zip(path)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -200,11 +204,35 @@ def read_checkpoint(path: Path) -> dict:
                   else (str(error).strip().splitlines() or [type(error).__name__])[0])
         raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason})") from None
     weights = content.get("network_weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(tensor)
+                                                for name, tensor in weights.items()):
         raise OctkitError(f"{path}: holds no network_weights, expected a checkpoint of nnU-Net")
-    if not isinstance(content.get("trainer_name"), str) or not isinstance(content.get("init_args", {}), dict):
+    arguments, axes = content.get("init_args", {}), content.get("inference_allowed_mirroring_axes") or ()
+    if not (isinstance(content.get("trainer_name"), str) and isinstance(arguments, dict)
+            and isinstance(arguments.get("configuration", ""), str) and isinstance(axes, tuple | list)
+            and all(type(axis) is int for axis in axes)):
         raise OctkitError(f"{path}: does not say who trained it and how, expected a checkpoint of nnU-Net")
     return content
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse what torch never writes: anything but a zip whose parts are stored as they are, and so cannot swell."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise OctkitError(f"{path}: cannot be read as a checkpoint ({error}), expected one as nnU-Net v2 writes "
+                          "it") from None
+    if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            or sum(part.file_size for part in parts) > path.stat().st_size):
+        raise OctkitError(f"{path}: cannot be read as a checkpoint (its parts unpack to more than the file), expected "
+                          "one as nnU-Net v2 writes it")
+
+
+def _is_plain(tensor) -> bool:
+    """Whether it is a tensor all of whose numbers are stored: a view may claim any size."""
+    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+            and not tensor.is_quantized and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
 
 
 def _checkpoints(folder: Path) -> list[tuple[str, dict]]:

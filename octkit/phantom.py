@@ -48,6 +48,15 @@ class Phantom:
     rnfl_um: float
 
 
+def parse_size(text: str, axes: int) -> tuple[int, ...]:
+    """A size in px from words such as "256x320", for volumes "25x200x256". Raises OctkitError for other words."""
+    numbers = text.split("x")
+    if len(numbers) != axes or not all(n.isascii() and n.isdigit() and len(n) < 10 for n in numbers):
+        expected = "rows x columns such as 256x320" if axes == 2 else "B-scans x rows x columns such as 25x200x256"
+        raise OctkitError(f"--size: found {text!r}, expected {expected}")
+    return tuple(map(int, numbers))
+
+
 def scale_of(size: tuple[int, int]) -> tuple[float, float]:
     """(axial, lateral) um per px for an image of `size` (H, W).
 

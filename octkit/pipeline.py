@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from octkit import doctor, ledger, notebook
+from octkit import doctor, layouts, ledger, notebook
 from octkit.files import OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.settings import PROJECT, Settings
@@ -91,6 +91,10 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     run_dir = Path(run_dir).resolve()  # the notebooks have another working directory
     if settings.data.phantom is None and not settings.data.root.is_dir():
         raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
+    if settings.data.phantom is None:
+        layouts.open_dataset(settings.data.root)  # or an empty folder would be missed until the first lesson
+    if run_dir.exists() and not run_dir.is_dir():
+        raise OctkitError(f"{run_dir}: is a file, expected a run's folder, new or old")
     weights = settings.classify.weights
     if weights is not None and not (PROJECT / weights).is_file():  # or it would be missed after the whole training
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")

@@ -6,8 +6,8 @@ memory by the rules here and in `topology`, *empirical* ones are found by cross-
 selection.json. plan.json says of each parameter which kind it is and why it has its value.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,92 +16,15 @@ import numpy as np
 
 from octkit import settings
 from octkit import topology as rules
-from octkit.files import OctkitError, read_json, write_json
+from octkit.files import OctkitError
 from octkit.fingerprint import Fingerprint
-from octkit.topology import Ints
+from octkit.plans import Configuration, Plan
 
 MOST_3D_FEATURES = 320  # the recipe's; 2-D networks have up to 512 maps
 ENOUGH_CONTEXT = 0.25  # of the median volume: a patch that covers less needs a first look at low resolution
 WORTHWHILE = 2  # times fewer voxels, or a low resolution is no stage of its own
 
-@dataclass(frozen=True)
-class Configuration:
-    """One network and what it is fed: sizes in px, spacing in the plan's units, one number an axis.
-
-    `features` counts the maps of each stage, `strides` and `kernels` are those of its convolutions (full
-    resolution first). `previous_stage` names the configuration that a cascade refines.
-    """
-
-    patch_size: Ints
-    batch_size: int
-    spacing: tuple[float, ...]
-    median_shape: tuple[float, ...]
-    features: Ints
-    strides: tuple[Ints, ...]
-    kernels: tuple[Ints, ...]
-    batch_dice: bool
-    previous_stage: str | None = None
-
-
 Planned = tuple[Configuration, dict[str, str]]  # with the reason for each of its parameters
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The configurations of a data set with what preprocessing needs.
-
-    `axis_order` are the file's axes in the order in which a volume is planned and preprocessed: the coarsest first,
-    so that the 2-D configuration sees slices across it; () for 2-D scans. `normalisation` is one scheme a channel
-    (`preprocess.NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere. `reasons` says
-    why: config -> parameter -> words; under "plan" why it is these configurations ("planned"), this order of axes,
-    this normalisation.
-    """
-
-    configurations: dict[str, Configuration]
-    channels: tuple[str, ...]
-    classes: tuple[str, ...]
-    intensity: tuple[dict[str, float], ...]
-    units: str
-    axis_order: Ints = ()
-    normalisation: tuple[str, ...] = ()
-    reasons: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def save(self, path: Path, blueprint: Mapping[str, tuple[object, str]] | None = None) -> None:
-        """Write plan.json: every parameter as {"value", "kind", "reason"}; `blueprint` is name -> (value, reason)."""
-        why = self.reasons.get("plan", {})
-        write_json(path, {
-            "channels": self.channels, "classes": self.classes, "units": self.units,
-            "planned": _parameter(list(self.configurations), "inferred", why.get("planned", "")),
-            "configurations": {name: {key: _parameter(value, "inferred", self.reasons.get(name, {}).get(key, ""))
-                                      for key, value in asdict(configuration).items()}
-                               for name, configuration in self.configurations.items()},
-            "axis_order": _parameter(self.axis_order, "inferred", why.get("axis_order", "")),
-            "normalisation": _parameter(self.normalisation, "inferred", why.get("normalisation", "")),
-            "intensity": _parameter(self.intensity, "inferred", "of the labelled pixels of all training cases"),
-            "blueprint": {name: _parameter(value, "blueprint", reason)
-                          for name, (value, reason) in (blueprint or {}).items()},
-            "empirical": {name: _parameter(None, "empirical", "decided by cross-validation, see selection.json")
-                          for name in ("configuration", "postprocessing")},
-        })
-
-    @classmethod
-    def load(cls, path: Path) -> "Plan":
-        """Read plan.json. Raises OctkitError where it is missing or no plan."""
-        content = read_json(path)
-        try:
-            found = content["configurations"]
-            configurations = {
-                name: Configuration(**{key: _frozen(entry["value"]) for key, entry in parameters.items()})
-                for name, parameters in found.items()}
-            explained = {"plan": {key: content[key] for key in ("planned", "axis_order", "normalisation")}} | found
-            reasons = {name: {key: entry["reason"] for key, entry in parameters.items() if entry["reason"]}
-                       for name, parameters in explained.items()}
-            return cls(configurations, tuple(content["channels"]), tuple(content["classes"]),
-                       tuple(content["intensity"]["value"]), content["units"],
-                       _frozen(content["axis_order"]["value"]), _frozen(content["normalisation"]["value"]),
-                       {name: words for name, words in reasons.items() if words})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise OctkitError(f"{path}: is no plan ({type(error).__name__}: {error}); make it again") from None
 
 
 def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK_GB, base_features: int = 32,
@@ -258,14 +181,6 @@ def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
         "folds": (chosen.splits.folds, "each case is held out once"),
         "window_step": (chosen.infer.step, "of the patch: each pixel is seen near a window's centre"),
     }
-
-
-def _parameter(value, kind: str, reason: str) -> dict:
-    return {"value": value, "kind": kind, "reason": reason}
-
-
-def _frozen(value):
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _by(sizes: Sequence[float]) -> str:

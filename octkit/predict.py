@@ -11,22 +11,24 @@ import io
 import itertools
 import shutil
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.cases import Case, by, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.devices import open_vol
 from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
 from octkit.goals import mask_coding
 from octkit.images import write_mask
 from octkit.infer import Predictor, first_stage_mask
 from octkit.models import fold_dir, load_model
-from octkit.planner import Plan
-from octkit.preprocess import first_stage_folder, load_geometry, load_preprocessed
+from octkit.plans import Plan
+from octkit.preprocess import check_grid, first_stage_folder, load_geometry, load_preprocessed
 from octkit.reading import Reading, has_surfaces, mask_of, mean_of, read
+from octkit.splits import held_out_cases, load_splits
 from octkit.surfaces import SURFACES
 from octkit.volumes import volume_spacing, write_nifti
 
@@ -66,6 +68,8 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
                    progress: bool = True) -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
+    Each file is written whole; stopped half-way, finished masks stay, and the same call starts over and replaces them.
+
     Where the labels are RNFL, GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with
     their doubt, and quality.csv says which scans are not to be trusted and why; that is printed as well.
 
@@ -77,14 +81,18 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
     """
     files, out = layouts.list_scans(images), Path(out)
-    if out.resolve() == files[0].resolve().parent:
-        raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
+    _check_place(out, Path(images), files)
+    if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
+        raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
     predictor = Predictor.load(model, mirror=mirror)
     axes = len(predictor.model.plan.axis_order) or 2
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     for file in files:  # all are read first: a bad one stops before any mask is written
-        if (found := _read(file, given)[0].ndim - 1) != axes:
-            raise OctkitError(f"{file}: found a scan of {found} axes, expected {axes} like those of the model")
+        image, spacing, _ = _read(file, given)
+        if image.ndim - 1 != axes:
+            raise OctkitError(f"{file}: found a scan of {image.ndim - 1} axes, expected {axes} like those of the model")
+        for config in predictor.model.plan.configurations:
+            check_grid(image.shape[1:], spacing, predictor.model.plan, config, file)
     in_mm = predictor.model.plan.units == "mm"
     if in_mm and given is None and any(file.suffix.lower() == ".png" for file in files):
         print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
@@ -106,6 +114,16 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
     if rows:
         _save_quality(out / "quality.csv", rows)
     return written
+
+
+def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:
+    """Masks must not come to lie where the next prediction, or another program, would take them for scans."""
+    if out.resolve() == files[0].resolve().parent:
+        raise OctkitError(f"{out}: is the images' own folder, masks would overwrite them; expected another folder")
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise OctkitError(f"{out}: lies among the images, where masks would be taken for scans, expected it elsewhere")
+    if out.exists() and not out.is_dir():
+        raise OctkitError(f"{out}: is a file, expected a folder for the masks")
 
 
 def _read(file: Path, given: Sequence[float] | None) -> tuple[np.ndarray, Sequence[float] | None, bool | None]:
@@ -185,7 +203,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
     stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
     out = cv_folder(run_dir, config)
-    held_out = read_json(run_dir / "splits.json")[fold]["validation"]
+    held_out = held_out_cases(load_splits(run_dir / "splits.json"), fold, cases)
     checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()
     decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
                   "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"),

@@ -10,6 +10,7 @@ both do the same. Without resampling, which is the rule for circle scans, there 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from octkit import layouts, settings
-from octkit.cases import Case, Dataset
+from octkit.cases import Case, Dataset, by, scan_size
 from octkit.files import OctkitError, clear_unfinished, read_json, replacing, write_json
 from octkit.fingerprint import crop_to_nonzero
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.resampling import coarse_axis, new_shape, resample, resample_mask
 from octkit.splits import Split, make_splits
+from octkit.volumes import MAX_VOXELS
 
 
 @dataclass(frozen=True)
@@ -57,22 +59,40 @@ class PreprocessedCase:
     @property
     def image(self) -> np.ndarray:
         """(channels, *spatial) float32, z-scored."""
-        return np.load(self.folder / f"{self.name}.image.npy", mmap_mode="r")
+        return _stored(self.folder / f"{self.name}.image.npy")
 
     @property
     def mask(self) -> np.ndarray:
         """(*spatial) uint8 labels."""
-        return np.load(self.folder / f"{self.name}.mask.npy", mmap_mode="r")
+        return _stored(self.folder / f"{self.name}.mask.npy")
 
     @cached_property
     def circle(self) -> bool:
         """Whether the last A-scan is the neighbour of the first."""
-        return read_json(self.folder / f"{self.name}.json")["circle"]
+        return _facts(self.folder / f"{self.name}.json")["circle"]
 
     @property
     def previous(self) -> np.ndarray:
         """What the cascade's first stage found, (*spatial) uint8 labels on this case's grid."""
-        return np.load(self.first_stage / f"{self.name}.npy", mmap_mode="r")
+        return _stored(self.first_stage / f"{self.name}.npy")
+
+
+def _stored(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise OctkitError(f"{path}: cannot be read ({error}), expected a preprocessed case; preprocess again") from None
+
+
+def _facts(path: Path) -> dict:
+    """What stands beside a preprocessed case: its geometry, and whether it is a circle."""
+    content = read_json(path)
+    lists = isinstance(content, dict) and all(isinstance(content.get(name), list)
+                                              for name in Geometry.__dataclass_fields__)
+    if not lists or not isinstance(content.get("circle"), bool):
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the facts of a preprocessed case; preprocess "
+                          "again")
+    return content
 
 
 def _ct(channel: np.ndarray, record: dict[str, float], _mask) -> np.ndarray:
@@ -147,6 +167,14 @@ def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, c
     if mask is not None:
         mask = np.ascontiguousarray(resample_mask(_reordered(mask[box][None], plan.axis_order)[0], shape, coarse))
     return np.ascontiguousarray(prepared), mask, geometry
+
+
+def check_grid(shape: Sequence[int], spacing: Sequence[float] | None, plan: Plan, config: str, where: Path) -> None:
+    """Raise OctkitError where a scan of `shape` would be too large on the plan's grid: its file may state any scale."""
+    scale, target = _spacings(spacing, plan, config, len(shape))
+    if prod(resampled := new_shape(_ordered(shape, plan.axis_order), scale, target)) > MAX_VOXELS:
+        raise OctkitError(f"{where}: found a spacing of {by(scale)} {plan.units}, which makes {by(resampled)} px at "
+                          f"the plan's {by(target)} {plan.units}, expected at most {MAX_VOXELS}")
 
 
 def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0, dtype: type = np.float32) -> np.ndarray:
@@ -240,22 +268,24 @@ def split_run(run_dir: Path) -> list[Split]:
 
 def load_preprocessed(run_dir: Path, config: str, names: Sequence[str],
                       first_stage: Path | None = None) -> tuple[PreprocessedCase, ...]:
-    """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed."""
+    """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed, or is damaged."""
     folder = Path(run_dir) / "preprocessed" / preprocessed_as(config)
     for name in names:
         if not (folder / f"{name}.json").exists():
             raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run_dir}` first")
+        _facts(folder / f"{name}.json")
     return tuple(PreprocessedCase(name, folder, first_stage) for name in names)
 
 
 def load_geometry(case: PreprocessedCase) -> Geometry:
     """The geometry that `preprocess_run` left beside a case."""
-    content = read_json(case.folder / f"{case.name}.json")
+    content = _facts(case.folder / f"{case.name}.json")
     return Geometry(*(tuple(tuple(x) if isinstance(x, list) else x for x in content[name])
                       for name in Geometry.__dataclass_fields__))
 
 
 def _preprocess_case(dataset: Dataset, case: Case, plan: Plan, config: str, folder: Path) -> None:
+    check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
     image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:

@@ -19,6 +19,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+# Limits far above what makes sense: they stop a slip of the hand that would fill the memory, or never end.
+Maps = Annotated[int, Field(ge=1, le=4096)]
+LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
 ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
 Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -70,10 +73,10 @@ class PlanSettings(Section):
     """
 
     units: Literal["mm", "px"] = "mm"
-    memory_gb: Positive = 8.0
-    base_features: Count = 32
-    max_features: Count = 512
-    batch_size: Count | None = None
+    memory_gb: Annotated[float, Field(gt=0, le=10_000)] = 8.0
+    base_features: Maps = 32
+    max_features: Maps = 512
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
 class SplitSettings(Section):
@@ -108,12 +111,12 @@ class TrainSettings(Section):
     iterations_per_epoch: Count = 250
     validation_iterations: Count = 50
     initial_rate: Positive = 0.01
-    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3e-5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     oversample: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     deep_supervision: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
-    workers: Annotated[int, Field(ge=0)] = 4
+    workers: Annotated[int, Field(ge=0, le=256)] = 4
 
     @property
     def extra_roots(self) -> tuple[Path, ...]:
@@ -136,7 +139,7 @@ class InferSettings(Section):
 
     mirror: bool = True
     surfaces: Literal["choose", "always", "never"] = "choose"
-    step: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the patch
+    step: Annotated[float, Field(ge=LEAST_STEP, le=1)] = 0.5  # of the patch
 
 
 class ClassifySettings(Section):
@@ -146,7 +149,7 @@ class ClassifySettings(Section):
     scans to hold against each other, each trained with `compare_seeds` seeds (the report's 8:2 against 7:3).
     """
 
-    image_size: Annotated[int, Field(ge=32)] = 256
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 256
     epochs: Count = 100
     batch_size: Count = 8
     initial_rate: Positive = 1e-6
@@ -278,7 +281,7 @@ def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
             node = node[parent]
         try:
             node[leaf] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, or lists in lists without end
             node[leaf] = text
     return _validated(tree, "--set " + " ".join(overrides))
 
@@ -287,6 +290,11 @@ def _validated(tree, where: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (found {e['input']!r})"
-                             for e in error.errors()[:5])
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} "
+                             f"(found {_shortened(e['input'])})" for e in error.errors()[:5])
         raise OctkitError(f"{where}: {problems}") from None
+
+
+def _shortened(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]} …"

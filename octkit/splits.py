@@ -1,10 +1,11 @@
 """Folds for cross-validation: each case is held out once, glaucoma and healthy spread evenly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from octkit.files import OctkitError
+from octkit.files import OctkitError, read_json
 
 Split = dict[str, list[str]]
 
@@ -32,6 +33,19 @@ def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
     return [{"train": sorted({*names, *extra} - set(part)), "validation": part} for part in held_out]
 
 
+def load_splits(path: Path) -> list[Split]:
+    """Read splits.json. Raises OctkitError where it is missing or holds no folds."""
+    content = read_json(path)
+    good = isinstance(content, list) and content and all(
+        isinstance(split, dict) and set(split) == {"train", "validation"} and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in split.values())
+        for split in content)
+    if not good:
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected a list of folds, each with the names of its "
+                          "train and validation cases; make the splits again")
+    return content
+
+
 def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
     """The cases of a fold by number; fold "all" trains on every name and holds none out.
 
@@ -48,3 +62,13 @@ def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -
         raise OctkitError(f"splits.json: was made for other cases ({sorted(stray)[0]} is in one but not the other); "
                           "make the splits again")
     return split
+
+
+def held_out_cases(splits: Sequence[Split], fold: int, names: Collection[str]) -> list[str]:
+    """The cases that a fold held out. Raises OctkitError for a fold that does not exist, or cases not among `names`."""
+    if not 0 <= fold < len(splits):
+        raise OctkitError(f"fold: found {fold}, expected 0 to {len(splits) - 1}, as splits.json has them")
+    if stray := set(splits[fold]["validation"]) - set(names):
+        raise OctkitError(f"splits.json: was made for other cases ({min(stray)} is none of the data set); make the "
+                          "splits again")
+    return splits[fold]["validation"]

@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from octkit import layouts, settings
 from octkit.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
-from octkit.files import OctkitError, replacing, write_atomic
+from octkit.files import OctkitError, cannot_write, replacing, write_atomic
 from octkit.goals import GOALS_GREYS
 from octkit.images import image_size, list_images, read_mask, write_mask
 from octkit.metrics import THRESHOLD
@@ -76,9 +77,25 @@ def write_submission(masks: Path, probabilities: Mapping[str, float] | Path, ima
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(building, folder)
+    except OSError as error:
+        raise cannot_write(out, error) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return dataclasses.replace(checked, path=out)
+
+
+def submit_run(run_dir: Path, out: Path) -> Submission:
+    """Write the submission of a run from its final masks and its classifier's predictions (`write_submission`).
+
+    Raises OctkitError where the run's data set is not in the GOALS layout, which is what a submission answers to.
+    """
+    run_dir = Path(run_dir)
+    dataset = layouts.open_dataset(settings.load(run_dir / "settings.json").data.root)
+    if dataset.layout != "goals" or not dataset.validation:
+        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
+                          "validation scans, expected a data set in the GOALS layout with some to submit")
+    return write_submission(run_dir / "predictions" / "validation", run_dir / "classifier" / "predictions.csv",
+                            dataset.root / "Validation" / "Image", out)
 
 
 def check_submission(path: Path, images: Path) -> Submission:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from octkit import layouts, ledger, memory, settings
 from octkit.augment import Augmenter
 from octkit.checkpoints import newest_checkpoint, remove_checkpoints, save_checkpoint
-from octkit.files import OctkitError, clear_unfinished, read_json, replacing
+from octkit.files import OctkitError, clear_unfinished, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
 from octkit.modelfile import starting_weights
@@ -33,10 +33,10 @@ from octkit.models import (
     working_precision,
 )
 from octkit.patches import Patches
-from octkit.planner import Plan
+from octkit.plans import Plan
 from octkit.preprocess import PreprocessedCase, first_stage_folder, load_preprocessed
 from octkit.scalars import Scalars
-from octkit.splits import fold_cases
+from octkit.splits import fold_cases, load_splits
 from octkit.workers import batches
 
 # nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away.
@@ -116,7 +116,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
         raise OctkitError(f"{run_dir / 'plan.json'}: has no configuration {config!r}, "
                           f"expected one of {', '.join(plan.configurations)}")
     dataset = layouts.open_run(chosen)
-    split = fold_cases(read_json(run_dir / "splits.json"), fold, [case.name for case in dataset.training])
+    split = fold_cases(load_splits(run_dir / "splits.json"), fold, [case.name for case in dataset.training])
     first_stage = None
     if previous := plan.configurations[config].previous_stage:
         first_stage = first_stage_folder(run_dir, config)
@@ -182,7 +182,7 @@ def _with_first_stage(run_dir: Path, split: dict, own: Sequence[str], previous: 
               f"{len(split['train']) - len(training)} extra ones in every fold")
     missing = [name for name in (*training, *split["validation"]) if not (folder / f"{name}.npy").exists()]
     if missing:
-        splits = read_json(run_dir / "splits.json")
+        splits = load_splits(run_dir / "splits.json")
         folds = [k for k, part in enumerate(splits) if set(missing) & set(part["validation"])]
         commands = "; ".join(f"octkit train {run_dir} --config {previous} --fold {k}" for k in folds)
         raise OctkitError(f"{folder}: has no first-stage mask of {len(missing)} cases ({missing[0]} is the first); get "

@@ -78,6 +78,8 @@ def read_volume(path: Path) -> np.ndarray:
     if is_nifti(path):
         volume = _load_nifti(path)
         shape = _nifti_shape(volume, path)
+        if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
+            raise OctkitError(f"{path}: found values of type {volume.get_data_dtype()}, expected numbers")
         try:
             values = np.asarray(volume.dataobj, dtype=np.float32)
         except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file

@@ -158,7 +158,7 @@ def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):
     import torch
 
     from octkit.models import Member, Model, build_network
-    from octkit.planner import Configuration, Plan
+    from octkit.plans import Configuration, Plan
 
     volumes = any(config.startswith("3d") for config in configs)
     flat = Configuration((16, 16), 2, (1.0, 1.0), (40.0, 48.0), (4, 8), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)

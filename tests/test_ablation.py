@@ -5,7 +5,7 @@ import torch
 from octkit import ablation
 from octkit.cases import LAYERS
 from octkit.models import Member, Model, build_network
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 
 SMALL = Configuration((32, 32), 2, (1.0, 1.0), (32.0, 32.0), (4, 6), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)
 RECORD = {"mean": 120.0, "std": 45.0, "percentile_00_5": 12.0, "percentile_99_5": 240.0}

@@ -6,7 +6,7 @@ import torch
 
 from octkit.infer import Predictor, first_stage_mask, gaussian_weights, softmax, window_starts
 from octkit.models import Member, Model, build_network
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 from octkit.preprocess import Geometry, preprocess
 
 RECORD = {"mean": 120.0, "std": 45.0, "median": 118.0, "min": 0.0, "max": 255.0, "percentile_00_5": 12.0,

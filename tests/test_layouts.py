@@ -1,3 +1,7 @@
+import io
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import (
@@ -9,6 +13,9 @@ from conftest import (
     write_stack,
     write_volumes,
 )
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 from PIL import Image
 
 from octkit import settings
@@ -132,3 +139,60 @@ def test_what_cannot_be_predicted_is_named(scans, tmp_path):
     write_nifti(scans / "c.nii", striped_volume(2)[0])
     with pytest.raises(OctkitError, match="c.png: c.nii has the same name"):
         list_scans(scans)
+
+
+NAMES = st.text(st.sampled_from("a1٣é 漢.-_'\n\\~"), min_size=1, max_size=6)
+FILES = st.sets(NAMES.map(lambda name: name + ".png") | st.sampled_from(["words.txt", ".hidden.png", "b.PNG"]),
+                max_size=4)
+
+
+def fill(folder, names, content):
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_bytes(content if name.lower().endswith(".png") else b"words")
+
+
+@hypothesis(max_examples=60, deadline=None)
+@given(images=FILES, masks=st.none() | FILES, broken=st.booleans())
+def test_any_names_are_cases_or_an_error(images, masks, broken):
+    """MGU-Net's layout takes any name: the cases are exactly the visible PNGs, or there is an OctkitError."""
+    png = io.BytesIO()
+    Image.new("L", (9, 8)).save(png, "PNG")
+    masks = images if masks is None else masks
+    with tempfile.TemporaryDirectory() as root:
+        root = Path(root)
+        fill(root / "train" / "img", images, png.getvalue()[:10 if broken else None])
+        fill(root / "train" / "mask", masks, png.getvalue())
+        visible, their_masks = ({name for name in names if name.lower().endswith(".png") and name[0] != "."}
+                                for names in (images, masks))
+        try:
+            dataset = open_dataset(root)
+        except OctkitError as error:
+            assert broken or not visible or {n[:-4] for n in visible} != {n[:-4] for n in their_masks}, error
+            return
+        assert not broken
+        assert sorted(case.image.name for case in dataset.train) == sorted(visible)
+        assert all(case.mask.stem == case.image.stem for case in dataset.train)
+
+
+@hypothesis(max_examples=40, deadline=None)
+@given(st.sets(st.sampled_from(["Train/Image/0001.png", "Train/Image/1.png", "Train/Image/x.png", "Train/Mask/0001.png",
+                                "Train/Layer_Masks/0001.png", "Train/Layer_Masks/x.png", "Train/Train_GC_GT.xlsx",
+                                "Validation/Image/0002.png", "Validation/x", "scale.json", "labels.json",
+                                "imagesTr/a_0000.png", "labelsTr/a.png", "dataset.json", "Train/Image/0001/0.png",
+                                "Train/Image/0001/spacing.json", "train/img/1.png", "train/mask/1.png", "Test"])),
+       st.sampled_from([b"", b"{}", b"[]", b'{"labels": 3}', "png"]))
+def test_any_set_of_files_is_a_data_set_or_an_error(files, content):
+    png = io.BytesIO()
+    Image.new("L", (9, 8)).save(png, "PNG")
+    with tempfile.TemporaryDirectory() as root:
+        for file in sorted(files, reverse=True):
+            path = Path(root, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.write_bytes(png.getvalue() if content == "png" or file.endswith(".png") else content)
+        try:
+            dataset = open_dataset(root)
+        except OctkitError:
+            return
+        assert dataset.train and all(case.image.exists() for case in dataset.training)

@@ -239,3 +239,27 @@ def test_a_broken_a_scan_by_hand(text, whole):
 def test_the_share_of_broken_a_scans():
     assert broken_a_scans(columns("0112200330", "0112200330", "0000000000", "0112200330")) == 0.25
     assert broken_a_scans(columns("0110", "0220"), order=(0, 1, 0)) == 0.5
+
+
+@given(masks, masks)
+def test_dice_is_1_for_equal_masks_alone_and_the_same_seen_in_a_mirror(a, b):
+    for label in (1, 2, 3):
+        value = dice(a, b, label)
+        assert (value == 1) == (np.array_equal(a == label, b == label) and (a == label).any())
+        for axis in (0, 1):
+            np.testing.assert_equal(dice(np.flip(a, axis), np.flip(b, axis), label), value)
+
+
+@given(layers(), st.integers(0, 12))
+def test_a_layer_moved_by_k_rows_is_k_px_away(layer, k):
+    """Flat boundaries, as a slope comes nearer sideways: then the distance is at most k."""
+    deep = np.pad(layer, ((0, 12), (0, 0)))
+    moved = np.roll(deep, k, axis=0)
+    assert med(moved, deep, 1)["mean"] <= k + 1e-9
+    level = np.repeat(deep[:, :1], deep.shape[1], axis=1)
+    assert med(np.roll(level, k, axis=0), level, 1)["mean"] == pytest.approx(k)
+
+
+@given(layers(), layers())
+def test_med_is_the_same_seen_in_a_mirror(a, b):
+    assert med(a[:, ::-1], b[:, ::-1], 1)["mean"] == pytest.approx(med(a, b, 1)["mean"])

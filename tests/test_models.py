@@ -13,7 +13,7 @@ from octkit.models import (
     memory_format,
     working_precision,
 )
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 
 CPU = torch.device("cpu")
 SMALL = Configuration((16, 16), 2, (1.0, 1.0), (16.0, 16.0), (4, 8), ((1, 1), (2, 2)), ((3, 3), (3, 3)), True)

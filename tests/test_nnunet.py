@@ -274,7 +274,7 @@ def test_weights_that_do_not_fit_the_plan_are_refused(folder):
 
 
 def test_folders_that_are_there_are_not_written_into(folder):
-    with pytest.raises(OctkitError, match="is there already; expected a new folder"):
+    with pytest.raises(OctkitError, match="is there already, expected a new folder"):
         export_model(tiny_model("2d"), folder.parent)
     assert is_model_folder(folder) and not is_model_folder(folder.parent)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from octkit import settings as run_settings
 from octkit.files import OctkitError, read_json
 from octkit.fingerprint import Fingerprint
-from octkit.planner import Plan, blueprint, plan_experiment, plan_run
+from octkit.planner import blueprint, plan_experiment, plan_run
+from octkit.plans import Plan
 from octkit.topology import divisors
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracle" / "plans.json"

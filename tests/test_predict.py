@@ -69,10 +69,11 @@ def test_a_volume_for_a_model_of_2d_scans_is_refused(run, tmp_path):
 
 
 def test_a_bad_image_stops_before_anything_is_written(run, tmp_path, image):
-    Image.fromarray(image).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_text("no image")
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("no image")
     with pytest.raises(OctkitError, match=r"b\.png"):
-        predict_folder(run, tmp_path, tmp_path / "out")
+        predict_folder(run, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -155,7 +156,7 @@ def test_a_plan_that_changed_after_training_is_noticed(run):
         content = json.loads(before)
         content["configurations"]["2d"]["features"]["value"][0] += 1
         path.write_text(json.dumps(content))
-        with pytest.raises(OctkitError, match="the plan has changed since, train again"):
+        with pytest.raises(OctkitError, match="where the plan has changed since, train again"):
             Predictor.load(run)
     finally:
         path.write_text(before)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit.files import OctkitError
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 from octkit.preprocess import normalise, preprocess, restore
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import stat
 import struct
 import zipfile
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from octkit import submission
@@ -341,3 +344,49 @@ def test_a_member_that_lies_about_its_size_is_refused(valid, images):
     path.write_bytes(data)
     (line,) = problems(path, images)
     assert line.startswith(f"{MASK}: is damaged in the zip")
+
+
+def content(path: Path) -> dict:
+    """What an archive says: the labels of each mask, and the probabilities."""
+    with zipfile.ZipFile(path) as archive:
+        said = {name: np.asarray(Image.open(io.BytesIO(archive.read(name)))).tolist() for name in archive.namelist()
+                if name.endswith(".png")}
+        return said | {TABLE: archive.read(TABLE)}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), kind=st.sampled_from(["flip", "cut", "double"]))
+def test_an_archive_that_is_changed_is_refused_or_says_the_same(valid, images, place, bit, kind):
+    """A flipped bit in a date says nothing; whatever changes a mask or a probability must be found."""
+    data = bytearray(valid.read_bytes())
+    at = int(place * len(data))
+    if kind == "flip":
+        data[at] ^= 1 << bit
+    elif kind == "cut":
+        del data[at:]
+    else:
+        data[at:at] = data[at:at + 1]
+    other = valid.with_name("changed.zip")
+    other.write_bytes(data)
+    try:
+        check_submission(other, images)
+    except OctkitError:
+        return
+    assert content(other) == content(valid)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.integers(0, 9999).map("{:04d}.png".format), st.floats(0, 1), min_size=1, max_size=3),
+       st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 10**6))
+def test_whatever_is_written_is_valid_and_says_what_was_meant(tmp_path, probabilities, size, seed):
+    for folder in ("i", "m", "out"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    for n, name in enumerate(probabilities):
+        write_png(tmp_path / "i" / name, np.full(size, 90))
+        write_mask(tmp_path / "m" / name, labels(seed + n, size), GOALS_GREYS)
+    written = write_submission(tmp_path / "m", probabilities, tmp_path / "i", tmp_path / "out" / "s.zip")
+    assert check_submission(tmp_path / "out" / "s.zip", tmp_path / "i") == written
+    assert read_predictions(tmp_path / "out" / "s" / TABLE) == probabilities
+    for n, name in enumerate(probabilities):
+        stored = read_mask(tmp_path / "out" / "s" / "Layer_Segmentations" / name, GOALS_GREYS)
+        np.testing.assert_array_equal(stored, labels(seed + n, size))

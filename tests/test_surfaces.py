@@ -191,3 +191,23 @@ def test_least_thickness_and_greatest_step_follow_the_size():
 def test_what_is_no_probability_is_refused(probabilities, message):
     with pytest.raises(OctkitError, match=message):
         ordered_surfaces(probabilities.astype(np.float32), circular=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 60), st.integers(1, 50), st.booleans(),
+       st.sampled_from(["certain", "one label", "all alike", "columns of one label", "upside down", "tiny"]))
+def test_whatever_extreme_the_network_says_the_anatomy_holds(seed, height, width, circular, kind):
+    random = np.random.default_rng(seed)
+    labels = {"one label": np.full((height, width), random.integers(4)),
+              "columns of one label": np.tile(random.integers(0, 4, width), (height, 1)),
+              "upside down": np.tile(np.sort(random.integers(0, 4, height))[::-1, None], width)}.get(
+                  kind, random.integers(0, 4, (height, width)))
+    probabilities = (labels == np.arange(4)[:, None, None]).astype(np.float32)
+    if kind == "all alike":
+        probabilities[:] = 0.25
+    if kind == "tiny":
+        probabilities *= np.float32(1e-45)  # the smallest float above 0
+    boundaries, width_of_doubt = ordered_surfaces(probabilities, circular)
+    assert_anatomy(boundaries, (height, width), circular)
+    assert_layers_in_order(mask_from(boundaries, height))
+    assert np.isfinite(width_of_doubt).all()
