@@ -109,9 +109,8 @@ def phantom(
     from octkit.phantom import make_dataset, parse_size
     from octkit.volume_phantom import make_volumes
 
-    circle = kind == "circle"
-    px = parse_size(size or ("256x320" if circle else "25x200x256"), 2 if circle else 3)
-    if circle:
+    px = parse_size(size, kind)
+    if kind == "circle":
         make_dataset(out, train, val, test, px, seed, looks=looks)
     else:
         make_volumes(out, train, val, test, px, seed, kind, looks=looks)
@@ -288,8 +287,7 @@ def device(
     """Turn a device's file into image, scale and the device's own layers."""
     from octkit.devices import convert
 
-    for path in convert(file, out):
-        print(path)
+    print(*convert(file, out), sep="\n")
 
 
 @app.command()

@@ -70,8 +70,8 @@ def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], wher
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape or tensor.dtype != torch.float32:
             raise OctkitError(f"{where}: found {name} of {by(tensor.shape)}, {tensor.dtype}, expected "
-                              f"{by(expected[name].shape)}, torch.float32 as its plan has it (if the plan has changed "
-                              "since, train again)")
+                              f"{by(expected[name].shape)}, torch.float32 as its plan has it (where the plan has "
+                              "changed since, train again)")
 
 
 def stages_of(member: Member) -> Iterator[Member]:

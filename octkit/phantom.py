@@ -48,11 +48,16 @@ class Phantom:
     rnfl_um: float
 
 
-def parse_size(text: str, axes: int) -> tuple[int, ...]:
-    """A size in px from words such as "256x320", for volumes "25x200x256". Raises OctkitError for other words."""
-    numbers = text.split("x")
-    if len(numbers) != axes or not all(n.isascii() and n.isdigit() and len(n) < 10 for n in numbers):
-        expected = "rows x columns such as 256x320" if axes == 2 else "B-scans x rows x columns such as 25x200x256"
+def parse_size(text: str | None, kind: str) -> tuple[int, ...]:
+    """A size in px from words such as "256x320", for volumes "25x200x256", which None stands for.
+
+    Raises OctkitError for other words.
+    """
+    usual = "256x320" if kind == "circle" else "25x200x256"
+    numbers = (text or usual).split("x")
+    plain = all(n.isascii() and n.isdigit() and len(n) < 10 for n in numbers)
+    if not plain or len(numbers) != usual.count("x") + 1:
+        expected = ("rows x columns such as " if kind == "circle" else "B-scans x rows x columns such as ") + usual
         raise OctkitError(f"--size: found {text!r}, expected {expected}")
     return tuple(map(int, numbers))
 
