@@ -69,13 +69,20 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
                                                       "such as train.epochs=50; may be repeated")] = None,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="repeat the run of this settings.json "
+                                                "in a folder of its own")] = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
     Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
     """
-    from octkit import pipeline, settings
+    from octkit import pipeline, repeat, settings
 
+    if source and (profile or data or changes):
+        raise OctkitError("--from: repeats a run as it was, expected no --profile, --data or --set with it")
+    if source:
+        print(repeat.repeat(source, run_dir))
+        return
     if data and not (profile or run_dir):
         raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
     run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
@@ -89,6 +96,13 @@ def run(
         chosen = settings.with_overrides(chosen, changes)
     pipeline.run(run_dir, chosen)
     print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
+
+
+def _held(run_dir: Path, part: str | None = None):
+    """Nobody else works in a run's folder meanwhile; with `part` (a fold) nobody in that, others may in other parts."""
+    from octkit import ledger
+
+    return ledger.held(run_dir, part)
 
 
 @app.command()
@@ -136,8 +150,8 @@ def fingerprint(run_dir: RunFolder) -> None:
     from octkit import fingerprint, layouts, settings
 
     chosen = settings.load(run_dir / "settings.json")
-    found = fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units)
-    found.save(run_dir / "fingerprint.json")
+    with _held(run_dir):
+        fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units).save(run_dir / "fingerprint.json")
 
 
 @app.command()
@@ -145,7 +159,8 @@ def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
     from octkit import planner
 
-    planner.plan_run(run_dir)
+    with _held(run_dir):
+        planner.plan_run(run_dir)
 
 
 @app.command()
@@ -153,8 +168,9 @@ def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
     from octkit import preprocess
 
-    preprocess.preprocess_run(run_dir)
-    preprocess.split_run(run_dir)
+    with _held(run_dir):
+        preprocess.preprocess_run(run_dir)
+        preprocess.split_run(run_dir)
 
 
 @app.command()
@@ -170,9 +186,10 @@ def train(
     from octkit.predict import predict_held_out
     from octkit.train import train_fold
 
-    train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
-    if fold != "all":
-        predict_held_out(run_dir, config, int(fold))
+    with _held(run_dir, f"models/{config}/fold_{fold}"):
+        train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
+        if fold != "all":
+            predict_held_out(run_dir, config, int(fold))
 
 
 @app.command()
@@ -180,7 +197,8 @@ def select(run_dir: RunFolder) -> None:
     """Choose configuration and post-processing by cross-validation: selection.json."""
     from octkit.ensemble import select
 
-    chosen = select(run_dir)
+    with _held(run_dir):
+        chosen = select(run_dir)
     for candidate in sorted(chosen["candidates"], key=lambda found: -found["mean_dice"]):
         print(f"{candidate['mean_dice']:.4f}  {candidate['name']}")
     print(f"{chosen['configuration']}: {chosen['why']}")
@@ -304,7 +322,8 @@ def classify(run_dir: RunFolder) -> None:
     from octkit import classify, layouts, settings  # and never torch: the two do not share a process
 
     chosen = settings.load(run_dir / "settings.json")
-    classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
+    with _held(run_dir, "classifier"):
+        classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
 
 
 @app.command()

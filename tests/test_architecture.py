@@ -17,9 +17,15 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
+<<<<<<< HEAD
     ("files", "codings", "pool"),
     ("images", "workbooks", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology",
      "warps", "perturb", "curves", "checkpoints", "scalars"),
+=======
+    ("files", "kernel"),
+    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
+     "perturb", "curves"),
+>>>>>>> 49502b9 (Nothing outlives a run; a killed kernel says where, by which signal and whether memory was short; runs can be repeated)
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
     ("plots", "pairs", "tissue", "examine"),
@@ -38,6 +44,7 @@ FLOORS = (
     ("choices",),
     ("report",),
     ("pipeline",),
+    ("repeat",),
     ("cli",),
     ("__main__",),
 )
