@@ -9,6 +9,7 @@ libraries. What training leaves in its folder:
     metrics.json          AUC, F1, sensitivity, specificity and ROC curve on the held-out cases
     predictions.csv       ImgName, GC_Pred for the data set's validation images
     weights_origin.json   where the first weights came from, and why from there
+    trained.json          what the training was made from, written last: all of the above is there
 """
 
 import hashlib
@@ -146,7 +147,8 @@ def _weights_from_paddle(network: paddle.nn.Layer) -> dict[str, str]:
 def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
 
-    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits.
+    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits. One that
+    has ended is not repeated where its settings, pixels and labels are the same, only the predictions are.
     The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly luck, and choosing
     it would flatter metrics.json. Raises OctkitError for unlabelled cases, bad weights and a rate that diverges.
     """

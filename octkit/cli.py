@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from octkit import __version__
 from octkit.cases import LAYERS
 from octkit.files import OctkitError, write_json
+from octkit.ledger import held
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
@@ -69,40 +70,21 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
                                                       "such as train.epochs=50; may be repeated")] = None,
-    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="repeat the run of this settings.json "
-                                                "in a folder of its own")] = None,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
     Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
     """
-    from octkit import pipeline, repeat, settings
+    from octkit import pipeline, runs
 
     if source and (profile or data or changes):
         raise OctkitError("--from: repeats a run as it was, expected no --profile, --data or --set with it")
     if source:
-        print(repeat.repeat(source, run_dir))
-        return
-    if data and not (profile or run_dir):
-        raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
-    run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
-    if profile is None and (run_dir / "settings.json").exists():
-        chosen = settings.load(run_dir / "settings.json")
-    else:
-        chosen = settings.from_profile(profile or "demo")
-    if data:  # phantoms are never made at a path that was meant to hold scans
-        changes = [f"data.dir={data.resolve()}", "data.phantom=null", *(changes or [])]
-    if changes:
-        chosen = settings.with_overrides(chosen, changes)
+        return print(runs.repeat(source, run_dir))
+    run_dir, chosen = runs.choose(profile, data, run_dir, changes or [])
     pipeline.run(run_dir, chosen)
-    print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
-
-
-def _held(run_dir: Path, part: str | None = None):
-    """Nobody else works in a run's folder meanwhile; with `part` (a fold) nobody in that, others may in other parts."""
-    from octkit import ledger
-
-    return ledger.held(run_dir, part)
+    return print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
 
 
 @app.command()
@@ -150,7 +132,7 @@ def fingerprint(run_dir: RunFolder) -> None:
     from octkit import fingerprint, layouts, settings
 
     chosen = settings.load(run_dir / "settings.json")
-    with _held(run_dir):
+    with held(run_dir):
         fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units).save(run_dir / "fingerprint.json")
 
 
@@ -159,7 +141,7 @@ def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
     from octkit import planner
 
-    with _held(run_dir):
+    with held(run_dir):
         planner.plan_run(run_dir)
 
 
@@ -168,7 +150,7 @@ def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
     from octkit import preprocess
 
-    with _held(run_dir):
+    with held(run_dir):
         preprocess.preprocess_run(run_dir)
         preprocess.split_run(run_dir)
 
@@ -186,7 +168,7 @@ def train(
     from octkit.predict import predict_held_out
     from octkit.train import train_fold
 
-    with _held(run_dir, f"models/{config}/fold_{fold}"):
+    with held(run_dir, f"models/{config}/fold_{fold}"):
         train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
         if fold != "all":
             predict_held_out(run_dir, config, int(fold))
@@ -197,7 +179,7 @@ def select(run_dir: RunFolder) -> None:
     """Choose configuration and post-processing by cross-validation: selection.json."""
     from octkit.ensemble import select
 
-    with _held(run_dir):
+    with held(run_dir):
         chosen = select(run_dir)
     for candidate in sorted(chosen["candidates"], key=lambda found: -found["mean_dice"]):
         print(f"{candidate['mean_dice']:.4f}  {candidate['name']}")
@@ -322,7 +304,7 @@ def classify(run_dir: RunFolder) -> None:
     from octkit import classify, layouts, settings  # and never torch: the two do not share a process
 
     chosen = settings.load(run_dir / "settings.json")
-    with _held(run_dir, "classifier"):
+    with held(run_dir, "classifier"):
         classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
 
 

@@ -44,7 +44,7 @@ FLOORS = (
     ("choices",),
     ("report",),
     ("pipeline",),
-    ("repeat",),
+    ("runs",),
     ("cli",),
     ("__main__",),
 )

@@ -286,8 +286,8 @@ def test_a_killed_step_says_where_and_what_memory_had_to_do_with_it(tmp_path, mo
     killed = iter([0, 0])
     monkeypatch.setattr(notebook, "_killed_for_memory", lambda: next(killed))
     with pytest.raises(NotebookFailed, match=r"^step, cell \[4\] `import os, time`: the kernel was killed by SIGKILL "
-                       r"\(signal 9\); see .*step.ipynb. Its memory peaked at \d{3,} MB, with at least \d+ MB left free, "
-                       "so that want of memory is not the likely cause"):
+                       r"\(signal 9\); see .*step.ipynb. Its memory peaked at \d{3,} MB, with at least \d+ MB "
+                       "left free, so that want of memory is not the likely cause"):
         pipeline.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
     [line] = ledger.read(tmp_path / "run")
     assert (line["status"], line["exit"]) == ("killed", -9) and line["peak_memory_mb"] > 200

@@ -1,12 +1,13 @@
-"""Repeat a run from its settings, and say what is not as it was: `octkit run --from reports/X/settings.json`.
+"""Where a run starts from: a profile, the settings of its own folder, or those of a run that is to be repeated.
 
-The ledger beside the settings tells what the run was made with (code, packages, processor, threads) and a hash of its
-data. On one machine with the same of all of them a repetition ends with the same bits, on a CPU; where something
-differs, that is what to look at first when numbers differ.
+A repetition says first what is not as it was. The ledger beside the settings tells what the run was made with (code,
+packages, processor, threads) and a hash of its data. On one machine with the same of all of them a repetition ends with
+the same bits, on a CPU; where something differs, that is what to look at first when numbers differ.
 """
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from octkit import ledger, pipeline, settings
@@ -16,6 +17,25 @@ from octkit.files import OctkitError
 RESULTS = ("fingerprint.json", "plan.json", "splits.json", "models/*/*/log.csv", "selection.json", "scores.json",
            "predictions/*/*.png", "predictions/*/*.nii.gz", "thickness.csv", "ablation.json", "classifier/log.csv",
            "classifier/predictions.csv", "submission.zip")
+
+
+def choose(profile: str | None, data: Path | None, run_dir: Path | None,
+           changes: Sequence[str]) -> tuple[Path, settings.Settings]:
+    """The folder and the settings of `octkit run`.
+
+    A folder with settings goes on with them unless a `profile` is named; a new one takes the profile's, or the demo's.
+    `changes` are "key=value". Raises OctkitError for what does not fit together.
+    """
+    if data and not (profile or run_dir):
+        raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
+    run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
+    if profile is None and (run_dir / "settings.json").exists():
+        chosen = settings.load(run_dir / "settings.json")
+    else:
+        chosen = settings.from_profile(profile or "demo")
+    if data:  # phantoms are never made at a path that was meant to hold scans
+        changes = [f"data.dir={data.resolve()}", "data.phantom=null", *changes]
+    return run_dir, settings.with_overrides(chosen, list(changes)) if changes else chosen
 
 
 def repeat(source: Path, run_dir: Path | None = None) -> str:
