@@ -15,7 +15,7 @@ from octkit.files import OctkitError
 
 # What a run's results are; beside them it leaves times, dates and pictures.
 RESULTS = ("fingerprint.json", "plan.json", "splits.json", "models/*/*/log.csv", "selection.json", "scores.json",
-           "predictions/*/*.png", "predictions/*/*.nii.gz", "thickness.csv", "ablation.json", "classifier/log.csv",
+           "predictions/**/*.png", "predictions/**/*.nii.gz", "thickness.csv", "ablation.json", "classifier/log.csv",
            "classifier/predictions.csv", "submission.zip")
 
 

@@ -16,7 +16,9 @@ from octkit.metrics import (
     dice_per_layer,
     layer_thickness,
     med,
+    spread,
     thickness_error,
+    with_spread,
 )
 
 #      columns 0 1 2 3
@@ -239,3 +241,12 @@ def test_a_broken_a_scan_by_hand(text, whole):
 def test_the_share_of_broken_a_scans():
     assert broken_a_scans(columns("0112200330", "0112200330", "0000000000", "0112200330")) == 0.25
     assert broken_a_scans(columns("0110", "0220"), order=(0, 1, 0)) == 0.5
+
+
+def test_spread_by_hand():
+    assert spread([1, None, 3, float("nan")]) == {"mean": 2, "sd": pytest.approx(2 ** 0.5), "n": 2}
+    assert spread([4]) == {"mean": 4, "sd": None, "n": 1}  # one number alone has no spread
+    assert spread([]) == {"mean": None, "sd": None, "n": 0}
+    assert with_spread(spread([1, 3]), 2, "+") == "+2.00 ± 1.41 (n = 2)"
+    assert with_spread(spread([4]), 1) == "4.0 no spread (n = 1)"
+    assert with_spread(spread([])) == "undefined"

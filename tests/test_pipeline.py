@@ -344,6 +344,53 @@ def test_peak_memory_counts_all_children():
     assert 300 < memory.peak_mb() < 500
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB; only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the right to mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("where", ["in a step", "in the executed notebook"])
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, small_disk, where):
+    folder, run_dir = tmp_path / "notebooks", small_disk / "run"
+    write_notebook(folder, "first", "import pathlib\npathlib.Path(run_dir, 'kept.txt').write_text('whole')")
+    write_notebook(folder, "second", "from octkit.files import write_atomic\n"
+                   + ("write_atomic(run_dir + '/big.bin', b'x' * 2**19)" if where == "in a step"
+                      else "print('x' * 2**19)"))
+    steps = (Step("first"), Step("second", needs=("first",)))
+    rest = small_disk / "of_somebody_else"
+    rest.write_bytes(b"x" * (2**20 - 2**18))
+    with pytest.raises((NotebookFailed, OctkitError), match="(?i)no space left on device|the disk is full"):
+        pipeline.run(run_dir, smoke(), folder, steps)
+    assert (run_dir / "kept.txt").read_text() == "whole" and not (run_dir / "big.bin").exists()
+    assert not [path for path in run_dir.rglob("*.tmp")]
+    assert statuses(run_dir)[:1] == [("first", "done")] and ("second", "done") not in statuses(run_dir)
+    rest.unlink()
+    pipeline.run(run_dir, smoke(), folder, steps)
+    assert statuses(run_dir)[-2:] == [("first", "skipped"), ("second", "done")]
+
+
+def test_what_a_killed_run_has_left_half_written_is_removed(story):
+    story["again"]()
+    for name in ("figures/.a.png.0f.tmp", ".submission.1f.tmp/x.png", "models/2d/.checkpoint.pt.2f.tmp"):
+        (story["run_dir"] / name).parent.mkdir(parents=True, exist_ok=True)
+        (story["run_dir"] / name).touch()
+    story["again"]()
+    assert not list(story["run_dir"].rglob(".*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    write_notebook(tmp_path / "notebooks", "step")
+    with pytest.raises(OctkitError, match=r"run/?.*: cannot be written \((Not a directory|File exists)\)"):
+        pipeline.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
+
+
 def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):
     lines = [{"step": "a", "status": "done"}, {"step": "ü", "status": "failed"}, {"step": "c", "status": "done"}]
     for line in lines:

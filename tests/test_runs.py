@@ -31,10 +31,10 @@ def finish(run: subprocess.Popen) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A whole run of the smoke profile, and how many seconds it took."""
-    folder, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
+    """A whole run of the smoke profile."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     finish(octkit_run("--profile", "smoke", "--run-dir", folder / "run", "--set", f"data.dir={folder / 'data'}"))
-    return folder, time.monotonic() - began
+    return folder
 
 
 def same_results(one: Path, other: Path) -> None:
@@ -129,18 +129,22 @@ def test_a_repetition_says_how_it_came_out(made, monkeypatch, capsys):
 
 @pytest.mark.long
 def test_a_run_killed_five_times_ends_as_one_that_was_not(undisturbed, tmp_path):
-    folder, seconds = undisturbed
+    folder = undisturbed
+    lines = ledger.read(folder / "run")
     seed = random.randrange(10**6)
     moments = random.Random(seed)
     print(f"seed of the moments: {seed}")
     command = ("--profile", "smoke", "--run-dir", tmp_path / "run", "--set", f"data.dir={folder / 'data'}")
-    for _ in range(KILLS):
-        run = octkit_run(*command)
-        time.sleep(moments.uniform(0.3, 1) * seconds / (KILLS + 1))
+    for number in sorted(moments.sample(range(len(lines) - 1), KILLS)):  # at any moment of five of the steps
+        run, step = octkit_run(*command), lines[number]["step"]
+        for said in run.stdout:
+            if f" {step} ..." in said:
+                break
+        time.sleep(moments.uniform(0, 1) * lines[number]["seconds"])
         os.killpg(run.pid, signal.SIGKILL)
         output, _ = run.communicate()
         assert run.returncode == -signal.SIGKILL, output
-        print("killed after:", output.splitlines()[-1:])
+        print(f"killed in {step}" if not output else f"killed in {step} or after: {output.splitlines()[-1]}")
     finish(octkit_run(*command))
     same_results(folder / "run", tmp_path / "run")
     assert not list(tmp_path.rglob(".*.tmp")) and not list(tmp_path.rglob("*.running.ipynb"))
@@ -148,7 +152,7 @@ def test_a_run_killed_five_times_ends_as_one_that_was_not(undisturbed, tmp_path)
 
 @pytest.mark.long
 def test_a_run_repeated_from_its_settings_has_the_same_bits(undisturbed):
-    folder, _ = undisturbed
+    folder = undisturbed
     output = finish(octkit_run("--from", folder / "run" / "settings.json"))
     assert "code, packages, machine and data are as they were" in output
     assert "results are the same to the last byte" in output.splitlines()[-1] and ", not " not in output
