@@ -78,10 +78,8 @@ def run(
     """
     from octkit import pipeline, runs
 
-    if source and (profile or data or changes):
-        raise OctkitError("--from: repeats a run as it was, expected no --profile, --data or --set with it")
     if source:
-        return print(runs.repeat(source, run_dir))
+        return print(runs.repeat(source, run_dir, profile, data, changes))
     run_dir, chosen = runs.choose(profile, data, run_dir, changes or [])
     pipeline.run(run_dir, chosen)
     return print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
@@ -222,15 +220,9 @@ def import_nnunet(
     out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
-    from octkit import nndata, nnunet
+    from octkit import nnunet
 
-    if nnunet.is_model_folder(folder):
-        nnunet.import_model(folder, out)
-    elif nndata.is_raw_folder(folder):
-        nndata.import_dataset(folder, out)
-    else:
-        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
-                          "nnU-Net has trained, or of its raw data")
+    nnunet.import_any(folder, out)
 
 
 @app.command()
@@ -240,12 +232,9 @@ def export_nnunet(
                                       "data set such as Dataset001_GOALS")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
-    from octkit import modelfile, nndata, nnunet
+    from octkit import nnunet
 
-    if source.is_file() or (source / "settings.json").exists():
-        nnunet.export_model(modelfile.open_model(source), out)
-    else:
-        nndata.export_dataset(source, out)
+    nnunet.export_any(source, out)
 
 
 @app.command()

@@ -6,7 +6,6 @@ kernelspec names, and what a kernel has started may outlive it (`kernel`).
 """
 
 import ast
-import errno
 import logging
 import os
 import signal
@@ -25,12 +24,11 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_output
 
-from octkit.files import OctkitError
+from octkit.files import DISK_FULL, OctkitError
 from octkit.settings import PROJECT
 
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time
 SAMPLE_SECONDS = 0.2  # between two looks at a kernel's memory
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SCARCE = 0.05  # of a machine's memory: with less than that left free, a kernel that was killed wanted memory
 
 

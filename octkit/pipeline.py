@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from octkit import doctor, ledger, notebook
-from octkit.files import OctkitError, read_json
+from octkit.files import DISK_FULL, OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.settings import PROJECT, Settings
 
@@ -124,7 +124,7 @@ def _writable(run_dir: Path):
         yield
     except OSError as error:
         what = f"{error.filename or run_dir}: cannot be written ({error.strerror or error})"
-        if error.errno in notebook.DISK_FULL:
+        if error.errno in DISK_FULL:
             raise OctkitError(f"{what}; all finished steps are kept: free some space, and the same command goes on"
                               ) from error
         raise OctkitError(f"{what}, expected a folder to write a run to") from error

@@ -38,11 +38,14 @@ def choose(profile: str | None, data: Path | None, run_dir: Path | None,
     return run_dir, settings.with_overrides(chosen, list(changes)) if changes else chosen
 
 
-def repeat(source: Path, run_dir: Path | None = None) -> str:
+def repeat(source: Path, run_dir: Path | None = None, *changes) -> str:
     """Repeat the run of a settings.json; print what is not as it was, and return a sentence on how it came out.
 
-    Raises what `prepare` and `pipeline.run` raise.
+    Raises OctkitError where anything is to be changed (`changes`, what other options of the command hold), and what
+    `prepare` and `pipeline.run` raise.
     """
+    if any(changes):
+        raise OctkitError("--from: repeats a run as it was, expected no --profile, --data or --set with it")
     run_dir, chosen = prepare(source, run_dir)
     differ = differences(source)
     print(f"{run_dir}: repeats {Path(source).parent}; "

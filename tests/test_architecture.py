@@ -17,15 +17,9 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
-<<<<<<< HEAD
-    ("files", "codings", "pool"),
+    ("files", "codings", "pool", "kernel"),
     ("images", "workbooks", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology",
      "warps", "perturb", "curves", "checkpoints", "scalars"),
-=======
-    ("files", "kernel"),
-    ("images", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology", "warps",
-     "perturb", "curves"),
->>>>>>> 49502b9 (Nothing outlives a run; a killed kernel says where, by which signal and whether memory was short; runs can be repeated)
     ("volumes", "intensities", "brushes", "surfaces"),
     ("cases", "machines", "confidence"),
     ("plots", "pairs", "tissue", "examine"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_pipeline import smoke, write_notebook
 
-from octkit import ledger, notebook, pipeline, runs
+from octkit import doctor, ledger, notebook, pipeline, runs
 from octkit.files import OctkitError
 from octkit.pipeline import Step
 
@@ -42,7 +42,7 @@ def same_results(one: Path, other: Path) -> None:
     import torch
 
     same, differ = runs.compare(one, other)
-    assert not differ and same > 20
+    assert not differ and same >= 20
     for path in sorted(one.glob("models/*/*/checkpoint.pt")):
         mine, theirs = (torch.load(found, weights_only=True)["network"]
                         for found in (path, other / path.relative_to(one)))
@@ -55,6 +55,7 @@ def same_results(one: Path, other: Path) -> None:
 def made(tmp_path, monkeypatch):
     """A run of one notebook, its execution pretended, on a data folder of two files."""
     monkeypatch.setattr(notebook, "execute", lambda *_: (tmp_path / "run" / "thickness.csv").write_text("1,2"))
+    monkeypatch.setattr(doctor, "before_run", lambda *_: None)  # the scans are none
     (tmp_path / "scans").mkdir()
     for name in "ab":
         (tmp_path / "scans" / f"{name}.png").write_text(name)
