@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from octkit.infer import Predictor
-from octkit.metrics import broken_a_scans, dice
+from octkit.metrics import broken_a_scans, dice, spread
 from octkit.models import Model
 from octkit.reading import mask_of
 
@@ -53,15 +53,19 @@ def scores(found: dict[str, np.ndarray], scan: Scan, labels: Sequence[str]) -> l
             for step, mask in found.items()]
 
 
-def table(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Means over the scans: step -> {layer: Dice or None, "broken": share}."""
-    means = {}
-    for step in dict.fromkeys(row["step"] for row in rows):
-        own = [row for row in rows if row["step"] == step]
-        means[step] = {key: _mean(row[key] for row in own) for key in (*labels, "broken")}
-    return means
+def table(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """Over the scans: step -> {layer: Dice, "broken": share}, each as {"mean", "sd", "n"}."""
+    return {step: {key: spread(row[key] for row in own) for key in (*labels, "broken")}
+            for step, own in _by_step(rows).items()}
 
 
-def _mean(values) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+def gains(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """What each step gains over the one before it, scan by scan: like `table`, without the first step."""
+    steps = _by_step(rows)
+    return {step: {key: spread(after[key] - before[key] for before, after in zip(steps[last], own, strict=True)
+                               if None not in (before[key], after[key])) for key in (*labels, "broken")}
+            for last, (step, own) in zip(steps, list(steps.items())[1:], strict=False)}
+
+
+def _by_step(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    return {step: [row for row in rows if row["step"] == step] for step in dict.fromkeys(row["step"] for row in rows)}

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from octkit.cases import LAYERS
 from octkit.files import OctkitError
+from octkit.metrics import spread
 from octkit.plots import GREY, Picture, label_colours, layer_name, new_picture
 
 GROUP_COLOURS = {"healthy": "#0072B2", "glaucoma": "#D55E00"}
@@ -148,16 +149,18 @@ def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", 
 
 def mirroring_price(runs: Mapping[str, Mapping[str, float]],
                     title: str = "What mirroring costs and what it gives") -> Picture:
-    """Seconds an image against Dice; `runs` is name -> {"seconds": …, "dice": …}."""
+    """Seconds an image against Dice; `runs` is name -> {"seconds": …, "dice": …, "dice_by_scan": {…}}."""
     picture, ((ax,),) = new_picture(title, size=(6.5, 3.6))
     names, points = list(runs), np.array([(run["seconds"], run["dice"]) for run in runs.values()], float)
     ax.scatter(*points.T, s=60, color=[(TRAIN_COLOUR, VALIDATION_COLOUR)[i % 2] for i in range(len(names))])
     for name, (seconds, dice) in zip(names, points, strict=True):
         ax.annotate(f"{name}\n{seconds:.2f} s, {dice:.4f}", (seconds, dice), xytext=(0, 9), fontsize=8,
                     textcoords="offset points", ha="center")
+    deviations = [spread(run["dice_by_scan"].values())["sd"] or 0 for run in runs.values()]
+    ax.errorbar(*points.T, yerr=deviations, fmt="none", ecolor=GREY, capsize=3, zorder=0)
     ax.margins(0.3, 0.5)
     ax.set_xlim(left=0)
-    ax.set(xlabel="time (seconds an image)", ylabel="mean foreground Dice (0 to 1)")
+    ax.set(xlabel="time (seconds an image)", ylabel="mean foreground Dice ± deviation over scans")
     ax.ticklabel_format(axis="y", useOffset=False)
     picture.alt = "; ".join(f"{name}: {s:.2f} seconds an image, Dice {d:.4f}" for name, (s, d)
                             in zip(names, points, strict=True)) + "."

@@ -9,6 +9,7 @@ libraries. What training leaves in its folder:
     metrics.json          AUC, F1, sensitivity, specificity and ROC curve on the held-out cases
     predictions.csv       ImgName, GC_Pred for the data set's validation images
     weights_origin.json   where the first weights came from, and why from there
+    trained.json          what the training was made from, written last: all of the above is there
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import math
 import os
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
@@ -29,7 +31,7 @@ from paddle.vision.models.resnet import model_urls, resnet50
 from tqdm.auto import tqdm
 
 from octkit.cases import Case, Dataset
-from octkit.files import OctkitError, replacing, write_atomic, write_json
+from octkit.files import OctkitError, read_json, replacing, write_atomic, write_json
 from octkit.images import read_image
 from octkit.metrics import classification_scores
 from octkit.pdparams import read_weights
@@ -146,7 +148,8 @@ def _weights_from_paddle(network: paddle.nn.Layer) -> dict[str, str]:
 def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
 
-    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits.
+    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits. One that
+    has ended is not repeated where its settings, pixels and labels are the same, only the predictions are.
     The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly luck, and choosing
     it would flatter metrics.json. Raises OctkitError for unlabelled cases, bad weights and a rate that diverges.
     """
@@ -156,10 +159,33 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     for part, names in split.items():
         images[part] = load_images([cases[name].image for name in names], chosen.image_size)
         labels[part] = np.array([cases[name].glaucoma for name in names], np.int64)
-    write_json(out_dir / "splits.json", split)
-    network = _network(settings)
+    if _is_trained(out_dir, key := _key(settings, images, labels), chosen):
+        print(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
+    else:
+        (out_dir / "trained.json").unlink(missing_ok=True)
+        write_json(out_dir / "splits.json", split)
+        _train(images, labels, settings, key, out_dir)
+    if dataset.validation:
+        images = [case.image for case in dataset.validation]
+        write_predictions(out_dir / "predictions.csv", predict(out_dir, images, settings))
+    write_json(out_dir / "trained.json", {"made_from": key})
+    (out_dir / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
+    """Whether a training with this key has ended here; one that had to do without ImageNet's weights asks again."""
+    files = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
+    if not all((folder / name).exists() for name in files):
+        return False
+    random = read_json(folder / "weights_origin.json")["origin"] == "random initialisation"
+    return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")
+
+
+def _train(images: dict, labels: dict, settings: Settings, key: str, out_dir: Path) -> None:
+    """Train to the end, from the checkpoint where there is one: weights, their origin, log and metrics."""
+    chosen, network = settings.classify, _network(settings)
     optimiser = paddle.optimizer.Adam(chosen.initial_rate, parameters=network.parameters())
-    checkpoint, key = out_dir / "checkpoint.npz", _key(settings, images, labels)
+    checkpoint = out_dir / "checkpoint.npz"
     if not (rows := _load_checkpoint(checkpoint, key, network, optimiser)):
         write_json(out_dir / "weights_origin.json", start_weights(network, chosen))
     batches = math.ceil(len(labels["train"]) / chosen.batch_size)
@@ -175,17 +201,13 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
                 "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(logits, truth),
                 "validation_auc": classification_scores(truth, _glaucoma(logits))["auc"],
                 "learning_rate": optimiser.get_lr(), "seconds": round(time.perf_counter() - start, 3)})
-            _save_checkpoint(checkpoint, key, network, optimiser, rows)
             lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
             write_atomic(out_dir / "log.csv", "\n".join(lines) + "\n")
+            _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
     with replacing(out_dir / "model.pdparams") as temporary:
         paddle.save(network.state_dict(), str(temporary))
     probabilities = _glaucoma(_logits(network, images["validation"], chosen.batch_size))
     write_json(out_dir / "metrics.json", classification_scores(labels["validation"], probabilities))
-    if dataset.validation:
-        probabilities = predict(out_dir, [case.image for case in dataset.validation], settings)
-        write_predictions(out_dir / "predictions.csv", probabilities)
-    checkpoint.unlink(missing_ok=True)
 
 
 def _network(settings: Settings) -> paddle.nn.Layer:
@@ -245,8 +267,10 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
-    """A hash of all that decides the training: its settings, the seed, pixels and labels."""
-    digest = hashlib.sha256(f"{settings.classify.model_dump_json()} {settings.seed} {settings.device}".encode())
+    """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
+    without = {"compare_fractions", "compare_seeds"}
+    digest = hashlib.sha256(f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
+                            f"{Path(__file__).read_text()}".encode())
     for array in (*images.values(), *labels.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -264,8 +288,12 @@ def _load_checkpoint(path: Path, key: str, network, optimiser) -> list[dict]:
     """Put the state back if there is one of the same training. Returns the log so far, empty without one."""
     if not path.exists():
         return []
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)  # each array's checksum is looked at
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        print(f"{path}: is damaged ({error}): the classifier starts anew")
+        return []
     if str(arrays.pop("key")) != key:
         print(f"{path.name} belongs to other settings or images: the classifier starts anew")
         return []

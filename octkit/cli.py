@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from octkit import __version__
 from octkit.cases import LAYERS
 from octkit.files import OctkitError, one_line, write_json
+from octkit.ledger import held
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
@@ -71,26 +72,19 @@ def run(
     run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
                                                       "such as train.epochs=50; may be repeated")] = None,
+    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
     Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
     """
-    from octkit import pipeline, settings
+    from octkit import pipeline, runs
 
-    if data and not (profile or run_dir):
-        raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
-    run_dir = run_dir or settings.PROJECT / "reports" / (profile or "demo")
-    if profile is None and (run_dir / "settings.json").exists():
-        chosen = settings.load(run_dir / "settings.json")
-    else:
-        chosen = settings.from_profile(profile or "demo")
-    if data:  # phantoms are never made at a path that was meant to hold scans
-        changes = [f"data.dir={data.resolve()}", "data.phantom=null", *(changes or [])]
-    if changes:
-        chosen = settings.with_overrides(chosen, changes)
+    if source:
+        return print(runs.repeat(source, run_dir, profile, data, changes))
+    run_dir, chosen = runs.choose(profile, data, run_dir, changes or [])
     pipeline.run(run_dir, chosen)
-    print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
+    return print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
 
 
 @app.command()
@@ -133,8 +127,8 @@ def fingerprint(run_dir: RunFolder) -> None:
     from octkit import fingerprint, layouts, settings
 
     chosen = settings.load(run_dir / "settings.json")
-    found = fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units)
-    found.save(run_dir / "fingerprint.json")
+    with held(run_dir):
+        fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units).save(run_dir / "fingerprint.json")
 
 
 @app.command()
@@ -142,7 +136,8 @@ def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
     from octkit import planner
 
-    planner.plan_run(run_dir)
+    with held(run_dir):
+        planner.plan_run(run_dir)
 
 
 @app.command()
@@ -150,8 +145,9 @@ def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
     from octkit import preprocess
 
-    preprocess.preprocess_run(run_dir)
-    preprocess.split_run(run_dir)
+    with held(run_dir):
+        preprocess.preprocess_run(run_dir)
+        preprocess.split_run(run_dir)
 
 
 @app.command()
@@ -167,9 +163,10 @@ def train(
     from octkit.predict import predict_held_out
     from octkit.train import train_fold
 
-    train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
-    if fold != "all":
-        predict_held_out(run_dir, config, int(fold))
+    with held(run_dir, f"models/{config}/fold_{fold}"):
+        train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
+        if fold != "all":
+            predict_held_out(run_dir, config, int(fold))
 
 
 @app.command()
@@ -177,7 +174,8 @@ def select(run_dir: RunFolder) -> None:
     """Choose configuration and post-processing by cross-validation: selection.json."""
     from octkit.ensemble import select
 
-    chosen = select(run_dir)
+    with held(run_dir):
+        chosen = select(run_dir)
     for candidate in sorted(chosen["candidates"], key=lambda found: -found["mean_dice"]):
         print(f"{candidate['mean_dice']:.4f}  {candidate['name']}")
     print(f"{chosen['configuration']}: {chosen['why']}")
@@ -219,15 +217,9 @@ def import_nnunet(
     out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
-    from octkit import nndata, nnunet
+    from octkit import nnunet
 
-    if nnunet.is_model_folder(folder):
-        nnunet.import_model(folder, out)
-    elif nndata.is_raw_folder(folder):
-        nndata.import_dataset(folder, out)
-    else:
-        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
-                          "nnU-Net has trained, or of its raw data")
+    nnunet.import_any(folder, out)
 
 
 @app.command()
@@ -237,12 +229,9 @@ def export_nnunet(
                                       "data set such as Dataset001_GOALS")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
-    from octkit import modelfile, nndata, nnunet
+    from octkit import nnunet
 
-    if source.is_file() or (source / "settings.json").exists():
-        nnunet.export_model(modelfile.open_model(source), out)
-    else:
-        nndata.export_dataset(source, out)
+    nnunet.export_any(source, out)
 
 
 @app.command()
@@ -296,7 +285,8 @@ def classify(run_dir: RunFolder) -> None:
     from octkit import classify, layouts, settings  # and never torch: the two do not share a process
 
     chosen = settings.load(run_dir / "settings.json")
-    classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
+    with held(run_dir, "classifier"):
+        classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
 
 
 @app.command()

@@ -19,7 +19,7 @@ import numpy as np
 from octkit import layouts, settings
 from octkit.cases import Case, Dataset, scan_name
 from octkit.files import OctkitError, write_json
-from octkit.metrics import dice
+from octkit.metrics import dice, spread
 from octkit.plans import Plan
 from octkit.postprocess import apply_steps
 from octkit.predict import cv_folder, read_prediction
@@ -37,8 +37,26 @@ def mean_dice(predicted: Sequence[np.ndarray], truth: Sequence[np.ndarray], labe
 
     Cases in which a label is in neither mask do not count for it; nan where that is so in all of them.
     """
-    return mean_over_cases(np.array([[dice(p, t, label) for label in range(1, labels + 1)]
-                                     for p, t in zip(predicted, truth, strict=True)]))
+    return mean_over_cases(case_dice(predicted, truth, labels))
+
+
+def case_dice(predicted: Iterable[np.ndarray], truth: Iterable[np.ndarray], labels: int) -> np.ndarray:
+    """Dice of each case and foreground label: (cases, labels) float, nan where a label is in neither mask."""
+    return np.array([[dice(p, t, label) for label in range(1, labels + 1)]
+                     for p, t in zip(predicted, truth, strict=True)])
+
+
+def gain_over(before: np.ndarray, after: np.ndarray) -> dict:
+    """How much the mean foreground Dice changes case by case, of two (cases, labels): {"mean", "sd", "n"}.
+
+    That the same cases are compared takes out how hard each of them is; what spreads is how well the change works.
+    """
+    return spread(_foreground(after) - _foreground(before))
+
+
+def _foreground(table: np.ndarray) -> np.ndarray:
+    """Mean over the labels of (cases, labels), nan entries left out: (cases,)."""
+    return mean_over_cases(table.T)
 
 
 def mean_over_cases(table: np.ndarray) -> np.ndarray:
@@ -63,17 +81,20 @@ def decide_postprocessing(predicted: Sequence[np.ndarray], truth: Sequence[np.nd
     """
     everything = tuple(range(1, len(names) + 1))
     steps: Steps = ()
-    before = mean_dice(predicted, truth, len(names))
+    by_case = case_dice(predicted, truth, len(names))
+    before = mean_over_cases(by_case)
     records = []
     for labels in (everything, *((label,) for label in everything)):
         trial = (*steps, labels)
-        after = mean_dice([apply_steps(mask, trial, circle) for mask in predicted], truth, len(names))
+        cleaned = case_dice([apply_steps(mask, trial, circle) for mask in predicted], truth, len(names))
+        after = mean_over_cases(cleaned)
         keep, why = _is_better(before, after, names)
         what = "all foreground together" if labels == everything else names[labels[0] - 1]
         records.append({"step": f"keep only the largest component of {what}", "labels": list(labels), "kept": keep,
-                        "why": why, "dice_before": _named(before, names), "dice_after": _named(after, names)})
+                        "why": why, "dice_before": _named(before, names), "dice_after": _named(after, names),
+                        "gain": gain_over(by_case, cleaned)})
         if keep:
-            steps, before = trial, after
+            steps, before, by_case = trial, after, cleaned
     return steps, records
 
 
@@ -93,7 +114,11 @@ def candidates(configs: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def score_candidates(run_dir: Path, dataset: Dataset, configs: Sequence[str], names: Sequence[str]) -> list[dict]:
-    """Mean Dice over the cases `names` for each candidate: name, configurations, dice by layer, mean_dice."""
+    """Dice over the cases `names` for each candidate.
+
+    Returns a record for each: name, configurations, dice by layer, mean_dice; over_cases and behind_best (how far below
+    the candidate with the highest mean Dice, case by case), each {"mean", "sd", "n"}.
+    """
     tables = {candidate: [] for candidate in candidates(configs)}
     cases = {case.name: case for case in dataset.train}
     for name in names:
@@ -102,11 +127,14 @@ def score_candidates(run_dir: Path, dataset: Dataset, configs: Sequence[str], na
         for candidate, table in tables.items():
             table.append([dice(_labels(_mean_of([found[config] for config in candidate])), truth, label)
                           for label in range(1, len(dataset.labels) + 1)])
+    tables = {candidate: np.array(table) for candidate, table in tables.items()}
+    highest = max(tables.values(), key=lambda table: float(np.nanmean(mean_over_cases(table))))
     scored = []
     for candidate, table in tables.items():
-        per_layer = mean_over_cases(np.array(table))
+        per_layer = mean_over_cases(table)
         scored.append({"name": " + ".join(candidate), "configurations": list(candidate),
-                       "dice": _named(per_layer, dataset.labels), "mean_dice": float(np.nanmean(per_layer))})
+                       "dice": _named(per_layer, dataset.labels), "mean_dice": float(np.nanmean(per_layer)),
+                       "over_cases": spread(_foreground(table)), "behind_best": gain_over(table, highest)})
     return scored
 
 
@@ -120,22 +148,24 @@ def best(scored: Sequence[dict]) -> tuple[dict, str]:
     return winner, why + (f"; the simplest of {len(equal)} with the same" if len(equal) > 1 else "")
 
 
-def decide_surfaces(probabilities: Iterable[np.ndarray], truth: Sequence[np.ndarray], before: Mapping[str, float],
-                    circle: bool, wanted: str) -> tuple[bool, dict]:
+def decide_surfaces(probabilities: Iterable[np.ndarray], cleaned: Sequence[np.ndarray], truth: Sequence[np.ndarray],
+                    names: Sequence[str], circle: bool, wanted: str) -> tuple[bool, dict]:
     """Whether masks are to be drawn from ordered boundaries (`surfaces`), and the record of that test.
 
-    They are where the mean Dice does not fall below `before`, that of the cleaned most probable labels: at the same
-    score a mask whose layers cannot break is the better one. `wanted` "always" or "never" decides without a test.
+    They are where the mean Dice does not fall below that of the `cleaned` most probable labels: at the same score a
+    mask whose layers cannot break is the better one. `wanted` "always" or "never" decides without a test.
     """
-    names = list(before)
-    masks = [mask_from(ordered_surfaces(found, circle)[0], found.shape[1]) for found in probabilities]
-    after = mean_dice(masks, truth, len(names))
-    gain = float(np.nanmean(after) - np.nanmean(np.array(list(before.values()), float)))
+    before = case_dice(cleaned, truth, len(names))
+    after = case_dice((mask_from(ordered_surfaces(found, circle)[0], found.shape[1]) for found in probabilities), truth,
+                      len(names))
+    means = mean_over_cases(before), mean_over_cases(after)
+    gain = float(np.nanmean(means[1]) - np.nanmean(means[0]))
     keep = gain >= 0 if wanted == "choose" else wanted == "always"
     why = (f"mean Dice changes by {gain:+.2e}" + (", and no layer can break" if keep else "")
            if wanted == "choose" else f"infer.surfaces says {wanted}")
     return keep, {"step": SURFACES_STEP, "labels": list(range(1, len(names) + 1)), "kept": keep, "why": why,
-                  "dice_before": dict(before), "dice_after": _named(after, names)}
+                  "dice_before": _named(means[0], names), "dice_after": _named(means[1], names),
+                  "gain": gain_over(before, after)}
 
 
 def select(run_dir: str | Path) -> dict:
@@ -176,8 +206,9 @@ def select(run_dir: str | Path) -> dict:
     steps, records = decide_postprocessing([_labels(one) for one in found.values()], truth, dataset.labels, circle)
     surfaces = False
     if has_surfaces(dataset.labels, truth[0].ndim):
-        before = next((record["dice_after"] for record in reversed(records) if record["kept"]), winner["dice"])
-        surfaces, record = decide_surfaces(found.values(), truth, before, circle, chosen.infer.surfaces)
+        cleaned = [apply_steps(_labels(one), steps, circle) for one in found.values()]
+        surfaces, record = decide_surfaces(found.values(), cleaned, truth, dataset.labels, circle,
+                                           chosen.infer.surfaces)
         records.append(record)
     selection = {
         "configuration": winner["name"], "configurations": winner["configurations"], "why": why,

@@ -3,7 +3,7 @@
 Pure arrays: masks are (H, W) labels, rows are depth, columns are A-scans. Nothing here reads a file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -163,3 +163,22 @@ def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float,
 def _same_shape(predicted: np.ndarray, truth: np.ndarray) -> None:
     if predicted.shape != truth.shape:
         raise ValueError(f"found masks of shapes {predicted.shape} and {truth.shape}, expected one shape")
+
+
+def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
+    """What a comparison needs beside a mean: {"mean", "sd", "n"} of the values that are defined.
+
+    The standard deviation is the sample's (divided by n - 1). None stands for what there are too few values for: one
+    number alone has no spread.
+    """
+    known = np.array([value for value in values if value is not None and np.isfinite(value)], float)
+    return {"mean": float(known.mean()) if known.size else None,
+            "sd": float(known.std(ddof=1)) if known.size > 1 else None, "n": known.size}
+
+
+def with_spread(found: Mapping, digits: int = 4, sign: str = "") -> str:
+    """A `spread` in words: "0.9123 ± 0.0040 (n = 6)"; `sign` "+" for differences."""
+    if found["mean"] is None:
+        return "undefined"
+    deviation = "no spread" if found["sd"] is None else f"± {found['sd']:.{digits}f}"
+    return f"{found['mean']:{sign}.{digits}f} {deviation} (n = {found['n']})"

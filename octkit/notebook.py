@@ -1,14 +1,15 @@
 """One notebook, checked and executed by papermill in a kernel of its own.
 
-Three things that papermill does not see to are seen to here: it marks the cells of a killed kernel "completed",
-it merely warns of parameters that a notebook does not have, and it takes whichever Python the user's "python3"
-kernelspec names.
+Four things that papermill does not see to are seen to here: it marks the cells of a killed kernel "completed",
+it merely warns of parameters that a notebook does not have, it takes whichever Python the user's "python3"
+kernelspec names, and what a kernel has started may outlive it (`kernel`).
 """
 
 import ast
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -18,20 +19,21 @@ from pathlib import Path
 import nbformat
 import papermill
 import psutil
-from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_output
 
-from octkit.files import OctkitError
+from octkit.files import DISK_FULL, OctkitError
 from octkit.settings import PROJECT
 
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time
 SAMPLE_SECONDS = 0.2  # between two looks at a kernel's memory
+SCARCE = 0.05  # of a machine's memory: with less than that left free, a kernel that was killed wanted memory
 
 
 class NotebookFailed(Exception):
-    """A notebook that stopped: which, in which cell and why. `exit` is negative where a signal killed it."""
+    """A notebook that stopped: in which cell and why. `exit` is the negative of the signal that killed its kernel."""
 
     def __init__(self, message: str, exit: int = 1):
         super().__init__(message)
@@ -100,12 +102,12 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         raise NotebookFailed(f"{where}: {what}; see {copy}") from error
     except DeadKernelError as error:
-        cells = nbformat.read(running, as_version=4).cells if started else []
-        where = _cell(cells, started[-1]) if started else "before its first cell"
-        code = next((code for code in reversed(exits) if code), 1)
-        raise NotebookFailed(f"{where}: the kernel died, {_exit(code)}; see {copy}",
-                             code) from error
+        code = next((code for code in reversed(exits) if code), 0)
+        where, why = _mark_dead(running, started, code) if started else ("before its first cell", _exit(code))
+        raise NotebookFailed(f"{where}: {why}; see {copy}", code or 1) from error
     except (RuntimeError, TimeoutError, OSError) as error:
+        if getattr(error, "errno", None) in DISK_FULL:  # no fault of the notebook's
+            raise
         raise NotebookFailed(f"{type(error).__name__}: {error}") from error
     finally:
         if running.exists():
@@ -138,7 +140,9 @@ def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
         def kernel_spec(self) -> KernelSpec:
             paths = [str(PROJECT), os.environ.get("PYTHONPATH")]
             # Critical lines alone: a kernel asked to end logs the interrupt that comes with it as an error.
-            return KernelSpec(**get_kernel_dict(["--log-level=50"]), env={
+            argv = [sys.executable, "-P", "-c", "from octkit.kernel import main; main()", "-f", "{connection_file}",
+                    "--log-level=50"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python", env={
                 "PYTHONPATH": os.pathsep.join(filter(None, paths)),
                 # Figures belong into the executed copy, also where MPLBACKEND=Agg is set for scripts.
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -166,9 +170,24 @@ def _cell(cells: list, index: int) -> str:
 
 
 def _exit(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "killed by signal 9 (when memory runs out, the system does that)"
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"the kernel ended by itself with exit code {code}, as os._exit or a library does"
+    try:
+        return f"the kernel was killed by {signal.Signals(-code).name} (signal {-code})"
+    except ValueError:  # real-time signals have no names
+        return f"the kernel was killed by signal {-code}"
+
+
+def _mark_dead(path: Path, started: list[int], code: int) -> tuple[str, str]:
+    """Say in the executed copy itself where its kernel died, and return the same: papermill says "completed"."""
+    copy = nbformat.read(path, as_version=4)
+    where, why = _cell(copy.cells, started[-1]), _exit(code)
+    last = copy.cells[started[-1]]
+    last.metadata["papermill"] = {**last.metadata.get("papermill", {}), "status": "failed", "exception": True}
+    if _is_code(last):
+        last.outputs.append(new_output("stream", name="stderr", text=f"{why[0].upper()}{why[1:]}.\n"))
+    nbformat.write(copy, path)
+    return where, why
 
 
 class PeakMemory:
@@ -179,6 +198,7 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         self._peak, self._stop = 0, threading.Event()
+        self._least_free, self._killed_before = psutil.virtual_memory().available, _killed_for_memory()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -191,6 +211,18 @@ class PeakMemory:
         """The highest sum seen so far, in MB (2**20 bytes)."""
         return round(self._peak / 2**20)
 
+    def in_words(self) -> str:
+        """What memory had to do with a kernel that was killed: its peak, what was free, and what would help."""
+        seen = f"Its memory peaked at {self.peak_mb()} MB, with at least {self._least_free / 2**20:.0f} MB left free"
+        if _killed_for_memory() > self._killed_before:
+            cause = "and the system says that it killed a process for want of memory"
+        elif self._least_free < SCARCE * psutil.virtual_memory().total:
+            cause = "which was nearly all there is: most likely the system killed it for want of memory"
+        else:
+            return f"{seen}, so that want of memory is not the likely cause; a peak of under a second may go unseen."
+        return (f"{seen}, {cause}. Close other programs, or lower train.workers, plan.batch_size or plan.memory_gb "
+                "(--set); the same command goes on.")
+
     def _watch(self) -> None:
         while True:
             total = 0
@@ -200,5 +232,13 @@ class PeakMemory:
                 except psutil.Error:  # it ended between the listing and the look
                     continue
             self._peak = max(self._peak, total)
+            self._least_free = min(self._least_free, psutil.virtual_memory().available)
             if self._stop.wait(SAMPLE_SECONDS):
                 return
+
+
+def _killed_for_memory() -> int:
+    """How many processes the system has killed so far for want of memory; 0 where it does not tell (Linux does)."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

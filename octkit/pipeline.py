@@ -1,6 +1,10 @@
 """The whole story in one call: execute the notebooks in order, keep the ledger, skip what is done."""
 
+import shutil
+import signal
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
@@ -10,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from octkit import doctor, layouts, ledger, notebook
-from octkit.files import OctkitError, read_json
+from octkit.files import DISK_FULL, OctkitError, read_json
 from octkit.notebook import NotebookFailed
 from octkit.settings import PROJECT, Settings
 
@@ -84,8 +88,9 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
     `run_dir` is made where it does not exist; progress goes to `console` (standard output). Raises
-    OctkitError before anything runs (missing data, notebooks or parameters, a folder in use), NotebookFailed at
-    the first notebook that fails, KeyboardInterrupt when stopped. Called again, it goes on where it stopped.
+    OctkitError before anything runs (missing data, notebooks or parameters, a folder in use) and where `run_dir`
+    cannot be written, NotebookFailed at the first notebook that fails, KeyboardInterrupt when stopped (Ctrl-C,
+    SIGTERM). Called again, it goes on where it stopped.
     """
     console = console or Console()
     run_dir = Path(run_dir).resolve()  # the notebooks have another working directory
@@ -99,15 +104,53 @@ def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebook
     if weights is not None and not (PROJECT / weights).is_file():  # or it would be missed after the whole training
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
     jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
-    (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
-    with ledger.locked(run_dir):
-        doctor.before_run(settings, run_dir, partial(console.print, markup=False, highlight=False, soft_wrap=True))
-        _keep_settings(run_dir, settings, console)
-        began = time.monotonic()
-        done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
-        for number, job in enumerate(jobs, 1):
-            progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
-            done.setdefault(job.step.notebook, []).append(_run_job(job, run_dir, settings, done, progress))
+    with _writable(run_dir):
+        (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
+        with ledger.locked(run_dir), _stoppable():
+            _run_jobs(jobs, run_dir, settings, console)
+
+
+def _run_jobs(jobs: list[_Job], run_dir: Path, settings: Settings, console: Console) -> None:
+    _sweep(run_dir)
+    doctor.before_run(settings, run_dir, partial(console.print, markup=False, highlight=False, soft_wrap=True))
+    _keep_settings(run_dir, settings, console)
+    began = time.monotonic()
+    done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
+    for number, job in enumerate(jobs, 1):
+        progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
+        done.setdefault(job.step.notebook, []).append(_run_job(job, run_dir, settings, done, progress))
+
+
+@contextmanager
+def _writable(run_dir: Path):
+    """Turns an error of writing into a sentence; a full disk gets its own."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename or run_dir}: cannot be written ({error.strerror or error})"
+        if error.errno in DISK_FULL:
+            raise OctkitError(f"{what}; all finished steps are kept: free some space, and the same command goes on"
+                              ) from error
+        raise OctkitError(f"{what}, expected a folder to write a run to") from error
+
+
+@contextmanager
+def _stoppable():
+    """SIGTERM stops a run as Ctrl-C does: its ledger says so, and its kernel is ended in good order."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _sweep(run_dir: Path) -> None:
+    """Remove what a killed process has left half-written (`files.replacing`). The lock says that nobody writes now."""
+    for path in list(run_dir.rglob(".*.tmp")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _jobs(run_dir: Path, settings: Settings, notebooks: Path, steps: tuple[Step, ...]) -> list[_Job]:
@@ -156,19 +199,37 @@ def _run_job(job: _Job, run_dir: Path, settings: Settings, done: dict, progress:
             line["status"] = "done"
             if data_is_new:  # made by this step: what it depends on are the files that stand there now
                 line["inputs"] = _inputs(job, settings, done)
+            if job.step.data:
+                line["data"] = [ledger.data_contents(root) for root in _roots(settings)]
         except KeyboardInterrupt:
             line |= {"error": "interrupted", "exit": 130}
             raise
         except Exception as failure:
             line |= {"error": str(failure), "exit": getattr(failure, "exit", 1)}
             if isinstance(failure, NotebookFailed):
-                raise NotebookFailed(f"{job.name}, {failure}", failure.exit) from failure
+                if failure.exit < 0:
+                    line |= {"status": "killed", "error": f"{failure}. {memory.in_words()}"}
+                raise NotebookFailed(f"{job.name}, {line['error']}", failure.exit) from failure
             raise
         finally:
-            line |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": memory.peak_mb()}
-            ledger.append(run_dir, line)
+            line |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": memory.peak_mb(),
+                     "made_with": ledger.made_with()}
+            _put_down(run_dir, line)
             progress.ended(line)
     return f"{line['inputs']} {line['made']}"
+
+
+def _put_down(run_dir: Path, line: dict) -> None:
+    """Add the line of a step that has run. Where no line can be written, an error on its way says more than that."""
+    try:
+        ledger.append(run_dir, line)
+    except OSError:
+        if line["status"] == "done":
+            raise
+
+
+def _roots(settings: Settings) -> tuple[Path, ...]:
+    return settings.data.root, *settings.train.extra_roots
 
 
 def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
@@ -182,8 +243,7 @@ def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
         "settings": sections,
         "code": ledger.code_version(),
         "needs": {name: done[name] for name in job.step.needs},
-        "data": [ledger.data_stamp(root) for root in (settings.data.root, *settings.train.extra_roots)]
-                if job.step.data else None,
+        "data": [ledger.data_stamp(root) for root in _roots(settings)] if job.step.data else None,
     })
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.text import Text
 from PIL import Image
 
 from octkit.cases import LAYERS
@@ -67,6 +68,8 @@ def png(picture: Figure) -> bytes:
     """The figure as the bytes of a PNG file, with its title and its text alternative in the file's header."""
     buffer = BytesIO()
     title = picture.get_suptitle()
+    for text in picture.findobj(Text):  # a name with two $ is no formula; the axes' own powers of ten are
+        text.set_parse_math("mathdefault" in text.get_text())
     # Software: None keeps the matplotlib version out, so equal figures are equal files.
     picture.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={
         "Title": title, "Description": getattr(picture, "alt", "") or title, "Software": None})

@@ -5,13 +5,10 @@ The texts and tables of the steps come from `sections`, the page's looks from re
 """
 
 import json
-import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from os import cpu_count
 from pathlib import Path
 
 import jinja2
@@ -23,8 +20,6 @@ from octkit.sections import Block, NotRun, Run, figures, number, table
 from octkit.submission import check_submission
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-PACKAGES = ("octkit", "torch", "paddlepaddle", "numpy", "scipy", "albumentations", "opencv-python-headless",
-            "scikit-learn", "pandas", "matplotlib", "papermill")
 # What stands to the right in a table: numbers, with their spread, and the dash for none.
 FIGURES = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?|—")
 
@@ -88,13 +83,10 @@ def _submission(run: Run) -> Iterator[Block]:
 
 
 def _environment(_run: Run) -> Iterator[Block]:
-    rows = [("Python", platform.python_version()), ("system", f"{platform.system()}, {platform.machine()}"),
-            ("processor", _processor()), ("cores", str(cpu_count()))]
-    for package in PACKAGES:
-        try:
-            rows.append((package, version(package)))
-        except PackageNotFoundError:
-            rows.append((package, "not installed"))
+    found = ledger.made_with()
+    rows = [("Python", found["python"]), *((key, str(found[key])) for key in ("system", "processor", "cores",
+                                                                              "threads"))]
+    rows += [("GPU", name) for name in found["gpus"]] + [("octkit", found["octkit"]), *found["packages"].items()]
     yield table("Where this page was written", ("what", "found"), rows)
 
 
@@ -111,15 +103,6 @@ def _ledger(run: Run) -> Iterator[Block]:
                 ("step", "ended", "seconds", "peak memory (MB)", "error"),
                 [(line["step"], line["status"], number(line["seconds"], 1), line["peak_memory_mb"],
                   line["error"] or "") for line in lines])
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 SECTIONS = (

@@ -79,8 +79,9 @@ def warnings(run: Run) -> Iterator[Block]:
     for step in dict.fromkeys(line["step"] for line in lines):
         if step == "13_report" or step in dropped:  # this very page, and folds that the settings no longer name
             continue
-        if (line := ledger.last(lines, step)) and line["status"] == "failed":
-            yield Block("loud", f"Step {step} failed: {line['error']}. What it should have left is missing or old.")
+        if (line := ledger.last(lines, step)) and line["status"] in ("failed", "killed"):
+            verb = "was killed" if line["status"] == "killed" else "failed"
+            yield Block("loud", f"Step {step} {verb}: {line['error']}. What it should have left is missing or old.")
     if (run.chosen.data.root / "phantom.json").exists():
         yield Block("note", "The scans of this run are synthetic phantoms: its numbers say nothing about patients.")
 

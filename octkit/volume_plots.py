@@ -50,19 +50,25 @@ def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] 
 
 def candidates(scored: Sequence[Mapping], chosen: str,
                title: str = "Every configuration and every pair, by cross-validation") -> Picture:
-    """Mean foreground Dice of each candidate in selection.json, best first, the chosen one marked."""
+    """Mean foreground Dice of each candidate in selection.json, best first, the chosen one marked.
+
+    The whiskers are a standard deviation of how far a candidate stays behind the best one, case by case.
+    """
     ranked = sorted(scored, key=lambda candidate: -candidate["mean_dice"])
     picture, ((ax,),) = new_picture(title, size=(9, 1.2 + 0.32 * len(ranked)))
     values = [candidate["mean_dice"] for candidate in ranked]
     ax.hlines(range(len(ranked)), min(values), values, color=GREY, lw=0.8)
     ax.scatter(values, range(len(ranked)), s=44, zorder=3,
                color=[CHOSEN_COLOUR if candidate["name"] == chosen else OTHER_COLOUR for candidate in ranked])
+    ax.errorbar(values, range(len(ranked)), xerr=[found["behind_best"]["sd"] or 0 for found in ranked], fmt="none",
+                ecolor=GREY, elinewidth=0.8, capsize=2)
     for row, value in enumerate(values):
         ax.annotate(f"{value:.4f}", (value, row), xytext=(7, 0), textcoords="offset points", fontsize=8, va="center")
     ax.set_yticks(range(len(ranked)), [candidate["name"] + (" (chosen)" if candidate["name"] == chosen else "")
                                        for candidate in ranked], fontsize=8)
     ax.invert_yaxis()
     ax.margins(x=0.15)
-    ax.set(xlabel="mean foreground Dice (0 to 1)", ylabel="candidate")
+    ax.set(xlabel="mean foreground Dice (0 to 1); whiskers: deviation of the distance to the best, case by case",
+           ylabel="candidate")
     picture.alt = "Mean Dice: " + ", ".join(f"{c['name']} {c['mean_dice']:.4f}" for c in ranked) + "."
     return picture

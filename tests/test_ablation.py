@@ -44,7 +44,16 @@ def test_layers_that_are_not_annotated_are_not_scored(scan):
     assert rows == [{"scan": "x", "step": "plain", "broken": 1.0, "rnfl": 1.0, "gcipl": None, "choroid": None}]
 
 
-def test_means_by_hand():
+def test_spread_and_gains_by_hand():
     rows = [{"scan": "a", "step": "s", "broken": 0.5, "rnfl": 0.8, "gcipl": None},
-            {"scan": "b", "step": "s", "broken": 0.0, "rnfl": 0.6, "gcipl": None}]
-    assert ablation.table(rows, ("rnfl", "gcipl")) == {"s": {"rnfl": pytest.approx(0.7), "gcipl": None, "broken": 0.25}}
+            {"scan": "b", "step": "s", "broken": 0.0, "rnfl": 0.6, "gcipl": None},
+            {"scan": "a", "step": "t", "broken": 0.0, "rnfl": 0.9, "gcipl": None},
+            {"scan": "b", "step": "t", "broken": 0.0, "rnfl": 0.9, "gcipl": 0.5}]
+    nothing = {"mean": None, "sd": None, "n": 0}
+    found = ablation.table(rows, ("rnfl", "gcipl"))
+    assert found["s"] == {"rnfl": {"mean": pytest.approx(0.7), "sd": pytest.approx(0.02 ** 0.5), "n": 2},
+                          "gcipl": nothing, "broken": {"mean": 0.25, "sd": pytest.approx(0.125 ** 0.5), "n": 2}}
+    assert found["t"]["gcipl"] == {"mean": 0.5, "sd": None, "n": 1}
+    assert ablation.gains(rows, ("rnfl", "gcipl")) == {
+        "t": {"rnfl": {"mean": pytest.approx(0.2), "sd": pytest.approx(0.02 ** 0.5), "n": 2}, "gcipl": nothing,
+              "broken": {"mean": -0.25, "sd": pytest.approx(0.125 ** 0.5), "n": 2}}}

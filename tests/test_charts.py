@@ -32,8 +32,9 @@ def figures():
         "learning_curves": charts.learning_curves({"fold 0": log(4), "fold 1": log(4, 0.2)}),
         "classifier_curves": charts.classifier_curves({**log(4), "validation_auc": np.array([0.5, 0.6, 0.7, 0.8])}),
         "layer_scores": charts.layer_scores({layer: RNG.random(9) for layer in LAYERS}),
-        "mirroring_price": charts.mirroring_price({"plain": {"seconds": 0.3, "dice": 0.9},
-                                                   "mirrored": {"seconds": 1.2, "dice": 0.91}}),
+        "mirroring_price": charts.mirroring_price({
+            "plain": {"seconds": 0.3, "dice": 0.9, "dice_by_scan": {"a": 0.88, "b": 0.92}},
+            "mirrored": {"seconds": 1.2, "dice": 0.91, "dice_by_scan": {"a": 0.9, "b": 0.92}}}),
         "thickness_profile": charts.thickness_profile(profile, "um", profile + 1, (profile - 20, profile + 20)),
         "group_profiles": charts.group_profiles({"healthy": profile[None] + RNG.random((4, 64)),
                                                  "glaucoma": profile[None] * 0.7}, "um"),

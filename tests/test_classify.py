@@ -1,7 +1,9 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
+import paddle
 import pytest
 
 from octkit import classify, layouts
@@ -172,7 +174,8 @@ def test_without_a_network_the_start_is_random_and_says_so(tmp_path, monkeypatch
 def test_training_leaves_its_files(trained):
     data, folder = trained
     assert {path.name for path in folder.iterdir()} == {
-        "model.pdparams", "log.csv", "splits.json", "metrics.json", "predictions.csv", "weights_origin.json"}
+        "model.pdparams", "log.csv", "splits.json", "metrics.json", "predictions.csv", "weights_origin.json",
+        "trained.json"}
     log = (folder / "log.csv").read_text().splitlines()
     assert log[0] == "epoch,train_loss,validation_loss,validation_auc,learning_rate,seconds"
     assert [line.split(",")[0] for line in log[1:]] == ["1", "2"]
@@ -213,6 +216,36 @@ def test_a_stopped_training_goes_on_to_the_same_bits(trained, tmp_path, monkeypa
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert (tmp_path / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
     assert read_json(tmp_path / "metrics.json") == read_json(whole / "metrics.json")
+
+
+def test_an_ended_training_is_not_repeated(trained, tmp_path, monkeypatch, capsys):
+    data, whole = trained
+    shutil.copytree(whole, tmp_path / "again")
+    with monkeypatch.context() as patched:
+        patched.setattr(classify, "_train", None)
+        (tmp_path / "again" / "predictions.csv").unlink()
+        classify.train(data, tiny(), tmp_path / "again")
+    assert "has been trained before" in capsys.readouterr().out
+    assert (tmp_path / "again/predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    key = read_json(whole / "trained.json")["made_from"]
+    assert classify._is_trained(whole, key, tiny().classify)
+    assert not classify._is_trained(whole, "other", tiny().classify)
+    assert not classify._is_trained(whole, key, tiny(pretrained="imagenet").classify)  # the download is tried again
+    (tmp_path / "again/model.pdparams").unlink()
+    assert not classify._is_trained(tmp_path / "again", key, tiny().classify)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda _: b"", lambda _: b"no checkpoint",
+                                    lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]],
+                         ids=["cut", "empty", "text", "one bit"])
+def test_a_damaged_checkpoint_is_noticed(tmp_path, capsys, damage):
+    network = paddle.nn.Linear(60, 60)
+    optimiser = paddle.optimizer.Adam(1e-4, parameters=network.parameters())
+    path = tmp_path / "checkpoint.npz"
+    classify._save_checkpoint(path, "key", network, optimiser, [{"epoch": 1}])
+    path.write_bytes(damage(path.read_bytes()))
+    assert classify._load_checkpoint(path, "key", network, optimiser) == []
+    assert f"{path}: is damaged" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path, capsys):

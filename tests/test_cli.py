@@ -1,10 +1,11 @@
+import os
 import subprocess
 import sys
 
 import pytest
 from conftest import write_volumes
 
-from octkit import __version__, cli, pipeline, settings
+from octkit import __version__, cli, ledger, pipeline, settings
 from octkit.files import OctkitError, read_json, write_json
 from octkit.notebook import NotebookFailed
 from octkit.volumes import volume_size
@@ -133,6 +134,39 @@ def test_run_goes_on_with_the_settings_of_its_folder(octkit, started, tmp_path):
         kept, settings.with_overrides(kept, ["seed=3"]), settings.from_profile("smoke")]
 
 
+def test_run_repeats_another_one(octkit, started, tmp_path):
+    kept = settings.with_overrides(settings.from_profile("smoke"), ["train.epochs=5"])
+    kept.save(tmp_path / "x" / "settings.json")
+    code, out, _ = octkit("run", "--from", tmp_path / "x" / "settings.json")
+    assert code == 0 and "ledger.jsonl does not tell what the run was made with" in out
+    assert started == [(tmp_path / "x-again", kept)]
+    for other in (("--profile", "smoke"), ("--data", "scans"), ("--set", "seed=3")):
+        code, _, err = octkit("run", "--from", tmp_path / "x" / "settings.json", *other)
+        assert code == 2 and err.startswith("octkit: --from: repeats a run as it was")
+
+
+@pytest.mark.parametrize("command, part", [
+    (("fingerprint",), None), (("plan",), None), (("preprocess",), None), (("select",), None),
+    (("train", "--fold", "1"), "models/2d/fold_1"), (("classify",), "classifier")])
+def test_a_step_refuses_a_folder_in_which_a_run_is_at_work(octkit, tmp_path, command, part):
+    settings.from_profile("smoke").save(tmp_path / "settings.json")
+    name, *options = command
+    held = [ledger.locked(tmp_path)] + ([ledger.held(tmp_path, part)] if part else [])  # a run; the same step again
+    for holding in held:
+        with holding:
+            code, _, err = octkit(name, tmp_path, *options)
+        assert code == 2 and f"process {os.getpid()} is running in this folder" in err
+    with ledger.held(tmp_path, "models/2d/fold_0"):  # another fold: only what wants the folder for itself is refused
+        _, _, err = octkit(name, tmp_path, *options)
+        assert ("is running in this folder" in err) == (part is None)
+
+
+def test_a_run_folder_that_is_not_there_is_not_made(octkit, tmp_path):
+    for command in ("fingerprint", "plan", "preprocess", "train", "select", "classify"):
+        assert octkit(command, tmp_path / "no")[0] == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_given_data_are_never_made_up(octkit, started, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     octkit("run", "--data", "scans", "--run-dir", "run")
@@ -176,7 +210,7 @@ def test_phantom_then_the_steps_before_training(octkit, tmp_path):
         code, _, err = octkit(command, run)
         assert code == 0, err
     assert {path.name for path in run.iterdir()} == {"settings.json", "fingerprint.json", "plan.json", "splits.json",
-                                                     "preprocessed"}
+                                                     "preprocessed", ".lock"}
 
 
 def test_phantom_volumes(octkit, tmp_path):

@@ -34,6 +34,15 @@ def test_islands_are_removed_where_that_raises_dice():
     assert records[0]["dice_after"]["rnfl"] == 1
 
 
+def test_what_a_step_changes_is_told_case_by_case():
+    truth = [array("11100 22200 00000")] * 2
+    predicted = [array("11100 22200 00001"), truth[0]]
+    _, records = decide_postprocessing(predicted, truth, NAMES)
+    # in the first case rnfl goes from 6/7 to 1 and gcipl stays 1: 1/14 of the mean; the second does not change
+    assert records[0]["gain"] == {"mean": pytest.approx(1 / 28), "sd": pytest.approx(1 / 14 / np.sqrt(2)), "n": 2}
+    assert records[1]["gain"] == {"mean": 0, "sd": 0, "n": 2}
+
+
 def test_nothing_is_done_where_a_layer_would_fall():
     # the truth has two pieces: removing the island helps gcipl but costs rnfl
     truth = [array("1110001 2220000")]
@@ -73,11 +82,11 @@ def test_ordered_boundaries_are_chosen_where_the_score_does_not_fall():
     wrong = phantom.mask.copy()
     wrong[2:8, 20:60] = 3  # an island that costs choroid's Dice
     probabilities = np.where(wrong == np.arange(4)[:, None, None], 0.9, 0.1 / 3).astype(np.float32)
-    before = {name: dice(wrong, phantom.mask, label) for label, name in enumerate(LAYERS, 1)}
-    keep, record = decide_surfaces([probabilities], [phantom.mask], before, True, "choose")
-    assert keep and record["kept"] and record["dice_after"]["choroid"] > before["choroid"] + 0.01
+    keep, record = decide_surfaces([probabilities], [wrong], [phantom.mask], LAYERS, True, "choose")
+    assert record["dice_before"]["choroid"] == dice(wrong, phantom.mask, 3)
+    assert keep and record["kept"] and record["dice_after"]["choroid"] > record["dice_before"]["choroid"] + 0.01
+    assert record["gain"]["n"] == 1 and record["gain"]["sd"] is None and record["gain"]["mean"] > 0.003
     # a truth with an island, which no ordered boundaries can draw
-    perfect = dict.fromkeys(LAYERS, 1.0)
-    assert not decide_surfaces([probabilities], [wrong], perfect, True, "choose")[0]
-    assert decide_surfaces([probabilities], [wrong], perfect, True, "always")[0]
-    assert not decide_surfaces([probabilities], [phantom.mask], before, True, "never")[0]
+    assert not decide_surfaces([probabilities], [wrong], [wrong], LAYERS, True, "choose")[0]
+    assert decide_surfaces([probabilities], [wrong], [wrong], LAYERS, True, "always")[0]
+    assert not decide_surfaces([probabilities], [wrong], [phantom.mask], LAYERS, True, "never")[0]

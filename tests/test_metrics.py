@@ -16,7 +16,9 @@ from octkit.metrics import (
     dice_per_layer,
     layer_thickness,
     med,
+    spread,
     thickness_error,
+    with_spread,
 )
 
 #      columns 0 1 2 3
@@ -263,3 +265,12 @@ def test_a_layer_moved_by_k_rows_is_k_px_away(layer, k):
 @given(layers(), layers())
 def test_med_is_the_same_seen_in_a_mirror(a, b):
     assert med(a[:, ::-1], b[:, ::-1], 1)["mean"] == pytest.approx(med(a, b, 1)["mean"])
+
+
+def test_spread_by_hand():
+    assert spread([1, None, 3, float("nan")]) == {"mean": 2, "sd": pytest.approx(2 ** 0.5), "n": 2}
+    assert spread([4]) == {"mean": 4, "sd": None, "n": 1}  # one number alone has no spread
+    assert spread([]) == {"mean": None, "sd": None, "n": 0}
+    assert with_spread(spread([1, 3]), 2, "+") == "+2.00 ± 1.41 (n = 2)"
+    assert with_spread(spread([4]), 1) == "4.0 no spread (n = 1)"
+    assert with_spread(spread([])) == "undefined"

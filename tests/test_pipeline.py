@@ -2,8 +2,10 @@ import json
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -240,19 +242,73 @@ def test_real_kernels(tmp_path, monkeypatch, capsys):
     assert "[ 1/2] good: done in" in out and "[ 2/2] bad: failed in" in out
 
 
-@pytest.mark.parametrize("source, message, code", [
-    ("import os\nos.kill(os.getpid(), 9)", r"cell \[3\] `import os`: the kernel died, killed by signal 9", -9),
-    ("import os\nos._exit(0)", r"cell \[3\] `import os`: the kernel died", 1),
-    ("import sys\nsys.exit(0)", r"cell \[4\] `2 \+ 2` was not executed", 1),
-])
+DEATHS = {
+    "SIGKILL": ("import os\nos.kill(os.getpid(), 9)", r"cell \[3\] `import os`: the kernel was killed by SIGKILL "
+                r"\(signal 9\)", -9),
+    "SIGSEGV": ("import os\nos.kill(os.getpid(), 11)", r"cell \[3\] `import os`: the kernel was killed by SIGSEGV "
+                r"\(signal 11\)", -11),
+    "os._exit": ("import os\nos._exit(0)", r"cell \[3\] `import os`: the kernel ended by itself with exit code 0", 1),
+    "os._exit(3)": ("import os\nos._exit(3)", r"cell \[3\] `import os`: the kernel ended by itself with exit code 3",
+                    3),
+    "sys.exit": ("import sys\nsys.exit(0)", r"cell \[4\] `2 \+ 2` was not executed", 1),
+}
+
+
+@pytest.mark.parametrize("source, message, code", DEATHS.values(), ids=DEATHS)
 def test_a_kernel_that_ends_early_is_a_failure(tmp_path, source, message, code):
-    """papermill takes all three for success, or marks the cells as completed."""
+    """papermill takes all of them for success, or marks the cells as completed."""
     write_notebook(tmp_path, "ends", source, "2 + 2")
     with pytest.raises(NotebookFailed, match=message) as failure:
         notebook.execute(notebook.read(tmp_path / "ends.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb",
                          quiet)
     assert failure.value.exit == code
-    assert (tmp_path / "copy.ipynb").exists()
+    dead = nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[3]
+    if code != 1 or "_exit" in source:  # the copy says so too, at the very cell
+        assert dead.metadata.papermill.status == "failed" and "the kernel" in dead.outputs[-1].text.lower()
+
+
+def test_a_kernel_that_is_killed_between_two_cells(tmp_path):
+    write_notebook(tmp_path, "idle", "1 + 1", "2 + 2")
+
+    def kill(number, of):  # noqa: ARG001
+        if number == 5:  # parameters are injected as the third of six
+            [kernel] = psutil.Process().children()
+            kernel.kill()
+
+    with pytest.raises(NotebookFailed, match=r"cell \[4\] `2 \+ 2`: the kernel was killed by SIGKILL") as failure:
+        notebook.execute(notebook.read(tmp_path / "idle.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb", kill)
+    assert failure.value.exit == -9
+
+
+def test_a_killed_step_says_where_and_what_memory_had_to_do_with_it(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "notebooks", "step", "held = b'x' * 200 * 2**20",
+                   "import os, time\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)")
+    killed = iter([0, 0])
+    monkeypatch.setattr(notebook, "_killed_for_memory", lambda: next(killed))
+    with pytest.raises(NotebookFailed, match=r"^step, cell \[4\] `import os, time`: the kernel was killed by SIGKILL "
+                       r"\(signal 9\); see .*step.ipynb. Its memory peaked at \d{3,} MB, with at least \d+ MB "
+                       "left free, so that want of memory is not the likely cause"):
+        pipeline.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
+    [line] = ledger.read(tmp_path / "run")
+    assert (line["status"], line["exit"]) == ("killed", -9) and line["peak_memory_mb"] > 200
+    assert "killed by SIGKILL" in line["error"] and "memory peaked" in line["error"]
+
+
+@pytest.mark.parametrize("counted, free, expected", [
+    ((4, 5), 0.5, "the system says that it killed a process for want of memory"),
+    ((0, 0), 0.01, "which was nearly all there is"),
+    ((4, 4), 0.5, "want of memory is not the likely cause"),
+])
+def test_the_cause_of_a_kill(monkeypatch, counted, free, expected):
+    counter = iter(counted)
+    monkeypatch.setattr(notebook, "_killed_for_memory", lambda: next(counter))
+    monkeypatch.setattr(notebook.psutil, "virtual_memory",
+                        lambda: SimpleNamespace(available=free * 2**30, total=2**30))
+    with notebook.PeakMemory() as memory:
+        pass
+    found = memory.in_words()
+    assert expected in found and f"at least {free * 1024:.0f} MB left free" in found
+    assert ("lower train.workers" in found) == (expected != "want of memory is not the likely cause")
 
 
 @pytest.mark.parametrize("failures, cells, tries", [(2, 0, 3), (3, 0, 3), (1, 1, 1)])
@@ -286,6 +342,53 @@ def test_peak_memory_counts_all_children():
     for child in children:
         child.communicate("\n")
     assert 300 < memory.peak_mb() < 500
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB; only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the right to mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("where", ["in a step", "in the executed notebook"])
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, small_disk, where):
+    folder, run_dir = tmp_path / "notebooks", small_disk / "run"
+    write_notebook(folder, "first", "import pathlib\npathlib.Path(run_dir, 'kept.txt').write_text('whole')")
+    write_notebook(folder, "second", "from octkit.files import write_atomic\n"
+                   + ("write_atomic(run_dir + '/big.bin', b'x' * 2**19)" if where == "in a step"
+                      else "print('x' * 2**19)"))
+    steps = (Step("first"), Step("second", needs=("first",)))
+    rest = small_disk / "of_somebody_else"
+    rest.write_bytes(b"x" * (2**20 - 2**18))
+    with pytest.raises((NotebookFailed, OctkitError), match="(?i)no space left on device|the disk is full"):
+        pipeline.run(run_dir, smoke(), folder, steps)
+    assert (run_dir / "kept.txt").read_text() == "whole" and not (run_dir / "big.bin").exists()
+    assert not [path for path in run_dir.rglob("*.tmp")]
+    assert statuses(run_dir)[:1] == [("first", "done")] and ("second", "done") not in statuses(run_dir)
+    rest.unlink()
+    pipeline.run(run_dir, smoke(), folder, steps)
+    assert statuses(run_dir)[-2:] == [("first", "skipped"), ("second", "done")]
+
+
+def test_what_a_killed_run_has_left_half_written_is_removed(story):
+    story["again"]()
+    for name in ("figures/.a.png.0f.tmp", ".submission.1f.tmp/x.png", "models/2d/.checkpoint.pt.2f.tmp"):
+        (story["run_dir"] / name).parent.mkdir(parents=True, exist_ok=True)
+        (story["run_dir"] / name).touch()
+    story["again"]()
+    assert not list(story["run_dir"].rglob(".*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    write_notebook(tmp_path / "notebooks", "step")
+    with pytest.raises(OctkitError, match=r"run/?.*: cannot be written \((Not a directory|File exists)\)"):
+        pipeline.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
 
 
 def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):

@@ -177,3 +177,12 @@ def test_texts_of_a_foreign_png_are_its_name_and_bad_names_are_refused(tmp_path)
         plots.read_texts(tmp_path / "text.png")
     with pytest.raises(OctkitError, match=r"expected \.png"):
         plots.save(plots.overlay(IMAGE, MASK), tmp_path / "figure.jpg")
+
+
+def test_names_with_dollars_are_no_formulas():
+    picture, ((ax,),) = plots.new_picture("$x_{$")
+    ax.plot([1, 2], [1, 1000], label="$y_{$")
+    ax.set(yscale="log", title="$z_{$", xlabel="$a_{$")
+    ax.set_xticks([1, 2], ["$b_{$", "c"])
+    ax.legend()
+    assert plots.png(picture).startswith(b"\x89PNG")

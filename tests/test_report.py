@@ -49,11 +49,14 @@ def finished(tmp_path_factory):
             f"{n},{0.01 / (n + 1)},{-0.1 * n},{-0.09 * n},0.{n + 5}1,0.{n + 4}1,0.{n + 5}3,60\n" for n in range(3)))
     write_json(folder / "selection.json", {
         "configuration": "2d", "why": "the only configuration of 2-D data", "folds": [0, 1], "cases": 4,
-        "candidates": [{"name": "2d", "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8}],
+        "candidates": [{"name": "2d", "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8,
+                        "over_cases": {"mean": 0.8, "sd": 0.05, "n": 4},
+                        "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}],
         "postprocessing": [{"step": "keep only the largest component of all foreground together", "labels": [1, 2, 3],
                             "kept": True, "why": "mean Dice rises by 1.23e-02, no layer falls",
                             "dice_before": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9},
-                            "dice_after": {"rnfl": 0.8456, "gcipl": 0.7, "choroid": 0.9}}],
+                            "dice_after": {"rnfl": 0.8456, "gcipl": 0.7, "choroid": 0.9},
+                            "gain": {"mean": 0.0111, "sd": 0.002, "n": 4}}],
         "steps": [[1, 2, 3]]})
     truth = data / "Truth" / "Layer_Masks"
     dataset = open_dataset(data)
@@ -62,8 +65,9 @@ def finished(tmp_path_factory):
         write_mask(folder / f"predictions/validation/{case.name}.png", mask, GOALS_GREYS)
     write_json(folder / "scores.json", score_folder(folder / "predictions/validation", truth))
     write_csv(folder / "thickness.csv", thickness_table(folder / "predictions/validation"))
-    write_json(folder / "mirroring.json", {"plain": {"seconds": 0.25, "dice": 0.9},
-                                           "mirrored": {"seconds": 1.0, "dice": 0.91}})
+    write_json(folder / "mirroring.json", {
+        "plain": {"seconds": 0.25, "dice": 0.9, "dice_by_scan": {"0001": 0.88, "0002": 0.92}},
+        "mirrored": {"seconds": 1.0, "dice": 0.91, "dice_by_scan": {"0001": 0.9, "0002": 0.92}}})
     probabilities = {case.image.name: 0.5 for case in dataset.validation}
     write_json(folder / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
     write_json(folder / "classifier/weights_origin.json", {"origin": "random initialisation", "reason": "no file"})
@@ -121,7 +125,9 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert "[64, 80]" in page.text["plan"] and "median size" in page.text["plan"]
     assert "inferred" in page.text["plan"]
     assert "0.8456" in page.text["scores"] and "mean Dice rises by 1.23e-02" in page.text["scores"]
-    assert "mirrored 1.000 0.9100" in " ".join(page.text["inference"].split())
+    assert "+0.01110 ± 0.00200 (n = 4)" in page.text["scores"]
+    # 0.88 -> 0.90 and 0.92 -> 0.92: changes of 0.02 and 0
+    assert "mirrored 1.000 0.9100 ± 0.0141 (n = 2) +0.0100 ± 0.0141 (n = 2)" in " ".join(page.text["inference"].split())
     fold = "3 -0.200 -0.180 0.710 0.610 0.730 3.0"  # epochs, losses, pseudo-Dice, minutes
     assert f"minutes in all 0 {fold} 1 {fold}" in " ".join(page.text["training"].split())
     assert "checked against the 3 validation images" in page.text["submission"]
@@ -193,12 +199,25 @@ def test_names_from_outside_are_escaped(run_without_figures):
     plan[NASTY] = {"value": NASTY, "kind": f'"><img src=x>{NASTY}', "reason": NASTY}
     write_json(odd / "plan.json", plan)
     write_json(odd / "classifier/weights_origin.json", {"origin": NASTY, "reason": NASTY})
+    with open(odd / "ledger.jsonl", "a") as file:
+        file.write(json.dumps({"step": NASTY, "status": "killed", "seconds": 1.0, "peak_memory_mb": 1,
+                               "error": NASTY}) + "\n")
+    data = odd.with_name(NASTY.replace("/", "_") + " $x_{$")  # what TeX would trip on, too
+    make_dataset(data, train=2, validation=1, size=(64, 80), seed=1)
+    for folder in ("Validation/Image", "Truth/Layer_Masks"):
+        (data / folder / "0003.png").rename(data / folder / f"{data.name}.png")
+    with_overrides(from_profile("smoke"), [f"data.dir={data}"]).save(odd / "settings.json")
+    shutil.copytree(data / "Truth/Layer_Masks", odd / "predictions/validation", dirs_exist_ok=True)
+    write_json(odd / "scores.json", score_folder(odd / "predictions/validation", data / "Truth/Layer_Masks",
+                                                 names=[data.name]))
     picture, ((ax,),) = plots.new_picture("title", alt=f'"><script>{NASTY}')
     ax.plot([0, 1])
     plots.save(picture, odd / "figures/02_odd.png")
     page = Page(report.write_report(odd))
     assert "script" not in page.tags
-    assert NASTY in page.text["plan"] and NASTY in page.text["summary"]
+    assert NASTY in page.text["plan"] and NASTY in page.text["summary"] and NASTY in page.text["ledger"]
+    assert data.name in page.text["data"] and "cannot be shown" not in page.text["examples"]
+    assert any(data.name in image["alt"] for section, image in page.images if section == "examples")
     assert not [image for _, image in page.images if image["src"] == "x"]
 
 

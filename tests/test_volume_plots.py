@@ -42,7 +42,8 @@ def test_without_a_scale_maps_count_b_scans():
 
 
 def test_candidates_are_ranked_and_the_chosen_one_is_marked():
-    scored = [{"name": "2d", "mean_dice": 0.8}, {"name": "3d_fullres", "mean_dice": 0.9}]
+    scored = [{"name": "2d", "mean_dice": 0.8, "behind_best": {"mean": 0.1, "sd": 0.05, "n": 4}},
+              {"name": "3d_fullres", "mean_dice": 0.9, "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}]
     figure = volume_plots.candidates(scored, "3d_fullres")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["3d_fullres (chosen)", "2d"]
     assert "3d_fullres 0.9000, 2d 0.8000" in figure.alt
