@@ -163,7 +163,7 @@ def train(
     from octkit.predict import predict_held_out
     from octkit.train import train_fold
 
-    with held(run_dir, f"models/{config}/fold_{fold}"):
+    with held(run_dir, shared=True):
         train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
         if fold != "all":
             predict_held_out(run_dir, config, int(fold))
@@ -217,9 +217,15 @@ def import_nnunet(
     out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
-    from octkit import nnunet
+    from octkit import nndata, nnunet
 
-    nnunet.import_any(folder, out)
+    if nnunet.is_model_folder(folder):
+        nnunet.import_model(folder, out)
+    elif nndata.is_raw_folder(folder):
+        nndata.import_dataset(folder, out)
+    else:
+        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
+                          "nnU-Net has trained, or of its raw data")
 
 
 @app.command()
@@ -229,9 +235,12 @@ def export_nnunet(
                                       "data set such as Dataset001_GOALS")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
-    from octkit import nnunet
+    from octkit import modelfile, nndata, nnunet
 
-    nnunet.export_any(source, out)
+    if source.is_file() or (source / "settings.json").exists():
+        nnunet.export_model(modelfile.open_model(source), out)
+    else:
+        nndata.export_dataset(source, out)
 
 
 @app.command()

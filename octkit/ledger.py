@@ -145,15 +145,15 @@ def locked(folder: Path, shared: bool = False):
 
 
 @contextmanager
-def held(run_dir: Path, part: str | None = None):
+def held(run_dir: Path, part: str | None = None, shared: bool = False):
     """Hold a run's folder for one step of it, or only the folder `part` in it and let others work in other parts.
 
-    A folder that is not there is not made for that: the step itself says what is missing.
+    `shared` is for a step that holds its own part itself. A folder that is not there is not made for that: the step itself says what is missing.
     """
     if not Path(run_dir).is_dir():
         yield
     elif part is None:
-        with locked(run_dir):
+        with locked(run_dir, shared):
             yield
     else:
         with locked(run_dir, shared=True):

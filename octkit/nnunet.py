@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from octkit import __version__, nndata
+from octkit import __version__
 from octkit.files import OctkitError, new_folder, read_json, replacing, write_atomic, write_json
 from octkit.modelcheck import Traits, check_model
-from octkit.modelfile import LICENCE, open_model, save_model
+from octkit.modelfile import LICENCE, save_model
 from octkit.models import Member, Model
 from octkit.nnplans import dataset_to, plan_from, plans_to
 from octkit.plans import first_problem
@@ -37,26 +37,6 @@ HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.mult
             type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
 Weights = dict[str, torch.Tensor]
-
-
-def import_any(folder: str | Path, out: str | Path) -> None:
-    """Take in what a folder of nnU-Net's holds, a model or a raw data set. Raises OctkitError where it is neither."""
-    if is_model_folder(folder):
-        import_model(folder, out)
-    elif nndata.is_raw_folder(folder):
-        nndata.import_dataset(folder, out)
-    else:
-        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
-                          "nnU-Net has trained, or of its raw data")
-
-
-def export_any(source: str | Path, out: str | Path) -> None:
-    """Write a run's model, a model's file, or a data set's folder for nnU-Net."""
-    source = Path(source)
-    if source.is_file() or (source / "settings.json").exists():
-        export_model(open_model(source), out)
-    else:
-        nndata.export_dataset(source, out)
 
 
 def is_model_folder(folder: Path) -> bool:
