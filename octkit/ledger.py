@@ -148,7 +148,8 @@ def locked(folder: Path, shared: bool = False):
 def held(run_dir: Path, part: str | None = None, shared: bool = False):
     """Hold a run's folder for one step of it, or only the folder `part` in it and let others work in other parts.
 
-    `shared` is for a step that holds its own part itself. A folder that is not there is not made for that: the step itself says what is missing.
+    `shared` is for a step that holds its own part itself. A folder that is not there is not made for that: the step
+    itself says what is missing.
     """
     if not Path(run_dir).is_dir():
         yield
