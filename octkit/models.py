@@ -105,10 +105,13 @@ def fold_dir(run_dir: Path, config: str, fold: int | str) -> Path:
     return Path(run_dir) / "models" / config / f"fold_{fold}"
 
 
-def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Put weights into a network. Raises OctkitError where they belong to another one."""
+def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str, assign: bool = False) -> None:
+    """Put weights into a network. Raises OctkitError where they belong to another one.
+
+    `assign` makes the tensors themselves the network's, for one that was built without memory (on "meta").
+    """
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=assign)
     except RuntimeError:
         raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
                           "train again") from None
