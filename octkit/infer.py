@@ -32,6 +32,7 @@ from octkit.models import (
     Model,
     autocast,
     build_network,
+    check_fit,
     choose_device,
     load_weights,
     memory_format,
@@ -164,11 +165,11 @@ class Stage:
 
     def _network(self, state: dict[str, torch.Tensor]):
         """A callable from images (1, inputs, *window) to scores (1, classes, *window)."""
-        with torch.device("meta"):  # random weights of 46 million numbers would take half a second
-            network = build_network(self.plan, self.config, deep_supervision=False)
-        load_weights(network, state, "the model", assign=True)
         if self.engine == "ncnn":
+            check_fit(self.plan, self.config, state, "the model")
             return NcnnNetwork(self.plan.configurations[self.config], state)
+        network = build_network(self.plan, self.config, deep_supervision=False)
+        load_weights(network, state, "the model")
         return network.eval().to(self.device, memory_format=self.memory_format)
 
     def voices(self) -> list["Stage"]:

@@ -11,7 +11,7 @@ from octkit import settings
 from octkit.checkpoints import load_checkpoint
 from octkit.files import OctkitError, read_json
 from octkit.plans import Plan
-from octkit.unet import UNet
+from octkit.unet import UNet, weight_shapes
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,18 @@ def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
 
     A cascade's second stage sees beside the image what the first stage found, one channel for each class.
     """
+    return UNet(*_parts(plan, config), deep_supervision)
+
+
+def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
+    """The weights of that network, name -> shape, without making it."""
+    return weight_shapes(*_parts(plan, config))
+
+
+def _parts(plan: Plan, config: str) -> tuple:
     configuration = plan.configurations[config]
     inputs = len(plan.channels) + (len(plan.classes) if configuration.previous_stage else 0)
-    return UNet(inputs, len(plan.classes) + 1, configuration.features, configuration.strides, configuration.kernels,
-                deep_supervision)
+    return inputs, len(plan.classes) + 1, configuration.features, configuration.strides, configuration.kernels
 
 
 def choose_device(name: str) -> torch.device:
@@ -105,16 +113,23 @@ def fold_dir(run_dir: Path, config: str, fold: int | str) -> Path:
     return Path(run_dir) / "models" / config / f"fold_{fold}"
 
 
-def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str, assign: bool = False) -> None:
-    """Put weights into a network. Raises OctkitError where they belong to another one.
-
-    `assign` makes the tensors themselves the network's, for one that was built without memory (on "meta").
-    """
+def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    """Put weights into a network. Raises OctkitError where they belong to another one."""
     try:
-        network.load_state_dict(state, assign=assign)
+        network.load_state_dict(state)
     except RuntimeError:
-        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
-                          "train again") from None
+        raise _other_network(where) from None
+
+
+def check_fit(plan: Plan, config: str, state: dict[str, torch.Tensor], where: str) -> None:
+    """Raise OctkitError where weights belong to another network than the plan's, as `load_weights` does."""
+    if {name: tuple(tensor.shape) for name, tensor in state.items()} != expected_shapes(plan, config):
+        raise _other_network(where)
+
+
+def _other_network(where: str) -> OctkitError:
+    return OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
+                       "train again")
 
 
 def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) -> Model:
