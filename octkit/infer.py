@@ -32,7 +32,6 @@ from octkit.models import (
     Model,
     autocast,
     build_network,
-    check_fit,
     choose_device,
     load_weights,
     memory_format,
@@ -166,7 +165,6 @@ class Stage:
     def _network(self, state: dict[str, torch.Tensor]):
         """A callable from images (1, inputs, *window) to scores (1, classes, *window)."""
         if self.engine == "ncnn":
-            check_fit(self.plan, self.config, state, "the model")
             return NcnnNetwork(self.plan.configurations[self.config], state)
         network = build_network(self.plan, self.config, deep_supervision=False)
         load_weights(network, state, "the model")

@@ -118,18 +118,8 @@ def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where
     try:
         network.load_state_dict(state)
     except RuntimeError:
-        raise _other_network(where) from None
-
-
-def check_fit(plan: Plan, config: str, state: dict[str, torch.Tensor], where: str) -> None:
-    """Raise OctkitError where weights belong to another network than the plan's, as `load_weights` does."""
-    if {name: tuple(tensor.shape) for name, tensor in state.items()} != expected_shapes(plan, config):
-        raise _other_network(where)
-
-
-def _other_network(where: str) -> OctkitError:
-    return OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
-                       "train again")
+        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
+                          "train again") from None
 
 
 def load_model(run_dir: Path, configs: Sequence[str] | None = None, folds=None) -> Model:
