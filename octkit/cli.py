@@ -207,12 +207,18 @@ def predict(
 @app.command()
 def export(
     run_dir: RunFolder,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="ZIP", help="the file to write")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the file to write")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
 ) -> None:
     """Write a run's model as one file, to predict with."""
-    from octkit.modelfile import export_run
+    from octkit import modelfile
 
-    export_run(run_dir, out)
+    if onnx:
+        from octkit.onnxfile import export_onnx
+
+        export_onnx(modelfile.open_model(run_dir), out)
+    else:
+        modelfile.export_run(run_dir, out)
 
 
 @app.command()

@@ -31,7 +31,7 @@ FLOORS = (
     ("modelcheck", "memory", "engines"),
     ("modelfile",),
     ("nnplans",),
-    ("train", "infer", "reading", "nnunet"),
+    ("train", "infer", "reading", "nnunet", "onnxfile"),
     ("predict", "thickness", "evaluate"),
     ("ensemble", "ablation"),
     ("classify", "submission", "sections", "circle"),
@@ -50,6 +50,7 @@ ONLY = {
     "papermill": {"notebook"},
     "eyepy": {"devices"},
     "ncnn": {"engines"},
+    "onnx": {"onnxfile"},
     "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet",
               "checkpoints", "workers", "memory", "engines"},
 }
