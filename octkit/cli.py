@@ -192,23 +192,30 @@ def predict(
     um_per_px: Scale = None,
     circle: Annotated[bool | None, typer.Option("--circle/--no-circle", help="whether the scans are full circles; "
                                                 "default: as those that the model was made from")] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="what computes: ncnn, torch or auto")] = "auto",
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.predict import predict_folder
 
-    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle)
+    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, engine=engine)
     print(f"{out}: {len(written)} masks")
 
 
 @app.command()
 def export(
     run_dir: RunFolder,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="ZIP", help="the file to write")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the file to write")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
 ) -> None:
     """Write a run's model as one file, to predict with."""
-    from octkit.modelfile import export_run
+    from octkit import modelfile
 
-    export_run(run_dir, out)
+    if onnx:
+        from octkit.onnxfile import export_onnx
+
+        export_onnx(modelfile.open_model(run_dir), out)
+    else:
+        modelfile.export_run(run_dir, out)
 
 
 @app.command()

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from octkit import memory
+from octkit.engines import NcnnNetwork, choose_engine
 from octkit.modelfile import open_model
 from octkit.models import (
     Member,
@@ -77,21 +78,29 @@ class Predictor:
     `model` is the folder of a run, a one-file model or "default", the model in the box.
     """
 
-    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None):
+    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, engine: str = "auto"):
         self.model = model
         self.device = choose_device(device)
         self.precision = working_precision(model.precision, self.device)
         self.mirror = model.mirror if mirror is None else mirror
-        self.stages = [Stage(model, member, self.device, self.precision, self.mirror) for member in model.members]
+        self.stages = [Stage(model, member, self.device, self.precision, self.mirror, engine)
+                       for member in model.members]
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None, configs=None,
-             folds=None) -> "Predictor":
+             folds=None, engine: str = "auto") -> "Predictor":
         """Open a run's folder or a model's file.
 
-        `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all.
+        `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all;
+        `engine`: see `engines.choose_engine`.
         """
-        return cls(open_model(model, configs, folds), device, mirror)
+        return cls(open_model(model, configs, folds), device, mirror, engine)
+
+    def describe(self) -> str:
+        """What computes, on what: "ncnn, float32, cpu, 2 threads"."""
+        engines = " and ".join(sorted({stage.engine for stage in self.stages}))
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{engines}, {self.precision}, {self.device.type}{threads}"
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
                  circle: bool | None = None) -> np.ndarray:
@@ -130,12 +139,14 @@ class Predictor:
 class Stage:
     """One configuration's networks, one a fold, and those of the stage before it."""
 
-    def __init__(self, model: Model, member: Member, device: torch.device, precision: str, mirror: bool):
+    def __init__(self, model: Model, member: Member, device: torch.device, precision: str, mirror: bool,
+                 engine: str = "auto"):
         self.plan, self.config, self.blend, self.step = model.plan, member.config, model.blend, model.step
         self.device, self.precision = device, precision
-        self.previous = Stage(model, member.previous, device, precision, mirror) if member.previous else None
+        self.previous = Stage(model, member.previous, device, precision, mirror, engine) if member.previous else None
         self.window = model.plan.configurations[member.config].patch_size
         axes = len(self.window)
+        self.engine = choose_engine(engine, axes, device, precision)
         # A 2-D window has no axis of B-scans to mirror.
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
@@ -145,15 +156,19 @@ class Stage:
             half[half == 0] = half[half > 0].min()
             self.weights = half.to(device)
         self.memory_format = memory_format(axes, device, precision)
-        self.networks = []
-        for state in member.weights.values():
-            network = build_network(self.plan, self.config, deep_supervision=False)
-            load_weights(network, state, "the model")
-            self.networks.append(network.eval().to(device, memory_format=self.memory_format))
+        self.networks = [self._network(state) for state in member.weights.values()]
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool) -> np.ndarray:
         """Probabilities (classes, *spatial) float32 on the scan's own grid."""
         return self.off_grid(*self.on_grid(image, spacing, circle))
+
+    def _network(self, state: dict[str, torch.Tensor]):
+        """A callable from images (1, inputs, *window) to scores (1, classes, *window)."""
+        if self.engine == "ncnn":
+            return NcnnNetwork(self.plan.configurations[self.config], state)
+        network = build_network(self.plan, self.config, deep_supervision=False)
+        load_weights(network, state, "the model")
+        return network.eval().to(self.device, memory_format=self.memory_format)
 
     def voices(self) -> list["Stage"]:
         """This stage for each of its networks and mirrored copies alone."""

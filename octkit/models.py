@@ -11,7 +11,7 @@ from octkit import settings
 from octkit.checkpoints import load_checkpoint
 from octkit.files import OctkitError, read_json
 from octkit.plans import Plan
-from octkit.unet import UNet
+from octkit.unet import UNet, weight_shapes
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,18 @@ def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
 
     A cascade's second stage sees beside the image what the first stage found, one channel for each class.
     """
+    return UNet(*_parts(plan, config), deep_supervision)
+
+
+def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
+    """The weights of that network, name -> shape, without making it."""
+    return weight_shapes(*_parts(plan, config))
+
+
+def _parts(plan: Plan, config: str) -> tuple:
     configuration = plan.configurations[config]
     inputs = len(plan.channels) + (len(plan.classes) if configuration.previous_stage else 0)
-    return UNet(inputs, len(plan.classes) + 1, configuration.features, configuration.strides, configuration.kernels,
-                deep_supervision)
+    return inputs, len(plan.classes) + 1, configuration.features, configuration.strides, configuration.kernels
 
 
 def choose_device(name: str) -> torch.device:

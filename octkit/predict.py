@@ -65,7 +65,7 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 
 def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
                    probabilities: bool = False, um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True) -> list[Path]:
+                   progress: bool = True, engine: str = "auto") -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     Each file is written whole; stopped half-way, finished masks stay, and the same call starts over and replaces them.
@@ -79,12 +79,14 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
+        engine: what computes, see `engines.choose_engine`; which one it is gets printed.
     """
     files, out = layouts.list_scans(images), Path(out)
     _check_place(out, Path(images), files)
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
-    predictor = Predictor.load(model, mirror=mirror)
+    predictor = Predictor.load(model, mirror=mirror, engine=engine)
+    print(f"prediction runs on {predictor.describe()}")
     axes = len(predictor.model.plan.axis_order) or 2
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     for file in files:  # all are read first: a bad one stops before any mask is written
@@ -161,7 +163,8 @@ def predict_split(run_dir: str | Path, split: str = "validation", progress: bool
     cases = getattr(dataset, split)
     if not cases:
         raise OctkitError(f"{dataset.root}: has no {split} images to predict")
-    predictor = Predictor.load(run_dir, chosen.device)
+    predictor = Predictor.load(run_dir, chosen.device, engine=chosen.infer.engine)
+    print(f"prediction runs on {predictor.describe()}")
     out = _emptied(run_dir / "predictions" / split)
     for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
         found = predictor(dataset.read_image(case), case.spacing, case.circle)
@@ -201,7 +204,7 @@ def predict_held_out(run_dir: str | Path, config: str, fold: int, progress: bool
     cases = {case.name: case for case in dataset.train}
     configs = chosen.train.configs_among(plan.configurations)
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
-    stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device).stages[0]
+    stage = Predictor(load_model(run_dir, [config], [fold]), chosen.device, engine=chosen.infer.engine).stages[0]
     out = cv_folder(run_dir, config)
     held_out = held_out_cases(load_splits(run_dir / "splits.json"), fold, cases)
     checkpoint = (fold_dir(run_dir, config, fold) / "checkpoint.pt").stat()

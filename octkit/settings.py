@@ -135,9 +135,13 @@ class TrainSettings(Section):
 
 
 class InferSettings(Section):
-    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides."""
+    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides.
+
+    `engine` computes: "auto" takes ncnn for 2-D networks in float32 on a CPU, torch for all others.
+    """
 
     mirror: bool = True
+    engine: Literal["auto", "torch", "ncnn"] = "auto"
     surfaces: Literal["choose", "always", "never"] = "choose"
     step: Annotated[float, Field(ge=LEAST_STEP, le=1)] = 0.5  # of the patch
 

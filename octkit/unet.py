@@ -95,6 +95,33 @@ class UNet(nn.Module):
         return outputs if self.deep_supervision else outputs[0]
 
 
+def weight_shapes(inputs: int, classes: int, features, strides, kernels) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a UNet's weights, in the order of its `state_dict`; arguments as there.
+
+    Making the network to look at it, even without memory, takes two seconds of imports inside torch.
+    """
+    shapes = {}
+
+    def convolution(name: str, first: int, second: int, kernel, bias: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (first, second, *kernel), (bias,)
+
+    def block(name: str, found: int, maps: int, kernel) -> None:
+        for number, channels in ((0, found), (3, maps)):
+            convolution(f"{name}.layers.{number}", maps, channels, kernel, maps)
+            shapes[f"{name}.layers.{number + 1}.weight"] = shapes[f"{name}.layers.{number + 1}.bias"] = (maps,)
+
+    for i, maps in enumerate(features):
+        block(f"encoder.{i}", [inputs, *features][i], maps, kernels[i])
+    levels = range(len(features) - 1)
+    for i in levels:
+        convolution(f"up.{i}", features[i + 1], features[i], strides[i + 1], features[i])
+    for i in levels:
+        block(f"decoder.{i}", 2 * features[i], features[i], kernels[i])
+    for i in levels:
+        convolution(f"scores.{i}", classes, features[i], (1,) * len(kernels[0]), classes)
+    return shapes
+
+
 def _initialise(module: nn.Module) -> None:
     # He et al. 2015 for leaky ReLU of slope 0.01, as instance norm expects no particular scale but Adam does.
     if isinstance(module, (*CONV.values(), *TRANSPOSED.values())):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from octkit.unet import UNet
+from octkit.unet import UNet, weight_shapes
 
 FEATURES, STRIDES, KERNELS = (4, 8, 8), ((1, 1), (2, 2), (2, 1)), ((3, 3), (3, 3), (3, 1))
 
@@ -46,3 +46,12 @@ def test_an_instance_normed_network_does_not_care_for_the_image_scale():
     network = UNet(1, 3, FEATURES, STRIDES, KERNELS, deep_supervision=False).eval()
     image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 100
     torch.testing.assert_close(network(image), network(3 * image), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("features", "strides", "kernels"), [
+    ((4, 8, 12), ((1, 1), (2, 2), (1, 2)), ((3, 3), (1, 3), (5, 3))),
+    ((4, 6), ((1, 1, 1), (1, 2, 2)), ((1, 3, 3), (3, 3, 3)))])
+def test_shapes_of_weights_without_a_network(features, strides, kernels):
+    state = UNet(2, 4, features, strides, kernels).state_dict()
+    assert list(weight_shapes(2, 4, features, strides, kernels).items()) == [
+        (name, tuple(tensor.shape)) for name, tensor in state.items()]

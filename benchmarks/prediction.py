@@ -1,0 +1,180 @@
+"""Prediction against nnU-Net 2.8.1: the same weights, the same scans, whole commands, in turn.
+
+    PYTHONPATH=. .venv/bin/python benchmarks/prediction.py --environment DIR     time, cold and warm, and peak memory
+                                                  … --mirror                     the same, over mirrored copies
+                                                  … --agree default reports/demo     masks of trained models
+
+DIR holds nnU-Net's own environment and is made where there is none. Time is taken with the network that the recipe
+plans for GOALS (patch 896 x 1152, 32 to 512 maps, random weights) on phantoms of 800 x 1100 px. Cold is `octkit
+predict` and `nnUNetv2_predict_from_modelfolder` with one scan, start-up included; warm is what each further scan adds.
+Agreement is between the most probable labels of a trained model's own windows: circles and ordered boundaries, which
+nnU-Net does not have, are left out. With --write the table goes into benchmarks/README.md.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from versus import (
+    NNUNET,
+    alternate,
+    finished,
+    machine,
+    nnunet_environment,
+    nnunet_python,
+    octkit_environment,
+    ratio,
+    table,
+    version_there,
+    write_section,
+)
+
+SIZE = (800, 1100)  # GOALS
+RECORD = {"mean": 110.0, "std": 55.0, "median": 105.0, "min": 0.0, "max": 255.0, "percentile_00_5": 8.0,
+          "percentile_99_5": 236.0}
+LAYERS = ("rnfl", "gcipl", "choroid")
+OURS = Path(sys.executable)
+
+
+def goals_model():
+    """The network that is planned for 100 scans of GOALS's size, with random weights; averages scores as nnU-Net."""
+    import torch
+
+    from octkit.fingerprint import Fingerprint
+    from octkit.models import Member, Model, build_network
+    from octkit.planner import plan_experiment
+
+    cases = 100
+    fingerprint = Fingerprint(((1.0, 1.0),) * cases, (SIZE,) * cases, ("OCT",), LAYERS, (RECORD,), "px")
+    plan = plan_experiment(fingerprint)
+    torch.manual_seed(0)
+    weights = build_network(plan, "2d", False).state_dict()
+    return Model(plan, (Member("2d", {"0": weights}),), LAYERS, False, (-2, -1), 0.5, "float32", blend="scores")
+
+
+def as_nnunet_would(model):
+    """A trained model without what nnU-Net has not: circles, ordered boundaries, post-processing; one fold."""
+    [member] = model.members
+    fold = next(iter(member.weights))
+    return replace(model, members=(replace(member, weights={"0": member.weights[fold]}),), circle=False,
+                   surfaces=False, postprocessing=(), blend="scores", step=0.5)
+
+
+def write_model(model, folder: Path) -> tuple[Path, Path]:
+    """The model for both: our file, and nnU-Net's folder."""
+    from octkit.modelfile import save_model
+    from octkit.nnunet import export_model
+
+    save_model(model, folder / "model.zip", {"name": "benchmark"})
+    [exported] = export_model(model, folder / "nnunet")
+    return folder / "model.zip", exported
+
+
+def write_scans(folder: Path, count: int) -> tuple[Path, Path]:
+    """Phantoms as both want them: a folder of PNGs each, nnU-Net's with the channel's number in the name."""
+    from octkit.images import write_png
+    from octkit.phantom import draw
+
+    for number in range(count):
+        pixels = draw(500 + number, SIZE, glaucoma=number % 2 == 1).image.astype(np.uint8)
+        write_png(folder / "octkit" / f"scan{number}.png", pixels)
+        write_png(folder / "nnunet" / f"scan{number}_0000.png", pixels)
+    return folder / "octkit", folder / "nnunet"
+
+
+def predict_with_octkit(model: Path, scans: Path, out: Path, mirror: bool, threads: int, more: tuple = ()):
+    command = [OURS, "-m", "octkit", "predict", model, scans, "-o", out, "--mirror" if mirror else "--no-mirror", *more]
+    return finished(command, octkit_environment(threads))
+
+
+def predict_with_nnunet(python: Path, model: Path, scans: Path, out: Path, mirror: bool, threads: int, scratch: Path,
+                        more: tuple = ()):
+    command = [python.parent / "nnUNetv2_predict_from_modelfolder", "-i", scans, "-o", out, "-m", model, "-f", "0",
+               "-device", "cpu", *(() if mirror else ("--disable_tta",)), *more]
+    return finished(command, nnunet_environment(scratch, threads))
+
+
+def times(options, python: Path, scratch: Path) -> str:
+    ours, theirs = write_model(goals_model(), scratch)
+    counts = (1, 1 + options.further)
+    scans = {count: write_scans(scratch / f"scans{count}", count) for count in counts}
+    runs = {}
+    for count, (our_scans, their_scans) in scans.items():
+        runs["octkit", count] = partial(predict_with_octkit, ours, our_scans, scratch / "out", options.mirror,
+                                        options.threads)
+        runs["nnU-Net", count] = partial(predict_with_nnunet, python, theirs, their_scans, scratch / "out.nnunet",
+                                         options.mirror, options.threads, scratch)
+    found = alternate(runs, options.rounds)
+    cold = {name: [run.seconds for run in found[name, 1]] for name in ("octkit", "nnU-Net")}
+    warm = {name: [(more.seconds - one.seconds) / options.further
+                   for one, more in zip(found[name, 1], found[name, counts[1]], strict=True)] for name in cold}
+    memory = {name: [max(run.peak_mb for count in counts for run in found[name, count])] for name in cold}
+    rows = [[what, *(f"{statistics.median(values[name]):.{digits}f} {unit}" for name in ("nnU-Net", "octkit")),
+             f"**{ratio(values['nnU-Net'], values['octkit']):.2f}**",
+             ", ".join(f"{a:.{digits}f}/{b:.{digits}f}" for a, b in zip(values["nnU-Net"], values["octkit"],
+                                                                       strict=True))]
+            for what, values, digits, unit in (("cold, one scan", cold, 1, "s"), ("each further scan", warm, 1, "s"),
+                                               ("peak memory of the largest process", memory, 0, "MB"))]
+    engine = next(line for line in found["octkit", 1][0].output.splitlines() if "prediction runs on" in line)
+    kind = "averaged over four mirrored copies" if options.mirror else "no mirrored copies"
+    return (f"{kind}; {options.threads} threads; {options.rounds} rounds; octkit: {engine}\n\n"
+            + table(["", "nnU-Net", "octkit", "times", "each round"], rows))
+
+
+def agreement(options, python: Path, scratch: Path) -> str:
+    from octkit.metrics import dice
+    from octkit.modelfile import open_model
+
+    rows = []
+    for number, name in enumerate(options.agree):
+        folder = scratch / f"model{number}"
+        model = open_model(name, folds=[0] if Path(name).is_dir() else None)
+        ours, theirs = write_model(as_nnunet_would(model), folder)
+        our_scans, their_scans = write_scans(folder / "scans", options.further + 1)
+        predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads, ("--probabilities",))
+        predict_with_nnunet(python, theirs, their_scans, folder / "out.nnunet", options.mirror, options.threads,
+                            scratch, ("--save_probabilities",))
+        equal, largest, scores = [], [], []
+        for scan in sorted((folder / "out").glob("*.npz")):
+            a = np.load(scan)["probabilities"]
+            b = np.load(folder / "out.nnunet" / scan.name)["probabilities"].reshape(a.shape)
+            largest.append(np.abs(a - b).max())
+            a, b = a.argmax(0), b.argmax(0)
+            equal.append((a == b).mean())
+            scores.append([dice(a, b, label) for label in range(1, 4)])
+        rows.append([name, len(equal), f"{100 * np.mean(equal):.4f} %", f"{100 * np.min(equal):.4f} %",
+                     f"{np.max(largest):.1e}", f"{np.nanmin(scores):.5f}"])
+    return table(["trained model", "scans", "equal pixels", "worst scan", "largest difference of a probability",
+                  "smallest Dice between both"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--environment", type=Path, required=True, help="nnU-Net's environment, made if missing")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--further", type=int, default=2, help="scans beyond the first")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--agree", nargs="+", metavar="MODEL", help="compare the masks of trained models, "
+                        "of runs fold 0, instead")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    options = parser.parse_args()
+    python = nnunet_python(options.environment)
+    with tempfile.TemporaryDirectory() as scratch:
+        text = (agreement if options.agree else times)(options, python, Path(scratch))
+    text = (f"{machine()}; torch {version_there(OURS, 'torch')}, ncnn {version_there(OURS, 'ncnn')}; nnU-Net {NNUNET} "
+            f"on torch {version_there(python, 'torch')}; {text}")
+    print(text)
+    if options.write:
+        kind = "agreement" if options.agree else "mirrored" if options.mirror else "plain"
+        write_section(f"Prediction against nnU-Net: {kind}", text)
+
+
+if __name__ == "__main__":
+    main()

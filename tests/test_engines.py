@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+
+from octkit.engines import NcnnNetwork, choose_engine, described
+from octkit.files import OctkitError
+from octkit.models import build_network
+from octkit.planner import Configuration, Plan
+
+CPU = torch.device("cpu")
+
+
+def network(features=(8, 16, 24), strides=((1, 1), (2, 2), (2, 2)), kernels=((3, 3),) * 3, patch=(48, 64), channels=1):
+    """A configuration, its torch network with weights that are not the initial ones, and an image for it."""
+    configuration = Configuration(patch, 2, (1.0, 1.0), patch, features, strides, kernels, True)
+    plan = Plan({"2d": configuration}, ("OCT",) * channels, ("rnfl", "gcipl", "choroid"), (), "px")
+    torch.manual_seed(3)
+    found = build_network(plan, "2d", False).eval()
+    with torch.no_grad():
+        for tensor in found.parameters():
+            tensor += 0.1 * torch.randn_like(tensor)
+    return configuration, found, torch.randn(1, channels, *patch)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"features": (5, 7, 9)}, {"features": (4, 6), "strides": ((1, 1), (2, 2)), "kernels": ((3, 3),) * 2},
+    {"strides": ((1, 1), (1, 2), (2, 2)), "kernels": ((1, 3), (3, 3), (3, 3))},
+    {"strides": ((1, 1), (2, 1), (2, 4)), "kernels": ((3, 1), (5, 3), (3, 3))}, {"channels": 4}])
+def test_ncnn_gives_the_scores_of_torch(changes):
+    configuration, found, image = network(**changes)
+    with torch.inference_mode():
+        expected = found(image)
+        scores = NcnnNetwork(configuration, found.state_dict())(image)
+    assert scores.shape == expected.shape and scores.dtype == torch.float32
+    assert (scores - expected).abs().max() < 1e-3 * expected.std()
+
+
+def test_ncnn_repeats_itself_to_the_bit_and_keeps_nothing_of_the_scan_before():
+    configuration, found, image = network()
+    lean = NcnnNetwork(configuration, found.state_dict())
+    first = lean(image)
+    lean(torch.flip(image, [-1]))
+    assert torch.equal(lean(image), first)
+
+
+def test_weights_with_deep_supervision_are_taken_without_it():
+    configuration, found, image = network()
+    state = found.state_dict()
+    assert "scores.1.weight" in state
+    assert "scores.1.weight" not in described(configuration, state)[1]
+
+
+def test_small_maps_keep_plain_weights():
+    configuration, found, _ = network(patch=(48, 64))  # 3072, 768 and 192 px
+    lines = described(configuration, found.state_dict())[0].splitlines()
+    plain = {line.split()[1] for line in lines if line.endswith("31=64")}
+    assert plain == {"encoder.2.layers.0", "encoder.2.layers.3"}
+
+
+@pytest.mark.parametrize(("wanted", "axes", "device", "precision", "expected"), [
+    ("auto", 2, CPU, "float32", "ncnn"), ("auto", 3, CPU, "float32", "torch"), ("auto", 2, CPU, "bfloat16", "torch"),
+    ("auto", 2, torch.device("cuda"), "float32", "torch"), ("torch", 2, CPU, "float32", "torch"),
+    ("ncnn", 2, CPU, "float32", "ncnn")])
+def test_which_engine(wanted, axes, device, precision, expected):
+    assert choose_engine(wanted, axes, device, precision) == expected
+
+
+@pytest.mark.parametrize(("axes", "device", "precision"), [(3, CPU, "float32"), (2, torch.device("cuda"), "float32"),
+                                                           (2, CPU, "bfloat16")])
+def test_ncnn_in_vain(axes, device, precision):
+    with pytest.raises(OctkitError, match="ncnn was asked for"):
+        choose_engine("ncnn", axes, device, precision)
+
+
+def test_the_image_may_be_a_view():
+    configuration, found, image = network()
+    lean = NcnnNetwork(configuration, found.state_dict())
+    wide = torch.cat([image, image], dim=-1)
+    np.testing.assert_array_equal(lean(wide[..., :image.shape[-1]]), lean(image))
+
+
+def test_an_unknown_engine():
+    with pytest.raises(OctkitError, match="found 'tpu', expected auto or one of torch, ncnn"):
+        choose_engine("tpu", 2, CPU, "float32")
