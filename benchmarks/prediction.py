@@ -100,6 +100,14 @@ def predict_with_nnunet(python: Path, model: Path, scans: Path, out: Path, mirro
     return finished(command, nnunet_environment(scratch, threads))
 
 
+def told(name: tuple[str, int], run):
+    """What a run gave, printed at once: the whole takes minutes."""
+    found = run()
+    print(f"{name[0]}, {name[1]} scans: {found.seconds:.1f} s, {found.processor:.1f} s of processor, "
+          f"{found.peak_mb:.0f} MB", flush=True)
+    return found
+
+
 def times(options, python: Path, scratch: Path) -> str:
     ours, theirs = write_model(goals_model(), scratch)
     counts = (1, 1 + options.further)
@@ -110,7 +118,7 @@ def times(options, python: Path, scratch: Path) -> str:
                                         options.threads)
         runs["nnU-Net", count] = partial(predict_with_nnunet, python, theirs, their_scans, scratch / "out.nnunet",
                                          options.mirror, options.threads, scratch)
-    found = alternate(runs, options.rounds)
+    found = alternate({name: partial(told, name, run) for name, run in runs.items()}, options.rounds)
     cold = {name: [run.seconds for run in found[name, 1]] for name in ("octkit", "nnU-Net")}
     warm = {name: [(more.seconds - one.seconds) / options.further
                    for one, more in zip(found[name, 1], found[name, counts[1]], strict=True)] for name in cold}
