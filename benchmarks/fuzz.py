@@ -5,8 +5,8 @@
 Each file is a whole one (PNG, NIfTI, .vol, XLSX, settings.json, plan.json, a model's file, its weights behind a
 checksum that fits, nnU-Net's checkpoint and plans) with bits flipped, bytes cut out, doubled, spliced from elsewhere
 or set to extreme numbers; of zips also the parts inside, so that their checksums fit. Another exception than
-OctkitError, more than 10 s or 1 GB of memory for one file is a finding: it is printed, its file kept in --keep, and the
-exit code is 1. The same seed makes the same files.
+OctkitError, more than 10 s of the processor or 1 GB of memory for one file is a finding: it is printed, its file kept
+in --keep, and the exit code is 1. The same seed makes the same files.
 """
 
 import argparse
@@ -213,13 +213,13 @@ class TooSlow(Exception):
 
 
 def stop(*_) -> None:
-    raise TooSlow(f"more than {SECONDS} s")
+    raise TooSlow(f"more than {SECONDS} s of processor time")
 
 
 def tried(load: Callable[[Path], object], path: Path) -> tuple[str, str]:
     """How loading a file ended: "loaded", "refused" or "finding", and for a finding what it was."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             load(path)
@@ -231,7 +231,7 @@ def tried(load: Callable[[Path], object], path: Path) -> tuple[str, str]:
         where = f"{Path(place.filename).name}:{place.lineno}"
         end, what = "finding", f"{type(error).__name__}: {str(error)[:100]} ({where})"
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) > GIGABYTES * 2**20:
         end, what = "finding", f"{grown / 2**20:.1f} GB of memory"
     return end, what
@@ -243,7 +243,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the files of findings")
     arguments = parser.parse_args(words)
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     # Far above what any of these files needs: an absurd demand ends in a MemoryError instead of in a dead machine.
     resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))
     warnings.simplefilter("ignore")

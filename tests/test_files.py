@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from conftest import fill
 
-from octkit.files import OctkitError, clear_unfinished, read_json, replacing, write_atomic, write_json
+from octkit.files import (
+    OctkitError,
+    clear_unfinished,
+    new_folder,
+    one_line,
+    read_json,
+    replacing,
+    write_atomic,
+    write_json,
+)
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -92,3 +101,40 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / "a.txt").write_text("whole")
     clear_unfinished(tmp_path)
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_deep_and_long_json_is_refused(tmp_path):
+    for text in ("[" * 200_000, "9" * 5000, "\xff"):
+        (tmp_path / "a.json").write_text(text, encoding="latin1")
+        with pytest.raises(OctkitError, match="a.json: is not valid JSON"):
+            read_json(tmp_path / "a.json")
+
+
+def test_where_nothing_can_be_written_is_said_by_its_own_name(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.json").mkdir()
+    for path in (tmp_path / "file" / "a.json", tmp_path / "folder.json", tmp_path / ("x" * 250)):
+        with pytest.raises(OctkitError, match="cannot be written") as caught:
+            write_json(path, 1)
+        assert str(caught.value).startswith(f"{path}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "x").write_text("x")
+        assert not (tmp_path / "a" / "b").exists()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["x"]
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "c") as temporary:
+        (temporary / "x").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    for path, source in ((tmp_path / "a" / "b", None), (tmp_path / "a" / "b" / "c", tmp_path / "a")):
+        words = "is there already" if source is None else "which it is made from"
+        with pytest.raises(OctkitError, match=words), new_folder(path, source):
+            pass
+
+
+def test_one_line_joins_problems_and_shows_what_a_name_hides():
+    assert one_line("a: 2 found:\n  b is wrong\n  c is missing") == "a: 2 found: b is wrong; c is missing"
+    assert one_line("a\x1b[2Jb\nc\udcff: é 漢") == "a\\x1b[2Jb\\nc\\udcff: é 漢"

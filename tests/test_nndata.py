@@ -7,6 +7,7 @@ import pytest
 from conftest import GREYS, striped_volume, write_goals, write_mgunet, write_nnunet_raw, write_volumes
 from PIL import Image
 
+from octkit import nndata
 from octkit.files import OctkitError, read_json, write_json
 from octkit.images import image_size, read_image
 from octkit.layouts import open_dataset
@@ -197,3 +198,15 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(tmp_path, goals, ent
         write_json(raw / "octkit.json", content)
         with pytest.raises(OctkitError, match="in version 1"):
             import_dataset(raw, tmp_path / "back")
+
+
+def test_a_gz_that_unpacks_to_too_much_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    """Where all images are .nii, nnU-Net wants the masks so as well: they are unpacked."""
+    root = write_volumes(tmp_path / "set", train=2)
+    for packed in [*root.glob("*/Image/*.nii.gz")]:
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    monkeypatch.setattr(nndata, "MAX_UNPACKED", 1000)
+    with pytest.raises(OctkitError, match=r"Mask/0001.nii.gz: unpacks to more than the limit of 1000 bytes"):
+        export_dataset(root, tmp_path / "Dataset001_X")
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

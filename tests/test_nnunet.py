@@ -1,6 +1,8 @@
 """nnU-Net's own answers lie in ../shared/oracle: folders of random weights, a scan, and what v2.8.1 made of it."""
 
+import io
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +218,23 @@ def test_damaged_and_foreign_checkpoints_are_refused(folder):
         torch.save(content, path)
         with pytest.raises(OctkitError, match=found):
             open_folder(folder)
+
+
+def test_checkpoints_that_would_swell_are_refused(folder):
+    """A view of one number may claim any size, and a packed zip may unpack to any."""
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=True)
+    name = next(iter(content["network_weights"]))
+    whole = path.read_bytes()
+    content["network_weights"][name] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(content, path)
+    with pytest.raises(OctkitError, match="holds no network_weights"):
+        open_folder(folder)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in archive.namelist():
+            packed.writestr(part, archive.read(part))
+    with pytest.raises(OctkitError, match="its parts unpack to more than the file"):
+        open_folder(folder)
 
 
 def test_folds_that_are_not_trained_to_their_end_are_left_out(folder, capsys):

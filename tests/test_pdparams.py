@@ -31,3 +31,16 @@ def test_what_holds_no_arrays_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(OctkitError, match="weights.pdparams"):
         read_weights(path)
+
+
+class Swelling:
+    """A pickle of a few bytes that asks for an array of 8 TB."""
+
+    def __reduce__(self):
+        return np.array(0).__reduce__()[0], (np.ndarray, (10**12,), b"d")
+
+
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path):
+    (tmp_path / "weights.pdparams").write_bytes(pickle.dumps({"conv1.weight": Swelling()}))
+    with pytest.raises(OctkitError, match="weights.pdparams.*an array of its own making"):
+        read_weights(tmp_path / "weights.pdparams")

@@ -64,6 +64,7 @@ def story(tmp_path, monkeypatch):
 
     monkeypatch.setattr(notebook, "execute", pretend)
     monkeypatch.setattr(doctor, "before_run", lambda *_: None)  # the scans are none
+    monkeypatch.setattr(pipeline.layouts, "open_dataset", lambda _: None)
     (tmp_path / "scans").mkdir()
     story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
     return story

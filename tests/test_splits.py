@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octkit.files import OctkitError
-from octkit.splits import fold_cases, make_splits
+from octkit.files import OctkitError, write_json
+from octkit.splits import fold_cases, held_out_cases, load_splits, make_splits
 
 NAMES = [f"{n:04d}" for n in range(1, 101)]
 
@@ -62,3 +62,21 @@ def test_too_few_cases_and_doubled_names():
         make_splits(NAMES[:3])
     with pytest.raises(OctkitError, match="twice"):
         make_splits(["a", "a", "b"], 2)
+
+
+@pytest.mark.parametrize("content", [3, {}, [], [{}], [{"train": ["a"], "validation": [1]}], [{"train": "a"}]])
+def test_a_file_without_folds_is_refused(tmp_path, content):
+    write_json(tmp_path / "splits.json", content)
+    with pytest.raises(OctkitError, match=r"splits.json: found .*, expected a list of folds"):
+        load_splits(tmp_path / "splits.json")
+
+
+def test_the_cases_that_a_fold_held_out(tmp_path):
+    write_json(tmp_path / "splits.json", make_splits(NAMES))
+    splits = load_splits(tmp_path / "splits.json")
+    assert splits == make_splits(NAMES)
+    assert held_out_cases(splits, 1, NAMES) == splits[1]["validation"]
+    with pytest.raises(OctkitError, match="found 5, expected 0 to 4"):
+        held_out_cases(splits, 5, NAMES)
+    with pytest.raises(OctkitError, match=f"{splits[1]['validation'][0]} is none of the data set"):
+        held_out_cases(splits, 1, splits[1]["train"])
