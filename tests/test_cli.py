@@ -145,20 +145,23 @@ def test_run_repeats_another_one(octkit, started, tmp_path):
         assert code == 2 and err.startswith("octkit: --from: repeats a run as it was")
 
 
-@pytest.mark.parametrize("command, part", [
-    (("fingerprint",), None), (("plan",), None), (("preprocess",), None), (("select",), None),
-    (("train", "--fold", "1"), "models/2d/fold_1"), (("classify",), "classifier")])
-def test_a_step_refuses_a_folder_in_which_a_run_is_at_work(octkit, tmp_path, command, part):
+@pytest.mark.parametrize("command, alone", [("fingerprint", True), ("plan", True), ("preprocess", True),
+                                            ("select", True), ("train", False), ("classify", False)])
+def test_a_step_refuses_a_folder_in_which_a_run_is_at_work(octkit, tmp_path, command, alone):
     settings.from_profile("smoke").save(tmp_path / "settings.json")
-    name, *options = command
-    held = [ledger.locked(tmp_path)] + ([ledger.held(tmp_path, part)] if part else [])  # a run; the same step again
-    for holding in held:
-        with holding:
-            code, _, err = octkit(name, tmp_path, *options)
-        assert code == 2 and f"process {os.getpid()} is running in this folder" in err
-    with ledger.held(tmp_path, "models/2d/fold_0"):  # another fold: only what wants the folder for itself is refused
-        _, _, err = octkit(name, tmp_path, *options)
-        assert ("is running in this folder" in err) == (part is None)
+    with ledger.locked(tmp_path):  # as octkit run does
+        code, _, err = octkit(command, tmp_path)
+    assert code == 2 and f"process {os.getpid()} is running in this folder" in err
+    with ledger.held(tmp_path, "models/2d/fold_4"):  # a training: only what wants the folder for itself is refused
+        _, _, err = octkit(command, tmp_path)
+        assert ("is running in this folder" in err) == alone
+
+
+def test_one_classifier_is_trained_at_a_time(octkit, tmp_path):
+    settings.from_profile("smoke").save(tmp_path / "settings.json")
+    with ledger.held(tmp_path, "classifier"):
+        code, _, err = octkit("classify", tmp_path)
+    assert code == 2 and f"classifier: process {os.getpid()} is running in this folder" in err
 
 
 def test_a_run_folder_that_is_not_there_is_not_made(octkit, tmp_path):
