@@ -96,9 +96,8 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = 
     if units == "mm" and unknown and len(unknown) < len(cases):
         raise OctkitError(f"{unknown[0].image}: its scale is unknown while others' is known, expected all or none "
                           '(or plan.units "px")')
-    # A volume of 200 x 1000 x 1000 voxels is 0.8 GB as float32: such are read one after the other.
-    with ThreadPoolExecutor(1 if any(is_volume(case.image) for case in cases) else READERS) as readers:
-        found = list(readers.map(lambda case: _shape_and_levels(dataset, case), cases))
+    with readers(cases) as pool:
+        found = list(pool.map(lambda case: _shape_and_levels(dataset, case), cases))
     intensity = []
     for channel, name in enumerate(dataset.channels):
         levels, counts = _merged([levels[channel] for _, levels in found])
@@ -110,6 +109,12 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = 
     spacings = [(1.0,) * len(shape) if in_px else case.spacing
                 for case, shape in zip(cases, shapes, strict=True)]
     return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if in_px else "mm")
+
+
+def readers(cases: Sequence[Case]) -> ThreadPoolExecutor:
+    """Threads that read these cases side by side; volumes one after the other."""
+    # A volume of 200 x 1000 x 1000 voxels is 0.8 GB as float32: such are read one after the other.
+    return ThreadPoolExecutor(1 if any(is_volume(case.image) for case in cases) else READERS)
 
 
 def intensity_statistics(levels: np.ndarray, counts: np.ndarray) -> dict[str, float]:

@@ -95,7 +95,7 @@ def read_mask(path: Path, values: dict[int, int], shape: tuple[int, int] | None 
         raise bad_file(path, f"found a mask of {_size(pixels.shape)} px", f"expected {_size(shape)} px like its image")
     lookup = np.full(256, 255, np.uint8)
     lookup[list(values)] = list(values.values())
-    foreign = sorted(set(np.unique(pixels).tolist()) - set(values))
+    foreign = sorted(set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()) - set(values))
     if foreign:
         guess = proposal(pixels, values)
         raise bad_file(path, f"found mask values {_some(foreign)}",

@@ -9,7 +9,7 @@ both do the same. Without resampling, which is the rule for circle scans, there 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from octkit import layouts, settings
 from octkit.cases import Case, Dataset, by, scan_size
 from octkit.files import OctkitError, clear_unfinished, read_json, replacing, write_json
-from octkit.fingerprint import crop_to_nonzero
+from octkit.fingerprint import crop_to_nonzero, readers
 from octkit.plans import Plan
 from octkit.resampling import coarse_axis, new_shape, resample, resample_mask
 from octkit.splits import Split, make_splits
@@ -246,8 +246,10 @@ def preprocess_run(run_dir: Path, progress: bool = True) -> tuple[PreprocessedCa
         for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
             marker.unlink()
         clear_unfinished(folder)
-        for case in tqdm(dataset.training, desc=f"preprocess {config}", unit="scan", disable=not progress):
-            _preprocess_case(dataset, case, plan, config, folder)
+        with readers(dataset.training) as pool:  # decoding, arithmetic and waiting for the disk overlap
+            done = pool.map(partial(_preprocess_case, dataset, plan, config, folder), dataset.training)
+            for _ in tqdm(done, f"preprocess {config}", len(dataset.training), unit="scan", disable=not progress):
+                pass
     return load_preprocessed(run_dir, configs[0], [case.name for case in dataset.training])
 
 
@@ -284,7 +286,7 @@ def load_geometry(case: PreprocessedCase) -> Geometry:
                       for name in Geometry.__dataclass_fields__))
 
 
-def _preprocess_case(dataset: Dataset, case: Case, plan: Plan, config: str, folder: Path) -> None:
+def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:
     check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
     image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
     for kind, array in (("image", image), ("mask", mask)):

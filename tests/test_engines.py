@@ -5,7 +5,7 @@ import torch
 from octkit.engines import NcnnNetwork, choose_engine, described
 from octkit.files import OctkitError
 from octkit.models import build_network
-from octkit.planner import Configuration, Plan
+from octkit.plans import Configuration, Plan
 
 CPU = torch.device("cpu")
 

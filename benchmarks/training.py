@@ -1,0 +1,267 @@
+"""Training against nnU-Net 2.8.1: steps a second with augmentation, and what is learned.
+
+    PYTHONPATH=. .venv/bin/python benchmarks/training.py --environment DIR              seconds a step, in turn
+                                               … --curves FIGURE.png                    pseudo-Dice by epoch, seeds
+                                               … --curves FIGURE.png --before CHECKOUT  also by another octkit
+
+DIR holds nnU-Net's own environment and is made where there is none. Both learn from the same phantoms with the same
+plan (checked: patch, batch, maps, strides), their own augmentation and loading, and run as their commands do: octkit
+as `octkit train`, nnU-Net as `nnUNetv2_train -device cpu`, whose trainer is given fewer epochs and steps and no
+checkpoint. A step's time is that between the ends of two steps, the wait for data included; the first steps, which use
+what the workers have made before, are left out. With --write the table goes into benchmarks/README.md.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from versus import (
+    NNUNET,
+    alternate,
+    finished,
+    machine,
+    nnunet_environment,
+    nnunet_python,
+    octkit_environment,
+    ratio,
+    table,
+    version_there,
+    write_section,
+)
+
+WARM_UP = 6  # steps: nnU-Net's workers keep up to six batches
+ANSWER = "answer: "  # begins the line of a child's output that is for its parent
+
+
+def prepare_ours(folder: Path, options) -> None:
+    """FOLDER/run with all that training needs, from the data set in FOLDER/data."""
+    from octkit import fingerprint, layouts, planner, preprocess, settings
+
+    run = folder / "run"
+    chosen = settings.with_overrides(settings.from_profile("goals"), [
+        f"data.dir={folder / 'data'}", "device=cpu", "plan.units=px", f"plan.batch_size={options.batch}"])
+    chosen.save(run / "settings.json")
+    fingerprint.extract(layouts.open_run(chosen), units="px").save(run / "fingerprint.json")
+    planner.plan_run(run)
+    preprocess.preprocess_run(run, progress=False)
+    preprocess.split_run(run)
+
+
+def train_ours(folder: Path, options) -> dict:
+    """Fold 0 by `train_fold`, in the process that calls this: seconds of each step, losses, pseudo-Dice by epoch."""
+    import pandas as pd
+
+    from octkit import settings, train
+
+    run = folder / "run"
+    base = settings.load(run / "settings.json")
+    settings.with_overrides(base, [
+        f"seed={options.seed}", f"train.epochs={options.epochs}", f"train.iterations_per_epoch={options.steps}",
+        f"train.validation_iterations={options.validation}", f"train.workers={options.workers}",
+        "train.precision=bfloat16"]).save(run / "settings.json")  # where the processor has it, as in the profile
+    ends, step = [], train._step
+
+    def timed(*arguments):
+        loss = step(*arguments)
+        ends.append(time.perf_counter())
+        return loss
+
+    train._step = timed
+    where = train.train_fold(run, "2d", 0, resume=False, progress=False)
+    log = pd.read_csv(where / "log.csv")
+    dice = log.filter(regex="^dice_").mean(axis=1)
+    return {"seconds": differences(ends), "loss": log["train_loss"].tolist(), "dice": dice.tolist()}
+
+
+def prepare_theirs(folder: Path, options, python: Path) -> None:
+    """nnU-Net's folders in FOLDER, from the same data set; its plan gets the batch size asked for, nothing else."""
+    environment = nnunet_environment(folder, options.cores)
+    finished([sys.executable, "-m", "octkit", "export-nnunet", folder / "data", "-o",
+              folder / "nnUNet_raw" / "Dataset001_OCT"], octkit_environment(1))
+    finished([python.parent / "nnUNetv2_plan_and_preprocess", "-d", "1", "-c", "2d", "-np", "2", "-npfp", "2"],
+             environment)
+    path = folder / "nnUNet_preprocessed" / "Dataset001_OCT" / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"]["batch_size"] = options.batch
+    path.write_text(json.dumps(plans))
+    theirs, ours = plans["configurations"]["2d"], json.loads((folder / "run" / "plan.json").read_text())
+    ours, network = ours["configurations"]["2d"], theirs["architecture"]["arch_kwargs"]
+    for name, found in (("patch_size", theirs["patch_size"]), ("batch_size", theirs["batch_size"]),
+                        ("features", network["features_per_stage"]), ("strides", network["strides"])):
+        if found != ours[name]:
+            sys.exit(f"the plans differ in {name}: nnU-Net's {found}, octkit's {ours[name]}")
+
+
+def train_theirs(folder: Path, options) -> dict:
+    """The same by nnU-Net's trainer, in its own environment."""
+    import multiprocessing
+
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    torch.set_num_threads(min(multiprocessing.cpu_count(), options.cores))  # as its command line does
+    torch.manual_seed(options.seed)
+    preprocessed = folder / "nnUNet_preprocessed" / "Dataset001_OCT"
+    trainer = nnUNetTrainer(json.loads((preprocessed / "nnUNetPlans.json").read_text()), "2d", 0,
+                            json.loads((preprocessed / "dataset.json").read_text()), torch.device("cpu"))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = options.epochs, options.steps
+    trainer.num_val_iterations_per_epoch, trainer.disable_checkpointing = options.validation, True
+    ends, step = [], trainer.train_step
+
+    def timed(batch):
+        found = step(batch)
+        ends.append(time.perf_counter())
+        return found
+
+    trainer.train_step = timed
+    trainer.on_train_start()
+    try:
+        for _ in range(options.epochs):  # run_training without its end, which writes and reads checkpoints
+            trainer.on_epoch_start()
+            trainer.on_train_epoch_start()
+            trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train))
+                                        for _ in range(options.steps)])
+            with torch.no_grad():
+                trainer.on_validation_epoch_start()
+                trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))
+                                                 for _ in range(options.validation)])
+            trainer.on_epoch_end()
+    finally:
+        for loader in (trainer.dataloader_train, trainer.dataloader_val):
+            loader._finish()
+    logged = [[float(trainer.logger.get_value(key, step=epoch)) for epoch in range(options.epochs)]
+              for key in ("train_losses", "mean_fg_dice")]
+    return {"seconds": differences(ends), "loss": logged[0], "dice": logged[1]}
+
+
+def differences(ends: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+
+
+def ask(command: list, environment: dict, options, seed: int, cores: int) -> dict:
+    """Run a contestant in a process of its own, on so many cores; its answer, its peak memory added."""
+    given = [f"--{name}={getattr(options, name)}" for name in ("epochs", "steps", "validation", "workers")]
+    available = sorted(os.sched_getaffinity(0))[:cores]
+    if len(available) < cores:
+        sys.exit(f"found {len(available)} cores, expected at least {cores} (--cores)")
+    run = finished(["taskset", "-c", ",".join(map(str, available)), *command, *given, f"--seed={seed}",
+                    f"--cores={cores}"], environment)
+    line = next(line for line in run.output.splitlines() if line.startswith(ANSWER))
+    return json.loads(line.removeprefix(ANSWER)) | {"peak_mb": run.peak_mb}
+
+
+def contestants(folder: Path, options, python: Path, seed: int = 0) -> dict:
+    script = Path(__file__).resolve()
+    found = {"nnU-Net": partial(ask, [python, script, "--child", "theirs", "--folder", folder],
+                                nnunet_environment(folder, options.cores), options, seed, options.cores),
+             "octkit": partial(ask, [sys.executable, script, "--child", "ours", "--folder", folder],
+                               octkit_environment(options.cores), options, seed, options.cores)}
+    if options.before:
+        environment = octkit_environment(options.cores) | {"PYTHONPATH": str(options.before.resolve())}
+        found["octkit before"] = partial(ask, found["octkit"].args[0], environment, options, seed, options.cores)
+    return found
+
+
+def speed(folder: Path, options, python: Path) -> str:
+    found = alternate(contestants(folder, options, python), options.rounds)
+    medians = {name: [statistics.median(run["seconds"][WARM_UP:]) for run in runs] for name, runs in found.items()}
+    rows = [[name, f"{statistics.median(medians[name]):.2f} s", ", ".join(f"{value:.2f}" for value in medians[name]),
+             f"{max(run['peak_mb'] for run in found[name]):.0f} MB",
+             f"{statistics.median(run['loss'][-1] for run in found[name]):.2f}"] for name in found]
+    return (f"{patch(folder)}, {options.steps - WARM_UP} steps after {WARM_UP}, {options.workers} workers of octkit's "
+            f"and nnU-Net's own number, {options.cores} cores.\n\n"
+            + table(["", "a step (median)", "by round", "peak memory, without workers", "mean loss"], rows)
+            + f"\n\nnnU-Net / octkit: **{ratio(medians['nnU-Net'], medians['octkit']):.2f}**.")
+
+
+def curves(folder: Path, options, python: Path) -> str:
+    found = {}
+    for seed in range(options.seeds):
+        for name, runs in alternate(contestants(folder, options, python, seed), 1).items():
+            found.setdefault(name, []).extend(runs)
+    draw_curves(found, options)
+    last = {name: [run["dice"][-1] for run in runs] for name, runs in found.items()}
+    rows = [[name, ", ".join(f"{dice:.3f}" for dice in last[name]), f"{statistics.mean(last[name]):.3f}",
+             f"{statistics.median(second for run in runs for second in run['seconds']):.2f} s"]
+            for name, runs in found.items()]
+    return (f"{patch(folder)}, {options.epochs} epochs of {options.steps} steps, seeds 0 to {options.seeds - 1}; mean "
+            "pseudo-Dice of the layers on held-out patches after the last epoch.\n\n"
+            + table(["", "by seed", "mean", "a step"], rows))
+
+
+def draw_curves(found: dict, options) -> None:
+    """Pseudo-Dice by epoch: the mean over seeds, and the seeds' range."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    epochs = np.arange(1, options.epochs + 1)
+    for (name, runs), colour in zip(found.items(), ("#d55e00", "#0072b2", "#009e73"), strict=False):
+        dice = np.array([run["dice"] for run in runs])
+        axes.plot(epochs, dice.mean(0), color=colour, label=name)
+        axes.fill_between(epochs, dice.min(0), dice.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel=f"epoch of {options.steps} steps", ylabel="pseudo-Dice, mean of the layers",
+             title=f"The same plan and scans: mean and range of {options.seeds} seeds")
+    axes.legend()
+    figure.savefig(options.curves, dpi=120)
+
+
+def patch(folder: Path) -> str:
+    configuration = json.loads((folder / "run" / "plan.json").read_text())["configurations"]["2d"]
+    height, width = configuration["patch_size"]
+    maps = configuration["features"]
+    return f"{height} x {width} px, batch {configuration['batch_size']}, {maps[0]} to {maps[-1]} maps"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--environment", type=Path, help="the folder of nnU-Net's environment")
+    parser.add_argument("--size", default="200x275", help="of the phantoms; default: a quarter of GOALS's")
+    parser.add_argument("--scans", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=WARM_UP + 20)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--validation", type=int, default=1, help="validation steps an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=1, help="octkit's train.workers")
+    parser.add_argument("--curves", type=Path, metavar="FIGURE", help="compare what is learned instead")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another octkit to compare with")
+    parser.add_argument("--write", metavar="HEADING", help="the section of benchmarks/README.md to put the table in")
+    for hidden, kind in (("--child", str), ("--folder", Path), ("--seed", int)):
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        run = {"ours": train_ours, "theirs": train_theirs}[options.child]
+        print("\n" + ANSWER + json.dumps(run(options.folder, options)), flush=True)
+        return
+    if not options.environment:
+        parser.error("--environment: expected the folder of nnU-Net's environment")
+    python = nnunet_python(options.environment)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", options.scans, "--val", 1,
+                  "--size", options.size], octkit_environment(1))
+        prepare_ours(folder, options)
+        prepare_theirs(folder, options, python)
+        text = curves(folder, options, python) if options.curves else speed(folder, options, python)
+    versions = f"nnU-Net {NNUNET} on torch {version_there(python, 'torch')}, octkit on torch " \
+               f"{version_there(sys.executable, 'torch')}"
+    text = f"{machine()}; {versions}. {text}"
+    print(text)
+    if options.write:
+        write_section(options.write, text)
+
+
+if __name__ == "__main__":
+    main()
