@@ -100,14 +100,10 @@ def phantom(
     looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
-    from octkit.phantom import make_dataset, parse_size
-    from octkit.volume_phantom import make_volumes
+    from octkit.phantom import parse_size
+    from octkit.volume_phantom import make_any
 
-    px = parse_size(size, kind)
-    if kind == "circle":
-        make_dataset(out, train, val, test, px, seed, looks=looks)
-    else:
-        make_volumes(out, train, val, test, px, seed, kind, looks=looks)
+    make_any(out, (train, val, test), parse_size(size, kind), seed, kind, looks)
 
 
 @app.command()
@@ -208,12 +204,10 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
 ) -> None:
     """Write a run's model as one file, to predict with."""
-    from octkit import modelfile
+    from octkit import modelfile, onnxfile
 
     if onnx:
-        from octkit.onnxfile import export_onnx
-
-        export_onnx(modelfile.open_model(run_dir), out)
+        onnxfile.export_onnx(modelfile.open_model(run_dir), out)
     else:
         modelfile.export_run(run_dir, out)
 

@@ -91,7 +91,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     disk is full, and where the system does not let us write there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # short: a name has 255 bytes
     try:
         with saying_disk_full(path):
             path.parent.mkdir(parents=True, exist_ok=True)

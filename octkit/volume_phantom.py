@@ -162,6 +162,18 @@ def write_stack(folder: Path, volume: np.ndarray, spacing: tuple[float, float, f
     write_json(folder / SPACING_FILE, {"spacing": list(spacing)})
 
 
+def make_any(out: str | Path, counts: tuple[int, int, int], size: tuple[int, ...], seed: int, kind: str,
+             looks: str) -> None:
+    """Write a data set of phantoms of any kind: circle scans, or volumes. `counts`: training, validation, test scans.
+
+    Raises OctkitError as `phantom.make_dataset` and `make_volumes`.
+    """
+    if kind == "circle":
+        phantom.make_dataset(out, *counts, size, seed, looks=looks)
+    else:
+        make_volumes(out, *counts, size, seed, kind, looks=looks)
+
+
 def make_once(out: str | Path, wanted: PhantomSettings) -> None:
     """Make the data set of circle scans or volumes unless `out` holds it already.
 
@@ -170,10 +182,7 @@ def make_once(out: str | Path, wanted: PhantomSettings) -> None:
     out = Path(out)
     counts = (wanted.train, wanted.validation, wanted.test)
     if not out.exists():
-        if wanted.kind == "circle":
-            phantom.make_dataset(out, *counts, wanted.size, wanted.seed, looks=wanted.looks)
-        else:
-            make_volumes(out, *counts, wanted.size, wanted.seed, wanted.kind, looks=wanted.looks)
+        make_any(out, counts, wanted.size, wanted.seed, wanted.kind, wanted.looks)
         return
     if not (out / "phantom.json").exists():
         return  # phantoms are only a stand-in

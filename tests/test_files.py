@@ -113,11 +113,13 @@ def test_deep_and_long_json_is_refused(tmp_path):
 def test_where_nothing_can_be_written_is_said_by_its_own_name(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.json").mkdir()
-    for path in (tmp_path / "file" / "a.json", tmp_path / "folder.json", tmp_path / ("x" * 250)):
+    for path in (tmp_path / "file" / "a.json", tmp_path / "folder.json", tmp_path / ("x" * 300)):
         with pytest.raises(OctkitError, match="cannot be written") as caught:
             write_json(path, 1)
         assert str(caught.value).startswith(f"{path}: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+    write_json(tmp_path / ("漢" * 83), 1)  # 249 bytes: there is room for no more in the name that it has meanwhile
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_new_folder_is_whole_or_not_there(tmp_path):
