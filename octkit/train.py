@@ -149,6 +149,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
             device = choose_device(chosen.device)
             precision = working_precision(chosen.train.precision, device)
             memory.check_training(network, plan, config, chosen.train, device, precision)
+            memory.keep_freed_memory()
             network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device,
                                                            precision))
             optimiser = Optimiser(network, chosen.train)

@@ -1,3 +1,7 @@
+import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -83,3 +87,23 @@ def test_version_1_of_the_groups(tmp_path):
 @pytest.mark.usefixtures("machine")
 def test_where_there_are_no_groups_the_machine_decides(tmp_path):
     assert memory.free_bytes(CPU, tmp_path, tmp_path / "none") == 10_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's alone")
+def test_freed_memory_is_kept_for_the_next_array():
+    # In a process of its own, as it holds until the end: 10 arrays of 40 MB, one after the other. A page is 4 KiB.
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        from octkit.memory import keep_freed_memory
+        if sys.argv[1] == "keep":
+            keep_freed_memory()
+        np.ones(5_000_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            np.ones(5_000_000)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
+    small_pages = os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"}
+    faults = {how: int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True,
+                                      env=small_pages).stdout) for how in ("keep", "give back")}
+    assert faults["keep"] < 2000 and faults["give back"] > 90_000
