@@ -42,8 +42,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for the next arrays of that size.
 
-    glibc gives large blocks back to the system, which clears every page before it hands it out again: in a training step
-    of 2 patches of 224 x 288 px that are 46,000 page faults. Other C libraries are left as they are.
+    glibc gives large blocks back to the system, which clears every page before it hands it out again: in a training
+    step of 2 patches of 224 x 288 px that are 46,000 page faults. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
