@@ -1,4 +1,4 @@
-"""What runs a trained 2-D network on a CPU: torch, or ncnn, which needs about a third of the time.
+"""What runs a trained 2-D network on a CPU: torch, or ncnn, which needs half of the time where a network is wide.
 
 Nearly all of the work is convolutions of 3 x 3 with a step of 1. ncnn computes them by Winograd's minimal filtering:
 a tile of 4 x 4 results takes 36 multiplications a pair of maps instead of 144, at the price of a few more roundings
@@ -17,6 +17,7 @@ from octkit.files import OctkitError
 from octkit.plans import Configuration
 
 ENGINES = ("torch", "ncnn")
+WIDE = 32  # maps: the model in the box, of 16, takes as long in either (benchmarks/README.md)
 # Layers with fewer px gain nothing from transformed weights, which are four times as large.
 FEW_PX = 512
 WITHOUT_WINOGRAD = 64  # bit of a layer's parameter 31
@@ -25,8 +26,9 @@ OFF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_s
        "use_vulkan_compute", "use_winograd63_convolution")
 
 
-def choose_engine(wanted: str, axes: int, device: torch.device, precision: str) -> str:
-    """"auto" takes ncnn for 2-D networks in float32 on a CPU, where it was measured to win, and torch for all others.
+def choose_engine(wanted: str, axes: int, maps: int, device: torch.device, precision: str) -> str:
+    """"auto" takes ncnn for 2-D networks of `maps` >= 32 at full resolution in float32 on a CPU, where it was measured
+    to win, and torch for all others.
 
     Raises OctkitError where ncnn is asked for in vain.
     """
@@ -37,7 +39,7 @@ def choose_engine(wanted: str, axes: int, device: torch.device, precision: str) 
         raise OctkitError(f"engine: ncnn was asked for, but the network has {axes} axes and runs in {precision} on "
                           f"{device.type}, expected 2 axes and float32 on the CPU; set engine=auto or engine=torch")
     if wanted == "auto":
-        return "ncnn" if able else "torch"
+        return "ncnn" if able and maps >= WIDE else "torch"
     return wanted
 
 

@@ -146,7 +146,8 @@ class Stage:
         self.previous = Stage(model, member.previous, device, precision, mirror, engine) if member.previous else None
         self.window = model.plan.configurations[member.config].patch_size
         axes = len(self.window)
-        self.engine = choose_engine(engine, axes, device, precision)
+        self.engine = choose_engine(engine, axes, model.plan.configurations[member.config].features[0], device,
+                                    precision)
         # A 2-D window has no axis of B-scans to mirror.
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]

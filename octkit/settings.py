@@ -137,7 +137,7 @@ class TrainSettings(Section):
 class InferSettings(Section):
     """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides.
 
-    `engine` computes: "auto" takes ncnn for 2-D networks in float32 on a CPU, torch for all others.
+    `engine` computes: "auto" takes ncnn for wide 2-D networks in float32 on a CPU, torch for all others.
     """
 
     mirror: bool = True

@@ -57,19 +57,20 @@ def test_small_maps_keep_plain_weights():
     assert plain == {"encoder.2.layers.0", "encoder.2.layers.3"}
 
 
-@pytest.mark.parametrize(("wanted", "axes", "device", "precision", "expected"), [
-    ("auto", 2, CPU, "float32", "ncnn"), ("auto", 3, CPU, "float32", "torch"), ("auto", 2, CPU, "bfloat16", "torch"),
-    ("auto", 2, torch.device("cuda"), "float32", "torch"), ("torch", 2, CPU, "float32", "torch"),
-    ("ncnn", 2, CPU, "float32", "ncnn")])
-def test_which_engine(wanted, axes, device, precision, expected):
-    assert choose_engine(wanted, axes, device, precision) == expected
+@pytest.mark.parametrize(("wanted", "axes", "maps", "device", "precision", "expected"), [
+    ("auto", 2, 32, CPU, "float32", "ncnn"), ("auto", 2, 31, CPU, "float32", "torch"),
+    ("auto", 3, 32, CPU, "float32", "torch"), ("auto", 2, 32, CPU, "bfloat16", "torch"),
+    ("auto", 2, 32, torch.device("cuda"), "float32", "torch"), ("torch", 2, 32, CPU, "float32", "torch"),
+    ("ncnn", 2, 8, CPU, "float32", "ncnn")])
+def test_which_engine(wanted, axes, maps, device, precision, expected):
+    assert choose_engine(wanted, axes, maps, device, precision) == expected
 
 
 @pytest.mark.parametrize(("axes", "device", "precision"), [(3, CPU, "float32"), (2, torch.device("cuda"), "float32"),
                                                            (2, CPU, "bfloat16")])
 def test_ncnn_in_vain(axes, device, precision):
     with pytest.raises(OctkitError, match="ncnn was asked for"):
-        choose_engine("ncnn", axes, device, precision)
+        choose_engine("ncnn", axes, 32, device, precision)
 
 
 def test_the_image_may_be_a_view():
@@ -81,4 +82,4 @@ def test_the_image_may_be_a_view():
 
 def test_an_unknown_engine():
     with pytest.raises(OctkitError, match="found 'tpu', expected auto or one of torch, ncnn"):
-        choose_engine("tpu", 2, CPU, "float32")
+        choose_engine("tpu", 2, 32, CPU, "float32")
