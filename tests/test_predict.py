@@ -156,7 +156,7 @@ def test_a_plan_that_changed_after_training_is_noticed(run):
         content = json.loads(before)
         content["configurations"]["2d"]["features"]["value"][0] += 1
         path.write_text(json.dumps(content))
-        with pytest.raises(OctkitError, match="where the plan has changed since, train again"):
+        with pytest.raises(OctkitError, match="if the plan has changed since, train again"):
             Predictor.load(run)
     finally:
         path.write_text(before)
