@@ -99,6 +99,7 @@ def assert_same_results(run, other):
         assert np.array_equal(*arrays)
 
 
+@pytest.mark.long
 def test_a_kill_changes_nothing(tmp_path):
     """Once, in the midst of training; the rest of it is done in this process."""
     run = make_run(tmp_path / "killed", write_goals(tmp_path / "goals"), "train.epochs=15")

@@ -268,6 +268,7 @@ def test_a_kernel_that_ends_early_is_a_failure(tmp_path, source, message, code):
         assert dead.metadata.papermill.status == "failed" and "the kernel" in dead.outputs[-1].text.lower()
 
 
+@pytest.mark.long
 def test_a_kernel_that_is_killed_between_two_cells(tmp_path):
     write_notebook(tmp_path, "idle", "1 + 1", "2 + 2")
 

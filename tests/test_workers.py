@@ -100,6 +100,7 @@ def test_a_worker_that_ends_is_reported():
         drawn(Numbers(n5=left_early), 4, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("happens", "state", "stack"), [(stopped, "stopped", None),
                                                          (hanging_on_a_lock, "sleeping", "in hanging_on_a_lock")])
 def test_a_worker_that_hangs_says_where(monkeypatch, capfd, happens, state, stack):
@@ -138,6 +139,7 @@ with batches(Numbers(), 0, 1000, 2, CPU) as source:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_worker_outlives_its_training(end):
     parent = subprocess.Popen([sys.executable, "-c", ORPHANS, os.path.dirname(__file__)], stdout=subprocess.PIPE,
