@@ -72,13 +72,13 @@ def measure(what: str, number: int) -> None:
             optimiser.step.step()
         estimate = memory.training_bytes(parameters, model.plan, name, chosen, "float32")
     else:
-        predictor = Predictor(model, "cpu")
+        predictor = Predictor(model, "cpu", engine="torch")
         image = np.random.default_rng(0).uniform(1, 255, (1, *scan)).astype(np.float32)
         predictor(image[(slice(None), *(slice(16),) * len(scan))], None, False)  # loads what is loaded once
         before = held("VmRSS")
         opinions = predictor.opinions(image, None, False)
         one = memory.opinion_bytes(model, scan)
-        estimate = memory.window_bytes(model) + (memory.AT_WORK + len(opinions)) * one
+        estimate = memory.window_bytes(model, [predictor.stages[0].engine]) + (memory.AT_WORK + len(opinions)) * one
     print(f"{estimate / 1e6:.0f} {(held('VmHWM') - before) / 1e6:.0f}")
 
 

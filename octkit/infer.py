@@ -115,7 +115,7 @@ class Predictor:
             (classes, *spatial) float32, background first, summing to 1; the mean over the model's configurations.
         """
         circle = self.model.circle if circle is None else circle
-        memory.check_prediction(self.model, image.shape[1:], len(self.stages), self.device)
+        self._check_memory(image, len(self.stages))
         total = self.stages[0](image, spacing, circle)
         for stage in self.stages[1:]:
             total = total + stage(image, spacing, circle)
@@ -132,8 +132,12 @@ class Predictor:
         if self.model.blend != "probabilities":
             return [self(image, spacing, circle)]
         voices = [voice for stage in self.stages for voice in stage.voices()]
-        memory.check_prediction(self.model, image.shape[1:], len(voices), self.device)
+        self._check_memory(image, len(voices))
         return [voice(image, spacing, circle) for voice in voices]
+
+    def _check_memory(self, image: np.ndarray, opinions: int) -> None:
+        memory.check_prediction(self.model, image.shape[1:], opinions, self.device,
+                                [stage.engine for stage in self.stages])
 
 
 class Stage:

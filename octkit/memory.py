@@ -26,7 +26,8 @@ FLOAT = 4  # bytes
 # buffers. Measured, see above.
 MOMENTARY_IN_TRAINING = 7
 LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
-FORWARD = 11  # ncnn's (10.1 measured, 32 to 512 maps on 896 x 1152 px); torch takes 7
+# The same of prediction, by what computes; ncnn's was 10.1 with 32 to 512 maps on 896 x 1152 px.
+FORWARD = {"torch": 7, "ncnn": 11}
 # Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
 AT_WORK = 4
 PREFETCHED = 2  # batches that wait in each worker (torch's default)
@@ -74,10 +75,14 @@ def loading_bytes(plan: Plan, config: str, workers: int) -> float:
     return workers * (PREFETCHED * batch + WORKER)
 
 
-def window_bytes(model: Model) -> float:
-    """What one window takes in the network, of the configuration that takes most. Weights are there before."""
-    return max(FORWARD * prod(configuration.patch_size) * configuration.features[0] * FLOAT
-               for configuration in (model.plan.configurations[member.config] for member in model.members))
+def window_bytes(model: Model, engines: Sequence[str]) -> float:
+    """What one window takes in the network, of the configuration that takes most. Weights are there before.
+
+    `engines` are what computes each of the model's members, see `engines.choose_engine`.
+    """
+    configurations = [model.plan.configurations[member.config] for member in model.members]
+    return max(FORWARD[engine] * prod(configuration.patch_size) * configuration.features[0] * FLOAT
+               for configuration, engine in zip(configurations, engines, strict=True))
 
 
 def opinion_bytes(model: Model, shape: Sequence[int]) -> float:
@@ -136,13 +141,14 @@ def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: Tr
                                                  "let the planner choose")
 
 
-def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device) -> None:
+def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device,
+                     engines: Sequence[str]) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `opinions` is how many sets of its probabilities are kept beside each other, in the computer's memory.
+    `engines` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept beside each other, in the computer's memory.
     """
     one, cpu = opinion_bytes(model, shape), torch.device("cpu")
-    needs = {device: window_bytes(model) + AT_WORK * one}
+    needs = {device: window_bytes(model, engines) + AT_WORK * one}
     needs[cpu] = needs.get(cpu, 0) + (opinions + AT_WORK * (device != cpu)) * one
     for where, need in needs.items():
         _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,

@@ -36,7 +36,8 @@ def test_each_worker_keeps_two_batches_waiting(small):
 
 
 def test_prediction_by_hand(small):
-    assert memory.window_bytes(small) == 4 * memory.FORWARD * 256 * 4
+    for engine in ("torch", "ncnn"):
+        assert memory.window_bytes(small, [engine]) == 4 * memory.FORWARD[engine] * 256 * 4
     assert memory.opinion_bytes(small, (100, 200)) == 4 * 4 * 20_000
 
 
@@ -47,10 +48,10 @@ def test_what_is_too_much_is_said_with_the_setting_that_helps(small, monkeypatch
                                           r"train.workers \(4 now\), plan.batch_size \(2 now\), or plan.memory_gb"):
         memory.check_training(network, small.plan, "2d", TrainSettings(), CPU, "float32")
     with pytest.raises(OctkitError, match="a scan of 500 x 1000 needs about 0.1 GB of memory, .*infer.mirror=false"):
-        memory.check_prediction(small, (500, 1000), 8, CPU)
+        memory.check_prediction(small, (500, 1000), 8, CPU, ["torch"])
     monkeypatch.setattr(memory, "free_bytes", lambda _: 1e12)
     memory.check_training(network, small.plan, "2d", TrainSettings(), CPU, "float32")
-    memory.check_prediction(small, (500, 1000), 8, CPU)
+    memory.check_prediction(small, (500, 1000), 8, CPU, ["torch"])
 
 
 def group(folder, **files):
