@@ -145,7 +145,8 @@ def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: 
                      engines: Sequence[str]) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `engines` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept beside each other, in the computer's memory.
+    `engines` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept beside each other,
+    in the computer's memory.
     """
     one, cpu = opinion_bytes(model, shape), torch.device("cpu")
     needs = {device: window_bytes(model, engines) + AT_WORK * one}
