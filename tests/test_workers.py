@@ -128,7 +128,8 @@ def test_an_error_in_the_training_ends_the_workers():
 
 
 ORPHANS = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the tests' own parent may have switched off
 sys.path.insert(0, sys.argv[1])
 from test_workers import CPU, Numbers
 from octkit.workers import batches
@@ -139,7 +140,6 @@ with batches(Numbers(), 0, 1000, 2, CPU) as source:
 """
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_worker_outlives_its_training(end):
     parent = subprocess.Popen([sys.executable, "-c", ORPHANS, os.path.dirname(__file__)], stdout=subprocess.PIPE,
