@@ -19,6 +19,7 @@ sees less context.
 import copy
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +80,15 @@ class Predictor:
     """
 
     def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, engine: str = "auto"):
-        self.model = model
         self.device = choose_device(device)
         self.precision = working_precision(model.precision, self.device)
         self.mirror = model.mirror if mirror is None else mirror
         self.stages = [Stage(model, member, self.device, self.precision, self.mirror, engine)
                        for member in model.members]
+        # The networks have the weights now; a second copy of them all would stay in memory.
+        self.model = replace(model, members=tuple(_without_weights(member) for member in model.members))
+        if self.device.type == "cpu":
+            memory.keep_freed_memory()
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None, configs=None,
@@ -257,6 +261,10 @@ class Stage:
                     values = torch.softmax(values, 1)
                 total = total + torch.flip(values, axes)[0]
         return total / (len(self.flips) * len(networks))
+
+
+def _without_weights(member: Member) -> Member:
+    return replace(member, weights={}, previous=_without_weights(member.previous) if member.previous else None)
 
 
 def first_stage_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
