@@ -5,7 +5,8 @@
                                                   … --agree default reports/demo     masks of trained models
 
 DIR holds nnU-Net's own environment and is made where there is none. Time is taken with the network that the recipe
-plans for GOALS (patch 896 x 1152, 32 to 512 maps, random weights) on phantoms of 800 x 1100 px. Cold is `octkit
+plans for GOALS (patch 896 x 1152, 32 to 512 maps, random weights) on phantoms of 800 x 1100 px; its labels have other
+names than the layers', so that no boundaries are drawn (surfaces.py times these). Cold is `octkit
 predict` and `nnUNetv2_predict_from_modelfolder` with one scan, start-up included; warm is what each further scan adds.
 Agreement is between the most probable labels of a trained model's own windows: circles and ordered boundaries, which
 nnU-Net does not have, are left out. With --write the table goes into benchmarks/README.md.
@@ -38,7 +39,7 @@ from versus import (
 SIZE = (800, 1100)  # GOALS
 RECORD = {"mean": 110.0, "std": 55.0, "median": 105.0, "min": 0.0, "max": 255.0, "percentile_00_5": 8.0,
           "percentile_99_5": 236.0}
-LAYERS = ("rnfl", "gcipl", "choroid")
+LABELS = ("first", "second", "third")
 OURS = Path(sys.executable)
 
 
@@ -51,11 +52,11 @@ def goals_model():
     from octkit.planner import plan_experiment
 
     cases = 100
-    fingerprint = Fingerprint(((1.0, 1.0),) * cases, (SIZE,) * cases, ("OCT",), LAYERS, (RECORD,), "px")
+    fingerprint = Fingerprint(((1.0, 1.0),) * cases, (SIZE,) * cases, ("OCT",), LABELS, (RECORD,), "px")
     plan = plan_experiment(fingerprint)
     torch.manual_seed(0)
     weights = build_network(plan, "2d", False).state_dict()
-    return Model(plan, (Member("2d", {"0": weights}),), LAYERS, False, (-2, -1), 0.5, "float32", blend="scores")
+    return Model(plan, (Member("2d", {"0": weights}),), LABELS, False, (-2, -1), 0.5, "float32", blend="scores")
 
 
 def as_nnunet_would(model):
