@@ -11,6 +11,8 @@ from the U-Net's own weights, by their own names; nothing is written to disk.
 """
 
 import tempfile
+from itertools import pairwise
+from math import prod
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ ENGINES = ("torch", "ncnn")
 WIDE = 32  # maps: the model in the box, of 16, takes as long in either (benchmarks/README.md)
 # Layers with fewer px gain nothing from transformed weights, which are four times as large.
 FEW_PX = 512
-ALL = slice(None)
+STRIP_PX = 150_000  # from twice as many px on, layers are convolved strip by strip
 WITHOUT_WINOGRAD = 64  # bit of a layer's parameter 31
 # Off: half precision, and tiles of 6 x 6, whose rounding errors are four times as large and which save no time.
 OFF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed",
@@ -59,7 +61,7 @@ class NcnnNetwork:
 
         text, weights = described(configuration, state)
         self.library, self.net = ncnn, ncnn.Net()
-        self.blobs = [line.split()[1] for line in text.splitlines()[3:]]
+        self.blobs = [name for line in text.splitlines()[3:] if "/" not in (name := line.split()[1])]
         # Freed maps are kept for the next ones; handed back after each layer (`__call__`), 2.1 GB instead of 3.4.
         self.pools = [ncnn.PoolAllocator(), ncnn.PoolAllocator()]
         self.net.opt.blob_allocator, self.net.opt.workspace_allocator = self.pools
@@ -70,8 +72,8 @@ class NcnnNetwork:
             raise RuntimeError("ncnn does not understand the network's description")
         # By way of a file: weights that ncnn is given in memory it keeps there, beside those that it has transformed.
         with tempfile.NamedTemporaryFile(prefix="octkit-", suffix=".bin") as file:
-            for name, inputs in weights:
-                file.write(_weights(state, name, inputs))
+            for name in weights:
+                file.write(_weights(state, name))
             file.flush()
             if self.net.load_model(file.name) != 0:
                 raise RuntimeError("ncnn does not read the network's weights as they were written")
@@ -89,82 +91,80 @@ class NcnnNetwork:
         return torch.from_numpy(scores[None])
 
 
-def described(configuration: Configuration, state: dict[str, torch.Tensor]) -> tuple[str, list[tuple[str, slice]]]:
-    """A U-Net in ncnn's words: one line a layer; and its weights in the order in which they are read, each with the
-    input maps that it is read for.
+def described(configuration: Configuration, state: dict[str, torch.Tensor]) -> tuple[str, list[str]]:
+    """A U-Net in ncnn's words: one line a layer; and the names of its weights in the order in which they are read.
 
     A line is: kind, name, number of inputs and outputs, their names (a layer's output is called as the layer),
-    parameters by number: 0 maps, 1 and 11 kernel along x and y, 3 and 13 stride, 4 and 14 padding, 5 with bias,
-    6 number of weights.
+    parameters by number: 0 maps, 1 and 11 kernel along x and y, 3 and 13 stride, 4 padding along x, 14 and 16 above and
+    below, 5 with bias, 6 number of weights.
     """
     lines, names = [], []
-    rows, columns = configuration.patch_size
 
     def layer(kind: str, name: str, inputs: list[str], parameters: str, outputs: list[str] | None = None) -> str:
         outputs = outputs or [name]
         lines.append(" ".join([kind, name, str(len(inputs)), str(len(outputs)), *inputs, *outputs, parameters]).strip())
         return outputs[0]
 
-    def convolution(kind: str, name: str, source: str, kernel, stride, weights: str, px: float, inputs: slice = ALL,
-                    bias: bool = True) -> str:
-        weight = _of_inputs(state[f"{weights}.weight"], inputs)
+    def convolution(kind: str, name: str, source: str, kernel, stride, weights: str, size, padding=None) -> str:
+        weight = state[f"{weights}.weight"]
         maps = weight.shape[1 if kind == "Deconvolution" else 0]
-        padding = (0, 0) if kind == "Deconvolution" else tuple(k // 2 for k in kernel)
-        names.extend([(f"{weights}.weight", inputs), (f"{weights}.bias", ALL)][:1 + bias])
-        plain = f" 31={WITHOUT_WINOGRAD}" if px < FEW_PX else ""
+        above, below = padding or (kernel[0] // 2,) * 2
+        if kind == "Deconvolution":
+            above = below = 0
+        names.extend([f"{weights}.weight", f"{weights}.bias"])
+        plain = f" 31={WITHOUT_WINOGRAD}" if prod(size) < FEW_PX else ""
         return layer(kind, name, [source], f"0={maps} 1={kernel[1]} 11={kernel[0]} 3={stride[1]} 13={stride[0]} "
-                     f"4={padding[1]} 14={padding[0]} 5={int(bias)} 6={weight.numel()}{plain}")
+                     f"4={0 if kind == 'Deconvolution' else kernel[1] // 2} 14={above} 16={below} 5=1 "
+                     f"6={weight.numel()}{plain}")
 
-    def normalised(prefix: str, number: int, source: str) -> str:
-        norm = f"{prefix}.layers.{number + 1}"
-        names.extend([(f"{norm}.weight", ALL), (f"{norm}.bias", ALL)])
-        layer("InstanceNorm", norm, [source], f"0={len(state[f'{norm}.weight'])} 1=1e-5 2=1")
-        return layer("ReLU", f"{prefix}.layers.{number + 2}", [norm], "0=0.01")
+    def in_strips(name: str, source: str, kernel, weights: str, size) -> str:
+        # Winograd's tiles take 2.25 times the memory of the maps they come from, for as long as a layer is at work.
+        count = -(-prod(size) // STRIP_PX)
+        edges = [size[0] * i // count for i in range(count + 1)]
+        inputs, reach, strips = state[f"{weights}.weight"].shape[1], kernel[0] // 2, []
+        layer("Split", f"{name}/split", [source], "", [f"{name}/{i}/source" for i in range(count)])
+        for i, (first, last) in enumerate(pairwise(edges)):
+            top, bottom = max(first - reach, 0), min(last + reach, size[0])
+            strip = layer("Crop", f"{name}/{i}/crop", [f"{name}/{i}/source"],
+                          f"0=0 1={top} 2=0 3={size[1]} 4={bottom - top} 5={inputs}")
+            strips.append(convolution("Convolution", f"{name}/{i}", strip, kernel, (1, 1), weights, size,
+                                      (top - first + reach, last + reach - bottom)))
+        return layer("Concat", name, strips, "0=1")
 
-    def block(prefix: str, source: str, kernel, stride, px: float) -> str:
+    def block(prefix: str, source: str, kernel, stride, size) -> str:
         for number, step in ((0, stride), (3, (1, 1))):
             name = f"{prefix}.layers.{number}"
-            source = normalised(prefix, number, convolution("Convolution", name, source, kernel, step, name, px))
+            norm = f"{prefix}.layers.{number + 1}"
+            if prod(size) >= 2 * STRIP_PX and step == (1, 1) and source != "image":
+                in_strips(name, source, kernel, name, size)
+            else:
+                convolution("Convolution", name, source, kernel, step, name, size)
+            names.extend([f"{norm}.weight", f"{norm}.bias"])
+            layer("InstanceNorm", norm, [name], f"0={len(state[f'{norm}.weight'])} 1=1e-5 2=1")
+            source = layer("ReLU", f"{prefix}.layers.{number + 2}", [norm], "0=0.01")
         return source
 
-    def finest_block(prefix: str, up: str, skip: str, kernel, px: float) -> str:
-        # Its first convolution is the sum of two, over either half of the maps: so the largest array, of both, is
-        # never made, which saves 0.4 GB for GOALS.
-        name, half = f"{prefix}.layers.0", configuration.features[0]
-        first = convolution("Convolution", f"{name}.up", up, kernel, (1, 1), name, px, slice(0, half))
-        second = convolution("Convolution", f"{name}.skip", skip, kernel, (1, 1), name, px, slice(half, None), False)
-        source = normalised(prefix, 0, layer("BinaryOp", name, [first, second], "0=0"))
-        name = f"{prefix}.layers.3"
-        return normalised(prefix, 3, convolution("Convolution", name, source, kernel, (1, 1), name, px))
-
-    source, skips, px = layer("Input", "image", [], ""), [], [rows * columns]
+    source, skips, sizes = layer("Input", "image", [], ""), [], []
     for i, (kernel, stride) in enumerate(zip(configuration.kernels, configuration.strides, strict=True)):
-        px.append(px[-1] // (stride[0] * stride[1]))
-        source = block(f"encoder.{i}", source, kernel, stride, px[-1])
+        before = sizes[-1] if sizes else configuration.patch_size
+        sizes.append(tuple(n // step for n, step in zip(before, stride, strict=True)))
+        source = block(f"encoder.{i}", source, kernel, stride, sizes[i])
         if i < len(configuration.features) - 1:
             source = layer("Split", f"skip.{i}", [source], "", [f"down.{i}", f"skip.{i}"])
             skips.append(f"skip.{i}")
     for i in reversed(range(len(skips))):
-        stride, kernel = configuration.strides[i + 1], configuration.kernels[i]
-        up = convolution("Deconvolution", f"up.{i}", source, stride, stride, f"up.{i}", px[i + 1])
-        if i == 0:
-            source = finest_block("decoder.0", up, skips[0], kernel, px[1])
-        else:
-            both = layer("Concat", f"both.{i}", [up, skips[i]], "0=0")
-            source = block(f"decoder.{i}", both, kernel, (1, 1), px[i + 1])
-    convolution("Convolution", "scores", source, (1, 1), (1, 1), "scores.0", px[1])
+        stride = configuration.strides[i + 1]
+        up = convolution("Deconvolution", f"up.{i}", source, stride, stride, f"up.{i}", sizes[i])
+        both = layer("Concat", f"both.{i}", [up, skips[i]], "0=0")
+        source = block(f"decoder.{i}", both, configuration.kernels[i], (1, 1), sizes[i])
+    convolution("Convolution", "scores", source, (1, 1), (1, 1), "scores.0", sizes[0])
     outputs = sum(int(line.split()[3]) for line in lines)
     return "\n".join(["7767517", f"{len(lines)} {outputs}", *lines]) + "\n", names
 
 
-def _of_inputs(weight: torch.Tensor, inputs: slice) -> torch.Tensor:
-    """The part of a tensor that belongs to these input maps, the second axis of a convolution's kernel."""
-    return weight if inputs == ALL else weight[:, inputs]
-
-
-def _weights(state: dict[str, torch.Tensor], name: str, inputs: slice) -> bytes:
+def _weights(state: dict[str, torch.Tensor], name: str) -> bytes:
     """A tensor as ncnn reads it: float32, a convolution's kernel behind four zero bytes that say so."""
-    tensor = _of_inputs(state[name].detach().cpu(), inputs)
+    tensor = state[name].detach().cpu()
     kernel = tensor.ndim == 4
     if kernel and name.startswith("up."):
         tensor = tensor.transpose(0, 1)  # ncnn wants the outputs first in transposed convolutions as well

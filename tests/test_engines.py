@@ -25,7 +25,8 @@ def network(features=(8, 16, 24), strides=((1, 1), (2, 2), (2, 2)), kernels=((3,
 @pytest.mark.parametrize("changes", [
     {}, {"features": (5, 7, 9)}, {"features": (4, 6), "strides": ((1, 1), (2, 2)), "kernels": ((3, 3),) * 2},
     {"strides": ((1, 1), (1, 2), (2, 2)), "kernels": ((1, 3), (3, 3), (3, 3))},
-    {"strides": ((1, 1), (2, 1), (2, 4)), "kernels": ((3, 1), (5, 3), (3, 3))}, {"channels": 4}])
+    {"strides": ((1, 1), (2, 1), (2, 4)), "kernels": ((3, 1), (5, 3), (3, 3))}, {"channels": 4},
+    {"features": (4, 6), "strides": ((1, 1), (2, 2)), "kernels": ((5, 3), (3, 3)), "patch": (502, 640)}])  # in strips
 def test_ncnn_gives_the_scores_of_torch(changes):
     configuration, found, image = network(**changes)
     with torch.inference_mode():
@@ -47,7 +48,7 @@ def test_weights_with_deep_supervision_are_taken_without_it():
     configuration, found, image = network()
     state = found.state_dict()
     assert "scores.1.weight" in state
-    assert "scores.1.weight" not in {name for name, _ in described(configuration, state)[1]}
+    assert "scores.1.weight" not in described(configuration, state)[1]
 
 
 def test_small_maps_keep_plain_weights():
