@@ -81,6 +81,10 @@ def train_ours(folder: Path, options) -> dict:
 
 def prepare_theirs(folder: Path, options, python: Path) -> None:
     """nnU-Net's folders in FOLDER, from the same data set; its plan gets the batch size asked for, nothing else."""
+    import numpy as np
+
+    from octkit.plans import Plan
+
     environment = nnunet_environment(folder, options.cores)
     finished([sys.executable, "-m", "octkit", "export-nnunet", folder / "data", "-o",
               folder / "nnUNet_raw" / "Dataset001_OCT"], octkit_environment(1))
@@ -90,12 +94,14 @@ def prepare_theirs(folder: Path, options, python: Path) -> None:
     plans = json.loads(path.read_text())
     plans["configurations"]["2d"]["batch_size"] = options.batch
     path.write_text(json.dumps(plans))
-    theirs, ours = plans["configurations"]["2d"], json.loads((folder / "run" / "plan.json").read_text())
-    ours, network = ours["configurations"]["2d"], theirs["architecture"]["arch_kwargs"]
-    for name, found in (("patch_size", theirs["patch_size"]), ("batch_size", theirs["batch_size"]),
-                        ("features", network["features_per_stage"]), ("strides", network["strides"])):
-        if found != ours[name]:
-            sys.exit(f"the plans differ in {name}: nnU-Net's {found}, octkit's {ours[name]}")
+    theirs, ours = plans["configurations"]["2d"], Plan.load(folder / "run" / "plan.json").configurations["2d"]
+    network = theirs["architecture"]["arch_kwargs"]
+    for name, found, expected in (("patch_size", theirs["patch_size"], ours.patch_size),
+                                  ("batch_size", theirs["batch_size"], ours.batch_size),
+                                  ("features", network["features_per_stage"], ours.features),
+                                  ("strides", network["strides"], ours.strides)):
+        if np.any(np.array(found) != np.array(expected)):
+            sys.exit(f"the plans differ in {name}: nnU-Net's {found}, octkit's {expected}")
 
 
 def train_theirs(folder: Path, options) -> dict:
@@ -108,8 +114,8 @@ def train_theirs(folder: Path, options) -> dict:
     torch.set_num_threads(min(multiprocessing.cpu_count(), options.cores))  # as its command line does
     torch.manual_seed(options.seed)
     preprocessed = folder / "nnUNet_preprocessed" / "Dataset001_OCT"
-    trainer = nnUNetTrainer(json.loads((preprocessed / "nnUNetPlans.json").read_text()), "2d", 0,
-                            json.loads((preprocessed / "dataset.json").read_text()), torch.device("cpu"))
+    plans, dataset = (json.loads((preprocessed / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    trainer = nnUNetTrainer(plans | {"continue_training": False}, "2d", 0, dataset, torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch = options.epochs, options.steps
     trainer.num_val_iterations_per_epoch, trainer.disable_checkpointing = options.validation, True
     ends, step = [], trainer.train_step
@@ -216,10 +222,12 @@ def draw_curves(found: dict, options) -> None:
 
 
 def patch(folder: Path) -> str:
-    configuration = json.loads((folder / "run" / "plan.json").read_text())["configurations"]["2d"]
-    height, width = configuration["patch_size"]
-    maps = configuration["features"]
-    return f"{height} x {width} px, batch {configuration['batch_size']}, {maps[0]} to {maps[-1]} maps"
+    from octkit.plans import Plan
+
+    configuration = Plan.load(folder / "run" / "plan.json").configurations["2d"]
+    height, width = configuration.patch_size
+    maps = configuration.features
+    return f"{height} x {width} px, batch {configuration.batch_size}, {maps[0]} to {maps[-1]} maps"
 
 
 def main() -> None:
