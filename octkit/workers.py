@@ -97,7 +97,7 @@ def _hanging(crew: Sequence) -> OctkitError:
     states = [f"process {process.pid}: {psutil.Process(process.pid).status()}" for process in crew]
     for process in crew:
         os.kill(process.pid, signal.SIGUSR1)
-    time.sleep(1)  # for their tracebacks
+        time.sleep(1 / len(crew))  # for its traceback; those of several at once would be mixed letter by letter
     for process in crew:
         try:
             process.kill()  # one that is stopped listens to nothing less
