@@ -26,7 +26,8 @@ FLOAT = 4  # bytes
 # buffers. Measured, see above.
 MOMENTARY_IN_TRAINING = 7
 LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
-# The same of prediction, by what computes; ncnn's was 10.1 with 32 to 512 maps on 896 x 1152 px.
+# The same of prediction, by what computes; ncnn's was 10.1 with 32 to 512 maps on 896 x 1152 px in
+# one piece, 8.9 in strips.
 FORWARD = {"torch": 7, "ncnn": 11}
 # Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
 AT_WORK = 4
