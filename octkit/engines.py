@@ -110,14 +110,11 @@ def described(configuration: Configuration, state: dict[str, torch.Tensor]) -> t
     def convolution(kind: str, name: str, source: str, kernel, stride, weights: str, size, padding=None) -> str:
         weight = state[f"{weights}.weight"]
         maps = weight.shape[1 if kind == "Deconvolution" else 0]
-        above, below = padding or (kernel[0] // 2,) * 2
-        if kind == "Deconvolution":
-            above = below = 0
+        sides, above, below = padding or (kernel[1] // 2, kernel[0] // 2, kernel[0] // 2)
         names.extend([f"{weights}.weight", f"{weights}.bias"])
         plain = f" 31={WITHOUT_WINOGRAD}" if prod(size) < FEW_PX else ""
         return layer(kind, name, [source], f"0={maps} 1={kernel[1]} 11={kernel[0]} 3={stride[1]} 13={stride[0]} "
-                     f"4={0 if kind == 'Deconvolution' else kernel[1] // 2} 14={above} 16={below} 5=1 "
-                     f"6={weight.numel()}{plain}")
+                     f"4={sides} 14={above} 16={below} 5=1 6={weight.numel()}{plain}")
 
     def in_strips(name: str, source: str, kernel, weights: str, size) -> str:
         # Winograd's tiles take 2.25 times the memory of the maps they come from, for as long as a layer is at work.
@@ -130,7 +127,7 @@ def described(configuration: Configuration, state: dict[str, torch.Tensor]) -> t
             strip = layer("Crop", f"{name}/{i}/crop", [f"{name}/{i}/source"],
                           f"0=0 1={top} 2=0 3={size[1]} 4={bottom - top} 5={inputs}")
             strips.append(convolution("Convolution", f"{name}/{i}", strip, kernel, (1, 1), weights, size,
-                                      (top - first + reach, last + reach - bottom)))
+                                      (kernel[1] // 2, top - first + reach, last + reach - bottom)))
         return layer("Concat", name, strips, "0=1")
 
     def centred(name: str, size) -> str:
@@ -166,7 +163,7 @@ def described(configuration: Configuration, state: dict[str, torch.Tensor]) -> t
             skips.append(f"skip.{i}")
     for i in reversed(range(len(skips))):
         stride = configuration.strides[i + 1]
-        up = convolution("Deconvolution", f"up.{i}", source, stride, stride, f"up.{i}", sizes[i])
+        up = convolution("Deconvolution", f"up.{i}", source, stride, stride, f"up.{i}", sizes[i], (0, 0, 0))
         both = layer("Concat", f"both.{i}", [up, skips[i]], "0=0")
         source = block(f"decoder.{i}", both, configuration.kernels[i], (1, 1), sizes[i])
     convolution("Convolution", "scores", source, (1, 1), (1, 1), "scores.0", sizes[0])

@@ -30,7 +30,7 @@ def test_each_step_has_one_measure_more(scan):
     assert tuple(predictors) == ablation.MEASURES
     assert [predictor.model.surfaces for predictor in predictors.values()] == [False, False, True, True]
     assert [predictor.mirror for predictor in predictors.values()] == [False, False, False, True]
-    first, second = (predictors[name].model.members[0].weights["all"] for name in ablation.MEASURES[:2])
+    first, second = (predictors[name].stages[0].networks[0].state_dict() for name in ablation.MEASURES[:2])
     assert not torch.equal(first["scores.0.weight"], second["scores.0.weight"])
     found = ablation.masks(predictors, scan)
     assert all(mask.shape == (32, 40) for mask in found.values())
