@@ -146,7 +146,8 @@ def agreement(options, python: Path, scratch: Path) -> str:
         model = open_model(name, folds=[0] if Path(name).is_dir() else None)
         ours, theirs = write_model(as_nnunet_would(model), folder)
         our_scans, their_scans = write_scans(folder / "scans", options.further + 1)
-        predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads, ("--probabilities",))
+        predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads,
+                            ("--probabilities", "--engine", "ncnn"))  # small models would take torch
         predict_with_nnunet(python, theirs, their_scans, folder / "out.nnunet", options.mirror, options.threads,
                             scratch, ("--save_probabilities",))
         equal, largest, scores = [], [], []
