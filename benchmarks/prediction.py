@@ -77,13 +77,13 @@ def write_model(model, folder: Path) -> tuple[Path, Path]:
     return folder / "model.zip", exported
 
 
-def write_scans(folder: Path, count: int) -> tuple[Path, Path]:
+def write_scans(folder: Path, count: int, size: tuple[int, int] = SIZE) -> tuple[Path, Path]:
     """Phantoms as both want them: a folder of PNGs each, nnU-Net's with the channel's number in the name."""
     from octkit.images import write_png
     from octkit.phantom import draw
 
     for number in range(count):
-        pixels = draw(500 + number, SIZE, glaucoma=number % 2 == 1).image.astype(np.uint8)
+        pixels = draw(500 + number, size, glaucoma=number % 2 == 1).image.astype(np.uint8)
         write_png(folder / "octkit" / f"scan{number}.png", pixels)
         write_png(folder / "nnunet" / f"scan{number}_0000.png", pixels)
     return folder / "octkit", folder / "nnunet"

@@ -34,6 +34,18 @@ from versus import (
 NAME = "Dataset001_OCT"
 
 
+def make_scans(folder: Path, count: int, size: str) -> None:
+    """Phantoms for both in FOLDER: octkit's data set and run, nnU-Net's raw data set."""
+    from octkit import settings
+
+    finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", count, "--val", 1, "--size", size],
+             octkit_environment(1))
+    finished([sys.executable, "-m", "octkit", "export-nnunet", folder / "data", "-o", folder / "nnUNet_raw" / NAME],
+             octkit_environment(1))
+    settings.with_overrides(settings.from_profile("goals"), [f"data.dir={folder / 'data'}", "plan.units=px"]).save(
+        folder / "run" / "settings.json")
+
+
 def prepare_ours(folder: Path) -> list[Finished]:
     """`octkit fingerprint`, `plan` and `preprocess` of a run without any of these."""
     run = folder / "run"
@@ -74,15 +86,8 @@ def largest_difference(folder: Path, python: Path) -> tuple[float, float]:
 
 def compared(count: int, options, python: Path, scratch: Path) -> list[list]:
     """Rows of the table for so many scans."""
-    from octkit import settings
-
     folder = scratch / str(count)
-    finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", count, "--val", 1, "--size",
-              options.size], octkit_environment(1))
-    finished([sys.executable, "-m", "octkit", "export-nnunet", folder / "data", "-o", folder / "nnUNet_raw" / NAME],
-             octkit_environment(1))
-    settings.with_overrides(settings.from_profile("goals"), [f"data.dir={folder / 'data'}", "plan.units=px"]).save(
-        folder / "run" / "settings.json")
+    make_scans(folder, count, options.size)
     runs = {"octkit": partial(prepare_ours, folder)}
     for processes in (None, 2):
         name = f"nnU-Net, {f'{processes} processes' if processes else 'as it comes (8 processes)'}"

@@ -39,11 +39,28 @@ WARM_UP = 6  # steps: nnU-Net's workers keep up to six batches
 ANSWER = "answer: "  # begins the line of a child's output that is for its parent
 
 
+def prepare(folder: Path, options, python: Path) -> None:
+    """All that both need to train, in FOLDER, from the same phantoms."""
+    finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", options.scans, "--val", 1,
+              "--size", options.size], octkit_environment(1))
+    for run, environment in ours(options).items():  # each by its own code: an older one reads no newer run
+        finished([sys.executable, Path(__file__).resolve(), "--child", "prepare", "--folder", folder, "--run", run,
+                  f"--batch={options.batch}"], environment)
+    prepare_theirs(folder, options, python)
+
+
+def ours(options) -> dict[str, dict[str, str]]:
+    """The folder of each octkit's run, and the environment variables that lead to its code."""
+    environment = octkit_environment(options.cores)
+    before = {"run-before": environment | {"PYTHONPATH": str(options.before.resolve())}} if options.before else {}
+    return {"run": environment} | before
+
+
 def prepare_ours(folder: Path, options) -> None:
-    """FOLDER/run with all that training needs, from the data set in FOLDER/data."""
+    """The run's folder with all that training needs, from the data set in FOLDER/data."""
     from octkit import fingerprint, layouts, planner, preprocess, settings
 
-    run = folder / "run"
+    run = folder / options.run
     chosen = settings.with_overrides(settings.from_profile("goals"), [
         f"data.dir={folder / 'data'}", "device=cpu", "plan.units=px", f"plan.batch_size={options.batch}"])
     chosen.save(run / "settings.json")
@@ -59,7 +76,7 @@ def train_ours(folder: Path, options) -> dict:
 
     from octkit import settings, train
 
-    run = folder / "run"
+    run = folder / options.run
     base = settings.load(run / "settings.json")
     settings.with_overrides(base, [
         f"seed={options.seed}", f"train.epochs={options.epochs}", f"train.iterations_per_epoch={options.steps}",
@@ -165,12 +182,10 @@ def ask(command: list, environment: dict, options, seed: int, cores: int) -> dic
 def contestants(folder: Path, options, python: Path, seed: int = 0) -> dict:
     script = Path(__file__).resolve()
     found = {"nnU-Net": partial(ask, [python, script, "--child", "theirs", "--folder", folder],
-                                nnunet_environment(folder, options.cores), options, seed, options.cores),
-             "octkit": partial(ask, [sys.executable, script, "--child", "ours", "--folder", folder],
-                               octkit_environment(options.cores), options, seed, options.cores)}
-    if options.before:
-        environment = octkit_environment(options.cores) | {"PYTHONPATH": str(options.before.resolve())}
-        found["octkit before"] = partial(ask, found["octkit"].args[0], environment, options, seed, options.cores)
+                                nnunet_environment(folder, options.cores), options, seed, options.cores)}
+    for name, (run, environment) in zip(("octkit", "octkit before"), ours(options).items(), strict=False):
+        command = [sys.executable, script, "--child", "ours", "--folder", folder, "--run", run]
+        found[name] = partial(ask, command, environment, options, seed, options.cores)
     return found
 
 
@@ -246,11 +261,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another octkit to compare with")
     parser.add_argument("--write", metavar="HEADING", help="the section of benchmarks/README.md to put the table in")
-    for hidden, kind in (("--child", str), ("--folder", Path), ("--seed", int)):
+    for hidden, kind in (("--child", str), ("--folder", Path), ("--run", str), ("--seed", int)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        run = {"ours": train_ours, "theirs": train_theirs}[options.child]
+        run = {"prepare": prepare_ours, "ours": train_ours, "theirs": train_theirs}[options.child]
         print("\n" + ANSWER + json.dumps(run(options.folder, options)), flush=True)
         return
     if not options.environment:
@@ -258,10 +273,7 @@ def main() -> None:
     python = nnunet_python(options.environment)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", options.scans, "--val", 1,
-                  "--size", options.size], octkit_environment(1))
-        prepare_ours(folder, options)
-        prepare_theirs(folder, options, python)
+        prepare(folder, options, python)
         text = curves(folder, options, python) if options.curves else speed(folder, options, python)
     versions = f"nnU-Net {NNUNET} on torch {version_there(python, 'torch')}, octkit on torch " \
                f"{version_there(sys.executable, 'torch')}"
