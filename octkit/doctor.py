@@ -7,7 +7,7 @@ Nothing is written into the data set.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,12 +34,16 @@ CLEAN_FILE = "doctor.json"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a look through a data set has found: errors first, then warnings, each by the names of files."""
+    """What a look through a data set has found: errors first, then warnings, each by the names of files.
+
+    `digests` stand for the pixels of the images that could be read.
+    """
 
     root: Path
     layout: str | None
     scans: int
     findings: tuple[Finding, ...]
+    digests: Mapping[Path, str]
 
     @property
     def errors(self) -> int:
@@ -80,7 +84,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
     errors: list[OctkitError] = []
     dataset = tried(errors.append, open_dataset, root, errors.append)
     if dataset is None:
-        return _diagnosis(root, None, 0, [of_error(error, root) for error in errors])
+        return _diagnosis(root, None, 0, [of_error(error, root) for error in errors], {})
     dataset = _with_truth(dataset, errors.append)
     findings = [of_error(error, root) for error in errors]
     seen = []
@@ -88,9 +92,10 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         findings += one.findings
         seen.append(one)
     seen.sort(key=lambda one: one.case.image)  # not in the order in which they got done
-    findings += _twins(dataset, seen) + _sizes(seen) + _nearly_doubled(dataset)
+    digests = {one.case.image: one.digest for one in seen if one.digest is not None}
+    findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
     findings += _strays(dataset, {finding.file for finding in findings})
-    return _diagnosis(root, dataset.layout, len(_cases(dataset)), findings)
+    return _diagnosis(root, dataset.layout, len(_cases(dataset)), findings, digests)
 
 
 def tell(path: str | Path, as_json: bool = False) -> None:
@@ -110,20 +115,32 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = pri
     kept = Path(run_dir) / CLEAN_FILE
     before = tried(_unsaid, read_json, kept) if kept.exists() else None
     before = before if isinstance(before, dict) else {}
-    clean: dict[str, str] = {}
-    for root in (chosen.data.root, *chosen.train.extra_roots):
-        if root == chosen.data.root and not root.is_dir():
-            continue
-        stamp = ledger.digest([__version__, ledger.data_stamp(root)])
-        if before.get(str(root)) != stamp:
+    roots = [root for root in (chosen.data.root, *chosen.train.extra_roots)
+             if root != chosen.data.root or root.is_dir()]
+    stamps = {str(root): ledger.digest([__version__, ledger.data_stamp(root)]) for root in roots}
+    extra = bool(chosen.train.extra_data) and chosen.data.root.is_dir()
+    # With extra data all are looked at where one has changed: they are held against each other.
+    if changed := [root for root in roots if before.get(str(root)) != stamps[str(root)]]:
+        digests: dict[Path, str] = {}
+        for root in roots if extra else changed:
             diagnosis = look_through(root)
             for line in diagnosis.lines(SHOWN):
                 say(line)
             _refuse_errors(diagnosis)
-        clean[str(root)] = stamp
-    if chosen.train.extra_data and chosen.data.root.is_dir():
-        open_run(chosen)
-    write_json(kept, clean)
+            digests |= diagnosis.digests
+        if extra:
+            _refuse_known_scans(open_run(chosen), digests)
+    write_json(kept, stamps)
+
+
+def _refuse_known_scans(dataset: Dataset, digests: Mapping[Path, str]) -> None:
+    """Extra scans are in every fold's training: one that the run also scores would flatter the score."""
+    own = {digests[case.image]: case.image for case in _cases(dataset) if case.image in digests}
+    shared = [case.image for case in dataset.extra if digests.get(case.image) in own]
+    if shared:
+        more = f", as have {len(shared) - 1} more" if len(shared) > 1 else ""
+        raise OctkitError(f"{shared[0]}: has the same pixels as {own[digests[shared[0]]]}{more}, expected extra data "
+                          "of other scans, as they are learned from in every fold: take them out of train.extra_data")
 
 
 def _refuse_errors(found: Diagnosis) -> None:
@@ -136,10 +153,11 @@ def _unsaid(error: OctkitError) -> None:
     """For what has been said before, or does not matter."""
 
 
-def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Finding]) -> Diagnosis:
+def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Finding],
+               digests: Mapping[Path, str]) -> Diagnosis:
     # Opening and reading meet the same fault of a file twice: one line is enough.
     once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
-    return Diagnosis(root, layout, scans, tuple(once))
+    return Diagnosis(root, layout, scans, tuple(once), digests)
 
 
 def _cases(dataset: Dataset) -> tuple[Case, ...]:
@@ -177,9 +195,8 @@ def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator
                                              "library's fault)", "expected a scan that can be read: look at it"),))
 
 
-def _twins(dataset: Dataset, seen: list[Seen]) -> list[Finding]:
+def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> list[Finding]:
     """Scans with the same pixels under two names: what is learned from and what is scored must not share any."""
-    digests = {one.case.image: one.digest for one in seen if one.digest is not None}
     split = {case.image: name for name in SPLITS for case in getattr(dataset, name)}
     by_digest: dict[str, list[Path]] = {}
     for image in split:

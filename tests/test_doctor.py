@@ -592,13 +592,34 @@ def test_phantoms_that_are_still_to_be_made_are_not_looked_for(tmp_path, looks):
     assert looks == []
 
 
-def test_extra_data_are_looked_through_and_must_fit(harmed, tmp_path, looks):
-    root, extra = harmed("GOALS", lambda _: None), write_goals(tmp_path / "extra")
-    doctor.before_run(chosen(root, f'train.extra_data=["{extra}"]'), tmp_path / "run", lambda _: None)
+@pytest.fixture
+def extra(tmp_path):
+    """Labelled scans of another size than the suite's own: none is one of those."""
+    return write_goals(tmp_path / "extra", size=(40, 56))
+
+
+def test_extra_data_are_looked_through_and_must_fit(harmed, tmp_path, looks, extra):
+    root = harmed("GOALS", lambda _: None)
+    for _ in range(2):
+        doctor.before_run(chosen(root, f'train.extra_data=["{extra}"]'), tmp_path / "run", lambda _: None)
     assert looks == [root, extra]
     other = write_nnunet_raw(tmp_path / "other", labels=("a", "b", "c"))
     with pytest.raises(OctkitError, match="other: found the labels a, b, c, expected rnfl, gcipl, choroid"):
         doctor.before_run(chosen(root, f'train.extra_data=["{other}"]'), tmp_path / "run", lambda _: None)
+
+
+@pytest.mark.parametrize("scored", ["Train/Image/0002.png", "Validation/Image/0007.png"])
+def test_extra_data_must_not_hold_what_the_run_scores(harmed, tmp_path, looks, extra, scored):
+    root, wanted = harmed("GOALS", lambda _: None), tmp_path / "run"
+    doctor.before_run(chosen(root, f'train.extra_data=["{extra}"]'), wanted, lambda _: None)
+    copied = extra / "Train/Image/0004.png"
+    with Image.open(root / scored) as image:  # saved anew: other bytes, the same pixels
+        image.save(copied, compress_level=0)
+    Image.fromarray(np.full(image.size[::-1], 255, np.uint8)).save(extra / "Train/Layer_Masks/0004.png")
+    for _ in range(2):
+        with pytest.raises(OctkitError, match=f"{copied}: has the same pixels as {root / scored}, expected extra data"):
+            doctor.before_run(chosen(root, f'train.extra_data=["{extra}"]'), wanted, lambda _: None)
+    assert looks == [root, extra] * 3
 
 
 def test_many_findings_are_cut_short_before_a_run(harmed, tmp_path):
