@@ -226,10 +226,12 @@ def draw_curves(found: dict, options) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     epochs = np.arange(1, options.epochs + 1)
-    for (name, runs), colour in zip(found.items(), ("#d55e00", "#0072b2", "#009e73"), strict=False):
+    styles = (("#d55e00", "-"), ("#0072b2", "-"), ("#009e73", "--"))  # what equals another shows through its dashes
+    for (name, runs), (colour, line) in zip(found.items(), styles, strict=False):
         dice = np.array([run["dice"] for run in runs])
-        axes.plot(epochs, dice.mean(0), color=colour, label=name)
+        axes.plot(epochs, dice.mean(0), line, color=colour, label=name)
         axes.fill_between(epochs, dice.min(0), dice.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel=f"epoch of {options.steps} steps", ylabel="pseudo-Dice, mean of the layers",
              title=f"The same plan and scans: mean and range of {options.seeds} seeds")
     axes.legend()
