@@ -59,6 +59,7 @@ def preparations(python: Path, scratch: Path):
 
 
 def trainings(python: Path, scratch: Path, steps: int):
+    """The same for seconds a step."""
     def seconds(run):
         return statistics.median(run()["seconds"][training.WARM_UP:])
 
@@ -74,6 +75,7 @@ def trainings(python: Path, scratch: Path, steps: int):
 
 
 def predictions(python: Path, scratch: Path):
+    """The same for whole commands with the network of GOALS, without mirrored copies."""
     ours, theirs = prediction.write_model(prediction.goals_model(), scratch)
 
     for count, size, cores in ((1, (800, 1100), 2), (3, (800, 1100), 2), (1, (1600, 1100), 2), (1, (800, 1100), 1)):
