@@ -1,0 +1,43 @@
+"""What the lessons' code names must exist, also on paths that a run on phantoms does not take (real scans, a GPU)."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+def code_of(lesson: Path) -> ast.Module:
+    cells = [cell for cell in json.loads(lesson.read_text())["cells"] if cell["cell_type"] == "code"]
+    return ast.parse("\n".join("".join(cell["source"]) for cell in cells))
+
+
+def missing_names(tree: ast.Module) -> list[str]:
+    """`module.name` for each name that the code takes from a module of octkit and that is not there."""
+    missing, modules = [], {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "octkit":
+            for name in node.names:
+                try:
+                    modules[name.asname or name.name] = importlib.import_module(f"{node.module}.{name.name}")
+                except ModuleNotFoundError:
+                    if not hasattr(importlib.import_module(node.module), name.name):
+                        missing.append(f"{node.module}.{name.name}")
+    for node in ast.walk(tree):
+        named = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+        if named and not hasattr(modules[node.value.id], node.attr):
+            missing.append(f"{node.value.id}.{node.attr}")
+    return missing
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_what_a_lesson_names_is_there(lesson):
+    assert missing_names(code_of(lesson)) == []
+
+
+def test_a_name_that_is_not_there_is_found():
+    code = "from octkit import layouts\nfrom octkit.cases import LAYERS, NOTHING\nif LAYERS:\n    layouts.GREYS(1)"
+    assert missing_names(ast.parse(code)) == ["octkit.cases.NOTHING", "layouts.GREYS"]
