@@ -53,6 +53,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options.add_argument("--other-phantoms", type=int, default=0, metavar="N", help="train on other phantoms: N is "
                          "added to their seeds")
+    options.add_argument("--times", type=int, default=1, help="so many times as many phantoms")
     options.add_argument("--set", action="append", default=[], dest="changes", help="change a setting, key=value")
     options.add_argument("--export", type=Path, help="score the model and write it here as one file")
     chosen_options = options.parse_args()
@@ -61,8 +62,8 @@ def main() -> None:
     folders = {name: run.parent / name for name in SETS}
     for name, (count, size, seed) in SETS.items():
         if not folders[name].exists():
-            phantom.make_dataset(folders[name], count, 0, size=size, seed=seed + chosen_options.other_phantoms,
-                                 looks="varied")
+            phantom.make_dataset(folders[name], chosen_options.times * count, 0, size=size,
+                                 seed=seed + chosen_options.other_phantoms, looks="varied")
     own, *extra = map(str, folders.values())
     changes = [f"data.dir={own}", "data.phantom=null", f"train.extra_data={extra}".replace("'", '"')]
     chosen = settings.with_overrides(settings.from_profile("default"), changes + chosen_options.changes)

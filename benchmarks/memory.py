@@ -61,7 +61,8 @@ def measure(what: str, number: int) -> None:
     patch, batch = shape[:2]
     if what == "training":
         chosen = TrainSettings(workers=0)
-        network = build_network(model.plan, name, True).to(memory_format=memory_format(len(patch), CPU, "float32"))
+        network = build_network(model.plan, name, True).to(memory_format=memory_format(len(patch), CPU, "float32",
+                                                                                      training=True))
         parameters = sum(parameter.numel() for parameter in network.parameters())
         images, masks = torch.randn(batch, 1, *patch), torch.randint(0, 4, (batch, *patch))
         optimiser = Optimiser(network, chosen)

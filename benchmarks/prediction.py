@@ -44,7 +44,7 @@ OURS = Path(sys.executable)
 
 
 def goals_model():
-    """The network that is planned for 100 scans of GOALS's size, with random weights; averages scores as nnU-Net."""
+    """The network that is planned for 100 scans of GOALS's size, with random weights, as profile `goals` has it."""
     import torch
 
     from octkit.fingerprint import Fingerprint
@@ -56,7 +56,7 @@ def goals_model():
     plan = plan_experiment(fingerprint)
     torch.manual_seed(0)
     weights = build_network(plan, "2d", False).state_dict()
-    return Model(plan, (Member("2d", {"0": weights}),), LABELS, False, (-2, -1), 0.5, "float32", blend="scores")
+    return Model(plan, (Member("2d", {"0": weights}),), LABELS, False, (-2, -1), 0.5, "bfloat16")
 
 
 def as_nnunet_would(model):
@@ -64,7 +64,7 @@ def as_nnunet_would(model):
     [member] = model.members
     fold = next(iter(member.weights))
     return replace(model, members=(replace(member, weights={"0": member.weights[fold]}),), circle=False,
-                   surfaces=False, postprocessing=(), blend="scores", step=0.5)
+                   surfaces=False, postprocessing=(), step=0.5)
 
 
 def write_model(model, folder: Path) -> tuple[Path, Path]:
@@ -115,25 +115,38 @@ def times(options, python: Path, scratch: Path) -> str:
     scans = {count: write_scans(scratch / f"scans{count}", count) for count in counts}
     runs = {}
     for count, (our_scans, their_scans) in scans.items():
-        runs["octkit", count] = partial(predict_with_octkit, ours, our_scans, scratch / "out", options.mirror,
-                                        options.threads)
+        for precision in options.precisions:
+            runs[f"octkit {precision}", count] = partial(
+                predict_with_octkit, ours, our_scans, scratch / "out", options.mirror, options.threads,
+                ("--precision", precision))
         runs["nnU-Net", count] = partial(predict_with_nnunet, python, theirs, their_scans, scratch / "out.nnunet",
                                          options.mirror, options.threads, scratch)
     found = alternate({name: partial(told, name, run) for name, run in runs.items()}, options.rounds)
-    cold = {name: [run.seconds for run in found[name, 1]] for name in ("octkit", "nnU-Net")}
-    warm = {name: [(more.seconds - one.seconds) / options.further
-                   for one, more in zip(found[name, 1], found[name, counts[1]], strict=True)] for name in cold}
-    memory = {name: [max(run.peak_mb for count in counts for run in found[name, count])] for name in cold}
-    rows = [[what, *(f"{statistics.median(values[name]):.{digits}f} {unit}" for name in ("nnU-Net", "octkit")),
-             f"**{ratio(values['nnU-Net'], values['octkit']):.2f}**",
-             ", ".join(f"{a:.{digits}f}/{b:.{digits}f}" for a, b in zip(values["nnU-Net"], values["octkit"],
-                                                                       strict=True))]
-            for what, values, digits, unit in (("cold, one scan", cold, 1, "s"), ("each further scan", warm, 1, "s"),
-                                               ("peak memory of the largest process", memory, 0, "MB"))]
-    engine = next(line for line in found["octkit", 1][0].output.splitlines() if "prediction runs on" in line)
+    rows, engines = [], []
+    measured = {name: _measured(found[name, 1], found[name, counts[1]], options.further)
+                for name in dict.fromkeys(name for name, _ in runs)}
+    for name in measured:
+        if name == "nnU-Net":
+            continue
+        engines.append(next(line for line in found[name, 1][0].output.splitlines() if "prediction runs on" in line))
+        for what, digits, unit in (("cold, one scan", 1, "s"), ("each further scan", 2, "s"),
+                                   ("peak memory of the largest process", 0, "MB")):
+            values = {who: measured[who][what] for who in ("nnU-Net", name)}
+            rows.append([f"{name}: {what}", *(f"{statistics.median(v):.{digits}f} {unit}" for v in values.values()),
+                         f"**{ratio(*values.values()):.2f}**",
+                         ", ".join(f"{a:.{digits}f}/{b:.{digits}f}" for a, b in zip(*values.values(), strict=True))])
     kind = "averaged over four mirrored copies" if options.mirror else "no mirrored copies"
-    return (f"{kind}; {options.threads} threads; {options.rounds} rounds; octkit: {engine}\n\n"
+    return (f"{kind}; {options.threads} threads; {options.rounds} rounds; {'; '.join(engines)}\n\n"
             + table(["", "nnU-Net", "octkit", "times", "each round"], rows))
+
+
+def _measured(single: list, several: list, further: int) -> dict[str, list[float]]:
+    """Seconds of one scan, of each further one, and MB, round by round, of runs with one scan and with several."""
+    return {"cold, one scan": [run.seconds for run in single],
+            "each further scan": [(more.seconds - one.seconds) / further
+                                  for one, more in zip(single, several, strict=True)],
+            "peak memory of the largest process": [max(one.peak_mb, more.peak_mb)
+                                                   for one, more in zip(single, several, strict=True)]}
 
 
 def agreement(options, python: Path, scratch: Path) -> str:
@@ -141,27 +154,30 @@ def agreement(options, python: Path, scratch: Path) -> str:
     from octkit.modelfile import open_model
 
     rows = []
+    ways = [(), *(("--precision", "float32", "--engine", engine) for engine in ("torch", "ncnn"))]
     for number, name in enumerate(options.agree):
         folder = scratch / f"model{number}"
-        model = open_model(name, folds=[0] if Path(name).is_dir() else None)
-        ours, theirs = write_model(as_nnunet_would(model), folder)
-        our_scans, their_scans = write_scans(folder / "scans", options.further + 1)
-        predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads,
-                            ("--probabilities", "--engine", "ncnn"))  # small models would take torch
+        model = as_nnunet_would(open_model(name, folds=[0] if Path(name).is_dir() else None))
+        ours, theirs = write_model(replace(model, precision="bfloat16"), folder)
+        our_scans, their_scans = write_scans(folder / "scans", options.further + 1, options.size)
         predict_with_nnunet(python, theirs, their_scans, folder / "out.nnunet", options.mirror, options.threads,
                             scratch, ("--save_probabilities",))
-        equal, largest, scores = [], [], []
-        for scan in sorted((folder / "out").glob("*.npz")):
-            a = np.load(scan)["probabilities"]
-            b = np.load(folder / "out.nnunet" / scan.name)["probabilities"].reshape(a.shape)
-            largest.append(np.abs(a - b).max())
-            a, b = a.argmax(0), b.argmax(0)
-            equal.append((a == b).mean())
-            scores.append([dice(a, b, label) for label in range(1, 4)])
-        rows.append([name, len(equal), f"{100 * np.mean(equal):.4f} %", f"{100 * np.min(equal):.4f} %",
-                     f"{np.max(largest):.1e}", f"{np.nanmin(scores):.5f}"])
-    return table(["trained model", "scans", "equal pixels", "worst scan", "largest difference of a probability",
-                  "smallest Dice between both"], rows)
+        for way in ways:
+            run = predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads,
+                                      ("--probabilities", *way))
+            engine = next(line for line in run.output.splitlines() if "prediction runs on" in line)
+            equal, largest, scores = [], [], []
+            for scan in sorted((folder / "out").glob("*.npz")):
+                a = np.load(scan)["probabilities"]
+                b = np.load(folder / "out.nnunet" / scan.name)["probabilities"].reshape(a.shape)
+                largest.append(np.abs(a - b).max())
+                a, b = a.argmax(0), b.argmax(0)
+                equal.append((a == b).mean())
+                scores.append([dice(a, b, label) for label in range(1, 4)])
+            rows.append([name, engine.removeprefix("prediction runs on "), len(equal), f"{100 * np.mean(equal):.4f} %",
+                         f"{100 * np.min(equal):.4f} %", f"{np.max(largest):.1e}", f"{np.nanmin(scores):.5f}"])
+    return table(["trained model", "octkit runs on", "scans", "equal pixels", "worst scan",
+                  "largest difference of a probability", "smallest Dice between both"], rows)
 
 
 def main() -> None:
@@ -173,6 +189,9 @@ def main() -> None:
     parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--agree", nargs="+", metavar="MODEL", help="compare the masks of trained models, "
                         "of runs fold 0, instead")
+    parser.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"], help="what octkit computes in")
+    parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=SIZE,
+                        metavar="ROWSxA_SCANS", help="of the scans of --agree")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     options = parser.parse_args()
     python = nnunet_python(options.environment)

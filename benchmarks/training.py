@@ -7,8 +7,9 @@
 DIR holds nnU-Net's own environment and is made where there is none. Both learn from the same phantoms with the same
 plan (checked: patch, batch, maps, strides), their own augmentation and loading, and run as their commands do: octkit
 as `octkit train`, nnU-Net as `nnUNetv2_train -device cpu`, whose trainer is given fewer epochs and steps and no
-checkpoint. A step's time is that between the ends of two steps, the wait for data included; the first steps, which use
-what the workers have made before, are left out. With --write the table goes into benchmarks/README.md.
+checkpoint. A step's time is that between the ends of two steps, the wait for data included; the first steps are left
+out, which use what the workers have made before and in which octkit's network is compiled. With --write the table goes
+into benchmarks/README.md.
 """
 
 import argparse
@@ -81,7 +82,9 @@ def train_ours(folder: Path, options) -> dict:
     settings.with_overrides(base, [
         f"seed={options.seed}", f"train.epochs={options.epochs}", f"train.iterations_per_epoch={options.steps}",
         f"train.validation_iterations={options.validation}", f"train.workers={options.workers}",
-        "train.precision=bfloat16"]).save(run / "settings.json")  # where the processor has it, as in the profile
+        # As in the profile: where the processor has bfloat16, and compiled as its many steps would be.
+        "train.precision=bfloat16", *(["train.compile=always"] if "compile" in base.train.model_dump() else []),
+    ]).save(run / "settings.json")
     ends, step = [], train._step
 
     def timed(*arguments):

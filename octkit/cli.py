@@ -189,11 +189,14 @@ def predict(
     circle: Annotated[bool | None, typer.Option("--circle/--no-circle", help="whether the scans are full circles; "
                                                 "default: as those that the model was made from")] = None,
     engine: Annotated[str, typer.Option(metavar="NAME", help="what computes: ncnn, torch or auto")] = "auto",
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or bfloat16; default: as the model was "
+                                                  "trained")] = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.predict import predict_folder
 
-    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, engine=engine)
+    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, engine=engine,
+                             precision=precision)
     print(f"{out}: {len(written)} masks")
 
 

@@ -1,4 +1,4 @@
-"""What runs a trained 2-D network on a CPU: torch, or ncnn, which needs half of the time where a network is wide.
+"""What runs a trained 2-D network on a CPU: torch, or ncnn, which on some processors needs half of the time.
 
 Nearly all of the work is convolutions of 3 x 3 with a step of 1. ncnn computes them by Winograd's minimal filtering:
 a tile of 4 x 4 results takes 36 multiplications a pair of maps instead of 144, at the price of a few more roundings
@@ -11,17 +11,24 @@ from the U-Net's own weights, by their own names; the bytes pass through a tempo
 """
 
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
-from math import prod
+from math import inf, prod
+from time import perf_counter
 
 import numpy as np
 import torch
 
 from octkit.files import OctkitError
 from octkit.plans import Configuration
+from octkit.unet import UNet
 
 ENGINES = ("torch", "ncnn")
-WIDE = 32  # maps: the model in the box, of 16, takes as long in either (benchmarks/README.md)
+# Values of the finest stage's maps in a window from which on it is worth while to time both. The model in the box has 3
+# million and takes as long in either (benchmarks/README.md); the network planned for GOALS has 33 million.
+LONG_AT_WORK = 8_000_000
+PIECE_STAGES, TIMED = 4, 3
+WORTH_IT = 0.85  # of torch's time: ncnn takes 0.4 s to load a wide network's weights
 # Layers with fewer px gain nothing from transformed weights, which are four times as large.
 FEW_PX = 512
 LONGEST_TILE = 64  # px along each axis
@@ -32,21 +39,55 @@ OFF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_s
        "use_vulkan_compute", "use_winograd63_convolution")
 
 
-def choose_engine(wanted: str, axes: int, maps: int, device: torch.device, precision: str) -> str:
-    """"auto" takes ncnn for 2-D networks of `maps` >= 32 at full resolution in float32 on a CPU, where it was measured
-    to win, and torch for all others.
+def choose_engine(wanted: str, configuration: Configuration, inputs: int, classes: int, device: torch.device,
+                  precision: str, as_trained: bool) -> str:
+    """What is to compute a network of so many `inputs` and `classes`; `as_trained`: torch takes training's functions.
 
-    Raises OctkitError where ncnn is asked for in vain.
+    "auto" takes torch, but for 2-D networks in float32 on a CPU of which a window is long at work: there a piece of the
+    network is timed in both. Raises OctkitError where ncnn is asked for in vain.
     """
+    axes = len(configuration.patch_size)
     able = axes == 2 and device.type == "cpu" and precision == "float32"
     if wanted not in ("auto", *ENGINES):
         raise OctkitError(f"engine: found {wanted!r}, expected auto or one of {', '.join(ENGINES)}")
     if wanted == "ncnn" and not able:
         raise OctkitError(f"engine: ncnn was asked for, but the network has {axes} axes and runs in {precision} on "
                           f"{device.type}, expected 2 axes and float32 on the CPU; set engine=auto or engine=torch")
-    if wanted == "auto":
-        return "ncnn" if able and maps >= WIDE else "torch"
-    return wanted
+    if wanted != "auto":
+        return wanted
+    if not able or prod(configuration.patch_size) * configuration.features[0] < LONG_AT_WORK:
+        return "torch"
+    seconds = time_engines(_piece(configuration), inputs, classes, as_trained)
+    chosen = "ncnn" if seconds["ncnn"] < WORTH_IT * seconds["torch"] else "torch"
+    print(f"engine: a piece of the network took ncnn {seconds['ncnn']:.3f} s and torch {seconds['torch']:.3f} s, so "
+          f"{chosen} predicts")
+    return chosen
+
+
+def _piece(configuration: Configuration) -> Configuration:
+    """The finest stages on a sixteenth of a window: a few hundredths of the work, of the kind that is most of it."""
+    stages = min(PIECE_STAGES, len(configuration.features))
+    parts = {name: getattr(configuration, name)[:stages] for name in ("features", "strides", "kernels")}
+    steps = [prod(stride[axis] for stride in parts["strides"]) for axis in range(2)]
+    patch = tuple(-(-size // (4 * step)) * step for size, step in zip(configuration.patch_size, steps, strict=True))
+    return replace(configuration, patch_size=patch, **parts)
+
+
+@torch.inference_mode()
+def time_engines(configuration: Configuration, inputs: int, classes: int, as_trained: bool = False) -> dict[str, float]:
+    """Seconds of one window of a 2-D network of random weights in float32, by engine: the best of a few, in turn."""
+    network = UNet(inputs, classes, configuration.features, configuration.strides, configuration.kernels, False)
+    network.train(as_trained)
+    layout = torch.contiguous_format if as_trained else torch.channels_last
+    calls = {"ncnn": NcnnNetwork(configuration, network.state_dict()), "torch": network.to(memory_format=layout)}
+    images = torch.zeros(1, inputs, *configuration.patch_size).contiguous(memory_format=layout)
+    seconds = dict.fromkeys(calls, inf)
+    for _ in range(1 + TIMED):  # the first time memory is asked for, and is never the best
+        for name, call in calls.items():
+            started = perf_counter()
+            call(images)
+            seconds[name] = min(seconds[name], perf_counter() - started)
+    return seconds
 
 
 class NcnnNetwork:

@@ -27,8 +27,10 @@ import torch
 
 from octkit import memory
 from octkit.engines import NcnnNetwork, choose_engine
+from octkit.files import OctkitError
 from octkit.modelfile import open_model
 from octkit.models import (
+    PRECISIONS,
     Member,
     Model,
     autocast,
@@ -79,9 +81,12 @@ class Predictor:
     `model` is the folder of a run, a one-file model or "default", the model in the box.
     """
 
-    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, engine: str = "auto"):
+    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, engine: str = "auto",
+                 precision: str | None = None):
+        if precision not in (None, *PRECISIONS):
+            raise OctkitError(f"precision: found {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
-        self.precision = working_precision(model.precision, self.device)
+        self.precision = working_precision(precision or model.precision, self.device)
         self.mirror = model.mirror if mirror is None else mirror
         self.stages = [Stage(model, member, self.device, self.precision, self.mirror, engine)
                        for member in model.members]
@@ -92,13 +97,13 @@ class Predictor:
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None, configs=None,
-             folds=None, engine: str = "auto") -> "Predictor":
+             folds=None, engine: str = "auto", precision: str | None = None) -> "Predictor":
         """Open a run's folder or a model's file.
 
         `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all;
-        `engine`: see `engines.choose_engine`.
+        `engine`: see `engines.choose_engine`; `precision` "float32" or "bfloat16", None: as in training.
         """
-        return cls(open_model(model, configs, folds), device, mirror, engine)
+        return cls(open_model(model, configs, folds), device, mirror, engine, precision)
 
     def describe(self) -> str:
         """What computes, on what: "ncnn, float32, cpu, 2 threads"."""
@@ -141,7 +146,8 @@ class Predictor:
 
     def _check_memory(self, image: np.ndarray, opinions: int) -> None:
         memory.check_prediction(self.model, image.shape[1:], opinions, self.device,
-                                [stage.engine for stage in self.stages])
+                                [stage.engine for stage in self.stages],
+                                max(len(stage.flips) if stage.together else 1 for stage in self.stages))
 
 
 class Stage:
@@ -154,8 +160,6 @@ class Stage:
         self.previous = Stage(model, member.previous, device, precision, mirror, engine) if member.previous else None
         self.window = model.plan.configurations[member.config].patch_size
         axes = len(self.window)
-        self.engine = choose_engine(engine, axes, model.plan.configurations[member.config].features[0], device,
-                                    precision)
         # A 2-D window has no axis of B-scans to mirror.
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
@@ -164,7 +168,14 @@ class Stage:
             half = torch.from_numpy(HALF_SCALE * gaussian_weights(self.window)).half()
             half[half == 0] = half[half > 0].min()
             self.weights = half.to(device)
-        self.memory_format = memory_format(axes, device, precision)
+        # With scores averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
+        self.as_trained = self.blend == "scores" and precision == "float32"
+        self.memory_format = memory_format(axes, device, precision, self.as_trained)
+        inputs = len(model.plan.channels) + (len(model.plan.classes) if self.previous else 0)
+        self.engine = choose_engine(engine, model.plan.configurations[member.config], inputs,
+                                    len(model.plan.classes) + 1, device, precision, self.as_trained)
+        # A CPU takes as long for four images at once as for four in turn, and four times the memory.
+        self.together = device.type == "cuda"
         self.networks = [self._network(state) for state in member.weights.values()]
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool) -> np.ndarray:
@@ -177,7 +188,7 @@ class Stage:
             return NcnnNetwork(self.plan.configurations[self.config], state)
         network = build_network(self.plan, self.config, deep_supervision=False)
         load_weights(network, state, "the model")
-        return network.eval().to(self.device, memory_format=self.memory_format)
+        return network.train(self.as_trained).to(self.device, memory_format=self.memory_format)
 
     def voices(self) -> list["Stage"]:
         """This stage for each of its networks and mirrored copies alone."""
@@ -250,16 +261,17 @@ class Stage:
     def _window(self, patch: torch.Tensor, networks: list) -> torch.Tensor:
         """What `blend` names in one window, averaged over networks and mirrored copies: (classes, *window) float32."""
         total = 0
-        for flip in self.flips:
-            axes = [axis + 2 for axis in flip]  # behind batch and channel
-            mirrored = torch.flip(patch[None], axes).contiguous(memory_format=self.memory_format)
+        for flips in [self.flips] if self.together else [[flip] for flip in self.flips]:
+            mirrored = torch.stack([torch.flip(patch, [axis + 1 for axis in flip]) for flip in flips])
+            mirrored = mirrored.contiguous(memory_format=self.memory_format)
             for network in networks:
                 with autocast(self.precision, self.device):
                     scores = network(mirrored)
                 values = scores.float()
                 if self.blend == "probabilities":
                     values = torch.softmax(values, 1)
-                total = total + torch.flip(values, axes)[0]
+                for flip, found in zip(flips, values, strict=True):
+                    total = total + torch.flip(found, [axis + 1 for axis in flip])
         return total / (len(self.flips) * len(networks))
 
 

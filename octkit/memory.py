@@ -76,13 +76,13 @@ def loading_bytes(plan: Plan, config: str, workers: int) -> float:
     return workers * (PREFETCHED * batch + WORKER)
 
 
-def window_bytes(model: Model, engines: Sequence[str]) -> float:
-    """What one window takes in the network, of the configuration that takes most. Weights are there before.
+def window_bytes(model: Model, engines: Sequence[str], at_once: int = 1) -> float:
+    """What `at_once` windows take in the network, of the configuration that takes most. Weights are there before.
 
     `engines` are what computes each of the model's members, see `engines.choose_engine`.
     """
     configurations = [model.plan.configurations[member.config] for member in model.members]
-    return max(FORWARD[engine] * prod(configuration.patch_size) * configuration.features[0] * FLOAT
+    return at_once * max(FORWARD[engine] * prod(configuration.patch_size) * configuration.features[0] * FLOAT
                for configuration, engine in zip(configurations, engines, strict=True))
 
 
@@ -143,14 +143,14 @@ def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: Tr
 
 
 def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device,
-                     engines: Sequence[str]) -> None:
+                     engines: Sequence[str], at_once: int = 1) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `engines` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept beside each other,
-    in the computer's memory.
+    `engines` and `at_once` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept
+    beside each other, in the computer's memory.
     """
     one, cpu = opinion_bytes(model, shape), torch.device("cpu")
-    needs = {device: window_bytes(model, engines) + AT_WORK * one}
+    needs = {device: window_bytes(model, engines, at_once) + AT_WORK * one}
     needs[cpu] = needs.get(cpu, 0) + (opinions + AT_WORK * (device != cpu)) * one
     for where, need in needs.items():
         _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,

@@ -65,7 +65,7 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 
 def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
                    probabilities: bool = False, um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True, engine: str = "auto") -> list[Path]:
+                   progress: bool = True, engine: str = "auto", precision: str | None = None) -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     Each file is written whole; stopped half-way, finished masks stay, and the same call starts over and replaces them.
@@ -80,12 +80,13 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
         engine: what computes, see `engines.choose_engine`; which one it is gets printed.
+        precision: "float32" or "bfloat16"; None: as in training. On a processor that has bfloat16 it is twice as fast.
     """
     files, out = layouts.list_scans(images), Path(out)
     _check_place(out, Path(images), files)
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
-    predictor = Predictor.load(model, mirror=mirror, engine=engine)
+    predictor = Predictor.load(model, mirror=mirror, engine=engine, precision=precision)
     print(f"prediction runs on {predictor.describe()}")
     axes = len(predictor.model.plan.axis_order) or 2
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)

@@ -100,6 +100,7 @@ class TrainSettings(Section):
     `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
     learned from beside the run's own and never validated on (absolute, or relative to the project's root).
     `start_from` is a model whose weights training begins with (fine-tuning): its file, a run's folder, or "default".
+    `compile`: whether torch compiles the network first; "auto" where it is wide and so many steps follow that it pays.
     """
 
     configs: Literal["all"] | tuple[ConfigName, ...] = "all"
@@ -116,6 +117,7 @@ class TrainSettings(Section):
     oversample: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     deep_supervision: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Literal["auto", "always", "never"] = "auto"
     workers: Annotated[int, Field(ge=0, le=256)] = 4
 
     @property
@@ -137,7 +139,7 @@ class TrainSettings(Section):
 class InferSettings(Section):
     """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides.
 
-    `engine` computes: "auto" takes ncnn for wide 2-D networks in float32 on a CPU, torch for all others.
+    `engine` computes: "auto" takes torch, or for wide 2-D networks in float32 on a CPU the faster of torch and ncnn.
     """
 
     mirror: bool = True

@@ -102,11 +102,11 @@ def _choroid(rng, noise, image, machine: Machine, b, angle, um_per_px, periodic)
     lumen = expit(sharp * (mixed - share)) * np.minimum(inside / rng.uniform(10, 40), 1)
     wall = rng.uniform(0, 0.35) * np.exp(-0.5 * ((mixed - share + 0.7) / 0.35) ** 2)
     stroma = level(rng.normal(-7.5 + 4 * deep, 1.8) * machine.contrast)
-    fall, dark = rng.uniform(150, 350) + 700 * deep, rng.uniform(0.1, 0.5)
+    fall, dark = rng.uniform(150, 350) + 700 * deep, rng.uniform(0.1, 0.6)
     # What no grader sees is not labelled: some light gets to the sclera, 2 to 8 dB above the noise.
     seen = level(rng.uniform(2, 8) - machine.snr + max(machine.roll_off, 0) * bottom / height)
     fall = max(fall, np.median(thick) / np.log(max(stroma / seen, 1.2)))
-    capillaries = rng.uniform(0, 0.45) * np.exp(-inside / rng.uniform(8, 25))
+    capillaries = rng.uniform(0, 0.8) * np.exp(-inside / rng.uniform(8, 25))
     choroid = stroma * (1 + capillaries + wall) * (1 - dark * lumen) * np.exp(-inside / fall)
     # The sclera starts from the choroid's mean at its lower edge: the share of it decides how well that edge is seen.
     begin = stroma * (1 - 0.45 * dark) * np.exp(-thick / fall)

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from octkit import layouts, ledger, memory, settings
 from octkit.augment import Augmenter
 from octkit.checkpoints import newest_checkpoint, remove_checkpoints, save_checkpoint
+from octkit.compiling import compiled
 from octkit.files import OctkitError, clear_unfinished, replacing
 from octkit.loss import deep_supervision_loss
 from octkit.metrics import dice_from_counts
@@ -65,9 +66,10 @@ class Optimiser:
         self.plateau = None
         if chosen.optimiser == "sgd":
             self.step = torch.optim.SGD(network.parameters(), chosen.initial_rate, momentum=chosen.momentum,
-                                        nesterov=chosen.momentum > 0, weight_decay=chosen.weight_decay)
+                                        nesterov=chosen.momentum > 0, weight_decay=chosen.weight_decay, fused=True)
         else:
-            self.step = torch.optim.Adam(network.parameters(), chosen.initial_rate, weight_decay=chosen.weight_decay)
+            self.step = torch.optim.Adam(network.parameters(), chosen.initial_rate, weight_decay=chosen.weight_decay,
+                                         fused=True)
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.step, **PLATEAU)
 
     def start_epoch(self, epoch: int) -> float:
@@ -151,7 +153,7 @@ def train_fold(run_dir: Path, config: str = "2d", fold: int | str = 0, resume: b
             memory.check_training(network, plan, config, chosen.train, device, precision)
             memory.keep_freed_memory()
             network.to(device, memory_format=memory_format(len(plan.configurations[config].patch_size), device,
-                                                           precision))
+                                                           precision, training=True))
             optimiser = Optimiser(network, chosen.train)
             if checkpoint:
                 network.load_state_dict(checkpoint["network"])
@@ -223,6 +225,8 @@ def _train_epochs(network, optimiser, log, scalars, chosen, plan, config, traini
     held_out = Patches(validation, patch_size, batch_size, options.oversample, (chosen.seed, VALIDATION_STREAM), None,
                        shown)
     done, steps = len(log), options.iterations_per_epoch
+    # Decided by the whole training's length: gone on with after a stop, it rounds as it would have undisturbed.
+    called = compiled(network, options.compile, options.epochs * steps, configuration.features[0])
     with batches(patches, done * steps, options.epochs * steps, options.workers, device) as source:
         for epoch in range(done, options.epochs):
             started = time.perf_counter()
@@ -232,7 +236,7 @@ def _train_epochs(network, optimiser, log, scalars, chosen, plan, config, traini
             bar = tqdm(range(steps), desc=f"{title} epoch {epoch + 1}/{options.epochs}", unit="batch",
                        disable=not progress, leave=epoch + 1 == options.epochs)
             for _ in bar:
-                loss = _step(network, optimiser.step, *next(source), configuration.batch_dice, precision, device)
+                loss = _step(called, optimiser.step, *next(source), configuration.batch_dice, precision, device)
                 losses.append(loss)
                 bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.1e}")
             row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": float(np.mean(losses))}
@@ -248,18 +252,18 @@ def _train_epochs(network, optimiser, log, scalars, chosen, plan, config, traini
             scalars.add(row)
 
 
-def _step(network, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
-    images = images.to(device, non_blocking=True, memory_format=memory_format(images.ndim - 2, device, precision))
+def _step(called, optimiser, images, masks, batch_dice: bool, precision: str, device: torch.device) -> float:
+    images = images.to(device, non_blocking=True, memory_format=memory_format(images.ndim - 2, device, precision, True))
     masks = masks.to(device, non_blocking=True)
     optimiser.zero_grad(set_to_none=True)
     try:
         with autocast(precision, device):
-            loss = _loss(network(images), masks, batch_dice)
+            loss = _loss(called(images), masks, batch_dice)
         loss.backward()
     except torch.OutOfMemoryError:
         raise OctkitError(f"a batch of {len(images)} patches does not fit into the GPU's memory; lower "
                           "plan.batch_size, or plan.memory_gb and let the planner choose") from None
-    torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+    torch.nn.utils.clip_grad_norm_(called.parameters(), MAX_GRADIENT_NORM)
     optimiser.step()
     value = loss.item()
     if not np.isfinite(value):
@@ -281,7 +285,7 @@ def _validate(network, patches: Patches, epoch: int, iterations: int, batch_dice
     for batch in range(epoch * iterations, (epoch + 1) * iterations):
         items = [patches[number] for number in range(batch * patches.batch_size, (batch + 1) * patches.batch_size)]
         images = torch.stack([image for image, _ in items])
-        images = images.to(device, memory_format=memory_format(images.ndim - 2, device, precision))
+        images = images.to(device, memory_format=memory_format(images.ndim - 2, device, precision, True))
         masks = torch.stack([mask for _, mask in items]).to(device)
         with autocast(precision, device):
             outputs = network(images)

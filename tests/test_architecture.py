@@ -27,7 +27,7 @@ FLOORS = (
     ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
      "pdparams", "resampling", "looks", "bands"),
     ("planner", "patches", "doctor", "phantom", "devices", "raster", "nndata"),
-    ("preprocess", "models", "volume_phantom", "workers"),
+    ("preprocess", "models", "volume_phantom", "workers", "compiling"),
     ("modelcheck", "memory", "engines"),
     ("modelfile",),
     ("nnplans",),
@@ -53,7 +53,7 @@ ONLY = {
     "ncnn": {"engines"},
     "onnx": {"onnxfile"},
     "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet",
-              "checkpoints", "workers", "memory", "engines"},
+              "checkpoints", "workers", "memory", "engines", "compiling"},
 }
 NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "doctor", "devices", "metrics", "thickness", "submission",
                       "evaluate", "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams",

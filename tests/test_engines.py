@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from octkit import engines
 from octkit.engines import NcnnNetwork, choose_engine, described
 from octkit.files import OctkitError
 from octkit.models import build_network
@@ -68,20 +69,46 @@ def test_small_maps_keep_plain_weights():
     assert plain == {"encoder.2.layers.0", "encoder.2.layers.3"}
 
 
-@pytest.mark.parametrize(("wanted", "axes", "maps", "device", "precision", "expected"), [
-    ("auto", 2, 32, CPU, "float32", "ncnn"), ("auto", 2, 31, CPU, "float32", "torch"),
-    ("auto", 3, 32, CPU, "float32", "torch"), ("auto", 2, 32, CPU, "bfloat16", "torch"),
-    ("auto", 2, 32, torch.device("cuda"), "float32", "torch"), ("torch", 2, 32, CPU, "float32", "torch"),
-    ("ncnn", 2, 8, CPU, "float32", "ncnn")])
-def test_which_engine(wanted, axes, maps, device, precision, expected):
-    assert choose_engine(wanted, axes, maps, device, precision) == expected
+def asked(wanted, axes=2, maps=32, device=CPU, precision="float32", patch=512):
+    configuration = Configuration((patch,) * axes, 2, (1.0,) * axes, (patch,) * axes, (maps, 8), ((1,) * axes,
+                                  (2,) * axes), ((3,) * axes,) * 2, True)
+    return choose_engine(wanted, configuration, 1, 4, device, precision, False)
 
 
-@pytest.mark.parametrize(("axes", "device", "precision"), [(3, CPU, "float32"), (2, torch.device("cuda"), "float32"),
-                                                           (2, CPU, "bfloat16")])
-def test_ncnn_in_vain(axes, device, precision):
+@pytest.mark.parametrize(("seconds", "expected"), [((0.10, 0.20), "ncnn"), ((0.19, 0.20), "torch"),
+                                                   ((0.30, 0.20), "torch")])
+def test_the_faster_engine_is_taken_and_said_and_a_draw_is_torchs(monkeypatch, capsys, seconds, expected):
+    monkeypatch.setattr(engines, "time_engines", lambda *_: dict(zip(("ncnn", "torch"), seconds, strict=True)))
+    assert asked("auto") == expected
+    said = capsys.readouterr().out
+    assert f"ncnn {seconds[0]:.3f} s and torch 0.200 s, so {expected} predicts" in said
+
+
+@pytest.mark.parametrize("changes", [
+    {"axes": 3}, {"precision": "bfloat16"}, {"device": torch.device("cuda")}, {"patch": 64}, {"wanted": "torch"},
+    {"wanted": "ncnn", "expected": "ncnn"}])
+def test_where_there_is_nothing_to_gain_nothing_is_timed(monkeypatch, changes):
+    monkeypatch.setattr(engines, "time_engines", lambda *_: pytest.fail("timed"))
+    changes = {"wanted": "auto", "expected": "torch"} | changes
+    expected = changes.pop("expected")
+    assert asked(**changes) == expected
+
+
+def test_the_piece_that_is_timed_is_a_network():
+    """Of a plan with uneven strides and a window that its finest stages do not divide into four."""
+    configuration = Configuration((96, 80), 2, (1.0, 1.0), (96, 80), (4, 6, 8, 8, 8),
+                                  ((1, 1), (2, 1), (2, 2), (2, 2), (2, 2)), ((3, 3),) * 5, True)
+    piece = engines._piece(configuration)
+    assert piece.patch_size == (24, 20) and piece.features == (4, 6, 8, 8)
+    for as_trained in (False, True):
+        seconds = engines.time_engines(piece, 2, 4, as_trained)
+        assert set(seconds) == {"ncnn", "torch"} and all(0 < value < 60 for value in seconds.values())
+
+
+@pytest.mark.parametrize("changes", [{"axes": 3}, {"device": torch.device("cuda")}, {"precision": "bfloat16"}])
+def test_ncnn_in_vain(changes):
     with pytest.raises(OctkitError, match="ncnn was asked for"):
-        choose_engine("ncnn", axes, 32, device, precision)
+        asked("ncnn", **changes)
 
 
 def test_the_image_may_be_a_view():
@@ -93,4 +120,4 @@ def test_the_image_may_be_a_view():
 
 def test_an_unknown_engine():
     with pytest.raises(OctkitError, match="found 'tpu', expected auto or one of torch, ncnn"):
-        choose_engine("tpu", 2, 32, CPU, "float32")
+        asked("tpu")

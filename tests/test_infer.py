@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from octkit.files import OctkitError
 from octkit.infer import Predictor, first_stage_mask, gaussian_weights, softmax, window_starts
 from octkit.models import Member, Model, build_network
 from octkit.plans import Configuration, Plan
@@ -141,6 +142,28 @@ def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_predicti
     np.testing.assert_allclose(predictor(scan[..., ::-1].copy()), predictor(scan)[..., ::-1], atol=1e-5)
     plain = Predictor(whole, mirror=False)
     assert not np.allclose(plain(scan[..., ::-1].copy()), plain(scan)[..., ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("blend", ["probabilities", "scores"])
+def test_mirrored_copies_at_once_are_those_in_turn(blend):
+    found = plan()
+    whole = model(found, member(found, "2d", folds=2), mirror=True, blend=blend)
+    predictor, scan = Predictor(whole, "cpu"), image(30, 40)
+    in_turn = predictor(scan)
+    predictor.stages[0].together = True
+    np.testing.assert_allclose(predictor(scan), in_turn, atol=2e-3 if blend == "scores" else 1e-5)  # half precision
+
+
+def test_the_precision_may_be_another_than_in_training(monkeypatch):
+    found = plan()
+    whole, scan = model(found, member(found, "2d"), precision="bfloat16"), image(16, 24)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert Predictor(whole, "cpu").precision == "bfloat16"
+    exact = Predictor(whole, "cpu", precision="float32")
+    assert exact.precision == "float32"
+    np.testing.assert_array_equal(exact(scan), Predictor(dataclasses.replace(whole, precision="float32"), "cpu")(scan))
+    with pytest.raises(OctkitError, match="precision: found 'half', expected one of float32, bfloat16"):
+        Predictor(whole, precision="half")
 
 
 @pytest.mark.parametrize(("configurations", "config", "axes", "copies"), [

@@ -38,6 +38,7 @@ def test_each_worker_keeps_two_batches_waiting(small):
 def test_prediction_by_hand(small):
     for engine in ("torch", "ncnn"):
         assert memory.window_bytes(small, [engine]) == 4 * memory.FORWARD[engine] * 256 * 4
+    assert memory.window_bytes(small, ["torch"], 4) == 4 * memory.window_bytes(small, ["torch"])
     assert memory.opinion_bytes(small, (100, 200)) == 4 * 4 * 20_000
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from octkit.unet import UNet, weight_shapes
+from octkit.unet import InstanceNorm, UNet, weight_shapes
 
 FEATURES, STRIDES, KERNELS = (4, 8, 8), ((1, 1), (2, 2), (2, 1)), ((3, 3), (3, 3), (3, 1))
 
@@ -55,3 +55,36 @@ def test_shapes_of_weights_without_a_network(features, strides, kernels):
     state = UNet(2, 4, features, strides, kernels).state_dict()
     assert list(weight_shapes(2, 4, features, strides, kernels).items()) == [
         (name, tuple(tensor.shape)) for name, tensor in state.items()]
+
+
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@pytest.mark.parametrize(("features", "strides", "kernels", "size"), [
+    (FEATURES, STRIDES, KERNELS, (48, 64)),
+    ((4, 6), ((1, 1, 1), (1, 2, 2)), ((1, 3, 3), (3, 3, 3)), (5, 24, 32))])
+@pytest.mark.parametrize("deviation", [1.0, 0.003])
+def test_prediction_computes_what_training_does(features, strides, kernels, size, deviation):
+    """By other functions, with other sums: also in a window that is nearly constant, as one above the retina."""
+    torch.manual_seed(4)
+    network = UNet(1, 3, features, strides, kernels, deep_supervision=False)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights += 0.1 * torch.randn_like(weights)
+    image = deviation * torch.randn(2, 1, *size) - 1.66
+    with torch.no_grad():
+        expected = network.double()(image.double())
+        network.float().eval()
+        for layout, allowed in ((torch.contiguous_format, 1e-3), (LAYOUTS[len(size)], 2e-2)):
+            scores = network.to(memory_format=layout)(image.contiguous(memory_format=layout))
+            assert (scores - expected).abs().max() < allowed * expected.std()
+
+
+def test_the_norm_by_hand():
+    norm = InstanceNorm(1)
+    with torch.no_grad():
+        norm.weight[:], norm.bias[:] = 2, 1
+    image = torch.tensor([[[[1.0, 3.0]]], [[[10.0, 30.0]]]])  # mean 2, deviation 1; mean 20, deviation 10
+    for training in (True, False):
+        found = norm.train(training)(image)
+        torch.testing.assert_close(found, torch.tensor([[[[-1.0, 3.0]]], [[[-1.0, 3.0]]]]), rtol=1e-4, atol=0)
