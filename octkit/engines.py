@@ -57,14 +57,14 @@ def choose_engine(wanted: str, configuration: Configuration, inputs: int, classe
         return wanted
     if not able or prod(configuration.patch_size) * configuration.features[0] < LONG_AT_WORK:
         return "torch"
-    seconds = time_engines(_piece(configuration), inputs, classes, as_trained)
+    seconds = time_engines(piece_of(configuration), inputs, classes, as_trained)
     chosen = "ncnn" if seconds["ncnn"] < WORTH_IT * seconds["torch"] else "torch"
     print(f"engine: a piece of the network took ncnn {seconds['ncnn']:.3f} s and torch {seconds['torch']:.3f} s, so "
           f"{chosen} predicts")
     return chosen
 
 
-def _piece(configuration: Configuration) -> Configuration:
+def piece_of(configuration: Configuration) -> Configuration:
     """The finest stages on a sixteenth of a window: a few hundredths of the work, of the kind that is most of it."""
     stages = min(PIECE_STAGES, len(configuration.features))
     parts = {name: getattr(configuration, name)[:stages] for name in ("features", "strides", "kernels")}

@@ -226,7 +226,7 @@ def _train_epochs(network, optimiser, log, scalars, chosen, plan, config, traini
                        shown)
     done, steps = len(log), options.iterations_per_epoch
     # Decided by the whole training's length: gone on with after a stop, it rounds as it would have undisturbed.
-    called = compiled(network, options.compile, options.epochs * steps, configuration.features[0])
+    called = compiled(network, options.compile, options.epochs * steps, configuration.features[0], device)
     with batches(patches, done * steps, options.epochs * steps, options.workers, device) as source:
         for epoch in range(done, options.epochs):
             started = time.perf_counter()

@@ -98,7 +98,7 @@ def test_the_piece_that_is_timed_is_a_network():
     """Of a plan with uneven strides and a window that its finest stages do not divide into four."""
     configuration = Configuration((96, 80), 2, (1.0, 1.0), (96, 80), (4, 6, 8, 8, 8),
                                   ((1, 1), (2, 1), (2, 2), (2, 2), (2, 2)), ((3, 3),) * 5, True)
-    piece = engines._piece(configuration)
+    piece = engines.piece_of(configuration)
     assert piece.patch_size == (24, 20) and piece.features == (4, 6, 8, 8)
     for as_trained in (False, True):
         seconds = engines.time_engines(piece, 2, 4, as_trained)
