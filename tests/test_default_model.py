@@ -31,7 +31,7 @@ def test_it_is_small_and_says_what_it_is():
     assert [member.config for member in model.members] == ["2d"]
 
 
-@pytest.mark.parametrize(("looks", "least"), [("spectralis", (0.95, 0.92, 0.84)), ("varied", (0.92, 0.85, 0.7))])
+@pytest.mark.parametrize(("looks", "least"), [("spectralis", (0.96, 0.94, 0.93)), ("varied", (0.93, 0.87, 0.85))])
 def test_it_knows_phantoms_that_it_has_not_seen(predictor, looks, least):
     scores = []
     for seed in range(3):
