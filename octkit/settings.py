@@ -218,7 +218,7 @@ PROFILES: dict[str, dict] = {
         "data": {"dir": "data/phantom", "phantom": {}},
         "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 4},
         "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
-        "train": {"folds": [0, 1], "epochs": 10, "iterations_per_epoch": 40, "validation_iterations": 4,
+        "train": {"folds": [0, 1], "epochs": 12, "iterations_per_epoch": 40, "validation_iterations": 4,
                   "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
         "infer": {"mirror": False},
         "classify": {"image_size": 64, "epochs": 30, "initial_rate": 1e-3, "rotation_degrees": 10.0,
