@@ -1,4 +1,5 @@
-"""The classifier's ways to compute on a CPU: Paddle's dygraph, compiled (to_static), and both with oneDNN.
+"""The classifier's ways to compute on a CPU: Paddle's dygraph, compiled (to_static), and both with oneDNN; and dygraph
+without telling MKL that AMD's processors have AVX2 (`octkit.processor`).
 
     PYTHONPATH=. .venv/bin/python benchmarks/classifier.py [--size 256] [--write]
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from versus import alternate, finished, machine, octkit_environment, table, version_there, write_section
 
-WAYS = ("dygraph", "dygraph oneDNN", "compiled", "compiled oneDNN")
+WAYS = ("dygraph", "dygraph, MKL as it comes", "dygraph oneDNN", "compiled", "compiled oneDNN")
 ANSWER = "answer: "
 
 
@@ -58,7 +59,8 @@ def measure(way: str, size: int, batch: int, steps: int) -> dict:
 
 def ask(way: str, options) -> dict:
     run = finished([sys.executable, Path(__file__).resolve(), "--child", way, "--size", options.size, "--batch",
-                    options.batch, "--steps", options.steps], octkit_environment(options.threads))
+                    options.batch, "--steps", options.steps],
+                   octkit_environment(options.threads) | ({"MKL_DEBUG_CPU_TYPE": "0"} if "MKL" in way else {}))
     line = next(line for line in run.output.splitlines() if line.startswith(ANSWER))
     return json.loads(line.removeprefix(ANSWER)) | {"peak_mb": run.peak_mb}
 

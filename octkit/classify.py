@@ -15,7 +15,6 @@ libraries. What training leaves in its folder:
 import hashlib
 import json
 import math
-import os
 import time
 import urllib.request
 import zipfile
@@ -35,6 +34,7 @@ from octkit.files import OctkitError, read_json, replacing, write_atomic, write_
 from octkit.images import read_image
 from octkit.metrics import classification_scores
 from octkit.pdparams import read_weights
+from octkit.processor import let_mkl_use_avx2, usable_cores
 from octkit.settings import PROJECT, ClassifySettings, Settings
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
@@ -216,8 +216,8 @@ def _network(settings: Settings) -> paddle.nn.Layer:
     if settings.device == "cuda" and not gpu:
         raise OctkitError('device: found "cuda", but this paddlepaddle sees no GPU; expected "auto" or "cpu"')
     paddle.set_device("gpu" if gpu else "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-    paddle.base.core.set_num_threads(cores)  # Paddle's own default is one thread
+    let_mkl_use_avx2()
+    paddle.base.core.set_num_threads(usable_cores())  # Paddle's own default is one thread
     paddle.seed(settings.seed)
     # Adam's state goes by names that count up over a process: begin anew, or a checkpoint fits no other process.
     paddle.utils.unique_name.switch()

@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 # From the ground up: a module imports only what stands on a lower floor.
 FLOORS = (
-    ("files", "codings", "pool", "kernel"),
+    ("files", "codings", "pool", "kernel", "processor"),
     ("images", "workbooks", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology",
      "warps", "perturb", "curves", "checkpoints", "scalars"),
     ("volumes", "intensities", "brushes", "surfaces"),
