@@ -13,9 +13,9 @@ def let_mkl_use_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Have Intel's MKL use AVX2 on AMD's processors, where they have it; whether it was asked to.
 
     The MKL of 2019 that comes with Paddle takes its slowest way on processors of other makers: on an AMD EPYC the
-    gradient step of a ResNet50 took seven times as long (benchmarks/README.md). MKL_DEBUG_CPU_TYPE, which MKL reads at
-    its first computation, names the kind of processor to take it for; 5 is one with AVX2. A value that is set already
-    stays. MKL of 2020 and later ignores it.
+    gradient step of a ResNet50 took seven to ten times as long (benchmarks/README.md). MKL_DEBUG_CPU_TYPE, which MKL
+    reads at its first computation, names the kind of processor to take it for; 5 is one with AVX2. A value that is set
+    already stays. MKL of 2020 and later ignores it.
     """
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     able = "AuthenticAMD" in text and " avx2 " in text
