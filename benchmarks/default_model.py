@@ -23,7 +23,7 @@ from octkit.models import load_model
 from octkit.predict import predict_folder
 
 # folder: scans, size in px, seed. The first is the profile's own set; the others are extra training data.
-SETS = {"varied-496": (600, (496, 768), 11), "varied-800": (200, (800, 1100), 12), "varied-384": (200, (384, 512), 13)}
+SETS = {"varied-496": (500, (496, 768), 11), "varied-800": (400, (800, 1100), 12), "varied-384": (100, (384, 512), 13)}
 # name: scans, size, seed, looks of phantoms to score it on.
 UNSEEN = {"spectralis look, 800 x 1100": (16, (800, 1100), 2001, "spectralis"),
           "varied looks, 800 x 1100": (16, (800, 1100), 2003, "varied"),

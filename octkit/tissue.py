@@ -70,7 +70,9 @@ def _retina(rng, image, machine: Machine, b, angle, um_per_px, periodic) -> None
     ganglia = -rng.uniform(0, 3)  # the ganglion cells' bodies are darker than their dendrites
     for layer, decibel in enumerate(layers):
         own = (askew + thin + bundles, 0.4 * askew)[min(layer, 1)] + rng.uniform(0, 0.5) * course(rng, angle, (1, 1, 1))
-        below(image, b[layer], level(decibel + own + (ganglia if layer == 1 else 0)), soft)
+        # The ILM's edge is drawn last, against the vitreous: a soft one here would be cut in half there.
+        edge = b[0] - soft if layer == 0 else b[layer]
+        below(image, edge, level(decibel + own + (ganglia if layer == 1 else 0)), soft)
         if layer == 1:
             below(image, b[1] + rng.uniform(0.35, 0.6) * (b[2] - b[1]), level(decibel + own), soft)
     fall = rng.uniform(-0.1, 0.25)  # of the RNFL from its surface to its base

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter1d
 
-from octkit import anatomy, looks, phantom
+from octkit import anatomy, looks, machines, phantom, tissue
 from octkit.files import OctkitError
 from octkit.looks import paint
 
@@ -113,6 +113,18 @@ def test_edges_lie_where_the_labels_have_them():
     assert len(found) > 25
     assert abs(np.median(found)) < 0.5
     assert np.mean(np.abs(found) < 1) > 0.9
+
+
+def test_a_pixel_that_the_ilm_halves_is_half_retina():
+    """Before the machine blurs it: neither darker nor brighter than half way from the vitreous to the RNFL."""
+    boundaries, shares = flat(), []
+    boundaries[0] = 30.5
+    for seed in range(40):
+        look, noise = streams(seed)
+        image = tissue.paint(look, noise, machines.draw_machine(look), boundaries, (), (2.4, 35.0), (120, 160))
+        vitreous, halved, retina = (image[row].mean() for row in (29, 30, 31))
+        shares.append((halved - vitreous) / (retina - vitreous))
+    assert abs(np.mean(shares) - 0.5) < 0.05
 
 
 def test_varied_scans_vary_and_stay_legible():
