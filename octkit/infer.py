@@ -145,7 +145,7 @@ class Predictor:
         return [voice(image, spacing, circle) for voice in voices]
 
     def _check_memory(self, image: np.ndarray, opinions: int) -> None:
-        memory.check_prediction(self.model, image.shape[1:], opinions, self.device,
+        memory.check_prediction(self.model, image.shape[1:], opinions, self.device, self.precision,
                                 [stage.engine for stage in self.stages],
                                 max(len(stage.flips) if stage.together else 1 for stage in self.stages))
 

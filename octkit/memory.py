@@ -16,7 +16,7 @@ import torch
 
 from octkit.files import OctkitError
 from octkit.models import Model
-from octkit.plans import Plan
+from octkit.plans import Configuration, Plan
 from octkit.settings import TrainSettings
 from octkit.topology import feature_map_values
 
@@ -26,9 +26,13 @@ FLOAT = 4  # bytes
 # buffers. Measured, see above.
 MOMENTARY_IN_TRAINING = 7
 LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
-# The same of prediction, by what computes; ncnn's was 10.1 with 32 to 512 maps on 896 x 1152 px in
-# one piece, 8.9 in strips.
-FORWARD = {"torch": 7, "ncnn": 11}
+# The same of prediction, by what computes, with what is freed and kept; ncnn's was 10.1 with 32 to 512 maps on
+# 896 x 1152 px in one piece, 8.9 in strips.
+FORWARD = {"torch": 12, "ncnn": 11}
+# On a CPU volumes of few maps in float32 are unfolded: each voxel's surroundings are copied for every map, once for
+# two times the maps in the decoder, and as much again stays from the convolution before.
+NARROW = 16
+UNFOLDED = 2 * 2
 # Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
 AT_WORK = 4
 PREFETCHED = 2  # batches that wait in each worker (torch's default)
@@ -76,14 +80,19 @@ def loading_bytes(plan: Plan, config: str, workers: int) -> float:
     return workers * (PREFETCHED * batch + WORKER)
 
 
-def window_bytes(model: Model, engines: Sequence[str], at_once: int = 1) -> float:
+def window_bytes(model: Model, engines: Sequence[str], at_once: int = 1, unfolds: bool = False) -> float:
     """What `at_once` windows take in the network, of the configuration that takes most. Weights are there before.
 
-    `engines` are what computes each of the model's members, see `engines.choose_engine`.
+    `engines` are what computes each of the model's members, see `engines.choose_engine`; `unfolds` says whether
+    volumes of few maps are unfolded to be convolved, see above.
     """
+    def sets(configuration: Configuration, engine: str) -> int:
+        narrow = unfolds and len(configuration.patch_size) == 3 and configuration.features[0] < NARROW
+        return FORWARD[engine] + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
+
     configurations = [model.plan.configurations[member.config] for member in model.members]
-    return at_once * max(FORWARD[engine] * prod(configuration.patch_size) * configuration.features[0] * FLOAT
-               for configuration, engine in zip(configurations, engines, strict=True))
+    return at_once * max(sets(configuration, engine) * prod(configuration.patch_size) * configuration.features[0]
+                         * FLOAT for configuration, engine in zip(configurations, engines, strict=True))
 
 
 def opinion_bytes(model: Model, shape: Sequence[int]) -> float:
@@ -142,7 +151,7 @@ def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: Tr
                                                  "let the planner choose")
 
 
-def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device,
+def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device, precision: str,
                      engines: Sequence[str], at_once: int = 1) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
@@ -150,7 +159,8 @@ def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: 
     beside each other, in the computer's memory.
     """
     one, cpu = opinion_bytes(model, shape), torch.device("cpu")
-    needs = {device: window_bytes(model, engines, at_once) + AT_WORK * one}
+    unfolds = device == cpu and precision == "float32"
+    needs = {device: window_bytes(model, engines, at_once, unfolds) + AT_WORK * one}
     needs[cpu] = needs.get(cpu, 0) + (opinions + AT_WORK * (device != cpu)) * one
     for where, need in needs.items():
         _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,
