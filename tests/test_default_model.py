@@ -57,7 +57,7 @@ def real(tmp_path_factory):
 def test_it_segments_real_scans(real, name):
     found, truth = (read_mask(folder / f"{name}.png", GOALS_GREYS) for folder in (real, REAL_SCANS / "masks_goals"))
     assert dice(found, truth, 1) >= 0.93
-    assert abs(layer_thickness(found, 1).mean() - layer_thickness(truth, 1).mean()) * 3.87 <= 10
+    assert abs(layer_thickness(found, 1).mean() - layer_thickness(truth, 1).mean()) * 3.87 <= 5
     assert broken_a_scans(found) == 0
 
 
