@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from octkit.plots import LAYER_COLOURS, Picture, Scale, new_picture, show_scan
 from octkit.surfaces import SURFACES
@@ -39,6 +40,9 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
         below.plot(along, np.maximum(sigma * axial, 0.1 * axial), color=colour, linestyle=style, linewidth=1.1)
     above.axis(limits)
     below.set(xlabel=above.get_xlabel(), ylabel=f"uncertainty ({'µm' if um_per_px else 'px'})", yscale="log")
+    below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    below.yaxis.set_major_formatter("{x:g}")
+    below.yaxis.set_minor_formatter(NullFormatter())
     above.set_xlabel("")
     lines, names = above.get_legend_handles_labels()
     picture.legend([*lines, Patch(color="grey", alpha=0.4)], [*names, "± 1 standard deviation"],

@@ -35,3 +35,11 @@ def test_a_band_never_leaves_the_image():
 def test_the_image_keeps_its_place():
     picture = bands.boundary_band(IMAGE, BOUNDARIES, np.full((5, 60), 1.0))
     assert picture.axes[0].axis() == (-0.5, 59.5, 39.5, -0.5)
+
+
+def test_doubts_are_named_in_plain_numbers():
+    picture = bands.boundary_band(IMAGE, BOUNDARIES, np.geomspace(0.3, 4, 300).reshape(5, 60))
+    plots.png(picture)  # places the ticks
+    low, high = picture.axes[1].get_ylim()
+    ticks = picture.axes[1].get_yticklabels()
+    assert [tick.get_text() for tick in ticks if low <= tick.get_position()[1] <= high] == ["0.5", "1", "2"]
