@@ -29,8 +29,9 @@ LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first s
 # The same of prediction, by what computes, with what is freed and kept; ncnn's was 10.1 with 32 to 512 maps on
 # 896 x 1152 px in one piece, 8.9 in strips.
 FORWARD = {"torch": 12, "ncnn": 11}
-# On a CPU volumes of few maps in float32 are unfolded: each voxel's surroundings are copied for every map, once for
-# two times the maps in the decoder, and as much again stays from the convolution before.
+# On a CPU torch unfolds volumes of few maps in float32 (its slow_conv3d): each voxel's surroundings are copied for
+# every map, of which the decoder reads two times as many; as much again is freed and kept. Where it begins hangs on
+# the window too: at 16 x 128 x 160 voxels 10 maps are unfolded and 11 are not, at 16 x 64 x 64 14 still are.
 NARROW = 16
 UNFOLDED = 2 * 2
 # Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
@@ -155,8 +156,8 @@ def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: 
                      engines: Sequence[str], at_once: int = 1) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `engines` and `at_once` are those of `window_bytes`; `opinions` is how many sets of its probabilities are kept
-    beside each other, in the computer's memory.
+    `engines` and `at_once` are those of `window_bytes`, `precision` is the networks'; `opinions` is how many sets of
+    its probabilities are kept beside each other, in the computer's memory.
     """
     one, cpu = opinion_bytes(model, shape), torch.device("cpu")
     unfolds = device == cpu and precision == "float32"
