@@ -10,6 +10,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/pytest
 
 # What takes too long for `make test`: a training and whole runs killed again and again. -s shows the seeds.

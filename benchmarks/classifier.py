@@ -1,12 +1,12 @@
 """The classifier's ways to compute on a CPU: Paddle's dygraph, compiled (to_static), and both with oneDNN; and dygraph
-without telling MKL that AMD's processors have AVX2 (`octkit.processor`).
+without telling MKL that AMD's processors have AVX2 (`octkit.common.processes`).
 
     PYTHONPATH=. .venv/bin/python benchmarks/classifier.py [--size 256] [--write]
 
 Each way is timed in a process of its own, in turn: a training step (augmentation included) and the outputs of a batch,
 after a first one that may compile. The largest difference to dygraph of the outputs, and of the mean loss of the same
-training steps, stands beside. nnU-Net has no classifier: this table says which way `octkit.classify` goes. With --write
-it goes into benchmarks/README.md.
+training steps, stands beside. nnU-Net has no classifier: this table says which way
+`octkit.classification.resnet50` goes. With --write it goes into benchmarks/README.md.
 """
 
 import argparse
@@ -27,12 +27,13 @@ def measure(way: str, size: int, batch: int, steps: int) -> dict:
     import numpy as np
     import paddle
 
-    from octkit import classify, settings
+    from octkit.classification import resnet50
+    from octkit.common import settings
 
     paddle.set_flags({"FLAGS_use_mkldnn": "oneDNN" in way})
     base = settings.from_profile("goals")
     chosen = base.model_copy(update={"device": "cpu"})
-    network = classify._network(chosen)
+    network = resnet50._network(chosen)
     optimiser = paddle.optimizer.Adam(learning_rate=1e-4, parameters=network.parameters())
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size)).astype(np.uint8)
     labels = np.arange(batch) % 2
@@ -42,13 +43,13 @@ def measure(way: str, size: int, batch: int, steps: int) -> dict:
     with paddle.no_grad():
         for _ in range(steps + 1):
             start = time.perf_counter()
-            outputs = called(classify._tensor(images)).numpy()
+            outputs = called(resnet50._tensor(images)).numpy()
             found["output"].append(time.perf_counter() - start)
     network.train()
     for number in range(steps + 1):
         start = time.perf_counter()
-        pixels = np.stack([classify.augment(image, (0, number, i)) for i, image in enumerate(images)])
-        loss = paddle.nn.functional.cross_entropy(called(classify._tensor(pixels)), paddle.to_tensor(labels))
+        pixels = np.stack([resnet50.augment(image, (0, number, i)) for i, image in enumerate(images)])
+        loss = paddle.nn.functional.cross_entropy(called(resnet50._tensor(pixels)), paddle.to_tensor(labels))
         loss.backward()
         optimiser.step()
         optimiser.clear_grad()

@@ -15,12 +15,18 @@ from pathlib import Path
 
 import torch
 
-from octkit import ensemble, fingerprint, layouts, phantom, planner, preprocess, settings, train
-from octkit.evaluate import score_folder
-from octkit.files import write_json
-from octkit.modelfile import run_card, save_model
-from octkit.models import load_model
-from octkit.predict import predict_folder
+from octkit.common import settings
+from octkit.common.files import write_json
+from octkit.data.layouts import detect
+from octkit.evaluation.evaluate import score_folder
+from octkit.inference import select
+from octkit.inference.predict import predict_folder
+from octkit.network.model import load_model
+from octkit.network.model_file import run_card, save_model
+from octkit.phantoms import circle_scans
+from octkit.planning import fingerprint, planner, preprocess
+from octkit.planning.run import Run
+from octkit.training import train
 
 # folder: scans, size in px, seed. The first is the profile's own set; the others are extra training data.
 SETS = {"varied-496": (500, (496, 768), 11), "varied-800": (400, (800, 1100), 12), "varied-384": (100, (384, 512), 13)}
@@ -36,7 +42,7 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
     for name, (count, size, seed, looks) in UNSEEN.items():
         folder = run.parent / f"unseen-{looks}-{size[0]}"
         if not folder.exists():
-            phantom.make_dataset(folder, 1, count, size=size, seed=seed, looks=looks)
+            circle_scans.make_dataset(folder, 1, count, size=size, seed=seed, looks=looks)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
         predict_folder(run, folder / "Validation" / "Image", out, mirror=mirror)
         scores = score_folder(out, folder / "Truth" / "Layer_Masks")
@@ -62,25 +68,25 @@ def main() -> None:
     folders = {name: run.parent / name for name in SETS}
     for name, (count, size, seed) in SETS.items():
         if not folders[name].exists():
-            phantom.make_dataset(folders[name], chosen_options.times * count, 0, size=size,
+            circle_scans.make_dataset(folders[name], chosen_options.times * count, 0, size=size,
                                  seed=seed + chosen_options.other_phantoms, looks="varied")
     own, *extra = map(str, folders.values())
     changes = [f"data.dir={own}", "data.phantom=null", f"train.extra_data={extra}".replace("'", '"')]
     chosen = settings.with_overrides(settings.from_profile("default"), changes + chosen_options.changes)
     chosen.save(run / "settings.json")
-    fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units).save(run / "fingerprint.json")
-    planner.plan_run(run)
+    fingerprint.extract(detect.open_run(chosen), units=chosen.plan.units).save(run / "fingerprint.json")
+    planner.plan_run(Run(run))
     if not (run / "splits.json").exists():
-        preprocess.preprocess_run(run)
-        preprocess.split_run(run)
-    train.train_fold(run, "2d", "all")
-    ensemble.select(run)
+        preprocess.preprocess_run(Run(run))
+        preprocess.split_run(Run(run))
+    train.train_fold(Run(run), "2d", "all")
+    select.select(Run(run))
     if chosen_options.export:
         score(run, mirror=True)
-        card = run_card(run) | {"name": "The model in the box", "created_by": "benchmarks/default_model.py",
+        card = run_card(Run(run)) | {"name": "The model in the box", "created_by": "benchmarks/default_model.py",
                                 "data": "synthetic phantoms alone: " + ", ".join(SETS), "extra_data": [],
                                 "licence": "Apache-2.0, like octkit", "unseen_phantoms": score(run, mirror=False)}
-        save_model(load_model(run), chosen_options.export, card)
+        save_model(load_model(Run(run)), chosen_options.export, card)
 
 
 if __name__ == "__main__":

@@ -30,15 +30,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from octkit import settings
-from octkit.devices import open_vol
-from octkit.files import OctkitError, read_json
-from octkit.goals import GOALS_GREYS, read_labels
-from octkit.images import read_image, read_mask
-from octkit.modelfile import open_model, save_model
-from octkit.nnunet import export_model, open_folder
-from octkit.plans import Plan
-from octkit.volumes import read_volume, read_volume_mask, volume_spacing, write_nifti
+from octkit.common import settings
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.data.heidelberg import open_vol
+from octkit.data.image_files import read_image, read_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.data.layouts.goals import read_labels
+from octkit.data.volume_files import read_volume, read_volume_mask, volume_spacing, write_nifti
+from octkit.exchange.nnunet_models import export_model, open_folder
+from octkit.network.model_file import open_model, save_model
+from octkit.planning.plan import Plan
 
 SECONDS, GIGABYTES = 10, 1
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)

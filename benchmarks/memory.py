@@ -11,13 +11,13 @@ import sys
 import numpy as np
 import torch
 
-from octkit import memory
-from octkit.infer import Predictor
-from octkit.loss import deep_supervision_loss
-from octkit.models import Member, Model, build_network, memory_format
-from octkit.plans import Configuration, Plan
-from octkit.settings import TrainSettings
-from octkit.train import Optimiser
+from octkit.common.settings import TrainSettings
+from octkit.inference.sliding_window import Predictor
+from octkit.network import memory
+from octkit.network.model import Member, Model, build_network, memory_format
+from octkit.planning.plan import Configuration, Plan
+from octkit.training.loss import deep_supervision_loss
+from octkit.training.train import Optimiser
 
 # Patch, batch size, maps of the finest stage, stages; a scan for the prediction.
 PLANS = (

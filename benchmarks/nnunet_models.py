@@ -29,10 +29,10 @@ def make_models(folder: Path) -> None:
     """Write FOLDER/<config>/: the scan, octkit's probabilities, and the model exported for nnU-Net."""
     import torch
 
-    from octkit.infer import Predictor
-    from octkit.models import Member, Model, build_network
-    from octkit.nnunet import export_model
-    from octkit.plans import Configuration, Plan
+    from octkit.exchange.nnunet_models import export_model
+    from octkit.inference.sliding_window import Predictor
+    from octkit.network.model import Member, Model, build_network
+    from octkit.planning.plan import Configuration, Plan
 
     for config, (patch, strides, shape, spacing) in CASES.items():
         random = np.random.default_rng(0)

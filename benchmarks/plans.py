@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as nnunet
 
-from octkit.fingerprint import Fingerprint
-from octkit.planner import plan_experiment
-from octkit.plans import Plan
+from octkit.planning.fingerprint import Fingerprint
+from octkit.planning.plan import Plan
+from octkit.planning.planner import plan_experiment
 
 RECORD = {"mean": 1, "median": 1, "min": 0, "max": 2, "std": 1, "percentile_00_5": 0, "percentile_99_5": 2}
 

@@ -47,9 +47,9 @@ def goals_model():
     """The network that is planned for 100 scans of GOALS's size, with random weights, as profile `goals` has it."""
     import torch
 
-    from octkit.fingerprint import Fingerprint
-    from octkit.models import Member, Model, build_network
-    from octkit.planner import plan_experiment
+    from octkit.network.model import Member, Model, build_network
+    from octkit.planning.fingerprint import Fingerprint
+    from octkit.planning.planner import plan_experiment
 
     cases = 100
     fingerprint = Fingerprint(((1.0, 1.0),) * cases, (SIZE,) * cases, ("OCT",), LABELS, (RECORD,), "px")
@@ -69,8 +69,8 @@ def as_nnunet_would(model):
 
 def write_model(model, folder: Path) -> tuple[Path, Path]:
     """The model for both: our file, and nnU-Net's folder."""
-    from octkit.modelfile import save_model
-    from octkit.nnunet import export_model
+    from octkit.exchange.nnunet_models import export_model
+    from octkit.network.model_file import save_model
 
     save_model(model, folder / "model.zip", {"name": "benchmark"})
     [exported] = export_model(model, folder / "nnunet")
@@ -79,8 +79,8 @@ def write_model(model, folder: Path) -> tuple[Path, Path]:
 
 def write_scans(folder: Path, count: int, size: tuple[int, int] = SIZE) -> tuple[Path, Path]:
     """Phantoms as both want them: a folder of PNGs each, nnU-Net's with the channel's number in the name."""
-    from octkit.images import write_png
-    from octkit.phantom import draw
+    from octkit.data.image_files import write_png
+    from octkit.phantoms.circle_scans import draw
 
     for number in range(count):
         pixels = draw(500 + number, size, glaucoma=number % 2 == 1).image.astype(np.uint8)
@@ -150,8 +150,8 @@ def _measured(single: list, several: list, further: int) -> dict[str, list[float
 
 
 def agreement(options, python: Path, scratch: Path) -> str:
-    from octkit.metrics import dice
-    from octkit.modelfile import open_model
+    from octkit.evaluation.metrics import dice
+    from octkit.network.model_file import open_model
 
     rows = []
     ways = [(), *(("--precision", "float32", "--engine", engine) for engine in ("torch", "ncnn"))]

@@ -36,7 +36,7 @@ NAME = "Dataset001_OCT"
 
 def make_scans(folder: Path, count: int, size: str) -> None:
     """Phantoms for both in FOLDER: octkit's data set and run, nnU-Net's raw data set."""
-    from octkit import settings
+    from octkit.common import settings
 
     finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", count, "--val", 1, "--size", size],
              octkit_environment(1))

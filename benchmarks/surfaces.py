@@ -15,8 +15,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 
-from octkit.phantom import draw
-from octkit.surfaces import mask_from, ordered_surfaces
+from octkit.layers.boundaries import mask_from, ordered_surfaces
+from octkit.phantoms.circle_scans import draw
 
 SIZES = ((256, 320), (496, 768), (800, 1100))  # the demo's, Spectralis, GOALS
 

@@ -36,6 +36,8 @@ from versus import (
     write_section,
 )
 
+from octkit.planning.run import Run
+
 WARM_UP = 6  # steps: nnU-Net's workers keep up to six batches
 ANSWER = "answer: "  # begins the line of a child's output that is for its parent
 
@@ -59,23 +61,26 @@ def ours(options) -> dict[str, dict[str, str]]:
 
 def prepare_ours(folder: Path, options) -> None:
     """The run's folder with all that training needs, from the data set in FOLDER/data."""
-    from octkit import fingerprint, layouts, planner, preprocess, settings
+    from octkit.common import settings
+    from octkit.data.layouts import detect
+    from octkit.planning import fingerprint, planner, preprocess
 
     run = folder / options.run
     chosen = settings.with_overrides(settings.from_profile("goals"), [
         f"data.dir={folder / 'data'}", "device=cpu", "plan.units=px", f"plan.batch_size={options.batch}"])
     chosen.save(run / "settings.json")
-    fingerprint.extract(layouts.open_run(chosen), units="px").save(run / "fingerprint.json")
-    planner.plan_run(run)
-    preprocess.preprocess_run(run, progress=False)
-    preprocess.split_run(run)
+    fingerprint.extract(detect.open_run(chosen), units="px").save(run / "fingerprint.json")
+    planner.plan_run(Run(run))
+    preprocess.preprocess_run(Run(run), progress=False)
+    preprocess.split_run(Run(run))
 
 
 def train_ours(folder: Path, options) -> dict:
     """Fold 0 by `train_fold`, in the process that calls this: seconds of each step, losses, pseudo-Dice by epoch."""
     import pandas as pd
 
-    from octkit import settings, train
+    from octkit.common import settings
+    from octkit.training import train
 
     run = folder / options.run
     base = settings.load(run / "settings.json")
@@ -93,7 +98,7 @@ def train_ours(folder: Path, options) -> dict:
         return loss
 
     train._step = timed
-    where = train.train_fold(run, "2d", 0, resume=False, progress=False)
+    where = train.train_fold(Run(run), "2d", 0, resume=False, progress=False)
     log = pd.read_csv(where / "log.csv")
     dice = log.filter(regex="^dice_").mean(axis=1)
     return {"seconds": differences(ends), "loss": log["train_loss"].tolist(), "dice": dice.tolist()}
@@ -103,7 +108,7 @@ def prepare_theirs(folder: Path, options, python: Path) -> None:
     """nnU-Net's folders in FOLDER, from the same data set; its plan gets the batch size asked for, nothing else."""
     import numpy as np
 
-    from octkit.plans import Plan
+    from octkit.planning.plan import Plan
 
     environment = nnunet_environment(folder, options.cores)
     finished([sys.executable, "-m", "octkit", "export-nnunet", folder / "data", "-o",
@@ -242,7 +247,7 @@ def draw_curves(found: dict, options) -> None:
 
 
 def patch(folder: Path) -> str:
-    from octkit.plans import Plan
+    from octkit.planning.plan import Plan
 
     configuration = Plan.load(folder / "run" / "plan.json").configurations["2d"]
     height, width = configuration.patch_size

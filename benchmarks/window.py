@@ -17,12 +17,12 @@ import torch
 from prediction import goals_model
 from versus import alternate, machine, table, write_section
 
-from octkit import memory
-from octkit.engines import NcnnNetwork, piece_of, time_engines
-from octkit.loss import deep_supervision_loss
-from octkit.modelfile import open_model
-from octkit.models import autocast, build_network, working_precision
-from octkit.phantom import draw
+from octkit.inference.engines import NcnnNetwork, piece_of, time_engines
+from octkit.network import memory
+from octkit.network.model import autocast, build_network, working_precision
+from octkit.network.model_file import open_model
+from octkit.phantoms.circle_scans import draw
+from octkit.training.loss import deep_supervision_loss
 
 CPU = torch.device("cpu")
 LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
@@ -93,7 +93,7 @@ def timed(call, images: torch.Tensor) -> float:
 
 def steps(options) -> str:
     """A training step of batch 2 on 224 x 288 px, without and with torch.compile."""
-    from octkit.unet import UNet
+    from octkit.network.unet import UNet
 
     rows = []
     precision = working_precision("bfloat16", CPU)

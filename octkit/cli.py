@@ -13,9 +13,10 @@ import typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
-from octkit.cases import LAYERS
-from octkit.files import OctkitError, one_line, write_json
-from octkit.ledger import held
+from octkit.common.errors import OctkitError, one_line
+from octkit.common.files import write_json
+from octkit.common.locks import held
+from octkit.data.labels import LAYERS
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
@@ -78,12 +79,12 @@ def run(
 
     Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
     """
-    from octkit import pipeline, runs
+    from octkit.lessons import repeat, run_all
 
     if source:
-        return print(runs.repeat(source, run_dir, profile, data, changes))
-    run_dir, chosen = runs.choose(profile, data, run_dir, changes or [])
-    pipeline.run(run_dir, chosen)
+        return print(repeat.repeat(source, run_dir, profile, data, changes))
+    run_dir, chosen = repeat.choose(profile, data, run_dir, changes or [])
+    run_all.run(run_dir, chosen)
     return print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
 
 
@@ -100,8 +101,8 @@ def phantom(
     looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
-    from octkit.phantom import parse_size
-    from octkit.volume_phantom import make_any
+    from octkit.phantoms.circle_scans import parse_size
+    from octkit.phantoms.volume_scans import make_any
 
     make_any(out, (train, val, test), parse_size(size, kind), seed, kind, looks)
 
@@ -112,7 +113,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="for machines: all findings as JSON")] = False,
 ) -> None:
     """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
-    from octkit.doctor import tell
+    from octkit.data.doctor.data_set import tell
 
     tell(data, as_json)
 
@@ -120,30 +121,33 @@ def doctor(
 @app.command()
 def fingerprint(run_dir: RunFolder) -> None:
     """Describe a run's data set: fingerprint.json."""
-    from octkit import fingerprint, layouts, settings
+    from octkit.planning import planner
+    from octkit.planning.run import Run
 
-    chosen = settings.load(run_dir / "settings.json")
     with held(run_dir):
-        fingerprint.extract(layouts.open_run(chosen), units=chosen.plan.units).save(run_dir / "fingerprint.json")
+        planner.fingerprint_run(Run(run_dir))
 
 
 @app.command()
 def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
-    from octkit import planner
+    from octkit.planning import planner
+    from octkit.planning.run import Run
 
     with held(run_dir):
-        planner.plan_run(run_dir)
+        planner.plan_run(Run(run_dir))
 
 
 @app.command()
 def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
-    from octkit import preprocess
+    from octkit.planning import preprocess
+    from octkit.planning.run import Run
 
+    run = Run(run_dir)
     with held(run_dir):
-        preprocess.preprocess_run(run_dir)
-        preprocess.split_run(run_dir)
+        preprocess.preprocess_run(run)
+        preprocess.split_run(run)
 
 
 @app.command()
@@ -156,25 +160,28 @@ def train(
     """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
     if fold != "all" and not (fold.isascii() and fold.isdigit() and len(fold) < 10):  # "²" is a digit, too
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
-    from octkit.predict import predict_held_out
-    from octkit.train import train_fold
+    from octkit.inference.predict import predict_held_out
+    from octkit.planning.run import Run
+    from octkit.training.train import train_fold
 
+    run = Run(run_dir)
     with held(run_dir, shared=True):
-        train_fold(run_dir, config, fold if fold == "all" else int(fold), resume=resume)
+        train_fold(run, config, fold if fold == "all" else int(fold), resume=resume)
         if fold != "all":
-            predict_held_out(run_dir, config, int(fold))
+            predict_held_out(run, config, int(fold))
 
 
 @app.command()
 def select(run_dir: RunFolder) -> None:
     """Choose configuration and post-processing by cross-validation: selection.json."""
-    from octkit.ensemble import select
+    from octkit.inference.select import select
+    from octkit.planning.run import Run
 
     with held(run_dir):
-        chosen = select(run_dir)
-    for candidate in sorted(chosen["candidates"], key=lambda found: -found["mean_dice"]):
-        print(f"{candidate['mean_dice']:.4f}  {candidate['name']}")
-    print(f"{chosen['configuration']}: {chosen['why']}")
+        chosen = select(Run(run_dir))
+    for candidate in sorted(chosen.candidates, key=lambda found: -found.mean_dice):
+        print(f"{candidate.mean_dice:.4f}  {candidate.name}")
+    print(f"{chosen.configuration}: {chosen.why}")
 
 
 @app.command()
@@ -193,7 +200,7 @@ def predict(
                                                   "trained")] = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
-    from octkit.predict import predict_folder
+    from octkit.inference.predict import predict_folder
 
     written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, engine=engine,
                              precision=precision)
@@ -207,12 +214,14 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
 ) -> None:
     """Write a run's model as one file, to predict with."""
-    from octkit import modelfile, onnxfile
+    from octkit.exchange import onnx as onnxfile
+    from octkit.network import model_file
+    from octkit.planning.run import Run
 
     if onnx:
-        onnxfile.export_onnx(modelfile.open_model(run_dir), out)
+        onnxfile.export_onnx(model_file.open_model(run_dir), out)
     else:
-        modelfile.export_run(run_dir, out)
+        model_file.export_run(Run(run_dir), out)
 
 
 @app.command()
@@ -221,12 +230,12 @@ def import_nnunet(
     out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
-    from octkit import nndata, nnunet
+    from octkit.exchange import nnunet_data, nnunet_models
 
-    if nnunet.is_model_folder(folder):
-        nnunet.import_model(folder, out)
-    elif nndata.is_raw_folder(folder):
-        nndata.import_dataset(folder, out)
+    if nnunet_models.is_model_folder(folder):
+        nnunet_models.import_model(folder, out)
+    elif nnunet_data.is_raw_folder(folder):
+        nnunet_data.import_dataset(folder, out)
     else:
         raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
                           "nnU-Net has trained, or of its raw data")
@@ -239,12 +248,14 @@ def export_nnunet(
                                       "data set such as Dataset001_GOALS")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
-    from octkit import modelfile, nndata, nnunet
+    from octkit.exchange import nnunet_data, nnunet_models
+    from octkit.network import model_file
+    from octkit.planning.run import Run
 
-    if source.is_file() or (source / "settings.json").exists():
-        nnunet.export_model(modelfile.open_model(source), out)
+    if source.is_file() or Run(source).exists:
+        nnunet_models.export_model(model_file.open_model(source), out)
     else:
-        nndata.export_dataset(source, out)
+        nnunet_data.export_dataset(source, out)
 
 
 @app.command()
@@ -257,7 +268,7 @@ def evaluate(
     um_per_px: Scale = None,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
-    from octkit.evaluate import in_words, score_folder
+    from octkit.evaluation.evaluate import in_words, score_folder
 
     scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
     scores = score_folder(predicted, truth, scale, layers or LAYERS)
@@ -276,7 +287,7 @@ def thickness(
                                             "the clock")] = None,
 ) -> None:
     """Measure layers around the circle: global, quadrants, sectors, hours."""
-    from octkit.thickness import thickness_table, write_csv
+    from octkit.layers.thickness import thickness_table, write_csv
 
     write_csv(out, thickness_table(masks, um_per_px, eye))
 
@@ -287,7 +298,7 @@ def device(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],
 ) -> None:
     """Turn a device's file into image, scale and the device's own layers."""
-    from octkit.devices import convert
+    from octkit.data.heidelberg import convert
 
     print(*convert(file, out), sep="\n")
 
@@ -295,11 +306,12 @@ def device(
 @app.command()
 def classify(run_dir: RunFolder) -> None:
     """Train the glaucoma classifier and let it predict."""
-    from octkit import classify, layouts, settings  # and never torch: the two do not share a process
+    from octkit.classification import resnet50
+    from octkit.planning.run import Run  # and never torch: the two do not share a process
 
-    chosen = settings.load(run_dir / "settings.json")
+    run = Run(run_dir)
     with held(run_dir, "classifier"):
-        classify.train(layouts.open_dataset(chosen.data.root), chosen, run_dir / "classifier")
+        resnet50.train(run.dataset, run.settings, run.classifier)
 
 
 @app.command()
@@ -311,13 +323,15 @@ def submit(
                                                 "check answers to")] = None,
 ) -> None:
     """Write a run's submission, or check one."""
-    from octkit import submission
+    from octkit.evaluation import submission
+    from octkit.planning.run import Run
 
     if check and images and not (source or out):
         submission.check_submission(check, images)
         print(f"{check}: valid")
     elif source and out and not (check or images):
-        submission.submit_run(source, out)
+        run = Run(source)
+        submission.submit(run.dataset, run.predictions("validation"), run.classifier / "predictions.csv", out)
         print(f"{out}: written and checked")
     else:
         raise OctkitError("submit: expected RUN -o ZIP, or --check ZIP --images DIR")

@@ -18,9 +18,9 @@ import numpy as np
 from openpyxl import Workbook
 from PIL import Image
 
-from octkit.examine import examine
-from octkit.files import read_json, write_json
-from octkit.volumes import write_nifti
+from octkit.common.files import read_json, write_json
+from octkit.data.doctor.one_case import examine
+from octkit.data.volume_files import write_nifti
 
 BOX = Image.Resampling.BOX
 THIRD, MASK = "Train/Image/0003.png", "Train/Layer_Masks/0003.png"

@@ -1,4 +1,4 @@
-"""What the house is built like: floors, the walls between torch and paddle, the size of its rooms."""
+"""How the package is built: its rooms, which may import which, who may import heavy libraries, the size of modules."""
 
 import ast
 import re
@@ -8,89 +8,94 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from octkit import pipeline
-from octkit.settings import PROJECT, Settings
+from octkit.common.settings import PROJECT, Settings
+from octkit.lessons import run_all
 
 PACKAGE = PROJECT / "octkit"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
-# From the ground up: a module imports only what stands on a lower floor.
-FLOORS = (
-    ("files", "codings", "pool", "kernel", "processor"),
-    ("images", "workbooks", "settings", "metrics", "loss", "unet", "anatomy", "postprocess", "ledger", "topology",
-     "warps", "perturb", "curves", "checkpoints", "scalars"),
-    ("volumes", "intensities", "brushes", "surfaces"),
-    ("cases", "machines", "confidence"),
-    ("plots", "pairs", "tissue", "examine", "plans"),
-    ("goals", "volumesets", "rawdata", "mgunet"),
-    ("layouts", "fingerprint", "splits", "augment", "charts", "diagrams", "volume_plots", "widgets", "notebook",
-     "pdparams", "resampling", "looks", "bands"),
-    ("planner", "patches", "doctor", "phantom", "devices", "raster", "nndata"),
-    ("preprocess", "models", "volume_phantom", "workers", "compiling"),
-    ("modelcheck", "memory", "engines"),
-    ("modelfile",),
-    ("nnplans",),
-    ("train", "infer", "reading", "nnunet", "onnxfile"),
-    ("predict", "thickness", "evaluate"),
-    ("ensemble", "ablation"),
-    ("classify", "submission", "sections", "circle"),
-    ("choices",),
-    ("report",),
-    ("pipeline",),
-    ("runs",),
-    ("cli",),
-    ("__main__",),
-)
-FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
-
-# Who may import a library that is heavy, unmaintained or at odds with another one.
-ONLY = {
-    "paddle": {"classify"},
-    "albumentations": {"augment"},
-    "papermill": {"notebook"},
-    "eyepy": {"devices"},
-    "ncnn": {"engines"},
-    "onnx": {"onnxfile"},
-    "torch": {"loss", "unet", "warps", "patches", "models", "modelcheck", "modelfile", "train", "infer", "nnunet",
-              "checkpoints", "workers", "memory", "engines", "compiling"},
+# room -> the rooms that it may import, and through them what those may. docs/architecture.md shows this table.
+ROOMS = {
+    "common": (),
+    "data": ("common",),
+    "phantoms": ("data",),
+    "planning": ("data",),
+    "evaluation": ("data",),
+    "network": ("planning",),
+    "layers": ("evaluation",),
+    "training": ("network", "evaluation"),
+    "inference": ("network", "layers"),
+    "classification": ("planning", "layers"),
+    "exchange": ("network",),
+    "figures": ("planning", "layers"),
+    "lessons": ("phantoms", "training", "inference", "classification", "exchange", "figures"),
 }
-NO_TORCH_NO_PADDLE = ("cases", "settings", "layouts", "doctor", "devices", "metrics", "thickness", "submission",
-                      "evaluate", "splits", "fingerprint", "planner", "plots", "charts", "circle", "diagrams",
-                      "widgets", "sections", "report", "pipeline", "curves", "surfaces", "confidence", "bands")
+INNER_ROOMS = {"data/layouts", "data/doctor"}
+OUTSIDE = {"octkit.cli", "octkit.__main__"}  # above all rooms
+
+# library -> the rooms or modules that may import it.
+ONLY = {
+    "torch": ("network", "training", "inference", "exchange"),
+    "paddle": ("classification",),
+    "dask": ("common.cluster",),
+    "distributed": ("common.cluster",),
+    "eyepy": ("data.heidelberg",),
+    "albumentations": ("training.augmentation",),
+    "papermill": ("lessons.notebook",),
+    "onnx": ("exchange.onnx",),
+    "filelock": ("common.locks",),
+}
+ACTIONS_AT_IMPORT = {"octkit.training.augmentation"}  # tells albumentations, before its import, what it must not load
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
+INSIDE = [module for module in MODULES if module not in OUTSIDE]
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
 
 
 def imports(tree: ast.AST) -> set[str]:
-    """Every module that a piece of code imports, wherever in it: "torch.nn", "octkit.cases"."""
+    """Every module that a piece of code imports, wherever in it: "torch.nn", "octkit.data.dataset"."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide what is imported"
-            found |= {f"octkit.{alias.name}" for alias in node.names} if node.module == "octkit" else {node.module}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= inner or {node.module}
     return found
 
 
 def parse(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text())
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
-def rooms(found: set[str]) -> set[str]:
-    """The modules of octkit among imports."""
-    return {name.split(".")[1] for name in found if name.startswith("octkit.")} & set(MODULES)
+def ours(found: set[str]) -> set[str]:
+    return found & MODULES.keys()
 
 
 def libraries(found: set[str]) -> set[str]:
     return {name.split(".")[0] for name in found} - {"octkit"}
 
 
+def allowed(room: str) -> set[str]:
+    """A room itself, the rooms that it may import, and what those may."""
+    return {room}.union(*(allowed(below) for below in ROOMS[room]))
+
+
 def reached(found: set[str]) -> set[str]:
     """The libraries that imports bring in, directly or through modules of octkit."""
-    seen, front = set(), rooms(found)
+    seen, front = set(), ours(found)
     while front:
         seen |= front
-        front = set().union(*(rooms(imports(parse(module))) for module in front)) - seen
+        front = set().union(*(ours(imports(parse(module))) for module in front)) - seen
     return libraries(found).union(*(libraries(imports(parse(module))) for module in seen))
 
 
@@ -103,29 +108,47 @@ def code(path: Path) -> ast.Module:
     return ast.parse(re.sub(r"(?m)^[%!].*$", "", "\n".join(cell.source for cell in cells(path, "code"))))
 
 
-def test_every_module_has_its_floor():
-    floored = [module for modules in FLOORS for module in modules]
-    assert sorted(floored) == MODULES
+def test_the_rooms_are_those_of_the_table():
+    folders = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")} - {"."}
+    assert folders == ROOMS.keys() | INNER_ROOMS
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_from_lower_floors_only(module):
-    above = {name for name in rooms(imports(parse(module))) if FLOOR[name] >= FLOOR[module]}
-    assert not above
+def test_tests_lie_in_the_rooms_of_what_they_test():
+    for path in (PROJECT / "tests").glob("*/**/test_*.py"):
+        room = path.parent.relative_to(PROJECT / "tests")
+        assert (PACKAGE / room / path.name.removeprefix("test_")).is_file(), path
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_a_module_imports_what_its_room_may(module):
+    strangers = {name for name in ours(imports(parse(module))) if name in OUTSIDE
+                 or room_of(name) not in allowed(room_of(module))}
+    assert not strangers
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    below = {module: ours(imports(parse(module))) for module in MODULES}
+    while below:
+        free = {module for module, needs in below.items() if not needs & below.keys()}
+        assert free, f"a circle among {sorted(below)}"
+        below = {module: needs for module, needs in below.items() if module not in free}
 
 
 @pytest.mark.parametrize("library", ONLY)
 def test_who_may_import(library):
-    assert {module for module in MODULES if library in libraries(imports(parse(module)))} == ONLY[library]
+    users = {module.removeprefix("octkit.") for module in MODULES if library in libraries(imports(parse(module)))}
+    assert {user for user in users if user not in ONLY[library] and user.split(".")[0] not in ONLY[library]} == set()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("cli", "__main__")])
+@pytest.mark.parametrize("module", INSIDE)
 def test_torch_and_paddle_never_meet_in_a_module(module):
-    assert not {"torch", "paddle"} <= reached({f"octkit.{module}"})
+    found = {"torch", "paddle"} & reached({module})
+    assert len(found) < 2
+    assert not found or room_of(module) in (*ONLY["torch"], *ONLY["paddle"])
 
 
 def test_torch_and_paddle_never_meet_in_a_command():
-    tree = parse("cli")
+    tree = parse("octkit.cli")
     commands = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     tree.body = [node for node in tree.body if node not in commands]
     assert not {"torch", "paddle"} & reached(imports(tree))
@@ -134,30 +157,26 @@ def test_torch_and_paddle_never_meet_in_a_command():
     assert all(len(both) < 2 for both in found.values())
 
 
-@pytest.mark.parametrize("module", NO_TORCH_NO_PADDLE)
-def test_what_needs_neither_loads_neither(module):
-    assert not {"torch", "paddle"} & reached({f"octkit.{module}"})
-
-
 @pytest.mark.parametrize("module", MODULES)
-def test_modules_stay_small(module):
-    lines = (PACKAGE / f"{module}.py").read_text().splitlines()
-    assert len(lines) <= (400 if module == "cli" else 320)  # a list of commands is read by the command
+def test_a_module_is_one_idea(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 500
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "__main__"])
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "octkit.__main__"])
 def test_nothing_happens_at_import(module):
     """Definitions, imports and constants, but for what a library must be told before it is imported."""
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
     body = parse(module).body
-    assert isinstance(body[0], ast.Expr) and ast.get_docstring(parse(module))
-    actions = [ast.unparse(node) for node in body[1:] if not isinstance(node, kinds)]
-    assert [action for action in actions if not (module == "augment" and "albumentations.pytorch" in action)] == []
+    assert ast.get_docstring(parse(module))
+    typing_only = [node for node in body[1:] if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    actions = [node for node in body[1:] if not isinstance(node, kinds) and node not in typing_only]
+    assert not actions or module in ACTIONS_AT_IMPORT
 
 
-def test_the_package_itself_holds_the_version_alone():
-    [assignment] = ast.parse((PACKAGE / "__init__.py").read_text()).body
-    assert isinstance(assignment, ast.Assign) and [name.id for name in assignment.targets] == ["__version__"]
+def test_rooms_and_the_package_hold_no_code_of_their_own():
+    for path in PACKAGE.rglob("__init__.py"):
+        names = [target.id for node in ast.parse(path.read_text()).body for target in node.targets]
+        assert names == (["__version__"] if path.parent == PACKAGE else [])
 
 
 def test_dependencies_are_pinned_and_used_or_named():
@@ -172,7 +191,7 @@ def test_dependencies_are_pinned_and_used_or_named():
 
 
 def test_the_notebooks_are_the_steps():
-    assert [path.stem for path in NOTEBOOKS] == sorted({step.notebook for steps in pipeline.STORIES.values()
+    assert [path.stem for path in NOTEBOOKS] == sorted({step.notebook for steps in run_all.STORIES.values()
                                                         for step in steps})
 
 
@@ -203,12 +222,12 @@ def test_torch_and_paddle_never_meet_in_a_notebook(path):
     assert not {"torch", "paddle"} <= reached(imports(code(path)))
 
 
-@pytest.mark.parametrize(("story", "step"), [(story, step) for story in pipeline.STORIES
-                                             for step in pipeline.STORIES[story]],
+@pytest.mark.parametrize(("story", "step"), [(story, step) for story in run_all.STORIES
+                                             for step in run_all.STORIES[story]],
                          ids=lambda value: getattr(value, "notebook", value))
 def test_a_step_declares_the_settings_that_its_notebook_reads(story, step):
     """What is read but not declared, there or in a step before, would leave a stale result in place."""
-    steps = {other.notebook: other for other in pipeline.STORIES[story]}
+    steps = {other.notebook: other for other in run_all.STORIES[story]}
     declared, front = set(), {step.notebook}
     while front:
         declared |= {name for notebook in front for name in steps[notebook].settings + steps[notebook].shows}

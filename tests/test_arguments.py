@@ -13,18 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_model, write_goals, write_nnunet_raw, write_volumes
+from helpers import make_run, tiny_model, write_goals, write_nnunet_raw, write_volumes
 from PIL import Image, PngImagePlugin
-from test_devices import BM, ILM, INTENSITY, RNFL, write_vol
-from test_train import make_run
+from vol_files import BM, ILM, INTENSITY, RNFL, write_vol
 
-from octkit import cli, ensemble, notebook, predict, train
-from octkit.checkpoints import load_checkpoint, save_checkpoint
-from octkit.files import read_json, write_json
-from octkit.modelfile import export_run, save_model
-from octkit.nnunet import export_model
-from octkit.submission import write_submission
-from octkit.volumes import write_nifti
+from octkit import cli
+from octkit.common.files import read_json, write_json
+from octkit.data.volume_files import write_nifti
+from octkit.evaluation.submission import write_submission
+from octkit.exchange.nnunet_models import export_model
+from octkit.inference import predict, select
+from octkit.lessons import notebook
+from octkit.network.checkpoints import load_checkpoint, save_checkpoint
+from octkit.network.model_file import export_run, save_model
+from octkit.planning.run import Run
+from octkit.training import train
 
 RUN_COMMANDS = ("fingerprint", "plan", "preprocess", "train", "select", "classify")
 
@@ -38,16 +41,16 @@ def world(tmp_path_factory):
     write_nnunet_raw(w / "raw", train=2)
     run = make_run(w / "run", w / "goals", "train.epochs=1")
     shutil.copytree(run, w / "untrained")
-    train.train_fold(run, progress=False)
-    predict.predict_held_out(run, "2d", 0, progress=False)
-    ensemble.select(run)
-    predict.predict_split(run, progress=False)
+    train.train_fold(Run(run), progress=False)
+    predict.predict_held_out(Run(run), "2d", 0, progress=False)
+    select.select(Run(run))
+    predict.predict_split(Run(run), progress=False)
     table = "ImgName,GC_Pred\n0007.png,0.25\n0008.png,0.75\n"
     (run / "classifier").mkdir()
     (run / "classifier" / "predictions.csv").write_text(table)
     (w / "new").mkdir()
     shutil.copyfile(run / "settings.json", w / "new" / "settings.json")
-    export_run(run, w / "model.zip")
+    export_run(Run(run), w / "model.zip")
     save_model(tiny_model("3d_fullres"), w / "volumes.zip", {})
     export_model(tiny_model("2d"), w / "nnunet")
     write_submission(run / "predictions" / "validation", {"0007.png": 0.25, "0008.png": 0.75},

@@ -3,12 +3,15 @@ import subprocess
 import sys
 
 import pytest
-from conftest import write_volumes
+from helpers import write_volumes
 
-from octkit import __version__, cli, ledger, pipeline, settings
-from octkit.files import OctkitError, read_json, write_json
-from octkit.notebook import NotebookFailed
-from octkit.volumes import volume_size
+from octkit import __version__, cli
+from octkit.common import locks, settings
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.data.volume_files import volume_size
+from octkit.lessons import run_all
+from octkit.lessons.notebook import NotebookFailed
 
 COMMANDS = ["run", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict", "export",
             "import-nnunet", "export-nnunet", "evaluate",
@@ -34,7 +37,7 @@ def octkit(capsys, monkeypatch):
 def started(monkeypatch):
     """What `octkit run` would have run: [(run_dir, settings)]."""
     calls = []
-    monkeypatch.setattr(pipeline, "run", lambda run_dir, chosen: calls.append((run_dir, chosen)))
+    monkeypatch.setattr(run_all, "run", lambda run_dir, chosen: calls.append((run_dir, chosen)))
     return calls
 
 
@@ -102,7 +105,7 @@ def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(pipeline, "run", fail)
+    monkeypatch.setattr(run_all, "run", fail)
     assert octkit("run", "--run-dir", tmp_path / "run") == (code, "", message)
 
 
@@ -149,17 +152,17 @@ def test_run_repeats_another_one(octkit, started, tmp_path):
                                             ("select", True), ("train", False), ("classify", False)])
 def test_a_step_refuses_a_folder_in_which_a_run_is_at_work(octkit, tmp_path, command, alone):
     settings.from_profile("smoke").save(tmp_path / "settings.json")
-    with ledger.locked(tmp_path):  # as octkit run does
+    with locks.locked(tmp_path):  # as octkit run does
         code, _, err = octkit(command, tmp_path)
     assert code == 2 and f"process {os.getpid()} is running in this folder" in err
-    with ledger.held(tmp_path, "models/2d/fold_4"):  # a training: only what wants the folder for itself is refused
+    with locks.held(tmp_path, "models/2d/fold_4"):  # a training: only what wants the folder for itself is refused
         _, _, err = octkit(command, tmp_path)
         assert ("is running in this folder" in err) == alone
 
 
 def test_one_classifier_is_trained_at_a_time(octkit, tmp_path):
     settings.from_profile("smoke").save(tmp_path / "settings.json")
-    with ledger.held(tmp_path, "classifier"):
+    with locks.held(tmp_path, "classifier"):
         code, _, err = octkit("classify", tmp_path)
     assert code == 2 and f"classifier: process {os.getpid()} is running in this folder" in err
 

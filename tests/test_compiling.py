@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from octkit import compiling
-from octkit.compiling import PAYS_AFTER, WIDE, compiled, why_not
-from octkit.files import OctkitError
-from octkit.unet import UNet
+from octkit.common.errors import OctkitError
+from octkit.network.unet import UNet
+from octkit.training import train
+from octkit.training.train import PAYS_AFTER, WIDE, compiled, why_not
 
 CPU = torch.device("cpu")
 
@@ -17,13 +17,13 @@ CPU = torch.device("cpu")
     ("always", 1, 1, True), ("never", 10**6, 512, False), ("auto", PAYS_AFTER, WIDE, True),
     ("auto", PAYS_AFTER - 1, WIDE, False), ("auto", PAYS_AFTER, WIDE - 1, False)])
 def test_when_a_training_is_compiled(monkeypatch, wanted, steps, maps, expected):
-    monkeypatch.setattr(compiling, "why_not", lambda _: None)
+    monkeypatch.setattr(train, "why_not", lambda _: None)
     monkeypatch.setattr(torch, "compile", lambda network: ("compiled", network))
     assert compiled("network", wanted, steps, maps, CPU) == (("compiled", "network") if expected else "network")
 
 
 def test_where_torch_cannot_compile(monkeypatch, capsys):
-    monkeypatch.setattr(compiling, "why_not", lambda _: "no g++")
+    monkeypatch.setattr(train, "why_not", lambda _: "no g++")
     assert compiled("network", "auto", PAYS_AFTER, WIDE, CPU) == "network"
     assert "not compiled and takes longer: torch cannot compile here (no g++)" in capsys.readouterr().out
     with pytest.raises(OctkitError, match=r"train.compile: torch cannot compile here \(no g\+\+\), expected a C\+\+"):
@@ -31,7 +31,7 @@ def test_where_torch_cannot_compile(monkeypatch, capsys):
 
 
 def test_a_missing_compiler_is_noticed(tmp_path):
-    code = "import torch; from octkit.compiling import why_not; print(why_not(torch.device('cpu')))"
+    code = "import torch; from octkit.training.train import why_not; print(why_not(torch.device('cpu')))"
     environment = os.environ | {"PATH": "", "CXX": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "ompiler" in run.stdout

@@ -3,20 +3,20 @@
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SHARED
 
-from octkit.goals import GOALS_GREYS
-from octkit.images import image_size, list_images, read_mask
-from octkit.infer import Predictor
-from octkit.metrics import broken_a_scans, dice, layer_thickness
-from octkit.modelfile import DEFAULT, open_model
-from octkit.phantom import draw
-from octkit.reading import read
+from octkit.data.image_files import image_size, list_images, read_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.evaluation.metrics import broken_a_scans, dice, layer_thickness
+from octkit.inference.scan_result import read
+from octkit.inference.sliding_window import Predictor
+from octkit.network.model_file import DEFAULT, open_model
+from octkit.phantoms.circle_scans import draw
 
-REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans"
+REAL_SCANS = SHARED / "real-scans"
 
 
 @pytest.fixture(scope="module")

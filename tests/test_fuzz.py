@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from octkit.settings import PROJECT
+from octkit.common.settings import PROJECT
 
 
 def test_damaged_files_give_values_or_octkit_errors():

@@ -13,11 +13,10 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import scalars_of, write_goals
-from test_train import equal, log_of, make_run
+from helpers import equal, log_of, make_run, scalars_of, write_goals
 
-from octkit import settings
-from octkit.checkpoints import load_checkpoint, previous_of
+from octkit.common import settings
+from octkit.network.checkpoints import load_checkpoint, previous_of
 
 KILLS = 20
 EPOCHS = 300

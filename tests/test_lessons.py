@@ -39,5 +39,6 @@ def test_what_a_lesson_names_is_there(lesson):
 
 
 def test_a_name_that_is_not_there_is_found():
-    code = "from octkit import layouts\nfrom octkit.cases import LAYERS, NOTHING\nif LAYERS:\n    layouts.GREYS(1)"
-    assert missing_names(ast.parse(code)) == ["octkit.cases.NOTHING", "layouts.GREYS"]
+    code = ("from octkit.data import labels\n"
+            "from octkit.data.labels import LAYERS, NOTHING\nif LAYERS:\n    labels.GREYS(1)")
+    assert missing_names(ast.parse(code)) == ["labels.GREYS", "octkit.data.labels.NOTHING"]

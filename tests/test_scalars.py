@@ -1,7 +1,7 @@
 import pytest
-from conftest import scalars_of
+from helpers import scalars_of
 
-from octkit.scalars import Scalars
+from octkit.training.train import Scalars
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):

@@ -3,19 +3,19 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SHARED
 
-from octkit.files import read_json
-from octkit.images import image_size, list_images
-from octkit.infer import Predictor
-from octkit.pipeline import STEPS, VOLUME_STEPS
-from octkit.submission import check_submission
-from octkit.volumes import read_volume, volume_size, volume_spacing
+from octkit.common.files import read_json
+from octkit.data.image_files import image_size, list_images
+from octkit.data.volume_files import read_volume, volume_size, volume_spacing
+from octkit.evaluation.submission import check_submission
+from octkit.inference.sliding_window import Predictor
+from octkit.lessons.run_all import STEPS, VOLUME_STEPS
 
-REAL_SCANS = Path(__file__).parents[2] / "shared" / "real-scans" / "images"
+REAL_SCANS = SHARED / "real-scans" / "images"
 
 
 def octkit(*arguments) -> subprocess.CompletedProcess:

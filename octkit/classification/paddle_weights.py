@@ -1,0 +1,44 @@
+"""Paddle's weight files, .pdparams, read without paddle and without running what a stranger's file asks for."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads what paddle.save writes. A pickle may have any function called while it is read; here only these."""
+
+    ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
+               ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
+        return _empty_array if name == "_reconstruct" else super().find_class(module, name)
+
+
+def _empty_array(kind: type, shape: tuple, _dtype) -> np.ndarray:
+    """What numpy's `_reconstruct` makes before its content is set; for another shape it would take any memory."""
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError("it asks for an array of its own making, which is no part of a state dict")
+    return np.ndarray(0, np.int8)
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .pdparams file by name, read without running anything that the file may ask for.
+
+    Raises OctkitError for a missing or damaged file and for one that holds more than arrays.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
+        content.pop("StructuredToParameterName@@", None)
+        arrays = {str(name): np.asarray(array) for name, array in content.items()}
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise OctkitError(f"{path}: cannot be read as weights ({error}), expected arrays by name") from None
+    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
+        raise OctkitError(f"{path}: {wrong[0]!r} is no array of numbers, expected arrays by name")
+    return arrays

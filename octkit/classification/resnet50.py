@@ -1,0 +1,321 @@
+"""Glaucoma or not: a PaddlePaddle ResNet50 that reads a whole scan (team report, task 2).
+
+The only module that imports paddle, which must never meet torch in one process: they fight over shared
+libraries. What training leaves in its folder:
+
+    model.pdparams        the weights of the last epoch
+    log.csv               a line an epoch
+    splits.json           which training cases were learned from and which were held out
+    metrics.json          AUC, F1, sensitivity, specificity and ROC curve on the held-out cases
+    predictions.csv       ImgName, GC_Pred for the data set's validation images
+    weights_origin.json   where the first weights came from, and why from there
+    trained.json          what the training was made from, written last: all of the above is there
+"""
+
+import hashlib
+import json
+import math
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterable
+from http.client import HTTPException
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url
+from paddle.vision.models.resnet import model_urls, resnet50
+from tqdm.auto import tqdm
+
+from octkit.classification.paddle_weights import read_weights
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, replacing, write_atomic, write_json
+from octkit.common.processes import let_mkl_use_avx2, usable_cores
+from octkit.common.settings import PROJECT, ClassifySettings, Settings
+from octkit.data.dataset import Case, Dataset
+from octkit.data.image_files import read_image
+from octkit.evaluation.metrics import classification_scores
+
+CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
+CONNECT_SECONDS = 5  # how long to wait for Paddle's server to answer at all
+
+
+def load_images(paths: Iterable[Path], size: int) -> np.ndarray:
+    """Read scans once and shrink them to squares: (n, size, size) uint8."""
+    return np.stack([cv2.resize(read_image(path)[0].astype(np.uint8), (size, size), interpolation=cv2.INTER_AREA)
+                     for path in paths])
+
+
+def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 30.0,
+            vertical_flip: bool = True) -> np.ndarray:
+    """Random crop (scale and ratio 0.9-1.1), flips and rotation in one warp: (H, W) uint8 -> (H, W) uint8.
+
+    The result depends on `seed` alone, here (seed, epoch, sample). A crop of scale above 1 reaches beyond
+    the image; what lies outside is black. Source: team report, task 2.
+    """
+    draw, (height, width) = np.random.default_rng(seed), image.shape
+    scale, ratio = draw.uniform(*CROP, size=2)
+    crop = np.array([width * math.sqrt(scale * ratio), height * math.sqrt(scale / ratio)])  # x, y
+    shift = draw.uniform(-0.5, 0.5, 2) * np.abs(np.array([width, height]) - crop)
+    flip = np.array([-1 if draw.random() < 0.5 else 1, -1 if vertical_flip and draw.random() < 0.5 else 1])
+    angle = math.radians(draw.uniform(-rotation_degrees, rotation_degrees))
+    # For each pixel of the result: its place in the source, both measured from the middle.
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix, middle = turn @ np.diag(flip * crop / (width, height)), np.array([width - 1, height - 1]) / 2
+    matrix = np.column_stack([matrix, middle + shift - matrix @ middle])
+    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> dict[str, list[str]]:
+    """Names of the cases to learn from and to hold out, {"train": [...], "validation": [...]}.
+
+    Each class is divided by the same fraction. Raises OctkitError for a case without a label, and where a
+    class has fewer than two cases (one for each side).
+    """
+    by_label = {0: [], 1: []}
+    for case in cases:
+        if case.glaucoma not in (0, 1):
+            raise OctkitError(f"{case.image}: found no glaucoma label, expected 0 or 1 for a training case")
+        by_label[case.glaucoma].append(case.name)
+    draw, split = np.random.default_rng(seed), {"train": [], "validation": []}
+    for label, names in by_label.items():
+        if len(names) < 2:
+            raise OctkitError(f"glaucoma labels: found {len(names)} training cases with label {label}, "
+                              "expected at least 2 (one to learn from, one to hold out)")
+        names = draw.permutation(sorted(names)).tolist()
+        count = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
+        split["train"] += names[:count]
+        split["validation"] += names[count:]
+    return {part: sorted(names) for part, names in split.items()}
+
+
+def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path: Path, head: bool) -> None:
+    """Copy arrays into the network; without `head` its last layer is left as it is."""
+    state = network.state_dict()
+    for name in state:
+        if head or not name.startswith("fc."):
+            found = tuple(weights[name].shape) if name in weights else "nothing"
+            if found != (expected := tuple(state[name].shape)):
+                raise OctkitError(f"{path}: found {found} for {name}, expected {expected} as in a ResNet50")
+            state[name] = weights[name]
+    network.set_state_dict(state)
+
+
+def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[str, str]:
+    """Give the network its first weights and say where they came from.
+
+    A file named in the settings comes first (its SHA-256 must be the one stated), then Paddle's own download,
+    then random weights with the reason why. Returns {"origin", "reason", ...} and prints the same. Raises
+    OctkitError for a named file that is missing, has another checksum, or does not fit.
+    """
+    origin = {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
+    if settings.weights is not None:
+        origin = _weights_from_file(network, PROJECT / settings.weights, settings.weights_sha256)
+    elif settings.pretrained == "imagenet":
+        origin = _weights_from_paddle(network)
+    what = "RANDOM WEIGHTS, not ImageNet's" if origin["origin"] == "random initialisation" else "ImageNet's weights"
+    print(f"The classifier starts from {what} ({origin['origin']}: {origin['reason']})")
+    return origin
+
+
+def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str) -> dict[str, str]:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise OctkitError(f"{path}: cannot be read ({error.strerror}), see classify.weights") from None
+    if found != expected.lower():
+        raise OctkitError(f"{path}: found SHA-256 {found}, expected {expected.lower()} (classify.weights_sha256)")
+    _set_weights(network, read_weights(path), path, head=False)
+    return {"origin": "imagenet file", "reason": f"classify.weights names {path.name}", "sha256": found}
+
+
+def _weights_from_paddle(network: paddle.nn.Layer) -> dict[str, str]:
+    url, md5 = model_urls["resnet50"]
+    try:
+        if not (Path(WEIGHTS_HOME) / Path(url).name).exists():
+            # Paddle's own download has no time-out and three tries: ask first whether anybody answers.
+            urllib.request.urlopen(url, timeout=CONNECT_SECONDS).close()
+        path = Path(get_weights_path_from_url(url, md5))
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: Paddle's "retry limit"
+        reason = f"Paddle's download of the ImageNet weights failed ({type(error).__name__}: {error})"
+        return {"origin": "random initialisation", "reason": reason, "url": url}
+    _set_weights(network, read_weights(path), path, head=False)
+    return {"origin": "paddle download", "reason": f"{url}, MD5 {md5} as Paddle states it", "url": url}
+
+
+def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
+    """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
+
+    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits. One that
+    has ended is not repeated where its settings, pixels and labels are the same, only the predictions are.
+    The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly luck, and choosing
+    it would flatter metrics.json. Raises OctkitError for unlabelled cases, bad weights and a rate that diverges.
+    """
+    out_dir, chosen = Path(out_dir), settings.classify
+    split = split_cases(dataset.train, chosen.train_fraction, settings.seed)
+    cases, images, labels = {case.name: case for case in dataset.train}, {}, {}
+    for part, names in split.items():
+        images[part] = load_images([cases[name].image for name in names], chosen.image_size)
+        labels[part] = np.array([cases[name].glaucoma for name in names], np.int64)
+    if _is_trained(out_dir, key := _key(settings, images, labels), chosen):
+        print(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
+    else:
+        (out_dir / "trained.json").unlink(missing_ok=True)
+        write_json(out_dir / "splits.json", split)
+        _train(images, labels, settings, key, out_dir)
+    if dataset.validation:
+        images = [case.image for case in dataset.validation]
+        write_predictions(out_dir / "predictions.csv", predict(out_dir, images, settings))
+    write_json(out_dir / "trained.json", {"made_from": key})
+    (out_dir / "checkpoint.npz").unlink(missing_ok=True)
+
+
+def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
+    """Whether a training with this key has ended here; one that had to do without ImageNet's weights asks again."""
+    files = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
+    if not all((folder / name).exists() for name in files):
+        return False
+    random = read_json(folder / "weights_origin.json")["origin"] == "random initialisation"
+    return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")
+
+
+def _train(images: dict, labels: dict, settings: Settings, key: str, out_dir: Path) -> None:
+    """Train to the end, from the checkpoint where there is one: weights, their origin, log and metrics."""
+    chosen, network = settings.classify, _network(settings)
+    optimiser = paddle.optimizer.Adam(chosen.initial_rate, parameters=network.parameters())
+    checkpoint = out_dir / "checkpoint.npz"
+    if not (rows := _load_checkpoint(checkpoint, key, network, optimiser)):
+        write_json(out_dir / "weights_origin.json", start_weights(network, chosen))
+    batches = math.ceil(len(labels["train"]) / chosen.batch_size)
+    with tqdm(total=chosen.epochs * batches, initial=len(rows) * batches, desc="classifier", unit="step") as bar:
+        for epoch in range(len(rows), chosen.epochs):
+            start = time.perf_counter()
+            loss = _train_epoch(network, optimiser, images["train"], labels["train"], settings, epoch, bar)
+            logits, truth = _logits(network, images["validation"], chosen.batch_size), labels["validation"]
+            if not (math.isfinite(loss) and np.isfinite(logits).all()):
+                raise OctkitError(f"classify.initial_rate: found {chosen.initial_rate:g}, which made the training "
+                                  f"diverge in epoch {epoch + 1}; expected a lower one")
+            rows.append({
+                "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(logits, truth),
+                "validation_auc": classification_scores(truth, _glaucoma(logits))["auc"],
+                "learning_rate": optimiser.get_lr(), "seconds": round(time.perf_counter() - start, 3)})
+            lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+            write_atomic(out_dir / "log.csv", "\n".join(lines) + "\n")
+            _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
+    with replacing(out_dir / "model.pdparams") as temporary:
+        paddle.save(network.state_dict(), str(temporary))
+    probabilities = _glaucoma(_logits(network, images["validation"], chosen.batch_size))
+    write_json(out_dir / "metrics.json", classification_scores(labels["validation"], probabilities))
+
+
+def _network(settings: Settings) -> paddle.nn.Layer:
+    """A ResNet50 for two classes with seeded random weights, on the device of the settings."""
+    gpu = settings.device != "cpu" and paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if settings.device == "cuda" and not gpu:
+        raise OctkitError('device: found "cuda", but this paddlepaddle sees no GPU; expected "auto" or "cpu"')
+    paddle.set_device("gpu" if gpu else "cpu")
+    let_mkl_use_avx2()
+    paddle.base.core.set_num_threads(usable_cores())  # Paddle's own default is one thread
+    paddle.seed(settings.seed)
+    # Adam's state goes by names that count up over a process: begin anew, or a checkpoint fits no other process.
+    paddle.utils.unique_name.switch()
+    return resnet50(num_classes=2)
+
+
+def _tensor(images: np.ndarray) -> paddle.Tensor:
+    """(n, H, W) uint8 -> (n, 3, H, W) float32: the grey scan three times, scaled as ImageNet's images were."""
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return paddle.to_tensor((images[:, None].astype(np.float32) / 255 - mean) / std)
+
+
+def _train_epoch(network, optimiser, images, labels, settings: Settings, epoch: int, bar: tqdm) -> float:
+    """One pass over the images in a new order, each augmented anew. Returns the mean loss."""
+    chosen = settings.classify
+    moves = (chosen.rotation_degrees, chosen.vertical_flip)
+    network.train()
+    order, total = np.random.default_rng((settings.seed, epoch)).permutation(len(labels)), 0.0
+    # Batches of nearly one size: batch normalisation cannot do with a rest of one.
+    for batch in np.array_split(order, math.ceil(len(order) / chosen.batch_size)):
+        pixels = np.stack([augment(images[i], (settings.seed, epoch, int(i)), *moves) for i in batch])
+        loss = paddle.nn.functional.cross_entropy(network(_tensor(pixels)), paddle.to_tensor(labels[batch]))
+        loss.backward()
+        optimiser.step()
+        optimiser.clear_grad()
+        total += float(loss) * len(batch)
+        bar.set_postfix(epoch=epoch + 1, loss=f"{float(loss):.3f}", rate=f"{optimiser.get_lr():.1e}", refresh=False)
+        bar.update()
+    return total / len(order)
+
+
+def _logits(network: paddle.nn.Layer, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The network's two outputs for each image, (n, 2) float32, in evaluation mode."""
+    network.eval()
+    with paddle.no_grad():
+        return np.concatenate([network(_tensor(images[i:i + batch_size])).numpy()
+                               for i in range(0, len(images), batch_size)])
+
+
+def _glaucoma(logits: np.ndarray) -> np.ndarray:
+    """Softmax probability of glaucoma: (n, 2) -> (n,) float64."""
+    return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -500, 500, dtype=np.float64)))
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]))
+
+
+def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
+    """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
+    without = {"compare_fractions", "compare_seeds"}
+    digest = hashlib.sha256(f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
+                            f"{Path(__file__).read_text()}".encode())
+    for array in (*images.values(), *labels.values()):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _save_checkpoint(path: Path, key: str, network, optimiser, rows: list[dict]) -> None:
+    """The state after an epoch as one .npz of plain arrays: weights, Adam's moments, the log so far."""
+    state = network.state_dict() | {f"adam/{name}": value for name, value in optimiser.state_dict().items()}
+    arrays = {name: value.numpy() for name, value in state.items() if isinstance(value, paddle.Tensor)}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, key=np.array(key), rows=np.array(json.dumps(rows)), **arrays)
+
+
+def _load_checkpoint(path: Path, key: str, network, optimiser) -> list[dict]:
+    """Put the state back if there is one of the same training. Returns the log so far, empty without one."""
+    if not path.exists():
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)  # each array's checksum is looked at
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        print(f"{path}: is damaged ({error}): the classifier starts anew")
+        return []
+    if str(arrays.pop("key")) != key:
+        print(f"{path.name} belongs to other settings or images: the classifier starts anew")
+        return []
+    rows = json.loads(str(arrays.pop("rows")))
+    adam = {name: paddle.to_tensor(arrays.pop(name)) for name in list(arrays) if name.startswith("adam/")}
+    network.set_state_dict(arrays)
+    optimiser.set_state_dict({name.removeprefix("adam/"): value for name, value in adam.items()})
+    print(f"The classifier goes on after epoch {len(rows)}")
+    return rows
+
+
+def predict(model_dir: Path, images: Iterable[Path], settings: Settings) -> dict[str, float]:
+    """Probability of glaucoma by image file name, from the model that `train` left in `model_dir`."""
+    network, path, images = _network(settings), Path(model_dir) / "model.pdparams", list(map(Path, images))
+    _set_weights(network, read_weights(path), path, head=True)
+    pixels = load_images(images, settings.classify.image_size)
+    probabilities = _glaucoma(_logits(network, pixels, settings.classify.batch_size))
+    return {image.name: float(p) for image, p in zip(images, probabilities, strict=True)}
+
+
+def write_predictions(path: Path, probabilities: dict[str, float]) -> None:
+    """Write ImgName,GC_Pred as the challenge wants it: a line an image, in the order of the names."""
+    lines = [f"{name},{probabilities[name]:.6f}" for name in sorted(probabilities)]
+    write_atomic(path, "\n".join(["ImgName,GC_Pred", *lines]) + "\n")

@@ -1,0 +1,69 @@
+"""The one error for what the user can mend, its parts, and what is done with it."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+class OctkitError(Exception):
+    """An error that the user can mend: one sentence with the file, what was found and what was expected.
+
+    `bad_file` makes those whose parts can be told apart.
+    """
+
+    file: Path | None = None
+    found = mend = ""
+
+# What is done with a problem: raised (`refuse`), or collected by who wants to know all of them.
+Report = Callable[[OctkitError], None]
+
+
+def bad_file(file: Path | str, found: str, mend: str) -> OctkitError:
+    """The error "FILE: FOUND, MEND", which keeps its three parts: `mend` says what was expected, or what to do."""
+    error = OctkitError(f"{file}: {found}, {mend}")
+    error.file, error.found, error.mend = Path(file), found, mend
+    return error
+
+
+def no_file(path: Path | str, expected: str) -> OctkitError:
+    """The error for a path that is no file one could read: nothing there, a folder, a pipe that nobody fills."""
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        return bad_file(path, f"is a symbolic link to {os.readlink(path)}, which is not there",
+                        "expected the file itself: copy it here")
+    what = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "not found"
+    return bad_file(path, what, f"expected {expected}")
+
+
+def refuse(error: OctkitError) -> None:
+    """The `Report` of all who need a data set without a fault: raise the first one."""
+    raise error
+
+
+def tried(report: Report, function: Callable, *arguments):
+    """What `function` returns; None where it raises an OctkitError, which is reported."""
+    try:
+        return function(*arguments)
+    except OctkitError as error:
+        report(error)
+    return None
+
+
+def one_line(message: str) -> str:
+    """A message as one line: problems that stand one a line are joined, and a name's odd characters are shown as such.
+
+    A file's name from elsewhere may hold what makes a terminal do things.
+    """
+    heading, *problems = message.split("\n  ")
+    joined = " ".join([heading, "; ".join(problems)]) if problems else heading
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in joined)
+
+
+def cannot_write(path: Path, error: OSError) -> OctkitError:
+    """The error for a file or folder that the system does not let us write."""
+    return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
+
+
+def by(shape: Sequence[float]) -> str:
+    """A size for a sentence: "800 x 1100"."""
+    return " x ".join(f"{n:g}" for n in shape)

@@ -1,0 +1,148 @@
+"""Files that are whole or not there at all, JSON, and the one error for what the user can mend."""
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from octkit.common.errors import OctkitError, bad_file, cannot_write
+
+# No space, a quota used up, a limit on a file's size (`ulimit -f`).
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOTHING_LEFT = 64 * 1024  # bytes: less than a disk's smallest pieces leave free when a file has filled it
+
+
+def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
+    """What lies in a folder in the order of names, hidden files or all others; `expected` says what should lie there.
+
+    Raises OctkitError for no folder, and for one that may not be read.
+    """
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.name.startswith(".") == hidden)
+    except (FileNotFoundError, NotADirectoryError):
+        raise bad_file(folder, "no such folder", f"expected {expected}") from None
+    except OSError as error:
+        raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
+    """`with replacing(path) as temporary:` write to `temporary`; only a finished file takes `path`'s place.
+
+    The file that was at `path` before is lost, or moved to `keep` where that is given. Raises OctkitError where the
+    disk is full, and where the system does not let us write there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # short: a name has 255 bytes
+    try:
+        with saying_disk_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                os.replace(path, keep)
+            os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
+            raise  # of another file, which the block reads
+        raise cannot_write(path, error) from None
+    finally:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path, source: Path | None = None) -> Iterator[Path]:
+    """`with new_folder(path) as temporary:` fill `temporary`; only a finished folder gets the name `path`.
+
+    Raises OctkitError where `path` is there already, lies in the folder `source` that it is made from, or cannot be
+    made, and where the disk is full.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise OctkitError(f"{path}: is there already, expected a new folder")
+    if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
+        raise OctkitError(f"{path}: lies in {source}, which it is made from, expected a folder elsewhere")
+    with saying_disk_full(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.filename is None or Path(error.filename) != temporary:
+                raise
+            raise cannot_write(path, error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def saying_disk_full(path: Path) -> Iterator[None]:
+    """Turn whatever is raised while `path` is written to a full disk into one sentence.
+
+    Only some libraries say so: numpy raises an OSError without a number, torch and safetensors errors of their own. So
+    after any error the disk is asked as well, while what was written of the file is still there.
+    """
+    try:
+        yield
+    except OctkitError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) not in DISK_FULL and not _is_full(path.parent):
+            raise
+        raise OctkitError(f"{path}: the disk is full, or this user's share of it; free some space and give the same "
+                          "command again: it goes on from what is finished") from error
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free < NOTHING_LEFT
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes have left half-written in a folder (`replacing`'s temporary files)."""
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, value) -> None:
+    """Write readable JSON, atomically. NaN is refused: a reader of the file could not parse it."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Write a table with a heading, whole or not at all; lines end in a line feed."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_atomic(path, text.getvalue())
+
+
+def read_json(path: Path):
+    """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
+    except OSError as error:
+        raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None
+    except (ValueError, RecursionError) as error:  # also text in no UTF-8, and numbers of thousands of digits
+        raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None

@@ -1,0 +1,62 @@
+"""Hashes: of values, and of a data set's files."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def digest(value) -> str:
+    """A hash of anything that JSON can write; equal values have equal hashes, whatever their keys' order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def data_stamp(root: Path) -> str | None:
+    """A hash over the names, sizes and modification times of a data set's files; None where it is absent.
+
+    Contents are not read: hashing a data set of volumes would take longer than most steps.
+    """
+    if not Path(root).is_dir():
+        return None
+    visible = [path for path in Path(root).rglob("[!.]*") if path.is_file()]
+    return digest(sorted([str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns]
+                         for path in visible))
+
+
+def data_contents(root: Path) -> str | None:
+    """A hash over the names and bytes of a data set's files; None where it is absent.
+
+    Unlike `data_stamp` it is the same for a copy of the data set. All of it is read.
+    """
+    if not Path(root).is_dir():
+        return None
+    files = {path.relative_to(root).as_posix(): path for path in Path(root).rglob("[!.]*") if path.is_file()}
+    total = hashlib.sha256()
+    for name in sorted(files):
+        with open(files[name], "rb") as file:
+            total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def code_files(module: str, rooms: Collection[str]) -> list[Path]:
+    """The files of a module and of all that it imports, directly or not, within `rooms` of the package, sorted.
+
+    Imports inside of functions count. `module` is "octkit.training.train", a room "octkit.training".
+    """
+    found: dict[str, Path] = {}
+    front = [module]
+    while front:
+        name = front.pop()
+        path = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+        if name in found or not path.is_file() or name.rpartition(".")[0] not in rooms:
+            continue
+        found[name] = path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                front += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                front += [alias.name for alias in node.names]
+    return sorted(found.values())

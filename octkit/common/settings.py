@@ -1,0 +1,315 @@
+"""One tree of settings for a whole run: frozen, validated, saved beside the results that it decided.
+
+A profile is a named starting point. Few dials: what follows from them (patch, batch, topology) is derived
+by the planner and saved in plan.json. Unknown keys are errors, so a typing mistake cannot pass unseen.
+"""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+# Limits far above what makes sense: they stop a slip of the hand that would fill the memory, or never end.
+Maps = Annotated[int, Field(ge=1, le=4096)]
+LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
+ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+Fold = Annotated[int, Field(ge=0)] | Literal["all"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhantomSettings(Section):
+    """The synthetic data set to make where `data.dir` does not exist yet.
+
+    `kind` is a circle scan, or a volume around the fovea or the optic disc. `size` is in px: (rows, A-scans), for
+    volumes (B-scans, rows, A-scans). `looks` "spectralis" is one kind of device, "varied" draws one for each scan.
+    """
+
+    kind: Literal["circle", "macular", "peripapillary"] = "circle"
+    train: Count = 160
+    validation: Count = 40
+    test: Annotated[int, Field(ge=0)] = 0
+    size: tuple[Count, ...] = (256, 320)
+    seed: Seed = 0
+    looks: Literal["spectralis", "varied"] = "spectralis"
+
+    @model_validator(mode="after")
+    def _size_fits(self):
+        axes = 2 if self.kind == "circle" else 3
+        if len(self.size) != axes:
+            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} where phantom.kind is "
+                             f"{self.kind}")
+        return self
+
+
+class DataSettings(Section):
+    """Where the data set lies: an absolute folder, or one relative to the project's root."""
+
+    dir: str = "data/GOALS"
+    phantom: PhantomSettings | None = None
+
+    @property
+    def root(self) -> Path:
+        return PROJECT / self.dir
+
+
+class PlanSettings(Section):
+    """The planner's room: GPU memory aimed at and the widths of the network. None: the rule decides.
+
+    `units` "mm" plans in true lengths where the scale is known; "px" takes every pixel as 1 x 1, as nnU-Net does
+    with PNG files: scans then stay at their own grid.
+    """
+
+    units: Literal["mm", "px"] = "mm"
+    memory_gb: Annotated[float, Field(gt=0, le=10_000)] = 8.0
+    base_features: Maps = 32
+    max_features: Maps = 512
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class SplitSettings(Section):
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class AugmentSettings(Section):
+    """`rotation_degrees` None: nnU-Net's rule (180, or less for elongated patches).
+
+    Axes are counted from the last, which serves scans and volumes alike: -1 A-scans, -2 rows, -3 B-scans. A 2-D
+    patch has no -3.
+    """
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    mirror_axes: tuple[Literal[-3, -2, -1], ...] = (-3, -2, -1)
+
+
+class TrainSettings(Section):
+    """How a fold is trained, and which there are.
+
+    `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
+    learned from beside the run's own and never validated on (absolute, or relative to the project's root).
+    `start_from` is a model whose weights training begins with (fine-tuning): its file, a run's folder, or "default".
+    `compile`: whether torch compiles the network first; "auto" where it is wide and so many steps follow that it pays.
+    """
+
+    configs: Literal["all"] | tuple[ConfigName, ...] = "all"
+    extra_data: tuple[str, ...] = ()
+    start_from: str | None = None
+    folds: tuple[Fold, ...] = (0, 1, 2, 3, 4)
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    epochs: Count = 1000
+    iterations_per_epoch: Count = 250
+    validation_iterations: Count = 50
+    initial_rate: Positive = 0.01
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3e-5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    oversample: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    deep_supervision: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Literal["auto", "always", "never"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=256)] = 4
+
+    @property
+    def extra_roots(self) -> tuple[Path, ...]:
+        return tuple(PROJECT / folder for folder in self.extra_data)
+
+    def configs_among(self, planned: Collection[str]) -> tuple[str, ...]:
+        """The configurations to train of those `planned`, in the plan's order, in which they need each other.
+
+        Raises OctkitError where `configs` names one that the plan has not.
+        """
+        wanted = tuple(planned) if self.configs == "all" else self.configs
+        for config in wanted:
+            if config not in planned:
+                raise OctkitError(f"train.configs: found {config!r}, but the plan has only {', '.join(planned)}")
+        return tuple(config for config in planned if config in wanted)
+
+
+class InferSettings(Section):
+    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides.
+
+    `engine` computes: "auto" takes torch, or for wide 2-D networks in float32 on a CPU the faster of torch and ncnn.
+    """
+
+    mirror: bool = True
+    engine: Literal["auto", "torch", "ncnn"] = "auto"
+    surfaces: Literal["choose", "always", "never"] = "choose"
+    step: Annotated[float, Field(ge=LEAST_STEP, le=1)] = 0.5  # of the patch
+
+
+class ClassifySettings(Section):
+    """The report's recipe; `weights` is a local file of ImageNet weights, checked against `weights_sha256`.
+
+    The file's path is absolute, or relative to the project's root. `compare_fractions` are shares of training
+    scans to hold against each other, each trained with `compare_seeds` seeds (the report's 8:2 against 7:3).
+    """
+
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 256
+    epochs: Count = 100
+    batch_size: Count = 8
+    initial_rate: Positive = 1e-6
+    train_fraction: Share = 0.8
+    compare_fractions: tuple[Share, ...] = (0.8, 0.7)
+    compare_seeds: Count = 3
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    vertical_flip: bool = True
+    pretrained: Literal["imagenet", "none"] = "imagenet"
+    weights: str | None = None
+    weights_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _checksum_given(self):
+        if self.weights is not None and self.weights_sha256 is None:
+            raise ValueError("classify.weights needs classify.weights_sha256, the file's SHA-256 checksum")
+        return self
+
+
+class Settings(Section):
+    """Everything that decides a run's result."""
+
+    profile: str = "goals"
+    story: Literal["circle", "volumes"] = "circle"  # which lessons `octkit run` executes
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataSettings = DataSettings()
+    plan: PlanSettings = PlanSettings()
+    splits: SplitSettings = SplitSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    infer: InferSettings = InferSettings()
+    classify: ClassifySettings = ClassifySettings()
+
+    @model_validator(mode="after")
+    def _folds_exist(self):
+        wrong = [fold for fold in self.train.folds if fold != "all" and fold >= self.splits.folds]
+        if wrong:
+            raise ValueError(f"train.folds names {wrong}, but splits.folds makes folds 0 to {self.splits.folds - 1}")
+        if not self.train.folds or len(set(self.train.folds)) != len(self.train.folds):
+            raise ValueError("train.folds must name at least one fold and each fold once")
+        return self
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))
+
+
+# What each profile changes in the defaults above, which are the recipe's own numbers.
+PROFILES: dict[str, dict] = {
+    # The full recipe on a GPU box with the GOALS download.
+    "goals": {"train": {"precision": "bfloat16"}},
+    # What the report's team did: everything in one model, Adam with the plateau rule, no mirroring.
+    "report": {
+        "plan": {"batch_size": 32},
+        "train": {"folds": ["all"], "optimiser": "adam", "precision": "bfloat16"},
+        "infer": {"mirror": False},
+    },
+    # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
+    "demo": {
+        "data": {"dir": "data/phantom", "phantom": {}},
+        "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 4},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
+        "train": {"folds": [0, 1], "epochs": 12, "iterations_per_epoch": 40, "validation_iterations": 4,
+                  "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
+        "infer": {"mirror": False},
+        "classify": {"image_size": 64, "epochs": 30, "initial_rate": 1e-3, "rotation_degrees": 10.0,
+                     "vertical_flip": False, "pretrained": "none", "compare_fractions": []},
+    },
+    # The model in the box: learned from phantoms of every look alone, for scans of any machine.
+    "default": {
+        "data": {"dir": "data/varied", "phantom": {"train": 600, "validation": 40, "size": [496, 768], "seed": 11,
+                                                   "looks": "varied"}},
+        "plan": {"units": "px", "memory_gb": 0.5, "base_features": 16, "max_features": 96},
+        "augment": {"mirror_axes": [-1]},
+        "train": {"folds": ["all"], "epochs": 32, "iterations_per_epoch": 50, "initial_rate": 0.05, "momentum": 0.9,
+                  "workers": 0},
+        "infer": {"mirror": False, "surfaces": "always"},
+    },
+    # Volumes: all four configurations and their pairs, small enough for a laptop.
+    "volumes": {
+        "story": "volumes",
+        "data": {"dir": "data/phantom-volumes",
+                 "phantom": {"kind": "macular", "train": 10, "validation": 4, "size": [16, 128, 160]}},
+        "plan": {"base_features": 8, "max_features": 64, "memory_gb": 0.05},
+        "splits": {"folds": 2},
+        "augment": {"mirror_axes": [-1]},
+        "train": {"folds": [0, 1], "epochs": 8, "iterations_per_epoch": 25, "validation_iterations": 2,
+                  "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
+        "infer": {"mirror": False},
+    },
+    # The tests: the whole story in minutes, no claim on quality.
+    "smoke": {
+        "data": {"dir": "data/smoke", "phantom": {"train": 10, "validation": 4, "size": [96, 128]}},
+        "plan": {"units": "px", "base_features": 8, "max_features": 16, "batch_size": 2},
+        "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
+        "train": {"folds": [0, 1], "epochs": 2, "iterations_per_epoch": 3, "validation_iterations": 1,
+                  "momentum": 0.9, "workers": 0},
+        "infer": {"mirror": False},
+        "classify": {"image_size": 32, "epochs": 2, "initial_rate": 1e-4, "pretrained": "none",
+                     "compare_seeds": 1},
+    },
+}
+
+
+def from_profile(name: str) -> Settings:
+    """The settings of a named profile."""
+    if name not in PROFILES:
+        raise OctkitError(f"--profile: found {name!r}, expected one of {', '.join(PROFILES)}")
+    return Settings.model_validate({"profile": name, **PROFILES[name]})
+
+
+def load(path: Path) -> Settings:
+    """Read a run's settings.json. Raises OctkitError that names the file and every wrong key."""
+    return _validated(read_json(path), str(path))
+
+
+def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
+    """New settings with `key=value` changes such as "train.epochs=50" or "train.folds=[0,1]"."""
+    tree = settings.model_dump(mode="json")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise OctkitError(f"--set {override}: expected key=value, such as train.epochs=50")
+        *parents, leaf = key.strip().split(".")
+        node = tree
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):  # data.phantom may be null so far
+                node[parent] = {}
+            node = node[parent]
+        try:
+            node[leaf] = json.loads(text)
+        except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, or lists in lists without end
+            node[leaf] = text
+    return _validated(tree, "--set " + " ".join(overrides))
+
+
+def _validated(tree, where: str) -> Settings:
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} "
+                             f"(found {_shortened(e['input'])})" for e in error.errors()[:5])
+        raise OctkitError(f"{where}: {problems}") from None
+
+
+def _shortened(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]} …"
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """A tree of settings with one key a leaf: {"train": {"epochs": 3}} -> {"train.epochs": 3}."""
+    leaves: dict[str, object] = {}
+    for name, node in tree.items():
+        leaves |= flat(node, f"{prefix}{name}.") if isinstance(node, dict) else {f"{prefix}{name}": node}
+    return leaves

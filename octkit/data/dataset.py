@@ -1,0 +1,118 @@
+"""What a data set is made of: cases with their images and masks, 2-D scans and volumes alike.
+
+Arrays everywhere: images are (channels, *spatial) float32 as stored on disk (0..255), masks are
+(*spatial) uint8 labels with 0 for background; spatial is (rows, A-scans), for volumes (B-scans, rows, A-scans).
+How labels are coded in files (GOALS greys, say) is the layout's business: a Dataset carries that coding as
+`mask_values`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import bad_file, by
+from octkit.data.image_files import image_size, read_image, read_mask
+from octkit.data.volume_files import NIFTI_ENDINGS, is_nifti, read_volume, read_volume_mask, volume_size
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: where its files lie and what is known of it.
+
+    `image` is a PNG, a NIfTI file or a folder of B-scans; `more_channels` are the files of further channels, of the
+    same size. `spacing` is in mm per axis and None where the scale is unknown; `eye` is "R", "L" or None; `circle`
+    says that the last A-scan is the neighbour of the first; `glaucoma` is 1, 0 or None. `mask_values` is the coding
+    of this case's mask where it is not the data set's (training cases from another source). `truth` is the true mask
+    of a validation or test scan where there is one: for scoring, never for training.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None = None
+    glaucoma: int | None = None
+    spacing: tuple[float, ...] | None = None
+    eye: str | None = None
+    circle: bool = False
+    more_channels: tuple[Path, ...] = ()
+    mask_values: Mapping[int, int] | None = None
+    truth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of a data set by split, and how its files are to be read.
+
+    `labels` are the foreground names (label 1 first); `mask_values` maps the values in mask files to labels. `extra`
+    are training cases from other data sets: they are learned from, but never validated on.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    mask_values: dict[int, int]
+    train: tuple[Case, ...]
+    validation: tuple[Case, ...] = ()
+    test: tuple[Case, ...] = ()
+    extra: tuple[Case, ...] = ()
+
+    @property
+    def training(self) -> tuple[Case, ...]:
+        """All cases to learn from: the data set's own and the extra ones."""
+        return self.train + self.extra
+
+    def read_image(self, case: Case) -> np.ndarray:
+        """The case's image, (channels, *spatial) float32, values as stored.
+
+        Raises OctkitError where its channels differ in size, or are not as many as the data set's.
+        """
+        files = (case.image, *case.more_channels)
+        if len(files) != len(self.channels):
+            raise bad_file(case.image, f"found {len(files)} channels",
+                           f"expected {len(self.channels)} ({', '.join(self.channels)})")
+        channels = [read_scan(file) for file in files]
+        for file, channel in zip(files, channels, strict=True):
+            if channel.shape != channels[0].shape:
+                raise bad_file(file, f"found {by(channel.shape[1:])} px",
+                               f"expected {by(channels[0].shape[1:])} px like the case's first channel")
+        return np.concatenate(channels)
+
+    def read_mask(self, case: Case) -> np.ndarray:
+        """The case's mask, (*spatial) uint8 labels; it must have the image's size and only known values."""
+        if case.mask is None:
+            raise bad_file(case.image, "this case has no mask", "expected one for a training case")
+        return read_scan_mask(case.mask, case.mask_values or self.mask_values, scan_size(case.image))
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path holds a volume's file formats: NIfTI (also of one slice), or a folder of B-scans."""
+    return is_nifti(path) or (Path(path).is_dir() and Path(path).suffix.lower() != ".png")
+
+
+def scan_name(path: Path) -> str:
+    """The name of a scan: its file's without the ending, "0001" for 0001.png, 0001.nii.gz and the folder 0001."""
+    name = Path(path).name
+    for ending in (*NIFTI_ENDINGS, ".png", ".vol"):
+        if name.lower().endswith(ending):
+            return name[:-len(ending)]
+    return name
+
+
+def scan_size(path: Path) -> tuple[int, ...]:
+    """Pixels an axis of a 2-D image or a volume, from headers alone."""
+    return volume_size(path) if is_volume(path) else image_size(path)
+
+
+def read_scan(path: Path) -> np.ndarray:
+    """One channel of a 2-D image or a volume, (1, *spatial) float32 as stored. Raises OctkitError as its reader."""
+    return read_volume(path) if is_volume(path) else read_image(path)
+
+
+def read_scan_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A mask of a 2-D image or a volume as labels, (*spatial) uint8; `values` maps the file's values to labels."""
+    return (read_volume_mask if is_volume(path) else read_mask)(path, dict(values), shape)
+
+

@@ -1,0 +1,263 @@
+"""What is wrong with a data set, all of it and before anything runs: one line a problem, and how to mend it.
+
+The rules are those by which a data set is opened and read (`layouts`, `images`, `volumes`); here all problems are
+collected instead of the first one raised, and what only shows when scans are held against each other is added.
+Nothing is written into the data set.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from octkit import __version__
+from octkit.common import hashes
+from octkit.common.errors import OctkitError, by, tried
+from octkit.common.files import listing, read_json, write_json
+from octkit.common.processes import cores, in_processes
+from octkit.common.settings import Settings
+from octkit.data.dataset import Case, Dataset
+from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
+from octkit.data.layouts.detect import inside, open_dataset, open_run
+from octkit.data.layouts.goals import read_labels
+from octkit.data.matching import scans_in
+from octkit.data.volume_files import SPACING_FILE
+
+# Where the true masks of scans without labels lie, for scoring alone.
+TRUTH = {"goals": "Truth/Layer_Masks", "volumes": "Truth/Mask"}
+TRUE_LABELS = "Truth/GC_GT.xlsx"
+SPLITS = ("train", "validation", "test")
+SHOWN = 20  # lines of findings before a run; `octkit doctor` has all of them
+CLEAN_FILE = "doctor.json"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a look through a data set has found: errors first, then warnings, each by the names of files.
+
+    `digests` stand for the pixels of the images that could be read.
+    """
+
+    root: Path
+    layout: str | None
+    scans: int
+    findings: tuple[Finding, ...]
+    digests: Mapping[Path, str]
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == ERROR for finding in self.findings)
+
+    @property
+    def summary(self) -> str:
+        """Such as "data/GOALS (goals): 200 scans, 1 error, 2 warnings"."""
+        warnings = len(self.findings) - self.errors
+        layout = f" ({self.layout})" if self.layout else ""
+        return (f"{self.root}{layout}: {self.scans} scan{'s' * (self.scans != 1)}, {self.errors or 'no'} "
+                f"error{'s' * (self.errors != 1)}, {warnings or 'no'} warning{'s' * (warnings != 1)}")
+
+    def lines(self, most: int | None = None) -> list[str]:
+        """The findings, one a line, at most `most` of them, and the summary."""
+        shown = [finding.line() for finding in self.findings[:most]]
+        more = len(self.findings) - len(shown)
+        return shown + ([f"… and {more} more: octkit doctor {self.root} has all of them"] if more else []) + [
+            self.summary]
+
+    def as_json(self) -> dict:
+        """All of it in plain values, for machines."""
+        return {"data": str(self.root), "layout": self.layout, "scans": self.scans, "errors": self.errors,
+                "warnings": len(self.findings) - self.errors,
+                "findings": [{"severity": finding.severity, "file": str(finding.file), "found": finding.found,
+                              "mend": finding.mend} for finding in self.findings]}
+
+
+def look_through(path: str | Path, workers: int | None = None, progress: bool = True) -> Diagnosis:
+    """Look a data set through whole: its folders, tables and headers, then every pixel.
+
+    Scans are read by `workers` processes (None: one for each core; 0: all in this one). Raises OctkitError where
+    there is no such folder; all else that is wrong is a finding.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise OctkitError(f"{root}: no such folder, expected a data set")
+    errors: list[OctkitError] = []
+    dataset = tried(errors.append, open_dataset, root, errors.append)
+    if dataset is None:
+        return _diagnosis(root, None, 0, [of_error(error, root) for error in errors], {})
+    dataset = _with_truth(dataset, errors.append)
+    findings = [of_error(error, root) for error in errors]
+    seen = []
+    for one in _examined(dataset, workers, progress):
+        findings += one.findings
+        seen.append(one)
+    seen.sort(key=lambda one: one.case.image)  # not in the order in which they got done
+    digests = {one.case.image: one.digest for one in seen if one.digest is not None}
+    findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
+    findings += _strays(dataset, {finding.file for finding in findings})
+    return _diagnosis(root, dataset.layout, len(_cases(dataset)), findings, digests)
+
+
+def tell(path: str | Path, as_json: bool = False) -> None:
+    """Look a data set through and print all findings; raises OctkitError afterwards where there are errors."""
+    found = look_through(path)
+    print(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
+    _refuse_errors(found)
+
+
+def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = print) -> None:
+    """Look through the data of a run that is about to start; what is found is said, and errors stop it.
+
+    A data set that does not exist yet (phantoms) is passed over, and so is one whose files have not changed since a
+    look that found no error: doctor.json in the run's folder keeps that. Raises OctkitError where there are errors,
+    and where extra data does not go with the run's own.
+    """
+    kept = Path(run_dir) / CLEAN_FILE
+    before = tried(_unsaid, read_json, kept) if kept.exists() else None
+    before = before if isinstance(before, dict) else {}
+    roots = [root for root in (chosen.data.root, *chosen.train.extra_roots)
+             if root != chosen.data.root or root.is_dir()]
+    stamps = {str(root): hashes.digest([__version__, hashes.data_stamp(root)]) for root in roots}
+    extra = bool(chosen.train.extra_data) and chosen.data.root.is_dir()
+    # With extra data all are looked at where one has changed: they are held against each other.
+    if changed := [root for root in roots if before.get(str(root)) != stamps[str(root)]]:
+        digests: dict[Path, str] = {}
+        for root in roots if extra else changed:
+            diagnosis = look_through(root)
+            for line in diagnosis.lines(SHOWN):
+                say(line)
+            _refuse_errors(diagnosis)
+            digests |= diagnosis.digests
+        if extra:
+            _refuse_known_scans(open_run(chosen), digests)
+    write_json(kept, stamps)
+
+
+def _refuse_known_scans(dataset: Dataset, digests: Mapping[Path, str]) -> None:
+    """Extra scans are in every fold's training: one that the run also scores would flatter the score."""
+    own = {digests[case.image]: case.image for case in _cases(dataset) if case.image in digests}
+    shared = [case.image for case in dataset.extra if digests.get(case.image) in own]
+    if shared:
+        more = f", as have {len(shared) - 1} more" if len(shared) > 1 else ""
+        raise OctkitError(f"{shared[0]}: has the same pixels as {own[digests[shared[0]]]}{more}, expected extra data "
+                          "of other scans, as they are learned from in every fold: take them out of train.extra_data")
+
+
+def _refuse_errors(found: Diagnosis) -> None:
+    if found.errors:
+        raise OctkitError(f"{found.root}: found {found.errors} error{'s' * (found.errors != 1)} in this data set, "
+                          "expected none before a run; each finding says how to mend it")
+
+
+def _unsaid(error: OctkitError) -> None:
+    """For what has been said before, or does not matter."""
+
+
+def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Finding],
+               digests: Mapping[Path, str]) -> Diagnosis:
+    # Opening and reading meet the same fault of a file twice: one line is enough.
+    once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
+    return Diagnosis(root, layout, scans, tuple(once), digests)
+
+
+def _cases(dataset: Dataset) -> tuple[Case, ...]:
+    return dataset.train + dataset.validation + dataset.test
+
+
+def _files(case: Case) -> list[Path]:
+    return [file for file in (case.image, *case.more_channels, case.mask) if file is not None]
+
+
+def _with_truth(dataset: Dataset, report: Callable[[OctkitError], None]) -> Dataset:
+    """The data set with the true masks of its unlabelled scans, so that scoring after a night finds them whole."""
+    labels = dataset.root / TRUE_LABELS
+    if dataset.layout == "goals" and labels.exists():
+        tried(report, read_labels, labels, report)
+    folder = dataset.root / TRUTH.get(dataset.layout, "")
+    if dataset.layout not in TRUTH or not folder.is_dir():
+        return dataset
+    masks = tried(report, scans_in, folder, True, "", report) or {}
+    return replace(dataset, **{split: tuple(replace(case, mask=masks.get(case.name))
+                                            for case in getattr(dataset, split)) for split in SPLITS[1:]})
+
+
+def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator[Seen]:
+    """Every case, looked at. What leads out of the data set is not opened: that it does has been said."""
+    reader = replace(dataset, train=(), validation=(), test=())
+    jobs = [(reader, case, split == "train") for split in SPLITS for case in getattr(dataset, split)
+            if all(inside(dataset.root, file) for file in _files(case))]
+    workers = cores() if workers is None else workers
+    pairs = in_processes(examine, jobs, workers) if workers else ((job, examine(*job)) for job in jobs)
+    with tqdm(total=len(jobs), desc="doctor", unit="scan", leave=False, disable=not progress) as bar:
+        for (_, case, _), one in pairs:
+            bar.update()
+            yield one or Seen(case, (Finding(ERROR, case.image, "ended the process that read it (out of memory, or a "
+                                             "library's fault)", "expected a scan that can be read: look at it"),))
+
+
+def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> list[Finding]:
+    """Scans with the same pixels under two names: what is learned from and what is scored must not share any."""
+    split = {case.image: name for name in SPLITS for case in getattr(dataset, name)}
+    by_digest: dict[str, list[Path]] = {}
+    for image in split:
+        if image in digests:
+            by_digest.setdefault(digests[image], []).append(image)
+    findings = []
+    for first, *others in by_digest.values():
+        for other in others:
+            if split[first] == "train" != split[other]:
+                findings.append(Finding(ERROR, first, f"has the same pixels as {other}",
+                                        "expected other scans to learn from: take this one out of the training scans"))
+            else:
+                findings.append(Finding(WARNING, other, f"has the same pixels as {first}", "expected each scan once, "
+                                        "or folds share what they are scored on: delete one"))
+    return findings
+
+
+def _sizes(seen: list[Seen]) -> list[Finding]:
+    """Images of another size than most: they are resampled or predicted as they are, but are often a mistake."""
+    sizes = Counter(one.size for one in seen if one.size is not None)
+    if len(sizes) < 2:
+        return []
+    usual = sizes.most_common(1)[0][0]
+    findings = []
+    for size, count in sizes.items():
+        if size != usual:
+            first = min(one.case.image for one in seen if one.size == size)
+            more = f", as have {count - 1} more" if count > 1 else ""
+            findings.append(Finding(WARNING, first, f"has {by(size)} px{more}, where most scans have {by(usual)}",
+                                    "expected one size: check whether it was cropped or scaled"))
+    return findings
+
+
+def _nearly_doubled(dataset: Dataset) -> list[Finding]:
+    """Names that differ in capitals alone: on macOS and Windows they are one file."""
+    seen: dict[str, Case] = {}
+    findings = []
+    for case in _cases(dataset):
+        other = seen.setdefault(case.name.casefold(), case)
+        if other.name != case.name:
+            findings.append(Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
+                                    "expected names that differ in more: rename one"))
+    return findings
+
+
+def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
+    """What lies among the scans and is passed over: files of other kinds, and macOS's own."""
+    used = {file for case in _cases(dataset) for file in _files(case)}
+    folders = {file.parent for file in used} | {file for file in used if file.is_dir()}
+    findings = []
+    for folder in sorted(folders):
+        for file in tried(_unsaid, listing, folder, "scans") or ():
+            scan = file in used or file in known or file.name == SPACING_FILE
+            if scan or (folder in used and file.suffix.lower() == ".png"):
+                continue
+            findings.append(Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
+                                    "expected PNG or NIfTI files: save it as one, rename it, or move it away"))
+        hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
+        if hidden:
+            findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "
+                                    "which are passed over", "expected none: delete them"))
+    return findings

@@ -1,0 +1,121 @@
+"""All that can be wrong with one case's pixels, and the lines in which it is said."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError, tried
+from octkit.data.dataset import Case, Dataset, is_volume, read_scan_mask
+from octkit.data.image_files import stored_mode
+from octkit.data.labels import LAYERS
+
+ERROR, WARNING = "error", "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: `severity` "error" stops a run and "warning" does not; which file, what was found, how to mend it.
+
+    `line()` is all of it in one line, whatever a file's name or a library's message holds.
+    """
+
+    severity: str
+    file: Path
+    found: str
+    mend: str
+
+    def line(self) -> str:
+        text = f"{self.severity:7s} {self.file}: {self.found}, {self.mend}"
+        return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def of_error(error: OctkitError, root: Path) -> Finding:
+    """An error of opening or reading as a finding; one that names no file is the whole data set's."""
+    return Finding(ERROR, error.file or root, error.found or str(error), error.mend or "expected a data set that fits")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at one case has brought: its problems, and what is compared with other cases.
+
+    `size` is the image's, in px an axis, and `digest` stands for its pixels; both are None where it cannot be read.
+    """
+
+    case: Case
+    findings: tuple[Finding, ...]
+    size: tuple[int, ...] | None = None
+    digest: str | None = None
+
+
+def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
+    """Read a case's image, and its mask where it has one, and look at them.
+
+    `dataset` says how its files are to be read. `learned` says that the case is learned from: a blank image there is
+    an error, and else a warning, as a challenge's own scans cannot be left out. Whatever happens becomes a finding.
+    """
+    findings: list[Finding] = []
+    try:
+        image = tried(lambda error: findings.append(of_error(error, dataset.root)), dataset.read_image, case)
+        if image is not None:
+            findings += _look_at_image(case, image, ERROR if learned else WARNING)
+        if case.mask is not None:
+            mask = tried(lambda error: findings.append(of_error(error, dataset.root)), _read_mask(dataset, case, image))
+            if mask is not None:
+                findings += _look_at_mask(case.mask, mask, dataset.labels)
+    except Exception as error:  # a library's own kind of trouble with one file must not end the look at all others
+        findings.append(Finding(ERROR, case.image, f"cannot be looked at ({type(error).__name__}: {error})",
+                                "expected files that can be read: copy them again"))
+        image = None
+    if image is None:
+        return Seen(case, tuple(findings))
+    # As bytes where nothing is lost by it, as in nearly all scans: a quarter to hash.
+    byte = image.min() >= 0 and image.max() <= 255 and (image == np.floor(image)).all()
+    pixels = image.astype(np.uint8) if byte else image
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data, digest_size=16)
+    return Seen(case, tuple(findings), image.shape[1:], digest.hexdigest())
+
+
+def disorder(mask: np.ndarray) -> np.ndarray:
+    """Whether a label lies below a higher one in an A-scan: (*spatial) labels -> bool without the rows' axis."""
+    below = np.maximum.accumulate(mask, axis=-2)
+    return ((mask > 0) & (mask < below)).any(axis=-2)
+
+
+def _read_mask(dataset: Dataset, case: Case, image: np.ndarray | None) -> Callable[[], np.ndarray]:
+    # Without a readable image the mask is still looked at, but for its size.
+    if image is None:
+        return lambda: read_scan_mask(case.mask, case.mask_values or dataset.mask_values)
+    return lambda: dataset.read_mask(case)
+
+
+def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
+    findings = []
+    for file, channel in zip((case.image, *case.more_channels), image, strict=True):
+        if channel.min() == channel.max():
+            findings.append(Finding(blank, file, f"holds the one value {channel.flat[0]:g} throughout",
+                                    "expected a scan: replace it, or take its case out"))
+        if not is_volume(file) and stored_mode(file) in ("RGBA", "LA"):
+            findings.append(Finding(WARNING, file, "has an alpha channel, opaque and passed over",
+                                    "expected none: save it as 8-bit grey"))
+    return findings
+
+
+def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...]) -> list[Finding]:
+    findings = []
+    missing = [name for label, name in enumerate(labels, start=1) if not (mask == label).any()]
+    if missing:
+        what = "background alone" if len(missing) == len(labels) else f"no {' and no '.join(missing)}"
+        findings.append(Finding(WARNING, file, f"holds {what}", f"expected {', '.join(labels)}: complete it, if the "
+                                "scan shows them"))
+    if labels == LAYERS and (wrong := disorder(mask)).any():
+        order = " above ".join(LAYERS)
+        if wrong.mean() > 0.5 and not disorder(mask[..., ::-1, :]).any():
+            findings.append(Finding(WARNING, file, "has its layers upside down", f"expected {order}: flip it"))
+        else:
+            first = ", ".join(str(n) for n in np.argwhere(wrong)[0])
+            findings.append(Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} "
+                                    f"A-scans, first at {first}", f"expected {order}: draw it anew there"))
+    return findings

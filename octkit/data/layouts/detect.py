@@ -1,0 +1,129 @@
+"""Folders on disk -> Dataset: which of the known layouts a folder has, the data sets of a run, scans to predict.
+
+Each layout has a module that opens it and says what lies where: `goals`, `volumesets`, `rawdata` (nnU-Net's) and
+`mgunet`. data/README.md shows them all.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from octkit.common import settings
+from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse
+from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.data.layouts.goals import open_goals
+from octkit.data.layouts.mgunet import open_mgunet
+from octkit.data.layouts.nnunet import open_raw
+from octkit.data.layouts.volumes import open_volumes
+from octkit.data.matching import KINDS, refuse_doubled_names, scans_in
+from octkit.data.volume_files import is_nifti, is_stack
+
+# The folder that no other layout has -> whose layout it is, and what opens it.
+LAYOUTS: dict[str, tuple[str, Callable[[Path, Report], Dataset]]] = {
+    "Train/Layer_Masks": ("GOALS", open_goals),
+    "Train/Mask": ("volumes", open_volumes),
+    "imagesTr": ("nnU-Net raw data", open_raw),
+    "train/img": ("MGU-Net", open_mgunet),
+}
+
+
+def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
+    """Find out which layout a folder has, open it, and check that its parts fit together.
+
+    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two, and hands to
+    `report` (which raises it, if not told otherwise) each further problem: symbolic links that leave the folder, and
+    as the layout's own module files that are missing, doubled, of another size, or without their counterpart.
+    """
+    root = Path(path)
+    looked_for = ", ".join(f"{folder} ({name})" for folder, (name, _) in LAYOUTS.items())
+    if not root.is_dir():
+        raise bad_file(root, "no such folder", "expected a data set")
+    try:
+        found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
+        if not found:
+            raise bad_file(root, "found no data set", f"expected one of the folders {looked_for}")
+        if len(found) > 1:
+            raise bad_file(root, f"found {' and '.join(found)}", f"expected those of one layout: {looked_for}")
+        _check_links(root, report)
+        return LAYOUTS[found[0]][1](root, report)
+    except OSError as error:  # a folder without the right to look into it, a disk that fails
+        raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
+                       "expected a data set that you may read") from None
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether a path, its symbolic links followed, lies in the folder `root`."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def _check_links(root: Path, report: Report) -> None:
+    """Reports symbolic links to files or folders that are not there or not in the data set, and folders unread.
+
+    `root` itself may be a link. A data set from somebody else could name any file of this machine otherwise.
+    """
+    def unread(error: OSError) -> None:
+        report(bad_file(error.filename, f"cannot be read ({error.strerror})", "expected a folder that you may read"))
+
+    for folder, folders, files in os.walk(root, onerror=unread):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (Path(folder, name) for name in sorted(folders + files)):
+            if not link.is_symlink():
+                continue
+            if not inside(root, link):
+                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of the data set",
+                                "expected the file itself: copy it here"))
+            elif not link.exists():
+                report(no_file(link, "a file"))
+
+
+def open_run(chosen: settings.Settings) -> Dataset:
+    """The data set of a run, with the labelled cases of `train.extra_data` as `extra`.
+
+    An extra case is named "<folder>_<case>", and its `mask_values` lead straight to the run's own labels, found by
+    name. Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, or whose names
+    collide with others.
+    """
+    own = open_dataset(chosen.data.root)
+    roots, extra = [own.root.resolve()], []
+    for folder in chosen.train.extra_data:
+        more = open_dataset(settings.PROJECT / folder)
+        if more.root.resolve() in roots:
+            raise OctkitError(f"{more.root}: stands twice among data.dir and train.extra_data, expected each data set "
+                              "once")
+        roots.append(more.root.resolve())
+        extra += _extra_cases(own, more)
+    dataset = replace(own, extra=tuple(extra))
+    refuse_doubled_names(dataset)
+    return dataset
+
+
+def list_scans(path: str | Path) -> tuple[Path, ...]:
+    """The scans to predict: a PNG, NIfTI or .vol file, a folder of B-scans with its spacing.json, or a folder of these.
+
+    They come in the order of their names. Raises OctkitError for a path that is none of them, and for two scans of
+    one name (`cases.scan_name`), whose masks would overwrite each other.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
+    if path.is_file() and not (is_nifti(path) or path.suffix.lower() in (".png", ".vol")):
+        raise OctkitError(f"{path}: found no PNG, NIfTI or .vol file, expected {KINDS}")
+    return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path, also=".vol").values())
+
+
+def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
+    if set(more.labels) != set(own.labels):
+        raise OctkitError(f"{more.root}: found the labels {', '.join(more.labels)}, expected {', '.join(own.labels)} "
+                          f"like {own.root}")
+    if len(more.channels) != len(own.channels):
+        raise OctkitError(f"{more.root}: found {len(more.channels)} channels, expected {len(own.channels)} like "
+                          f"{own.root}")
+    axes = len(scan_size(own.train[0].image))
+    labelled = [case for case in more.train + more.validation + more.test if case.mask is not None]
+    for case in labelled:
+        if len(found := scan_size(case.image)) != axes:
+            raise OctkitError(f"{case.image}: found {len(found)} axes, expected {axes} like the scans of {own.root}")
+    ours = {0: 0} | {theirs: own.labels.index(name) + 1 for theirs, name in enumerate(more.labels, start=1)}
+    coding = {value: ours[label] for value, label in more.mask_values.items()}
+    return [replace(case, name=f"{more.root.name}_{case.name}", mask_values=coding) for case in labelled]

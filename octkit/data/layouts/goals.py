@@ -1,0 +1,122 @@
+"""The GOALS layout (MICCAI 2022 GOALS, arXiv 2207.14447), which the phantoms of circle scans have too.
+
+    Train/Image/0001.png            grey, stored as grey or RGB
+    Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
+    Train/Train_GC_GT.xlsx          ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
+    Validation/Image/0101.png …     Test/Image/0201.png …     no labels
+    scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
+
+GOALS does not state its scale; without scale.json lengths stay in pixels.
+"""
+
+import math
+from pathlib import Path
+
+from octkit.common.errors import Report, bad_file, refuse, tried
+from octkit.common.files import read_json
+from octkit.data.dataset import Case, Dataset
+from octkit.data.excel import read_rows
+from octkit.data.image_files import list_images
+from octkit.data.labels import GOALS_GREYS, LAYERS
+from octkit.data.matching import by_name, check_pairs, refuse_doubled_names
+
+TRUTH = "Truth/Layer_Masks"  # masks of validation and test scans, which phantoms have
+TRUE_LABELS = "Truth/GC_GT.xlsx"  # and their diagnoses
+
+
+def open_goals(root: Path, report: Report = refuse) -> Dataset:
+    """Open a data set in the GOALS layout and check that its parts fit together.
+
+    Reads folders, image headers and the label table, no pixels. Reports every file that is missing, doubled, of
+    another size, or without its counterpart: the first one is raised where nobody collects them.
+    """
+    spacing = tried(report, _scale, root / "scale.json")
+    train = _training_cases(root / "Train", spacing, report)
+    unlabelled = {split: _cases(root / split / "Image", root / TRUTH, spacing, report)
+                  for split in ("Validation", "Test") if (root / split).is_dir()}
+    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
+                      unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
+    refuse_doubled_names(dataset, report)
+    return dataset
+
+
+def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
+    """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not.
+
+    Raises OctkitError for a file that is no such table; reports rows that say nothing or say it twice. Where that
+    returns, a label that is neither is None, and other such rows are left out.
+    """
+    (_, header), *rows = read_rows(path) or [(1, ())]
+    if not {"ImgName", "GC_Label"} <= set(header):
+        raise bad_file(path, f"found columns {[str(name) for name in header if name is not None]}",
+                       "expected ImgName and GC_Label")
+    labels = {}
+    for row, values in rows:
+        name, label = (values[header.index(column)] for column in ("ImgName", "GC_Label"))
+        number = _whole(name)
+        if number is None:
+            report(bad_file(path, f"found ImgName {name!r} in row {row}", "expected a whole number (1 = 0001.png)"))
+        elif number in labels:
+            report(bad_file(path, f"ImgName {number} stands twice, again in row {row}", "expected one row an image"))
+        else:
+            labels[number] = _whole(label) if _whole(label) in (0, 1) else None
+            if labels[number] is None:
+                report(bad_file(path, f"found GC_Label {label!r} in row {row}", "expected 0 or 1"))
+    return labels
+
+
+def _whole(value) -> int | None:
+    try:
+        return int(value) if math.isfinite(float(value)) and float(value) == int(float(value)) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _scale(path: Path) -> tuple[float, float] | None:
+    if not path.exists():
+        return None
+    content = read_json(path)
+    scale = content.get("um_per_px") if isinstance(content, dict) else None
+    good = isinstance(scale, list) and len(scale) == 2 and all(
+        isinstance(s, int | float) and math.isfinite(s) and s > 0 for s in scale)
+    if not good:
+        raise bad_file(path, f"found {content!r}", 'expected {"um_per_px": [axial, lateral]}, both above 0')
+    return scale[0] / 1000, scale[1] / 1000
+
+
+def _cases(folder: Path, truth: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
+    images = by_name(tried(report, list_images, folder) or (), report)
+    masks = {name: truth / f"{name}.png" for name in images}
+    return tuple(Case(name, image, spacing=spacing, circle=True, truth=masks[name] if masks[name].is_file() else None)
+                 for name, image in images.items())
+
+
+def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
+    images, masks = (by_name(tried(report, list_images, folder / kind) or (), report)
+                     for kind in ("Image", "Layer_Masks"))
+    if images and masks:  # without a folder all of the other are said to lack one
+        check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
+    table = folder / "Train_GC_GT.xlsx"
+    labels = tried(report, read_labels, table, report)
+    numbers = _numbers(images, report)
+    if images and labels is not None:
+        for number in sorted(set(labels) - set(numbers)):
+            report(bad_file(table, f"ImgName {number} has no image", f"expected {folder / 'Image'}/{number:04d}.png"))
+        for number in sorted(set(numbers) - set(labels)):
+            report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
+    names = {name: number for number, name in numbers.items()}
+    return tuple(Case(name, image, masks.get(name), (labels or {}).get(names.get(name)), spacing, circle=True)
+                 for name, image in images.items())
+
+
+def _numbers(images: dict[str, Path], report: Report) -> dict[int, str]:
+    """The images' names by the number that the table of labels knows them by."""
+    numbers: dict[int, str] = {}
+    for name, image in images.items():
+        if not (name.isascii() and name.isdecimal()):
+            report(bad_file(image, f"found the name {name!r}", "expected a number such as 0001.png"))
+        elif int(name) in numbers:
+            report(bad_file(image, f"{numbers[int(name)]}.png has the same number", "expected one image a number"))
+        else:
+            numbers[int(name)] = name
+    return numbers

@@ -1,0 +1,74 @@
+"""Our own layout for volumes, which the phantoms of volumes have too.
+
+    Train/Image/0001.nii.gz         one volume a case: a NIfTI file (.nii.gz, .nii), or a folder of B-scan PNGs
+    Train/Mask/0001.nii.gz          likewise; label numbers, 0 for background
+    Validation/Image/…              Test/Image/…     no labels
+    labels.json                     optional: {"labels": ["rnfl", "gcipl", "choroid"]}, names of the labels 1, 2, …
+    Truth/Mask/…                    optional: true masks of the validation and test volumes, read for scoring alone
+
+`octkit.data.volume_files` says what is in such files. The spacing stands in a volume's header, or in the spacing.json
+of a folder of B-scans; a folder of masks needs none of its own.
+"""
+
+from pathlib import Path
+
+from octkit.common.errors import Report, bad_file, by, refuse, tried
+from octkit.common.files import read_json
+from octkit.data.dataset import Case, Dataset, is_volume, scan_size
+from octkit.data.labels import LAYERS
+from octkit.data.matching import check_pairs, refuse_doubled_names, scans_in
+from octkit.data.volume_files import volume_spacing
+
+LABELS_FILE = "labels.json"
+
+
+def open_volumes(root: Path, report: Report = refuse) -> Dataset:
+    """Open a data set of volumes and check that its parts fit together.
+
+    Reads folders and headers, no voxels. Reports every file that is missing, doubled, no volume, without spacing, of
+    another size than its mask, or without its counterpart: the first one is raised where nobody collects them.
+    """
+    labels = tried(report, _labels, root / LABELS_FILE) or LAYERS
+    listed, masks = (tried(report, scans_in, root / "Train" / kind, kind == "Mask", "", report) or {}
+                     for kind in ("Image", "Mask"))
+    images = _volumes_among(listed, report)
+    if images and masks:
+        fitting = {name: mask for name, mask in masks.items() if name in images or name not in listed}
+        check_pairs(images, fitting, root / "Train" / "Image", root / "Train" / "Mask", report)
+    train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
+                  for name, image in images.items())
+    unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image))
+                               for name, image in _volumes_among(
+                                   tried(report, scans_in, root / split / "Image", False, "", report) or {},
+                                   report).items())
+                  for split in ("Validation", "Test") if (root / split).is_dir()}
+    dataset = Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
+                      unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
+    refuse_doubled_names(dataset, report)
+    return dataset
+
+
+def _volumes_among(scans: dict[str, Path], report: Report) -> dict[str, Path]:
+    volumes = {}
+    for name, path in scans.items():
+        if not is_volume(path):
+            report(bad_file(path, "found a single image", "expected volumes here: NIfTI files or folders of B-scans"))
+            continue
+        size = tried(report, scan_size, path)
+        if size and len(size) != 3:
+            report(bad_file(path, f"found a single slice of {by(size)} px", "expected a volume of 3 axes"))
+            continue
+        volumes[name] = path
+    return volumes
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    if not path.exists():
+        return LAYERS
+    content = read_json(path)
+    names = content.get("labels") if isinstance(content, dict) else None
+    good = isinstance(names, list) and 0 < len(names) < 255 and all(isinstance(n, str) and n for n in names)
+    if not good or len(set(names)) != len(names) or "background" in names:
+        raise bad_file(path, f"found {str(content)[:80]}",
+                       'expected {"labels": [names of the labels 1, 2, …]}, each once and without background')
+    return tuple(names)

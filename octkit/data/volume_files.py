@@ -1,0 +1,205 @@
+"""Volumes on disk: NIfTI files, and folders of B-scan PNGs with their spacing in a small JSON.
+
+    0001.nii.gz                 one volume; the header says how far apart its voxels are
+    0001/000.png, 001.png, …    the B-scans in the order of their names, all of one size
+    0001/spacing.json           {"spacing": [between B-scans, between rows, between A-scans]}, in mm
+
+Arrays come slowest axis first: a NIfTI file keeps its first axis fastest, so its axes are turned round here, and
+(B-scans, rows, A-scans) is what a folder of B-scans and a well-made OCT file both give. A NIfTI file of a single
+slice is a 2-D scan.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError, bad_file, no_file
+from octkit.common.files import listing, read_json, replacing
+from octkit.data.image_files import image_size, read_image, read_mask
+from octkit.data.mask_values import proposal
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+SPACING_FILE = "spacing.json"
+MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of it
+# NIfTI's codes for the unit of lengths: metre, mm, micrometre; a file that does not say is taken to be in mm.
+MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+def is_nifti(path: Path) -> bool:
+    return Path(path).name.lower().endswith(NIFTI_ENDINGS)
+
+
+def is_stack(path: Path) -> bool:
+    """Whether a folder is one volume: B-scans with their spacing."""
+    return (Path(path) / SPACING_FILE).is_file()
+
+
+def volume_size(path: Path) -> tuple[int, ...]:
+    """Voxels an axis, (B-scans, rows, A-scans), from headers alone; (rows, A-scans) for a NIfTI of one slice."""
+    if is_nifti(path):
+        return _nifti_shape(_load_nifti(path), path)
+    files = _b_scans(path)
+    return (len(files), *image_size(files[0]))
+
+
+def volume_spacing(path: Path) -> tuple[float, ...]:
+    """mm between voxels, one number an axis of `volume_size`. Raises OctkitError where one is not above 0."""
+    if is_nifti(path):
+        volume = _load_nifti(path)
+        axes = len(_nifti_shape(volume, path))
+        scale = MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)
+        spacing = tuple(float(size) * scale for size in _stored_spacing(volume, path)[:axes][::-1])
+        where = path
+    else:
+        where = Path(path) / SPACING_FILE
+        if not where.exists():
+            raise no_spacing(path)
+        content = read_json(where)
+        spacing = content.get("spacing") if isinstance(content, dict) else None
+        if not isinstance(spacing, list) or len(spacing) != 3 or not all(isinstance(s, int | float) for s in spacing):
+            raise bad_file(where, f"found {content!r}",
+                           'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm')
+        spacing = tuple(map(float, spacing))
+    if not all(np.isfinite(s) and s > 0 for s in spacing):
+        raise bad_file(where, f"found the spacing {', '.join(f'{s:g}' for s in spacing)}", "expected mm above 0")
+    return spacing
+
+
+def no_spacing(folder: Path) -> OctkitError:
+    """The error for B-scans of which nobody knows how far apart they are."""
+    return bad_file(folder, f"found no {SPACING_FILE}", "expected it beside a volume's B-scans")
+
+
+def read_volume(path: Path) -> np.ndarray:
+    """The values as stored, (1, *spatial) float32.
+
+    Raises OctkitError for a file that is missing, damaged, no volume, too large, or that holds values that are no
+    numbers; for a folder whose B-scans differ in size.
+    """
+    if is_nifti(path):
+        volume = _load_nifti(path)
+        shape = _nifti_shape(volume, path)
+        if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
+            raise OctkitError(f"{path}: found values of type {volume.get_data_dtype()}, expected numbers")
+        try:
+            values = np.asarray(volume.dataobj, dtype=np.float32)
+        except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file
+            raise bad_file(path, f"is damaged ({error})",
+                           "expected a whole volume: copy it again from where it came") from None
+        values = np.ascontiguousarray(values.T.reshape(shape))
+        if not np.isfinite(values).all():
+            count = np.count_nonzero(~np.isfinite(values))
+            raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
+        return values[None]
+    return np.concatenate([read_image(file) for file in _same_size(path)])[None]
+
+
+def read_volume_mask(path: Path, values: dict[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A volume of labels decoded by `values` (value in the file -> label): (*spatial) uint8.
+
+    Raises OctkitError for another `shape` than asked for, and for values that are not in `values`.
+    """
+    if not is_nifti(path):
+        _check_shape(path, volume_size(path), shape)
+        return np.stack([read_mask(file, values) for file in _same_size(path)])
+    stored = read_volume(path)[0]
+    _check_shape(path, stored.shape, shape)
+    foreign = sorted(set(np.unique(stored).tolist()) - set(values))
+    if foreign:
+        shown = ", ".join(f"{value:g}" for value in foreign[:8]) + (" …" if len(foreign) > 8 else "")
+        guess = proposal(stored, values)
+        raise bad_file(path, f"found mask values {shown}", f"expected only {sorted(values)}"
+                       + (f"; {guess}" if guess else ""))
+    mask = np.zeros(stored.shape, np.uint8)
+    for value, label in values.items():
+        mask[stored == value] = label
+    return mask
+
+
+def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None = None,
+                like: Path | None = None) -> None:
+    """Write (*spatial) as NIfTI, whole or not at all, with the place in space of the file `like` or a `spacing`.
+
+    The array's dtype is kept: uint8 for masks and 8-bit scans, float32 else. The same input gives the same bytes.
+    """
+    import nibabel
+
+    if like is not None and is_nifti(like):
+        source = _load_nifti(like)
+        header, affine = source.header.copy(), source.affine
+        stored = array.T.reshape(source.shape)
+    else:
+        spacing = spacing or (1.0,) * array.ndim
+        header, stored = nibabel.Nifti1Header(), array.T
+        header.set_xyzt_units("mm")
+        affine = np.diag([*spacing[::-1], *(1.0,) * (4 - array.ndim)]).astype(float)
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    image = nibabel.Nifti1Image(np.asfortranarray(stored), affine, header)
+    image.header.set_data_dtype(array.dtype)
+    with replacing(path) as temporary:
+        data = image.to_bytes()
+        if Path(path).name.lower().endswith(".gz"):
+            import gzip
+
+            data = gzip.compress(data, compresslevel=4, mtime=0)
+        temporary.write_bytes(data)
+
+
+def _load_nifti(path: Path):
+    import nibabel
+
+    if not Path(path).is_file():
+        raise no_file(path, "a NIfTI volume")
+    nibabel.imageglobals.logger.setLevel("CRITICAL")  # what is wrong with a header is ours to say
+    try:
+        return nibabel.load(path)
+    except Exception as error:
+        reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
+        raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",
+                       "expected one: copy it again from where it came") from None
+
+
+def _stored_spacing(volume, path: Path) -> list[float]:
+    """The spacing as the file states it: nibabel turns what is negative or 0 into something else."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:
+        return [float(size) for size in type(volume.header).from_fileobj(file, check=False)["pixdim"][1:]]
+
+
+def _nifti_shape(volume, path: Path) -> tuple[int, ...]:
+    shape = tuple(int(n) for n in volume.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise bad_file(path, f"found {' x '.join(map(str, shape))} voxels",
+                       "expected a volume of 3 axes (or a slice of 2)")
+    if np.prod(shape, dtype=np.int64) > MAX_VOXELS:
+        raise bad_file(path, f"{' x '.join(map(str, shape))} voxels are more than the limit of {MAX_VOXELS}",
+                       "expected a volume that fits into memory")
+    shape = shape[::-1]
+    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+
+
+def _b_scans(folder: Path) -> list[Path]:
+    files = [path for path in listing(folder, "the B-scans of a volume") if path.suffix.lower() == ".png"]
+    if not files:
+        raise bad_file(folder, "found no PNG images", "expected the B-scans of a volume")
+    return files
+
+
+def _same_size(folder: Path) -> list[Path]:
+    files = _b_scans(folder)
+    expected = image_size(files[0])
+    for file in files:
+        if (found := image_size(file)) != expected:
+            raise bad_file(file, f"found {found[0]} x {found[1]} px",
+                           f"expected {expected[0]} x {expected[1]} px like the volume's first B-scan")
+    return files
+
+
+def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+    if expected is not None and tuple(found) != tuple(expected):
+        raise bad_file(path, f"found a mask of {' x '.join(map(str, found))} voxels",
+                       f"expected {' x '.join(map(str, expected))} voxels like its image")

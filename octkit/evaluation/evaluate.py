@@ -1,0 +1,241 @@
+"""Predictions held against the truth: masks by layer, glaucoma probabilities by scan."""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError, by
+from octkit.data.dataset import is_volume, read_scan_mask, scan_name, scan_size
+from octkit.data.labels import LAYERS, mask_coding
+from octkit.data.layouts.goals import read_labels
+from octkit.data.matching import scans_in
+from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
+from octkit.evaluation.metrics import classification_scores, dice, med, thickness_error
+
+PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
+# What float() takes besides plain numbers ("1_0", " 1", "infinity") is not what other readers take.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None = None,
+                 layers: Sequence[str] | None = None, names: Collection[str] | None = None,
+                 labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict:
+    """Score a folder of masks against the true ones: PNGs, NIfTI files or folders of B-scans, paired by name.
+
+    A volume's Dice is that of all its voxels; distances and thickness errors are taken B-scan by B-scan and averaged
+    over the B-scans where they are defined.
+
+    Args:
+        spacing: mm a pixel (row, column), for volumes (between B-scans, row, column) or these last two; by default
+            the one that a true volume states, where it does.
+        layers: those to score, all by default (fewer, where the truth carries only some).
+        names: the cases to score where the truth has more of them ("0101"), all by default.
+        labels: the names of the masks' labels 1, 2, …
+        mask_values: how the files of both folders are coded, value -> label; by default volumes hold label numbers,
+            PNGs GOALS greys where the labels are the three layers, else label numbers.
+
+    Returns what scores.json holds, None standing for what is undefined:
+
+        layers
+        spacing_mm  given, or shared by all volumes; None where it is unknown or not the same throughout
+        units       metric -> unit
+        cases       case -> layer -> {dice, med, med_upper, med_lower, coverage, thickness_error}, and where the
+                    spacing of all is known also {med_mm, med_upper_mm, med_lower_mm, thickness_error_um}
+        summary     layer -> metric -> {mean, std, median, counted, undefined}; std over the cases counted
+        mean        metric -> mean over the layers of their means
+
+    `octkit.evaluation.metrics` says what each metric means and when it is undefined: Dice where neither mask has the
+    layer, the distances where either lacks it. Such cases are left out of means and counted as undefined.
+    Raises OctkitError that names every missing or extra prediction and every size that differs.
+    """
+    labels, layers = tuple(labels), tuple(labels if layers is None else layers)
+    chosen = _chosen(layers, labels)
+    pairs = _pairs(Path(predicted), Path(truth), names)
+    spacings = _spacings([theirs for _, theirs in pairs.values()], spacing)
+    cases = {}
+    for (name, files), mm in zip(pairs.items(), spacings, strict=True):
+        masks = [read_scan_mask(file, mask_values or _coding(file, labels)) for file in files]
+        cases[name] = {layer: _score(*masks, label, mm) for layer, label in chosen.items()}
+    metrics = list(next(iter(cases.values()))[layers[0]])
+    shared = spacings[0] if len(set(spacings)) == 1 else None
+    summary = {layer: {metric: _summary(case[layer][metric] for case in cases.values()) for metric in metrics}
+               for layer in layers}
+    return {"layers": list(layers), "spacing_mm": shared and list(shared),
+            "units": {metric: _unit(metric) for metric in metrics}, "cases": cases, "summary": summary,
+            "mean": {metric: _summary(summary[layer][metric]["mean"] for layer in layers)["mean"]
+                     for metric in metrics}}
+
+
+def in_words(scores: dict) -> str:
+    """The means of `score_folder`'s scores, a line for each layer and metric."""
+    lines = [f"means over {len(scores['cases'])} cases"]
+    for layer, metrics in scores["summary"].items():
+        for metric, over_cases in metrics.items():
+            mean = "undefined" if over_cases["mean"] is None else f"{over_cases['mean']:.4f}"
+            lines.append(f"{layer:8s} {metric:18s} {mean} {scores['units'][metric]}")
+    return "\n".join(lines)
+
+
+def score_classification(predictions: Path, truth: Path, names: Collection[str] | None = None) -> dict:
+    """AUC, F1, sensitivity, specificity and ROC of a CSV of predictions against a label table (xlsx).
+
+    `predictions` has the columns ImgName, GC_Pred (0101.png, probability of glaucoma), `truth` ImgName,
+    GC_Label (101, 1 = glaucoma). `names` are the cases to score where the truth has more of them ("0101",
+    all by default). Returns what `metrics.classification_scores` does, the threshold (0.5) included. Raises
+    OctkitError with a line for each missing, extra, doubled or unreadable row.
+    """
+    labels = read_labels(Path(truth))
+    if names is not None:
+        wanted = {name: _number(name) for name in names}
+        if absent := sorted(name for name, number in wanted.items() if number not in labels):
+            raise OctkitError(f"{truth}: found no label for {', '.join(absent)}")
+        labels = {number: labels[number] for number in wanted.values()}
+    probabilities = read_predictions(Path(predictions))
+    numbers = {name: _number(name) for name in probabilities}
+    problems = [f"{name} has no row in {truth}" for name, number in numbers.items() if number not in labels]
+    problems += [f"ImgName {number} of {truth} has no prediction" for number in labels
+                 if number not in numbers.values()]
+    problems += [f"{name} and another row are both number {number}" for name, number in numbers.items()
+                 if number is not None and list(numbers.values()).count(number) > 1]
+    if problems:
+        raise OctkitError(in_lines(f"{predictions}: does not match the truth", problems))
+    return classification_scores([labels[numbers[name]] for name in probabilities], list(probabilities.values()))
+
+
+def read_predictions(path: Path) -> dict[str, float]:
+    """A table of predictions: image file name -> probability of glaucoma.
+
+    Raises OctkitError with a line for each thing wrong with the file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise OctkitError(f"{path}: cannot be read ({error.strerror}), expected a CSV with the columns "
+                          f"{','.join(PREDICTION_COLUMNS)}") from None
+    probabilities, problems = parse_predictions(data)
+    if problems:
+        raise OctkitError(in_lines(f"{path}: is no valid table of predictions", problems))
+    return probabilities
+
+
+def parse_predictions(data: bytes) -> tuple[dict[str, float], list[str]]:
+    """The content of a CSV with the columns ImgName, GC_Pred, and a sentence for each thing wrong with it."""
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        return {}, [f"is no CSV text in UTF-8 ({error})"]
+    if not rows or rows[0] != PREDICTION_COLUMNS:
+        return {}, [f"found the columns {rows[0] if rows else []}, expected {PREDICTION_COLUMNS} in this order"]
+    probabilities, problems = {}, []
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != 2:
+            problems.append(f"row {line}: found {len(row)} fields, expected 2")
+            continue
+        name, text = row
+        if name in probabilities:
+            problems.append(f"row {line}: {name} stands twice, expected one row an image")
+        probabilities[name] = float(text) if NUMBER.fullmatch(text) else float("nan")
+        if not 0 <= probabilities[name] <= 1:
+            problems.append(f"row {line}: found GC_Pred {text!r} for {name}, expected a number from 0 to 1")
+    return probabilities, problems
+
+
+def in_lines(heading: str, problems: Sequence[str]) -> str:
+    """A heading and the problems below it, one a line."""
+    return "\n".join([f"{heading}:", *(f"  {problem}" for problem in problems)])
+
+
+def _number(name: str) -> int | None:
+    stem = Path(name).stem
+    return int(stem) if stem.isdecimal() else None
+
+
+def _chosen(layers: Sequence[str], labels: tuple[str, ...]) -> dict[str, int]:
+    unknown = [layer for layer in layers if layer not in labels]
+    if unknown or not layers:
+        raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(labels)}")
+    return {layer: labels.index(layer) + 1 for layer in layers}
+
+
+def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[str, tuple[Path, Path]]:
+    ours = _masks_in(predicted)
+    theirs = {name: path for name, path in _masks_in(truth).items() if names is None or name in names}
+    absent = sorted(set(names or ()) - set(theirs))
+    if absent or not theirs:
+        raise OctkitError(f"{truth}: found no true masks for {', '.join(absent) or 'any case'}")
+    problems = [f"{path.name} is missing, expected a mask for each in {truth}" for name, path in theirs.items()
+                if name not in ours]
+    problems += [f"{path.name} has no truth in {truth}" for name, path in ours.items() if name not in theirs]
+    for name in sorted(ours.keys() & theirs.keys()):
+        found, expected = scan_size(ours[name]), scan_size(theirs[name])
+        if found != expected:
+            problems.append(f"{ours[name].name} is {by(found)} px, expected {by(expected)} px like the truth")
+    if problems:
+        raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
+    return {name: (ours[name], theirs[name]) for name in theirs}
+
+
+def _masks_in(path: Path) -> dict[str, Path]:
+    return {scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
+
+
+def _coding(path: Path, labels: tuple[str, ...]) -> dict[int, int]:
+    return {label: label for label in range(len(labels) + 1)} if is_volume(path) else mask_coding(labels)
+
+
+def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tuple[float, ...] | None]:
+    """mm for each true mask: the spacing given, or what the files state; None for all where one does not say."""
+    if given is None:
+        stated = [volume_spacing(path) if is_nifti(path) or is_stack(path) else None for path in truths]
+        return stated if None not in stated else [None] * len(stated)
+    given = tuple(given)
+    if len(given) not in (2, 3) or not all(math.isfinite(s) and s > 0 for s in given):
+        raise OctkitError(f"spacing: found {given}, expected mm a pixel (row, column), both above 0, and for volumes "
+                          "the distance of B-scans before them")
+    if flat := [path for path in truths if len(scan_size(path)) < len(given)]:
+        raise OctkitError(f"spacing: found {given}, expected two numbers (row, column) for the 2-D mask {flat[0]}")
+    return [given] * len(truths)
+
+
+def _score(predicted: np.ndarray, truth: np.ndarray, label: int, spacing: tuple[float, ...] | None) -> dict:
+    b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
+    distance = _mean_distance(b_scans, label)
+    error = _mean(thickness_error(*pair, label) for pair in b_scans)
+    scores = {"dice": dice(predicted, truth, label), "med": distance["mean"], "med_upper": distance["upper"],
+              "med_lower": distance["lower"], "coverage": distance["coverage"], "thickness_error": error}
+    if spacing is not None:
+        real = _mean_distance(b_scans, label, spacing[-2:])
+        scores |= {"med_mm": real["mean"], "med_upper_mm": real["upper"], "med_lower_mm": real["lower"],
+                   "thickness_error_um": error * spacing[-2] * 1000}
+    return {metric: None if math.isnan(value) else value for metric, value in scores.items()}
+
+
+def _mean_distance(b_scans: Sequence[tuple[np.ndarray, np.ndarray]], label: int,
+                   spacing: tuple[float, ...] | None = None) -> dict[str, float]:
+    found = [med(*pair, label, spacing) for pair in b_scans]
+    return {key: _mean(distance[key] for distance in found) for key in ("mean", "upper", "lower", "coverage")}
+
+
+def _mean(values: Iterable[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def _unit(metric: str) -> str:
+    if metric in ("dice", "coverage"):
+        return "0 to 1"
+    return metric[-2:] if metric.endswith(("_mm", "_um")) else "px"
+
+
+def _summary(values: Iterable[float | None]) -> dict[str, float | int | None]:
+    values = list(values)
+    counted = [value for value in values if value is not None]
+    if not counted:
+        return {"mean": None, "std": None, "median": None, "counted": 0, "undefined": len(values)}
+    return {"mean": float(np.mean(counted)), "std": float(np.std(counted)), "median": float(np.median(counted)),
+            "counted": len(counted), "undefined": len(values) - len(counted)}

@@ -1,0 +1,248 @@
+"""A submission to GOALS: written from masks and probabilities, and checked down to the last byte that counts.
+
+    submission.zip
+      Layer_Segmentations/0101.png …   8-bit grey, the image's size: 0 RNFL, 80 GCIPL, 160 choroid, 255 the rest
+      Classification_Results.csv       ImgName,GC_Pred (0101.png, probability of glaucoma)
+"""
+
+import dataclasses
+import io
+import os
+import shutil
+import stat
+import struct
+import uuid
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from octkit.common.errors import OctkitError, cannot_write
+from octkit.common.files import replacing, write_atomic
+from octkit.data.dataset import Dataset
+from octkit.data.image_files import image_size, list_images, read_mask, write_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.evaluation.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
+from octkit.evaluation.metrics import THRESHOLD
+
+MASKS = "Layer_Segmentations"
+TABLE = "Classification_Results.csv"
+# A GOALS mask unpacks to under 1 MB; these stop a zip bomb long before it fills the memory.
+MAX_FILE_BYTES = 32 * 2**20
+MAX_TOTAL_BYTES = 2 * 2**30
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a valid submission holds: its file, its size, how many images, and how many at p >= 0.5."""
+
+    path: Path
+    bytes: int
+    images: int
+    called_glaucoma: int
+
+
+def write_submission(masks: Path, probabilities: Mapping[str, float] | Path, images: Path, out: Path) -> Submission:
+    """Write the submission for all images of a folder: the zip `out`, and its content in a folder beside it.
+
+    `masks` is a folder with a mask in GOALS greys for each image, of the same name; `probabilities` maps image
+    file names to the probability of glaucoma, or is a CSV with ImgName and GC_Pred. The folder has the zip's
+    name without ".zip". The same input gives the same bytes. Nothing is replaced unless all is right: the
+    new zip has passed `check_submission` before it takes its place.
+    Raises OctkitError that lists every missing, extra or unfit mask and probability.
+    """
+    out = Path(out)
+    if out.suffix.lower() != ".zip":
+        raise OctkitError(f"{out}: found no name ending in .zip, expected the submission's zip file")
+    folder = out.with_suffix("")
+    _refuse_foreign(folder)
+    if not isinstance(probabilities, Mapping):
+        probabilities = read_predictions(probabilities)
+    paths = {path.name: path for path in list_images(images)}
+    labels = _gather(Path(masks), probabilities, paths)
+    building = out.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        for name, mask in labels.items():
+            write_mask(building / MASKS / name, mask, GOALS_GREYS)
+        rows = [f"{name},{np.format_float_positional(probabilities[name], trim='0')}" for name in sorted(paths)]
+        write_atomic(building / TABLE, "\n".join([",".join(PREDICTION_COLUMNS), *rows]) + "\n")
+        with replacing(out) as temporary:
+            _zip(building, temporary)
+            checked = check_submission(temporary, images)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(building, folder)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return dataclasses.replace(checked, path=out)
+
+
+def submit(dataset: Dataset, masks: Path, predictions: Path, out: Path) -> Submission:
+    """Write the submission for a data set from final masks and a classifier's predictions (`write_submission`).
+
+    Raises OctkitError where the data set is not in the GOALS layout, which is what a submission answers to.
+    """
+    if dataset.layout != "goals" or not dataset.validation:
+        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
+                          "validation scans, expected a data set in the GOALS layout with some to submit")
+    return write_submission(masks, predictions, dataset.root / "Validation" / "Image", out)
+
+
+def check_submission(path: Path, images: Path) -> Submission:
+    """Check a submission's zip against the folder of images that it is for.
+
+    Raises OctkitError with a line for every deviation, each with its reason: the zip and its members, names
+    and places, missing and extra files, PNG format, sizes, grey values, columns, rows and probabilities.
+    """
+    path = Path(path)
+    sizes = {image.name: image_size(image) for image in list_images(images)}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            problems, table = _check_members(archive, sizes)
+    except FileNotFoundError:
+        raise OctkitError(f"{path}: not found, expected a submission's zip file") from None
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as error:
+        raise OctkitError(f"{path}: is not a zip file that can be opened ({error})") from None
+    if problems:
+        raise OctkitError(in_lines(f"{path}: is no valid submission, {len(problems)} found", problems))
+    return Submission(path, path.stat().st_size, len(sizes), sum(p >= THRESHOLD for p in table.values()))
+
+
+def _gather(masks: Path, probabilities: Mapping[str, float], images: dict[str, Path]) -> dict[str, np.ndarray]:
+    """The masks by image name; all that is wrong with masks and probabilities ends in one error."""
+    found = {path.name: path for path in list_images(masks)}
+    problems = [f"{masks / name}: has no image of this name" for name in found if name not in images]
+    problems += [f"probabilities: {name} is no image of the set" for name in probabilities if name not in images]
+    labels = {}
+    for name, image in images.items():
+        if name not in probabilities:
+            problems.append(f"probabilities: {name} is missing")
+        elif not 0 <= probabilities[name] <= 1:
+            problems.append(f"probabilities: found {probabilities[name]} for {name}, expected 0 to 1")
+        if name not in found:
+            problems.append(f"{masks / name}: not found, expected a mask for each image")
+            continue
+        try:
+            labels[name] = read_mask(found[name], GOALS_GREYS, shape=image_size(image))
+        except OctkitError as error:
+            problems.append(str(error))
+    if problems:
+        raise OctkitError(in_lines("the submission cannot be written", problems))
+    return labels
+
+
+def _visible(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}  # JupyterLab leaves hidden ones
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """The folder is replaced as a whole, so it must be an earlier submission and nothing else."""
+    if folder.exists() and (not folder.is_dir() or _visible(folder) - {MASKS, TABLE}):
+        raise OctkitError(f"{folder}: holds other things than a submission; expected it free for the zip's content")
+
+
+def _zip(folder: Path, path: Path) -> None:
+    """Zip a folder the same way on any day and machine: sorted, stored (PNGs are packed already), one date."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
+            member.create_system, member.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+            archive.writestr(member, file.read_bytes())
+
+
+def _check_members(archive: zipfile.ZipFile, sizes: dict[str, tuple[int, int]]) -> tuple[list[str], dict[str, float]]:
+    members = [member for member in archive.infolist() if member.filename != f"{MASKS}/"]
+    counts = Counter(member.filename for member in members)
+    masks = {f"{MASKS}/{name}": size for name, size in sizes.items()}
+    problems = [f"{name}: stands {count} times in the zip, expected once" for name, count in counts.items()
+                if count > 1]
+    problems += [f"{name}: missing" for name in (TABLE, *masks) if name not in counts]
+    table: dict[str, float] = {}
+    # What the members claim to unpack to. Reading never goes past a claim, so the sum bounds the work.
+    if (total := sum(member.file_size for member in members)) > MAX_TOTAL_BYTES:
+        return [*problems, f"unpacks to {total} bytes, expected at most {MAX_TOTAL_BYTES}"], table
+    for member in members:
+        name = member.filename
+        if name not in masks and name != TABLE:
+            problems.append(f"{name}: {_misplaced(name, len(sizes))}")
+            continue
+        data, why = _read(archive, member)
+        if why:
+            problems.append(f"{name}: {why}")
+        elif name == TABLE:
+            table, wrong = parse_predictions(data)
+            problems += [f"{name}: {why}" for why in wrong]
+            if table or not wrong:
+                problems += [f"{name}: {image} has no row" for image in sizes if image not in table]
+                problems += [f"{name}: found a row for {row!r}, expected names of images only (such as "
+                             f"{min(sizes)})" for row in table if row not in sizes]
+        else:
+            problems += [f"{name}: {why}" for why in _check_mask(data, masks[name])]
+    return problems, table
+
+
+def _misplaced(name: str, images: int) -> str:
+    """Why a member that is neither a mask nor the table must not be in the zip."""
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or name[1:2] == ":":
+        return "is an absolute path, expected paths relative to the zip's top"
+    if ".." in parts:
+        return "climbs out of the folder with .., expected plain paths"
+    if "\\" in name:
+        return "has backslashes in its path, expected /"
+    if parts[0] == "__MACOSX" or parts[-1].startswith("."):
+        return "is a left-over of the operating system, expected the submission's files only"
+    if TABLE in parts or (MASKS in parts and parts[0] != MASKS):
+        return f"lies in a folder, expected {MASKS}/ and {TABLE} at the zip's top"
+    if parts[0] == MASKS and len(parts) == 2:
+        return f"has no image of this name among the {images} images"
+    return f"is not expected; a submission holds {MASKS}/<image name> and {TABLE} only"
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[bytes, str]:
+    """The member's bytes, and why they could not be had."""
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return b"", "is a symbolic link, expected a plain file"
+    if member.flag_bits & 1:
+        return b"", "is encrypted, expected a plain file"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return b"", f"is packed by method {member.compress_type}, expected deflated (8) or stored (0)"
+    if member.file_size > MAX_FILE_BYTES:
+        return b"", f"unpacks to {member.file_size} bytes, expected at most {MAX_FILE_BYTES}"
+    try:
+        # Reading up to a number, not to the end: a member that lies about its size is unpacked no further.
+        with archive.open(member) as file:
+            return file.read(MAX_FILE_BYTES + 1), ""
+    except Exception as error:  # zipfile and zlib each raise their own kinds for damaged data
+        return b"", f"is damaged in the zip ({error})"
+
+
+def _check_mask(data: bytes, size: tuple[int, int]) -> list[str]:
+    """What is wrong with a mask's PNG. Its header is read first, so that a huge picture is never decoded."""
+    if data[:8] != PNG_SIGNATURE or data[12:16] != b"IHDR" or len(data) < 33:
+        return ["is not a PNG file"]
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    problems = []
+    if (depth, colour) != (8, 0):
+        problems.append(f"is {depth}-bit {PNG_COLOURS.get(colour, 'of unknown colour type')}, expected 8-bit grey")
+    if (height, width) != size:
+        problems.append(f"is {height} x {width} px, expected {size[0]} x {size[1]} px like its image")
+    if problems:
+        return problems
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()  # the chunks' checksums, which decoding does not look at
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            values = np.unique(np.asarray(image)).tolist()
+    except Exception as error:  # Pillow raises a dozen kinds for damaged data
+        return [f"is a damaged PNG ({error})"]
+    foreign = [value for value in values if value not in GOALS_GREYS]
+    return [f"found the grey values {foreign}, expected only {sorted(GOALS_GREYS)}"] if foreign else []

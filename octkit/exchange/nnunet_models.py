@@ -1,0 +1,306 @@
+"""Trained models from nnU-Net v2 and back, weights bit for bit.
+
+    nnUNetTrainer__nnUNetPlans__3d_fullres/
+        plans.json  dataset.json        what the network is and what it is fed
+        fold_0/checkpoint_final.pth     its weights, one folder a fold
+        octkit.json  README.txt         ours: what nnU-Net has no place for
+
+A checkpoint of nnU-Net is a pickle, which may call any function while it is read. Here it may ask for tensors, plain
+values and numpy's scalars (nnU-Net keeps its losses as such), and for nothing else.
+"""
+
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from octkit import __version__
+from octkit.common.errors import OctkitError
+from octkit.common.files import new_folder, read_json, replacing, write_atomic, write_json
+from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
+from octkit.network.model import Member, Model
+from octkit.network.model_check import Traits, check_model
+from octkit.network.model_file import LICENCE, save_model
+from octkit.planning.plan import first_problem
+
+TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
+CHECKPOINT = "checkpoint_final.pth"
+CARRIED = "octkit.json"
+# The one function behind every numpy scalar; numpy 1 and numpy 2 call its module differently.
+SCALAR = np.float64(0).__reduce__()[0]
+HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
+            type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
+
+Weights = dict[str, torch.Tensor]
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds a model that nnU-Net has trained."""
+    return (Path(folder) / "plans.json").is_file()
+
+
+def import_model(folder: str | Path, out: str | Path) -> Model:
+    """Write the model of an nnU-Net folder as one file, to predict with; returns it.
+
+    Raises OctkitError as `open_folder`.
+    """
+    folder = Path(folder)
+    checkpoints = _checkpoints(folder)
+    model = _open(folder, checkpoints)
+    save_model(model, out, {
+        "name": folder.resolve().name, "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
+        "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {checkpoints[0][1]['trainer_name']}",
+        "versions": {"octkit": __version__}, "licence": LICENCE, "created_by": "octkit import-nnunet"})
+    return model
+
+
+def open_folder(folder: str | Path) -> Model:
+    """Open a folder of nnU-Net's with the folds trained to their end: fold_*/checkpoint_final.pth.
+
+    The configuration is the checkpoint's, else the one in the folder's name; the first stage of a cascade is looked for
+    in the folder beside. As nnU-Net does, `fold_all` is taken where there is no other fold. Windows, mirrored copies
+    and folds are averaged as there, before softmax, unless octkit.json says otherwise.
+    Raises OctkitError where something is missing, damaged, or has no counterpart here.
+    """
+    return _open(Path(folder), _checkpoints(Path(folder)))
+
+
+def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
+    plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    if found := sorted(folder.glob("**/postprocessing.pkl")):
+        print(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
+    config, axes = _agreed(folder, checkpoints)
+    plan = plan_from(plans, dataset, config, folder)
+    member = _member(folder, config, plan.configurations, checkpoints)
+    dimensions = len(plan.configurations[config].patch_size)
+    traits = {"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes], "step": 0.5,
+              "precision": "float32", "blend": "scores"}
+    if (folder / CARRIED).exists():
+        traits = read_json(folder / CARRIED)
+    try:
+        traits = Traits.model_validate(traits)
+    except ValidationError as error:
+        raise OctkitError(f"{folder}: how it predicts is not as nnU-Net or octkit writes it; "
+                          f"{first_problem(error)}") from None
+    model = Model(plan, (member,), plan.classes, **traits.model_dump())
+    check_model(model, folder)
+    return model
+
+
+def export_model(model: Model, folder: str | Path) -> list[Path]:
+    """Write a model as folders that nnU-Net predicts with, one a configuration, cascades with their first stage's.
+
+    What nnU-Net has no place for is printed, and stands in each folder's README.txt and octkit.json. Returns the
+    folders. Raises OctkitError where one is there already.
+    """
+    folder = Path(folder)
+    check_model(model, folder)
+    stages = {}
+    for member in model.members:
+        while member is not None:
+            stages[member.config] = member
+            member = member.previous
+    targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in stages}
+    with ExitStack() as unfinished:  # all are finished, or none is left: nnU-Net takes all folds that it finds
+        for config, member in stages.items():
+            target = unfinished.enter_context(new_folder(targets[config]))
+            _write_folder(model, member, target, folder.resolve().name)
+    for sentence in what_is_lost(model):
+        print(sentence)
+    return list(targets.values())
+
+
+def what_is_lost(model: Model) -> list[str]:
+    """What nnU-Net cannot carry of a model or does otherwise, in sentences for the user."""
+    found = []
+    if len(model.members) > 1:
+        names = " and ".join(member.config for member in model.members)
+        found.append(f"This model averages {names}: let nnU-Net predict with each (--save_probabilities) and average "
+                     "with nnUNetv2_ensemble.")
+    if cascades := [member for member in model.members if member.previous]:
+        found.append(f"{cascades[0].config} refines {cascades[0].previous.config}: predict with that first and give "
+                     "its masks with -prev_stage_predictions.")
+    if model.blend == "probabilities":
+        found.append("nnU-Net averages windows, mirrored copies and folds before softmax, this model after it: "
+                     "probabilities differ a little.")
+    if model.circle:
+        found.append("A scan of a full circle ends at its edges for nnU-Net; this model goes on across the seam.")
+    if model.surfaces:
+        found.append("Masks are drawn from the most probable label of each pixel, not from ordered boundaries.")
+    if model.postprocessing:
+        steps = "; ".join("+".join(model.labels[label - 1] for label in step) for step in model.postprocessing)
+        found.append(f"Post-processing is left out (largest component of {steps}).")
+    if not model.mirror and model.mirror_axes:
+        found.append("This model predicts without mirrored copies: give nnUNetv2_predict --disable_tta.")
+    if model.step != 0.5:
+        found.append(f"Windows are {model.step:g} of their size apart: give nnUNetv2_predict -step_size "
+                     f"{model.step:g}.")
+    if model.plan.units == "px" and model.plan.axis_order:
+        found.append("It was planned in pixels: give nnU-Net volumes whose header says 1 x 1 x 1 mm.")
+    if model.plan.units == "mm" and not model.plan.axis_order:
+        found.append("It was planned in mm: give nnU-Net the scans as NIfTI files with their spacing, not as PNG.")
+    if "all" in model.members[0].weights:
+        found.append("Fold all is taken only where asked for: give nnUNetv2_predict -f all.")
+    return found
+
+
+def names_of_weights(stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Our name of each tensor of a U-Net and all its names in PlainConvUNet, which keeps several for some.
+
+    There the decoder counts from the lowest stage up, here from the finest down; it names its encoder again, and each
+    layer again in a list of all.
+    """
+    def block(ours: str, theirs: str, again: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for i in range(2):
+            for layer, (position, name) in enumerate(((3 * i, "conv"), (3 * i + 1, "norm"))):
+                for kind in ("weight", "bias"):
+                    tails = (f"{theirs}.convs.{i}.{name}.{kind}", f"{theirs}.convs.{i}.all_modules.{layer}.{kind}")
+                    yield (f"{ours}.layers.{position}.{kind}",
+                           tuple(prefix + tail for prefix in ("", *again) for tail in tails))
+
+    for stage in range(stages):
+        yield from block(f"encoder.{stage}", f"encoder.stages.{stage}.0", ("decoder.",))
+    for level in range(stages - 1):
+        theirs = stages - 2 - level
+        yield from block(f"decoder.{level}", f"decoder.stages.{theirs}", ())
+        for ours, name in (("up", "transpconvs"), ("scores", "seg_layers")):
+            for kind in ("weight", "bias"):
+                yield f"{ours}.{level}.{kind}", (f"decoder.{name}.{theirs}.{kind}",)
+
+
+def weights_from(theirs: Weights, stages: int, where: str | Path) -> Weights:
+    """Our U-Net's weights from PlainConvUNet's. Raises OctkitError where names are missing, foreign or at odds."""
+    names = dict(names_of_weights(stages))
+    expected = {name for aliases in names.values() for name in aliases}
+    if odd := sorted(set(theirs) ^ expected):
+        raise OctkitError(f"{where}: {odd[0]!r} is {'foreign' if odd[0] in theirs else 'missing'}, expected the "
+                          f"{len(expected)} tensors of a PlainConvUNet of {stages} stages")
+    for first, *others in names.values():
+        for name in others:
+            if not torch.equal(theirs[first], theirs[name]):
+                raise OctkitError(f"{where}: {first!r} and {name!r} differ, expected one tensor under two names")
+    return {ours: theirs[aliases[0]] for ours, aliases in names.items()}
+
+
+def weights_to(ours: Weights, stages: int) -> Weights:
+    """The reverse of `weights_from`, with every name that nnU-Net asks for."""
+    return {alias: ours[name].detach().cpu() for name, aliases in names_of_weights(stages) for alias in aliases}
+
+
+def read_checkpoint(path: Path) -> dict:
+    """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
+    _check_zip(path)
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
+        asked = re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error))
+        reason = (f"it asks for {asked[1]}, which is no part of a trained model" if asked
+                  else (str(error).strip().splitlines() or [type(error).__name__])[0])
+        raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason})") from None
+    weights = content.get("network_weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(tensor)
+                                                for name, tensor in weights.items()):
+        raise OctkitError(f"{path}: holds no network_weights, expected a checkpoint of nnU-Net")
+    arguments, axes = content.get("init_args", {}), content.get("inference_allowed_mirroring_axes") or ()
+    if not (isinstance(content.get("trainer_name"), str) and isinstance(arguments, dict)
+            and isinstance(arguments.get("configuration", ""), str) and isinstance(axes, tuple | list)
+            and all(type(axis) is int for axis in axes)):
+        raise OctkitError(f"{path}: does not say who trained it and how, expected a checkpoint of nnU-Net")
+    return content
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse what torch never writes: anything but a zip whose parts are stored as they are, and so cannot swell."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise OctkitError(f"{path}: cannot be read as a checkpoint ({error}), expected one as nnU-Net v2 writes "
+                          "it") from None
+    if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            or sum(part.file_size for part in parts) > path.stat().st_size):
+        raise OctkitError(f"{path}: cannot be read as a checkpoint (its parts unpack to more than the file), expected "
+                          "one as nnU-Net v2 writes it")
+
+
+def _is_plain(tensor) -> bool:
+    """Whether it is a tensor all of whose numbers are stored: a view may claim any size."""
+    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+            and not tensor.is_quantized and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
+
+
+def _checkpoints(folder: Path) -> list[tuple[str, dict]]:
+    """(fold, checkpoint) of each fold that is trained to its end."""
+    found = {}
+    for inside in sorted(folder.glob("fold_*")):
+        fold = inside.name.removeprefix("fold_")
+        if not (fold == "all" or fold.isdecimal()):
+            raise OctkitError(f"{inside}: found the fold {fold!r}, expected a number or all")
+        if (inside / CHECKPOINT).exists():
+            found[fold] = inside / CHECKPOINT
+        else:
+            print(f"{inside}: has no {CHECKPOINT} and is left out")
+    if len(found) > 1 and found.pop("all", None):
+        print(f"{folder}: fold_all is left out, as there are others")
+    if not found:
+        raise OctkitError(f"{folder}: found no fold_*/{CHECKPOINT}, expected the folder of a model that nnU-Net has "
+                          "trained to its end")
+    return [(fold, read_checkpoint(path)) for fold, path in found.items()]
+
+
+def _agreed(folder: Path, checkpoints: list[tuple[str, dict]]) -> tuple[str, tuple[int, ...]]:
+    """The configuration and the axes to mirror that all folds state."""
+    named = folder.resolve().name.rpartition("__")[2]
+    stated = {(checkpoint.get("init_args", {}).get("configuration", named),
+               tuple(checkpoint.get("inference_allowed_mirroring_axes") or ())) for _, checkpoint in checkpoints}
+    if len(stated) > 1:
+        raise OctkitError(f"{folder}: its folds are of different trainings, found {sorted(stated)}, expected one "
+                          "configuration and one choice of axes to mirror")
+    return stated.pop()
+
+
+def _member(folder: Path, config: str, configurations: dict, checkpoints: list[tuple[str, dict]]) -> Member:
+    stages = len(configurations[config].features)
+    weights = {fold: weights_from(checkpoint["network_weights"], stages, folder / f"fold_{fold}" / CHECKPOINT)
+               for fold, checkpoint in checkpoints}
+    name = configurations[config].previous_stage
+    return Member(config, weights, name and _first_stage(folder, name, configurations))
+
+
+def _first_stage(folder: Path, config: str, configurations: dict) -> Member:
+    prefix, separator, _ = folder.resolve().name.rpartition("__")
+    beside = folder.resolve().with_name(prefix + separator + config)
+    if not is_model_folder(beside):
+        raise OctkitError(f"{folder}: is the second stage of a cascade and cannot predict without its first, expected "
+                          f"that one in {beside}")
+    checkpoints = _checkpoints(beside)
+    plan = plan_from(read_json(beside / "plans.json"), read_json(beside / "dataset.json"), config, beside)
+    if _agreed(beside, checkpoints)[0] != config or plan.configurations[config] != configurations[config]:
+        raise OctkitError(f"{beside}: is no {config} of the same plan as {folder}, expected the cascade's first stage")
+    return _member(beside, config, configurations, checkpoints)
+
+
+def _write_folder(model: Model, member: Member, target: Path, name: str) -> None:
+    plan = model.plan
+    axes = len(plan.configurations[member.config].patch_size)
+    mirrored = tuple(sorted(axis + axes for axis in model.mirror_axes if axis >= -axes))
+    for fold, state in member.weights.items():
+        with replacing(target / f"fold_{fold}" / CHECKPOINT) as temporary:
+            torch.save({
+                "network_weights": weights_to(state, len(plan.configurations[member.config].features)),
+                "init_args": {"configuration": member.config, "fold": fold if fold == "all" else int(fold)},
+                "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
+            }, temporary)
+    write_json(target / "plans.json", plans_to(plan, name))
+    write_json(target / "dataset.json", dataset_to(plan))
+    write_json(target / CARRIED, {name: getattr(model, name) for name in Traits.model_fields})
+    write_atomic(target / "README.txt", "\n".join([
+        f"Written by octkit {__version__} for nnU-Net v2: nnUNetv2_predict_from_modelfolder -m THIS_FOLDER", "",
+        *what_is_lost(model)]) + "\n")

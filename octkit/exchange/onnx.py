@@ -1,0 +1,128 @@
+"""A trained model as an ONNX file, for programs that know nothing of octkit.
+
+    input   image          (batch, inputs, *window) float32: preprocessed scans
+    output  probabilities  (batch, classes, *window) float32: background first, then the labels; they sum to 1
+
+The file holds the network on one window, folds averaged. What is around it is the user's to do: crop to what is not
+black, clip and z-score each channel, resample to the spacing, put windows on the scan and average them. All numbers
+for that stand in the file's metadata, each as JSON: labels, window, spacing, units, axis_order, normalisation,
+intensity, step, mirror_axes; `preprocessing` says it in words.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from octkit import __version__
+from octkit.common.errors import OctkitError
+from octkit.common.files import write_atomic
+from octkit.network.model import Model
+from octkit.planning.plan import Configuration
+
+OPSET, IR_VERSION = 17, 8  # of 2022: what any runtime of the last years reads
+# How a channel becomes the network's grey values, by the scheme's name in `normalisation`.
+NORMALISATIONS = {
+    "ct": "clip to intensity's percentile_00_5 and percentile_99_5, subtract its mean, divide by its std",
+    "zscore": "subtract the scan's own mean, divide by its deviation",
+    "zscore_in_mask": "the same over the pixels that are not black, which alone are changed",
+    "rescale_0_1": "bring the scan's own range to 0 to 1", "rgb_0_1": "divide by 255", "none": "leave as it is",
+}
+
+
+def export_onnx(model: Model, path: str | Path) -> None:
+    """Write a model's network as one ONNX file, whole or not at all.
+
+    Raises OctkitError for a model of several configurations: each wants other windows, which no single graph has.
+    """
+    stages = [member.config for member in model.members] + [member.previous.config for member in model.members
+                                                            if member.previous]
+    if len(stages) > 1:
+        raise OctkitError(f"{path}: found a model of {' and '.join(stages)}, expected one configuration alone in an "
+                          "ONNX file")
+    [member] = model.members
+    configuration = model.plan.configurations[member.config]
+    graph = _Graph()
+    outputs = []
+    for fold, state in member.weights.items():
+        scores = graph.network(f"fold_{fold}", configuration, {name: np.asarray(tensor) for name, tensor
+                                                               in state.items()})
+        averaged = scores if model.blend == "scores" else graph.add("Softmax", [scores], axis=1)
+        outputs.append(averaged)
+    mean = graph.add("Mean", outputs)
+    graph.add("Softmax" if model.blend == "scores" else "Identity", [mean], "probabilities",
+              **({"axis": 1} if model.blend == "scores" else {}))
+    shapes = {"image": len(model.plan.channels), "probabilities": len(model.labels) + 1}
+    image, probabilities = (helper.make_tensor_value_info(name, TensorProto.FLOAT,
+                                                          ["batch", channels, *configuration.patch_size])
+                            for name, channels in shapes.items())
+    whole = helper.make_model(
+        helper.make_graph(graph.nodes, "octkit", [image], [probabilities], graph.weights, doc_string=__doc__),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="octkit",
+        producer_version=__version__)
+    helper.set_model_props(whole, metadata(model, configuration))
+    checker.check_model(whole)
+    write_atomic(path, whole.SerializeToString(deterministic=True))
+
+
+def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
+    """What a user needs to bring scans to the network, name -> JSON."""
+    plan = model.plan
+    schemes = plan.normalisation or ("ct",) * len(plan.channels)
+    words = ["crop the scan to the box of pixels above 0"]
+    if plan.axis_order:
+        words.append("put its axes in axis_order")
+    words += [f"channel {channel}: {NORMALISATIONS[scheme]}"
+              for channel, scheme in zip(plan.channels, schemes, strict=True)]
+    words.append("resample to spacing, in " + plan.units if plan.units == "mm" else "keep its own grid")
+    words.append("pad to window with 0 where it is smaller; windows at most step x window apart, averaged with "
+                 "Gaussian weights")
+    if model.circle:
+        words.append("scans are full circles: continue them beyond both ends before windows are put on them")
+    facts = {"labels": ["background", *model.labels], "window": configuration.patch_size,
+             "spacing": configuration.spacing, "units": plan.units, "axis_order": plan.axis_order,
+             "normalisation": schemes, "intensity": plan.intensity, "step": model.step,
+             "mirror_axes": model.mirror_axes, "preprocessing": "; ".join(words)}
+    return {name: json.dumps(value) for name, value in facts.items()}
+
+
+class _Graph:
+    """Nodes and weights of a graph that grows from the image towards the scores."""
+
+    def __init__(self):
+        self.nodes, self.weights = [], []
+
+    def add(self, kind: str, inputs: list[str], name: str | None = None, **attributes) -> str:
+        name = name or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def network(self, fold: str, configuration: Configuration, state: dict[str, np.ndarray]) -> str:
+        """A fold's U-Net; returns the name of its scores."""
+
+        def weighted(kind: str, source: str, weights: str, **attributes) -> str:
+            names = [f"{fold}.{weights}.{part}" for part in ("weight", "bias")]
+            self.weights.extend(numpy_helper.from_array(np.ascontiguousarray(state[f"{weights}.{part}"]), name)
+                                for part, name in zip(("weight", "bias"), names, strict=True))
+            return self.add(kind, [source, *names], **attributes)
+
+        def block(prefix: str, source: str, kernel, stride) -> str:
+            for number, step in ((0, stride), (3, (1,) * len(kernel))):
+                padding = [size // 2 for size in kernel]
+                source = weighted("Conv", source, f"{prefix}.layers.{number}", kernel_shape=kernel, strides=step,
+                                  pads=padding + padding)
+                source = weighted("InstanceNormalization", source, f"{prefix}.layers.{number + 1}", epsilon=1e-5)
+                source = self.add("LeakyRelu", [source], alpha=0.01)
+            return source
+
+        source, skips = "image", []
+        for i, (kernel, stride) in enumerate(zip(configuration.kernels, configuration.strides, strict=True)):
+            source = block(f"encoder.{i}", source, kernel, stride)
+            skips.append(source)
+        for i in reversed(range(len(skips) - 1)):
+            stride = configuration.strides[i + 1]
+            up = weighted("ConvTranspose", source, f"up.{i}", kernel_shape=stride, strides=stride)
+            both = self.add("Concat", [up, skips[i]], axis=1)
+            source = block(f"decoder.{i}", both, configuration.kernels[i], (1,) * len(stride))
+        return weighted("Conv", source, "scores.0", kernel_shape=(1,) * len(configuration.kernels[0]))

@@ -1,0 +1,318 @@
+"""Figures of numbers: histograms, learning curves, scores, thickness around the circle, ROC.
+
+Like `plots`, every function returns a Picture and takes arrays or dicts, no files (but for `read_log`).
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from octkit.common.errors import OctkitError
+from octkit.data.labels import LAYERS
+from octkit.evaluation.metrics import spread
+from octkit.figures.picture import GREY, Picture, label_colours, layer_name, new_picture
+
+GROUP_COLOURS = {"healthy": "#0072B2", "glaucoma": "#D55E00"}
+TRAIN_COLOUR, VALIDATION_COLOUR = "#0072B2", "#D55E00"
+# Quadrants in degrees from the temporal middle, in TSNIT order; the temporal one lies on both ends.
+QUADRANTS = (("T", 0, 45), ("S", 45, 135), ("N", 135, 225), ("I", 225, 315), ("T", 315, 360))
+QUADRANT_NAMES = {"T": "temporal", "S": "superior", "N": "nasal", "I": "inferior"}
+
+
+def intensity_histogram(images: Sequence[np.ndarray], masks: Sequence[np.ndarray],
+                        clip: tuple[float, float] | None = None, labels: Sequence[str] = LAYERS,
+                        title: str = "How bright each layer is") -> Picture:
+    """Grey values of each layer over all the given scans, with the fingerprint's clip limits marked."""
+    picture, ((ax,),) = new_picture(title, size=(9, 3.6))
+    values = {label: np.concatenate([np.ravel(np.asarray(image).squeeze()[np.asarray(mask) == number])
+                                     for image, mask in zip(images, masks, strict=True)])
+              for number, label in enumerate(labels, 1)}
+    if not any(part.size for part in values.values()):
+        raise OctkitError("intensity_histogram: found no labelled pixel in the masks, expected some")
+    everything = np.concatenate(list(values.values()))
+    bins = np.linspace(everything.min(), everything.max() + 1e-6, 65)
+    for label, colour in label_colours(labels).items():
+        part = values[label]
+        if part.size:
+            shares = np.histogram(part, bins)[0] * 100 / part.size
+            ax.stairs(shares, bins, fill=True, alpha=0.3, color=colour)
+            ax.stairs(shares, bins, lw=1.6, color=colour, label=f"{layer_name(label)}, mean {part.mean():.0f}")
+    for limit, name in zip(clip or (), ("0.5 %", "99.5 %"), strict=False):
+        ax.axvline(limit, color="black", ls="--", lw=1)
+        ax.annotate(f" clip {limit:.0f} ({name})", (limit, 0.97), xycoords=("data", "axes fraction"), fontsize=8,
+                    ha="right" if name.startswith("99") else "left", va="top")
+    ax.set(xlabel="intensity (grey value as stored)", ylabel="pixels of the layer (%)")
+    _legend_below(picture)
+    picture.alt = f"{title}: " + ", ".join(f"{layer_name(label)} mean {part.mean():.0f}" for label, part
+                                           in values.items() if part.size) + "."
+    return picture
+
+
+def class_shares(masks: Sequence[np.ndarray], labels: Sequence[str] = LAYERS,
+                 title: str = "How much of a scan each layer fills") -> Picture:
+    """Share of pixels of each layer, a dot a scan: the imbalance that Dice and oversampling answer."""
+    shares = {label: [100 * float((np.asarray(mask) == number).mean()) for mask in masks]
+              for number, label in enumerate(labels, 1)}
+    return layer_scores(shares, "share of the scan's pixels", "%", title, best=None)
+
+
+def read_log(path: str | Path) -> dict[str, np.ndarray]:
+    """A log.csv as column -> float64 (epochs,), NaN where a cell is empty. Raises OctkitError."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = rows[0] if rows else ()
+        return {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns}
+    except FileNotFoundError:
+        raise OctkitError(f"{path}: not found, expected a training log") from None
+    except (TypeError, ValueError) as error:
+        raise OctkitError(f"{path}: is no table of numbers ({error}), expected a training log") from None
+
+
+def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], labels: Sequence[str] = LAYERS,
+                    title: str = "Training: loss, pseudo-Dice and learning rate") -> Picture:
+    """Loss, validation pseudo-Dice of each layer and learning rate over the epochs.
+
+    `logs` is the name of a fold -> columns as `read_log` gives them. Of several folds the line is the mean
+    and the band runs from the lowest to the highest.
+    """
+    picture, ((loss, dice, rate),) = new_picture(title, 1, 3, (11, 3.5))
+    final = []
+    for column, colour, name in (("train_loss", TRAIN_COLOUR, "training"),
+                                 ("validation_loss", VALIDATION_COLOUR, "validation")):
+        _fold_lines(loss, logs, column, colour, name)
+    for label, colour in label_colours(labels).items():
+        mean = _fold_lines(dice, logs, f"dice_{label}", colour, layer_name(label))
+        if mean is not None:
+            final.append(f"{layer_name(label)} {mean[-1]:.3f}")
+    _fold_lines(rate, logs, "learning_rate", GREY, "")
+    several = "" if len(logs) == 1 else f", {len(logs)} folds"
+    for ax, name, unit in ((loss, "loss" + several, "Dice + cross-entropy loss"),
+                           (dice, "pseudo-Dice on validation patches" + several, "Dice (0 to 1)"),
+                           (rate, "learning rate", "learning rate")):
+        ax.set_title(name, fontsize=9)
+        ax.set(xlabel="epoch", ylabel=unit)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.legend(frameon=False, fontsize=8)
+    if dice.lines:
+        dice.set_ylim(top=1.0)
+        dice.legend(frameon=False, fontsize=8, loc="lower right")
+    else:
+        dice.text(0.5, 0.5, "no validation:\nall cases train", transform=dice.transAxes, ha="center", va="center")
+    picture.alt = f"{title}. Last pseudo-Dice: {', '.join(final) or 'none, there is no validation'}."
+    return picture
+
+
+def classifier_curves(log: Mapping[str, np.ndarray], title: str = "Classifier: loss and AUC by epoch") -> Picture:
+    """Loss and validation AUC of the glaucoma classifier; `log` as `read_log` gives it."""
+    picture, ((loss, area),) = new_picture(title, 1, 2, (9, 3.3))
+    _fold_lines(loss, {"": log}, "train_loss", TRAIN_COLOUR, "training")
+    _fold_lines(loss, {"": log}, "validation_loss", VALIDATION_COLOUR, "validation")
+    _fold_lines(area, {"": log}, "validation_auc", VALIDATION_COLOUR, "validation")
+    area.axhline(0.5, color=GREY, ls=":", lw=1)
+    loss.set(xlabel="epoch", ylabel="cross-entropy loss")
+    area.set(xlabel="epoch", ylabel="AUC (0.5 is chance)", ylim=(0, 1.02))
+    loss.legend(frameon=False, fontsize=8)
+    return picture
+
+
+def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", unit: str = "0 to 1",
+                 title: str | None = None, best: float | None = 1.0, rows: str = "layer") -> Picture:
+    """A strip and a box for each layer over the cases: Dice, MED ("MED", "px"), thickness error.
+
+    `values` is layer -> one number a case (NaN or None is left out); `best` draws the line of a perfect score, `rows`
+    says what stands in the rows where it is not layers.
+    """
+    picture, ((ax,),) = new_picture(title or f"{quantity} of each layer", size=(7, 3.6))
+    said = []
+    for row, (label, colour) in enumerate(label_colours(list(values)).items()):
+        points = np.array([v for v in values[label] if v is not None and np.isfinite(v)], float)
+        if not points.size:
+            continue
+        # Spread by the golden ratio: even, and the same each time.
+        spread = row + 0.3 * ((np.arange(points.size) * 0.618) % 1 - 0.5)
+        ax.boxplot(points, positions=[row], widths=0.5, showfliers=False, orientation="horizontal",
+                   medianprops={"color": "black"}, boxprops={"color": GREY}, whiskerprops={"color": GREY})
+        ax.scatter(points, spread, s=16, color=colour, alpha=0.75, linewidths=0, zorder=3)
+        said.append(f"{layer_name(label)} median {np.median(points):.3g}")
+    if best is not None:
+        ax.axvline(best, color=GREY, lw=0.8, ls=":")
+    ax.set_yticks(range(len(values)), [layer_name(label) for label in values])
+    ax.invert_yaxis()
+    ax.set(xlabel=f"{quantity} ({unit})", ylabel=rows)
+    picture.alt = f"{quantity} over the cases: {', '.join(said) or 'no value'}."
+    return picture
+
+
+def mirroring_price(runs: Mapping[str, Mapping[str, float]],
+                    title: str = "What mirroring costs and what it gives") -> Picture:
+    """Seconds an image against Dice; `runs` is name -> {"seconds": …, "dice": …, "dice_by_scan": {…}}."""
+    picture, ((ax,),) = new_picture(title, size=(6.5, 3.6))
+    names, points = list(runs), np.array([(run["seconds"], run["dice"]) for run in runs.values()], float)
+    ax.scatter(*points.T, s=60, color=[(TRAIN_COLOUR, VALIDATION_COLOUR)[i % 2] for i in range(len(names))])
+    for name, (seconds, dice) in zip(names, points, strict=True):
+        ax.annotate(f"{name}\n{seconds:.2f} s, {dice:.4f}", (seconds, dice), xytext=(0, 9), fontsize=8,
+                    textcoords="offset points", ha="center")
+    deviations = [spread(run["dice_by_scan"].values())["sd"] or 0 for run in runs.values()]
+    ax.errorbar(*points.T, yerr=deviations, fmt="none", ecolor=GREY, capsize=3, zorder=0)
+    ax.margins(0.3, 0.5)
+    ax.set_xlim(left=0)
+    ax.set(xlabel="time (seconds an image)", ylabel="mean foreground Dice ± deviation over scans")
+    ax.ticklabel_format(axis="y", useOffset=False)
+    picture.alt = "; ".join(f"{name}: {s:.2f} seconds an image, Dice {d:.4f}" for name, (s, d)
+                            in zip(names, points, strict=True)) + "."
+    return picture
+
+
+def thickness_profile(thickness: np.ndarray, unit: str = "px", truth: np.ndarray | None = None,
+                      band: tuple[np.ndarray, np.ndarray] | None = None, band_name: str = "healthy, 5 to 95 %",
+                      label: str = "rnfl", title: str | None = None) -> Picture:
+    """A layer's thickness around the circle, (A-scans,) in TSNIT order from the temporal middle.
+
+    `truth` and the `band`'s two limits are in the same order and unit ("px" or "um"), at any number of A-scans.
+    """
+    picture, ((ax,),) = new_picture(title or f"{layer_name(label)} thickness around the circle", size=(9, 3.6))
+    circle_axis(ax, unit)
+    if band is not None:
+        ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
+    if truth is not None:
+        ax.plot(angles(truth), truth, color="black", lw=1, ls="--", label="truth")
+    ax.plot(angles(thickness), thickness, color=label_colours([label])[label], lw=2, label="predicted")
+    _legend_below(picture)
+    ax.set_ylim(bottom=0)
+    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {written(unit)}."
+    return picture
+
+
+def group_profiles(groups: Mapping[str, np.ndarray], unit: str = "px", label: str = "rnfl",
+                   title: str | None = None) -> Picture:
+    """Mean thickness around the circle of groups of scans (name -> (scans, A-scans)), bands of one deviation."""
+    title = title or f"{layer_name(label)} thickness: {' against '.join(groups)}"
+    picture, ((ax,),) = new_picture(title, size=(9, 3.6))
+    circle_axis(ax, unit)
+    means = []
+    for name, colour in _group_colours(groups).items():
+        mean, deviation = np.nanmean(groups[name], axis=0), np.nanstd(groups[name], axis=0)
+        ax.fill_between(angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
+        ax.plot(angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
+        means.append(f"{name} {mean.mean():.1f} {written(unit)}")
+    _legend_below(picture)
+    ax.set_ylim(bottom=0)
+    picture.alt = f"Mean {layer_name(label)} thickness: {', '.join(means)}; bands are one standard deviation."
+    return picture
+
+
+def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str = "px", label: str = "rnfl",
+                  title: str | None = None) -> Picture:
+    """Mean thickness of each quadrant; `means` is group or scan -> {"T", "S", "N", "I"} -> number."""
+    picture, ((ax,),) = new_picture(title or f"{layer_name(label)} thickness by quadrant", size=(6.5, 3.4))
+    width = 0.8 / len(means)
+    for i, (name, colour) in enumerate(_group_colours(means, label).items()):
+        places = np.arange(4) + (i - (len(means) - 1) / 2) * width
+        bars = ax.bar(places, [means[name][q] for q in "TSNI"], width * 0.92, color=colour, label=name)
+        ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
+    ax.set_xticks(range(4), [QUADRANT_NAMES[q] for q in "TSNI"])
+    ax.set(xlabel="quadrant", ylabel=f"mean thickness ({written(unit)})")
+    if len(means) > 1:
+        _legend_below(picture)
+    return picture
+
+
+def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: float,
+        title: str = "ROC: glaucoma against healthy") -> Picture:
+    """ROC curve with its AUC and the line of chance."""
+    picture, ((ax,),) = new_picture(title, size=(4.6, 4.6), alt=f"ROC curve with an AUC of {auc:.3f}.")
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="chance, AUC 0.5")
+    ax.plot(false_positive, true_positive, color=TRAIN_COLOUR, lw=2, label=f"AUC {auc:.3f}")
+    ax.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)",
+           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    return picture
+
+
+def probability_strip(probabilities: Sequence[float], truth: Sequence[int], threshold: float = 0.5,
+                      title: str = "Probability of glaucoma, by true class") -> Picture:
+    """A dot a scan, by true class (1 glaucoma, 0 healthy), with the threshold of the decision."""
+    picture, ((ax,),) = new_picture(title, size=(7, 2.6))
+    probabilities, truth = np.asarray(probabilities, float), np.asarray(truth)
+    said = []
+    for row, name in enumerate(("healthy", "glaucoma")):
+        points = probabilities[truth == row]
+        ax.scatter(points, row + 0.5 * ((np.arange(points.size) * 0.618) % 1 - 0.5), s=22, alpha=0.75, linewidths=0,
+                   color=GROUP_COLOURS[name])
+        said.append(f"{((points >= threshold) == row).sum()} of {points.size} {name}")
+    ax.axvline(threshold, color="black", lw=1, ls="--")
+    ax.set_yticks((0, 1), ("healthy", "glaucoma"))
+    ax.set(xlabel="predicted probability of glaucoma (0 to 1)", ylabel="true class",
+           xlim=(-0.02, 1.02), ylim=(-0.6, 1.6))
+    picture.alt = f"{title}. On the right side of {threshold}: {', '.join(said)}."
+    return picture
+
+
+def confusion(probabilities: Sequence[float], truth: Sequence[int], threshold: float = 0.5,
+              title: str = "Right and wrong decisions") -> Picture:
+    """The four counts of true against predicted class."""
+    picture, ((ax,),) = new_picture(title, size=(4.4, 3.9))
+    decided = (np.asarray(probabilities) >= threshold).astype(int)
+    counts = np.array([[int(((np.asarray(truth) == t) & (decided == p)).sum()) for p in (0, 1)] for t in (0, 1)])
+    ax.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()) * 1.6)
+    for t, p in np.ndindex(2, 2):
+        ax.text(p, t, counts[t, p], ha="center", va="center", fontsize=16)
+    ax.set_xticks((0, 1), ("healthy", "glaucoma"))
+    ax.set_yticks((0, 1), ("healthy", "glaucoma"), rotation=90, va="center")
+    ax.set(xlabel=f"predicted (threshold {threshold:g})", ylabel="true (scans)")
+    return picture
+
+
+def _fold_lines(ax, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
+    """Draw a column of all folds and return its mean; folds without the column, or empty in it, are left out."""
+    found = [np.asarray(log[column], float) for log in logs.values() if np.isfinite(log.get(column, ())).any()]
+    if not found:
+        return None
+    table = np.full((len(found), max(map(len, found))), np.nan)
+    for row, values in zip(table, found, strict=True):
+        row[:len(values)] = values
+    # Folds may have run for different times; at each epoch those that reached it count.
+    epochs = np.flatnonzero(np.isfinite(table).any(axis=0))
+    table = table[:, epochs]
+    mean = np.nanmean(table, axis=0)
+    epochs = epochs + 1  # counted from 1, as in log.csv
+    if len(found) > 1:
+        ax.fill_between(epochs, np.nanmin(table, axis=0), np.nanmax(table, axis=0), color=colour, alpha=0.2, lw=0)
+    ax.plot(epochs, mean, color=colour, lw=1.8, label=name, marker="o" if len(epochs) < 3 else None)
+    return mean
+
+
+def angles(values: np.ndarray) -> np.ndarray:
+    """Where the A-scans of a profile in TSNIT order look, in degrees from the temporal middle."""
+    return (np.arange(len(values)) + 0.5) * 360 / len(values)
+
+
+def circle_axis(ax, unit: str, quantity: str = "thickness") -> None:
+    """Set axes up for a profile around the circle: 0 to 360 degrees with the quadrants' letters."""
+    for i, (letter, start, stop) in enumerate(QUADRANTS):
+        ax.axvspan(start, stop, color="#F2F2F2" if i % 2 else "white", lw=0, zorder=0)
+        ax.text((start + stop) / 2, 0.02, letter, transform=ax.get_xaxis_transform(), ha="center", fontsize=10,
+                fontweight="bold", color=GREY)
+    ax.set_xticks(range(0, 361, 45))
+    ax.set(xlim=(0, 360), xlabel="angle from the temporal middle (degrees; T S N I T)",
+           ylabel=f"{quantity} ({written(unit)})")
+
+
+def _group_colours(groups: Mapping[str, object], label: str = "rnfl") -> dict[str, str]:
+    """Names that begin with healthy or glaucoma have their colours, others the layer's own and what is left."""
+    others = iter((label_colours([label])[label], "#CC79A7", "#F0E442", "#000000") * len(groups))
+    return {name: GROUP_COLOURS.get(name.split()[0].strip(",:")) or next(others) for name in groups}
+
+
+def _legend_below(picture: Picture) -> None:
+    """Below the axes, where it hides no data whatever the data are."""
+    picture.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=8)
+
+
+def written(unit: str) -> str:
+    """A unit as it stands in a figure: um is µm."""
+    return "µm" if unit == "um" else unit

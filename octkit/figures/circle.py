@@ -1,0 +1,86 @@
+"""Figures of the circle around the optic disc: the disc of its sectors, and two eyes against each other.
+
+Like `charts`, every function returns a Picture; profiles come as `thickness.Thickness`, which knows unit and eye.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Wedge
+
+from octkit.figures.charts import angles, circle_axis, written
+from octkit.figures.picture import GREY, Picture, label_colours, layer_name, new_picture
+from octkit.layers.thickness import GARWAY_HEATH, Thickness, asymmetry, clock_hours, means
+
+# Told apart by the colour-blind, and by their dashes in print.
+RIGHT, LEFT = {"color": "#0072B2", "ls": "-"}, {"color": "#D55E00", "ls": "--"}
+EYE_NAMES = {"R": "right eye", "L": "left eye", None: "side not known, drawn as a right eye"}
+
+
+def sector_discs(scans: Mapping[str, Thickness], layer: str = "rnfl", title: str | None = None) -> Picture:
+    """Mean thickness of a layer in each sector, a disc a scan (name -> Thickness), as the examiner sees the eye.
+
+    In the centre stands the global mean, around it Garway-Heath's six sectors, outside the twelve hours; these only
+    where the eye is known. All discs share one scale of colours, from 0 to the thickest sector.
+    """
+    picture, (row,) = new_picture(title or f"{layer_name(layer)} thickness by sector", 1, len(scans),
+                                  (3.6 * len(scans), 3.9))
+    found = {name: means(scan[layer], scan.eye) for name, scan in scans.items()}
+    colours = LinearSegmentedColormap.from_list(layer, ["white", label_colours([layer])[layer]])
+    thickest = np.nanmax([0.0, *(mean for values in found.values() for mean in values.values())])
+    said = []
+    for ax, (name, scan) in zip(row, scans.items(), strict=True):
+        values = found[name]
+        for ring, sectors in ((1, GARWAY_HEATH), (2, clock_hours(scan.eye) if scan.eye else {})):
+            for sector, limits in sectors.items():
+                _sector(ax, ring, limits, scan.eye, sector.partition("_")[2], values[sector], colours, thickest)
+        ax.text(0, 0, _number(values["global"]), ha="center", va="center", fontsize=13, fontweight="bold")
+        ax.set(xlim=(-3.1, 3.1), ylim=(-3.1, 3.1), aspect="equal", xticks=[], yticks=[])
+        ax.set_xlabel(f"{name}\n{EYE_NAMES[scan.eye]}; mean thickness ({written(scan.unit)})", fontsize=8)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        said.append(f"{name} ({EYE_NAMES[scan.eye]}): global {_number(values['global'])}, " + ", ".join(
+            f"{sector.partition('_')[2]} {_number(values[sector])}" for sector in GARWAY_HEATH))
+    unit = written(next(iter(scans.values())).unit)
+    picture.alt = f"Mean {layer_name(layer)} thickness by sector in {unit}. {'; '.join(said)}."
+    return picture
+
+
+def two_eyes(right: Thickness, left: Thickness, layer: str = "rnfl", title: str | None = None) -> Picture:
+    """A layer of both eyes around the circle, and below how much thicker the right one is in each A-scan.
+
+    Raises OctkitError as `thickness.asymmetry`.
+    """
+    difference = asymmetry(right, left)[layer]
+    picture, ((both,), (below,)) = new_picture(title or f"{layer_name(layer)} thickness of two eyes", 2, 1, (9, 5.4),
+                                               sharex=True, height_ratios=(3, 2))
+    for name, scan, look in (("right eye", right, RIGHT), ("left eye", left, LEFT)):
+        both.plot(angles(scan[layer]), scan[layer], lw=2, label=name, **look)
+    circle_axis(both, right.unit)
+    both.set(xlabel="", ylim=(0, None))
+    both.legend(frameon=False, fontsize=8)
+    below.axhline(0, color=GREY, lw=1)
+    for side, look in ((difference > 0, RIGHT), (difference < 0, LEFT)):
+        below.fill_between(angles(difference), np.where(side, difference, 0), color=look["color"], alpha=0.4, lw=0)
+    circle_axis(below, right.unit, "right minus left")
+    picture.alt = (f"{layer_name(layer)} thickness of a right and a left eye in TSNIT order; right minus left: mean "
+                   f"{difference.mean():+.1f} {written(right.unit)}, from {difference.min():+.1f} to "
+                   f"{difference.max():+.1f}.")
+    return picture
+
+
+def _sector(ax, ring: int, limits: tuple[float, float], eye: str | None, name: str, value: float, colours,
+            thickest: float) -> None:
+    start, stop = limits[0], limits[1] + (360 if limits[1] < limits[0] else 0)
+    # The temple is on the left of a right eye: 0° there, and clockwise. A left eye is its mirror image.
+    first, last = (start, stop) if eye == "L" else (180 - stop, 180 - start)
+    unknown = not np.isfinite(value)
+    ax.add_patch(Wedge((0, 0), ring + 1, first, last, width=1, lw=1, edgecolor=GREY,
+                       facecolor="white" if unknown else colours(value / thickest if thickest else 0)))
+    middle = np.deg2rad((first + last) / 2)
+    ax.text((ring + 0.5) * np.cos(middle), (ring + 0.5) * np.sin(middle), f"{name}\n{_number(value)}", ha="center",
+            va="center", fontsize=8)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if np.isfinite(value) else "–"

@@ -1,0 +1,76 @@
+"""Figures of volumes and of the choice among configurations: en-face maps, B-scans in a row, candidates."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from octkit.common.errors import OctkitError
+from octkit.data.labels import LAYERS
+from octkit.figures.picture import GREY, Picture, colour_bar, new_picture
+from octkit.figures.scans import data_grid
+from octkit.planning.selection import Candidate
+
+CHOSEN_COLOUR, OTHER_COLOUR = "#D55E00", "#0072B2"
+
+
+def b_scans(volume: np.ndarray, mask: np.ndarray | None, numbers: Sequence[int], title: str = "B-scans of a volume",
+            labels: Sequence[str] = LAYERS) -> Picture:
+    """Some B-scans of a volume, (B, H, W) or (1, B, H, W), side by side with their layers."""
+    volume = np.asarray(volume).reshape(-1, *np.shape(volume)[-2:])
+    wrong = [number for number in numbers if not 0 <= number < len(volume)]
+    if wrong:
+        raise OctkitError(f"b_scans: found the number {wrong[0]}, expected 0 to {len(volume) - 1}")
+    masks = None if mask is None else [mask[number] for number in numbers]
+    return data_grid([volume[number] for number in numbers], masks,
+                     [f"B-scan {number + 1} of {len(volume)}" for number in numbers], title, labels=labels)
+
+
+def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] | None, unit: str = "px",
+                   title: str = "Thickness seen from above", compare: bool = True) -> Picture:
+    """En-face maps (B-scans, A-scans) side by side, on one colour scale where they are to be compared.
+
+    `spacing` is mm between B-scans and between A-scans; without it the axes count them.
+    """
+    picture, axes = new_picture(title, 1, len(maps), (min(4.4 * len(maps), 12), 4.2))
+    highest = [float(np.nanmax(found)) for found in maps.values()]
+    for ax, (name, found), own in zip(axes[0], maps.items(), highest, strict=True):
+        between, along = spacing or (1, 1)
+        extent = (0, found.shape[1] * along, found.shape[0] * between, 0)
+        shown = ax.imshow(found, extent=extent, aspect="equal" if spacing else "auto", cmap="viridis", vmin=0,
+                          vmax=max(highest) if compare else own, interpolation="nearest")
+        ax.set_title(f"{name}, mean {np.nanmean(found):.0f} {unit.replace('um', 'µm')}", fontsize=9)
+        ax.set(xlabel="along the B-scan (mm)" if spacing else "A-scan",
+               ylabel=("across the B-scans (mm)" if spacing else "B-scan") if ax is axes[0, 0] else "")
+        if not compare:
+            colour_bar(picture, shown, ax, f"thickness ({unit.replace('um', 'µm')})")
+    if compare:
+        colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit.replace('um', 'µm')})")
+    picture.alt = f"{title}: " + ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}"
+                                           for name, found in maps.items()) + "."
+    return picture
+
+
+def candidates(scored: Sequence[Candidate], chosen: str,
+               title: str = "Every configuration and every pair, by cross-validation") -> Picture:
+    """Mean foreground Dice of each candidate in selection.json, best first, the chosen one marked.
+
+    The whiskers are a standard deviation of how far a candidate stays behind the best one, case by case.
+    """
+    ranked = sorted(scored, key=lambda candidate: -candidate.mean_dice)
+    picture, ((ax,),) = new_picture(title, size=(9, 1.2 + 0.32 * len(ranked)))
+    values = [candidate.mean_dice for candidate in ranked]
+    ax.hlines(range(len(ranked)), min(values), values, color=GREY, lw=0.8)
+    ax.scatter(values, range(len(ranked)), s=44, zorder=3,
+               color=[CHOSEN_COLOUR if candidate.name == chosen else OTHER_COLOUR for candidate in ranked])
+    ax.errorbar(values, range(len(ranked)), xerr=[found.behind_best["sd"] or 0 for found in ranked], fmt="none",
+                ecolor=GREY, elinewidth=0.8, capsize=2)
+    for row, value in enumerate(values):
+        ax.annotate(f"{value:.4f}", (value, row), xytext=(7, 0), textcoords="offset points", fontsize=8, va="center")
+    ax.set_yticks(range(len(ranked)), [candidate.name + (" (chosen)" if candidate.name == chosen else "")
+                                       for candidate in ranked], fontsize=8)
+    ax.invert_yaxis()
+    ax.margins(x=0.15)
+    ax.set(xlabel="mean foreground Dice (0 to 1); whiskers: deviation of the distance to the best, case by case",
+           ylabel="candidate")
+    picture.alt = "Mean Dice: " + ", ".join(f"{c.name} {c.mean_dice:.4f}" for c in ranked) + "."
+    return picture

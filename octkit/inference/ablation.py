@@ -1,0 +1,71 @@
+"""What each measure gains on the way from phantom to patient: one scan set, four models, each with one measure more.
+
+    plain           a model of phantoms of one look, the most probable label of each pixel
+    + looks         a model of phantoms of every look
+    + surfaces      its layers drawn from ordered boundaries
+    + mirroring     averaged over mirrored copies
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from octkit.evaluation.metrics import broken_a_scans, dice, spread
+from octkit.inference.scan_result import mask_of
+from octkit.inference.sliding_window import Predictor
+from octkit.network.model import Model
+
+MEASURES = ("plain", "+ looks", "+ surfaces", "+ mirroring")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to try models on: image (1, H, W) as stored, truth (H, W) labels; only labels in the truth are scored."""
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray | None = None
+    circle: bool = True
+
+
+def steps(plain: Model, varied: Model) -> dict[str, Predictor]:
+    """A predictor for each of `MEASURES`, from the model of one look and that of every look."""
+    bare = replace(varied, surfaces=False, postprocessing=())
+    drawn = replace(varied, surfaces=True)
+    return dict(zip(MEASURES, (Predictor(replace(plain, surfaces=False, postprocessing=()), mirror=False),
+                               Predictor(bare, mirror=False), Predictor(drawn, mirror=False),
+                               Predictor(drawn, mirror=True)), strict=True))
+
+
+def masks(predictors: dict[str, Predictor], scan: Scan) -> dict[str, np.ndarray]:
+    """The mask (H, W) uint8 that each step draws of a scan."""
+    return {name: mask_of(predictor(scan.image, None, scan.circle), predictor.model, scan.circle)
+            for name, predictor in predictors.items()}
+
+
+def scores(found: dict[str, np.ndarray], scan: Scan, labels: Sequence[str]) -> list[dict]:
+    """One row a step: scan, step, Dice of each annotated layer (None where it is not), share of broken A-scans."""
+    known = set() if scan.truth is None else set(np.unique(scan.truth).tolist()) - {0}
+    return [{"scan": scan.name, "step": step, "broken": broken_a_scans(mask),
+             **{name: dice(mask, scan.truth, label) if label in known else None
+                for label, name in enumerate(labels, 1)}}
+            for step, mask in found.items()]
+
+
+def table(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """Over the scans: step -> {layer: Dice, "broken": share}, each as {"mean", "sd", "n"}."""
+    return {step: {key: spread(row[key] for row in own) for key in (*labels, "broken")}
+            for step, own in _by_step(rows).items()}
+
+
+def gains(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """What each step gains over the one before it, scan by scan: like `table`, without the first step."""
+    steps = _by_step(rows)
+    return {step: {key: spread(after[key] - before[key] for before, after in zip(steps[last], own, strict=True)
+                               if None not in (before[key], after[key])) for key in (*labels, "broken")}
+            for last, (step, own) in zip(steps, list(steps.items())[1:], strict=False)}
+
+
+def _by_step(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    return {step: [row for row in rows if row["step"] == step] for step in dict.fromkeys(row["step"] for row in rows)}

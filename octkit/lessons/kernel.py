@@ -1,0 +1,41 @@
+"""A run's kernel: ipykernel, with a small process beside it that sees to it that nothing outlives either.
+
+    python -c "from octkit.lessons.kernel import main; main()" -f CONNECTION_FILE
+
+A kernel that is killed (a crash, no memory left) cannot end what it has started, such as the workers of a training;
+a run that is killed cannot end its kernel. Both would go on computing, and writing, beside the run that is started
+next. A thread in the kernel could be held up by a long call into a library; a process of its own cannot.
+"""
+
+import os
+import signal
+import time
+
+import psutil
+
+LOOK_SECONDS = 0.25
+
+
+def main() -> None:
+    """Start the watcher, then become a kernel. The kernel leads a process group, which is what ends with it."""
+    kernel, run = os.getpid(), int(os.environ["JPY_PARENT_PID"])  # jupyter_client says which process started us
+    if os.fork() == 0:  # before anything is imported that starts threads
+        _watch(psutil.Process(kernel), run)
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()
+
+
+def _watch(kernel: psutil.Process, run: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the kernel, sent to the whole group
+        signal.signal(number, signal.SIG_IGN)
+    while os.getppid() == kernel.pid and _parent_of(kernel) == run:
+        time.sleep(LOOK_SECONDS)
+    os.killpg(kernel.pid, signal.SIGKILL)
+
+
+def _parent_of(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None

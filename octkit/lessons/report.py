@@ -1,0 +1,145 @@
+"""report.html: a run's whole story on one page that opens offline, made from the files in its folder.
+
+What a missing file would have shown is replaced by "not run: <file>", and nothing else is put in its place.
+The texts and tables of the steps come from `sections`, the page's looks from report.html.j2.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jinja2
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import write_atomic
+from octkit.evaluation.submission import check_submission
+from octkit.figures import diagrams
+from octkit.lessons import ledger
+from octkit.lessons import report_sections as steps
+from octkit.lessons.report_sections import Block, NotRun, Run, figures, number, table
+from octkit.planning.run import Run as RunFolder
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+# What stands to the right in a table: numbers, with their spread, and the dash for none.
+FIGURES = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?|—")
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def write_report(of: RunFolder) -> Path:
+    """Write report.html into a run folder and return its path.
+
+    Every part that has run is shown, every other is named as not run. Raises OctkitError where the folder
+    does not exist.
+    """
+    folder = of.folder
+    if not folder.is_dir():
+        raise OctkitError(f"{folder}: no such folder, expected a run's folder")
+    run = Run(folder)
+    content = [Section(key, title, tuple(block for part in parts for block in _blocks(part, run)))
+               for key, title, parts in (VOLUME_SECTIONS if _of_volumes(run) else SECTIONS)]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)
+    environment.tests["figures"] = lambda value: FIGURES.fullmatch(str(value)) is not None
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        name=folder.resolve().name, sections=content, kind_colours=diagrams.KIND_COLOURS,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
+    write_atomic(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _of_volumes(run: Run) -> bool:
+    return run.has("settings.json") and run.chosen.story == "volumes"
+
+
+def _blocks(part: Callable[[Run], Iterator[Block]], run: Run) -> Iterator[Block]:
+    """A part's blocks; where it ends early, the reason takes the place of the rest."""
+    try:
+        yield from part(run)
+    except NotRun as missing:
+        yield Block("missing", f"not run: {missing}")
+    except OctkitError as error:
+        yield Block("broken", f"cannot be shown: {error}")
+    except Exception as error:  # a damaged file, or one of another version, must not cost the reader the rest
+        yield Block("broken", f"{part.__name__.strip('_').replace('_', ' ')} cannot be shown: "
+                              f"{type(error).__name__}: {error}")
+
+
+def _submission(run: Run) -> Iterator[Block]:
+    archive = run.path("submission.zip")
+    try:
+        found = check_submission(archive, run.chosen.data.root / "Validation" / "Image")
+    except OctkitError as error:
+        yield Block("loud", f"submission.zip is NOT valid. {error}")
+        return
+    yield Block("text", f"submission.zip is valid: checked against the {found.images} validation images when this "
+                        f"page was written. It is {found.bytes / 1e6:.2f} MB and calls {found.called_glaucoma} scans "
+                        "glaucoma.")
+
+
+def _environment(_run: Run) -> Iterator[Block]:
+    found = ledger.made_with()
+    rows = [("Python", found["python"]), *((key, str(found[key])) for key in ("system", "processor", "cores",
+                                                                              "threads"))]
+    rows += [("GPU", name) for name in found["gpus"]] + [("octkit", found["octkit"]), *found["packages"].items()]
+    yield table("Where this page was written", ("what", "found"), rows)
+
+
+def _settings(run: Run) -> Iterator[Block]:
+    chosen = run.json("settings.json")
+    yield Block("text", f"Profile {chosen['profile']}, seed {chosen['seed']}.")
+    yield Block("details", json.dumps(chosen, indent=2), "Every setting")
+
+
+def _ledger(run: Run) -> Iterator[Block]:
+    run.path("ledger.jsonl")
+    lines = [line for line in ledger.read(run.folder) if line["status"] != "skipped"]
+    yield table(f"What ran, {sum(line['seconds'] for line in lines) / 60:.1f} minutes in all",
+                ("step", "ended", "seconds", "peak memory (MB)", "error"),
+                [(line["step"], line["status"], number(line["seconds"], 1), line["peak_memory_mb"],
+                  line["error"] or "") for line in lines])
+
+
+SECTIONS = (
+    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_classifier, steps.key_postprocessing)),
+    ("data", "The data", (steps.data, figures("01_*.png", needed=False))),
+    ("fingerprint", "Fingerprint", (steps.fingerprint, figures("02_*.png"))),
+    ("plan", "The plan", (steps.plan, figures("03_topology*.png"))),
+    ("preparation", "Preprocessing, folds, augmentation", (figures("04_*.png"), figures("05_*.png"))),
+    ("training", "Training", (figures("06_*.png"), steps.training)),
+    ("inference", "Inference", (figures("08_*.png"), steps.mirroring)),
+    ("scores", "Dice and boundary distance", (
+        steps.validation, figures("09_dice.png", needed=False), figures("09_med.png", needed=False),
+        steps.cross_validation)),
+    ("examples", "Best, median and worst scan", (steps.examples,)),
+    ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
+    ("patient", "From phantom to patient", (steps.ablation, figures("15_*.png"))),
+    ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", needed=False))),
+    ("submission", "Submission", (_submission,)),
+    ("settings", "Seed and settings", (_settings,)),
+    ("environment", "Environment", (_environment,)),
+    ("ledger", "Ledger", (_ledger,)),
+)
+
+# Volumes have no circle to measure, no diagnosis and no challenge.
+VOLUME_SECTIONS = (
+    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_postprocessing)),
+    ("data", "The data", (steps.counts, figures("14_data*.png"))),
+    ("fingerprint", "Fingerprint", (steps.fingerprint,)),
+    ("plan", "The plan", (steps.plan,)),
+    ("training", "Training", (steps.training,)),
+    ("choice", "The choice", (steps.cross_validation, figures("14_candidates.png", needed=False))),
+    ("scores", "Dice and boundary distance", (steps.validation_table,)),
+    ("examples", "A validation volume", (figures("14_result*.png"),)),
+    ("settings", "Seed and settings", (_settings,)),
+    ("environment", "Environment", (_environment,)),
+    ("ledger", "Ledger", (_ledger,)),
+)

@@ -1,0 +1,174 @@
+"""How much memory a training and a prediction need, and whether so much is free: better told before than killed later.
+
+The estimates are those of the arrays that have to be there at the same time. What they leave out, above all the
+buffers of the libraries that convolve, is in numbers measured on a CPU (benchmarks/memory.py compares).
+"""
+
+import ctypes
+import platform
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from octkit.common.errors import OctkitError
+from octkit.common.settings import TrainSettings
+from octkit.network.model import Model
+from octkit.planning.plan import Configuration, Plan
+from octkit.planning.rules import feature_map_values
+
+GB = 1e9
+FLOAT = 4  # bytes
+# Sets of the finest stage's feature maps that are there for a moment: gradients on their way, the convolutions' own
+# buffers. Measured, see above.
+MOMENTARY_IN_TRAINING = 7
+LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
+# The same of prediction, by what computes, with what is freed and kept; ncnn's was 10.1 with 32 to 512 maps on
+# 896 x 1152 px in one piece, 8.9 in strips.
+FORWARD = {"torch": 12, "ncnn": 11}
+# On a CPU torch unfolds volumes of few maps in float32 (its slow_conv3d): each voxel's surroundings are copied for
+# every map, of which the decoder reads two times as many; as much again is freed and kept. Where it begins hangs on
+# the window too: at 16 x 128 x 160 voxels 10 maps are unfolded and 11 are not, at 16 x 64 x 64 14 still are.
+NARROW = 16
+UNFOLDED = 2 * 2
+# Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
+AT_WORK = 4
+PREFETCHED = 2  # batches that wait in each worker (torch's default)
+WORKER = 150e6  # bytes that a worker process writes to for itself; the rest it shares with its parent
+# A limit that the system's resource groups put on a process and its kin: version 2, version 1.
+LIMITS = (("memory.max", "memory.current", "inactive_file"),
+          ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
+
+# glibc's mallopt: from how many bytes at its end on the heap is given back, and how many blocks may lie outside it.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for the next arrays of that size.
+
+    glibc gives large blocks back to the system, which clears every page before it hands it out again: in a training
+    step of 2 patches of 224 x 288 px that are 46,000 page faults. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)  # never
+
+
+def training_bytes(parameters: int, plan: Plan, config: str, chosen: TrainSettings, precision: str) -> float:
+    """What training a configuration needs on its device: weights with gradients and moments, maps kept for backward.
+
+    Each convolution's output is kept, and its activation: twice the planner's count of feature map values.
+    """
+    configuration = plan.configurations[config]
+    values = feature_map_values(configuration.patch_size, configuration.features, configuration.strides,
+                                len(plan.classes))
+    finest = prod(configuration.patch_size) * configuration.features[0]
+    size = FLOAT / 2 if precision == "bfloat16" else FLOAT
+    copies = 3 if chosen.optimiser == "sgd" else 4  # weights, gradients, one moment or two
+    return (LIBRARIES + copies * parameters * FLOAT
+            + configuration.batch_size * (2 * values + MOMENTARY_IN_TRAINING * finest) * size)
+
+
+def loading_bytes(plan: Plan, config: str, workers: int) -> float:
+    """What the worker processes and their waiting batches need: image and labels, float32 and int64."""
+    configuration = plan.configurations[config]
+    channels = plan.input_channels(config)
+    batch = configuration.batch_size * prod(configuration.patch_size) * (channels * FLOAT + 8)
+    return workers * (PREFETCHED * batch + WORKER)
+
+
+def window_bytes(model: Model, engines: Sequence[str], at_once: int = 1, unfolds: bool = False) -> float:
+    """What `at_once` windows take in the network, of the configuration that takes most. Weights are there before.
+
+    `engines` are what computes each of the model's members, see `engines.choose_engine`; `unfolds` says whether
+    volumes of few maps are unfolded to be convolved, see above.
+    """
+    def sets(configuration: Configuration, engine: str) -> int:
+        narrow = unfolds and len(configuration.patch_size) == 3 and configuration.features[0] < NARROW
+        return FORWARD[engine] + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
+
+    configurations = [model.plan.configurations[member.config] for member in model.members]
+    return at_once * max(sets(configuration, engine) * prod(configuration.patch_size) * configuration.features[0]
+                         * FLOAT for configuration, engine in zip(configurations, engines, strict=True))
+
+
+def opinion_bytes(model: Model, shape: Sequence[int]) -> float:
+    """One set of probabilities of a scan of this shape (*spatial)."""
+    return (len(model.labels) + 1) * prod(shape) * FLOAT
+
+
+def free_bytes(device: torch.device, groups: Path = Path("/sys/fs/cgroup"),
+               membership: Path = Path("/proc/self/cgroup")) -> float:
+    """The memory that is free on a device; the computer's is what the system and the process's group leave of it.
+
+    `groups` and `membership` are where Linux keeps its resource groups and says to which a process belongs: a
+    container or a batch system gives a process less than the machine has.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, *_left_in_groups(groups, membership), np.inf)
+
+
+def _left_in_groups(groups: Path, membership: Path) -> list[float]:
+    if not membership.exists():  # no Linux
+        return []
+    left = []
+    for line in membership.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = groups / "memory" if controllers else groups
+        folder = root / path.strip("/")
+        for group in (folder, *folder.parents):  # each group above limits as well
+            left += [_left(group, *names) for names in LIMITS if (group / names[0]).exists()]
+            if group == root:
+                break
+    return left
+
+
+def _left(group: Path, limit: str, used: str, reclaimable: str) -> float:
+    most = (group / limit).read_text().strip()
+    if most == "max":
+        return np.inf
+    # Files that were read long ago count as used, but are given up as soon as memory is asked for.
+    details = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int(most) - int((group / used).read_text()) + int(details.get(reclaimable, 0))
+
+
+def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: TrainSettings, device: torch.device,
+                   precision: str) -> None:
+    """Raise OctkitError where training would need more memory than is free, and say which setting helps."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    need, helps = training_bytes(parameters, plan, config, chosen, precision), ""
+    if device.type == "cpu" and chosen.workers:
+        need += loading_bytes(plan, config, chosen.workers)
+        helps = f"train.workers ({chosen.workers} now), "
+    batch = plan.configurations[config].batch_size
+    _compare(f"training {config}", need, device, f"lower {helps}plan.batch_size ({batch} now), or plan.memory_gb and "
+                                                 "let the planner choose")
+
+
+def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device, precision: str,
+                     engines: Sequence[str], at_once: int = 1) -> None:
+    """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
+
+    `engines` and `at_once` are those of `window_bytes`, `precision` is the networks'; `opinions` is how many sets of
+    its probabilities are kept beside each other, in the computer's memory.
+    """
+    one, cpu = opinion_bytes(model, shape), torch.device("cpu")
+    unfolds = device == cpu and precision == "float32"
+    needs = {device: window_bytes(model, engines, at_once, unfolds) + AT_WORK * one}
+    needs[cpu] = needs.get(cpu, 0) + (opinions + AT_WORK * (device != cpu)) * one
+    for where, need in needs.items():
+        _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,
+                 "average fewer opinions (infer.mirror=false, or fewer folds), or cut the scan into parts")
+
+
+def _compare(what: str, need: float, device: torch.device, helps: str) -> None:
+    if need > (free := free_bytes(device)):
+        memory = "memory" if device.type == "cpu" else "the GPU's memory"
+        raise OctkitError(f"{what} needs about {need / GB:.1f} GB of {memory}, found {free / GB:.1f} GB free; {helps}")

@@ -1,0 +1,177 @@
+"""A trained model: its parts, and a run's folder opened as one model."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from octkit.common.errors import OctkitError
+from octkit.network.checkpoints import load_checkpoint
+from octkit.network.unet import UNet, weight_shapes
+from octkit.planning.plan import Plan
+from octkit.planning.run import Run
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One configuration of a model, trained: a set of weights for each fold.
+
+    `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `previous` is the stage
+    whose result a cascade's second stage refines.
+    """
+
+    config: str
+    weights: dict[str, dict[str, torch.Tensor]]
+    previous: "Member | None" = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model: one configuration or a pair that is averaged, and all that prediction needs beside them.
+
+    `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
+    `postprocessing` the steps chosen by cross-validation, `circle` says that it was so on scans whose last A-scan is
+    the neighbour of the first, and `surfaces` that masks are drawn from ordered boundaries. `blend` is what is averaged
+    over windows, mirrored copies and folds: "probabilities" (the recipe's), or "scores" before softmax (nnU-Net v2's,
+    for models that come from there).
+    """
+
+    plan: Plan
+    members: tuple[Member, ...]
+    labels: tuple[str, ...]
+    mirror: bool
+    mirror_axes: tuple[int, ...]
+    step: float
+    precision: str
+    postprocessing: tuple[tuple[int, ...], ...] = ()
+    circle: bool = False
+    surfaces: bool = False
+    blend: str = "probabilities"
+
+
+def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
+    """The U-Net that a plan's configuration describes.
+
+    A cascade's second stage sees beside the image what the first stage found, one channel for each class.
+    """
+    return UNet(*_parts(plan, config), deep_supervision)
+
+
+def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
+    """The weights of that network, name -> shape, without making it."""
+    return weight_shapes(*_parts(plan, config))
+
+
+def _parts(plan: Plan, config: str) -> tuple:
+    configuration = plan.configurations[config]
+    return (plan.input_channels(config), len(plan.classes) + 1, configuration.features, configuration.strides,
+            configuration.kernels)
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" takes a CUDA device where there is one. Raises OctkitError where "cuda" is asked for in vain."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OctkitError("device: cuda was asked for, but torch finds no CUDA device; set device=auto or device=cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def working_precision(wanted: str, device: torch.device) -> str:
+    """The precision to compute in: bfloat16 only where the processor has it, and said where not.
+
+    A CPU without bfloat16 instructions would have to emulate them.
+    """
+    if wanted == "bfloat16" and device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if not any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+            print("this CPU has no bfloat16 instructions: computing in float32")
+            return "float32"
+    if wanted == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        print("this GPU has no bfloat16: computing in float32")
+        return "float32"
+    return wanted
+
+
+def autocast(precision: str, device: torch.device):
+    """The context in which a network computes: autocast to bfloat16, or none."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def memory_format(axes: int, device: torch.device, precision: str, training: bool) -> torch.memory_format:
+    """How feature maps lie in memory where it is fastest: channels last, but for training in float32 on a CPU.
+
+    There a step (2 patches of 320 x 576 px, 16 to 96 maps) took 1.8 s of processor time instead of 3.0 s with the
+    channels first (AMD EPYC, AVX2, one thread); bfloat16, prediction and GPUs want them last.
+    """
+    if training and device.type == "cpu" and precision == "float32":
+        return torch.contiguous_format
+    return torch.channels_last if axes == 2 else torch.channels_last_3d
+
+
+def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
+    """Put weights into a network. Raises OctkitError where they belong to another one."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
+                          "train again") from None
+
+
+def load_model(run: Run, configs: Sequence[str] | None = None, folds=None) -> Model:
+    """Open a run's folder as a model: the plan and the weights of all folds that its settings name.
+
+    Args:
+        configs: configurations to average; None takes those that selection.json names, or the plan's only one.
+        folds: these alone instead of all that the settings name (cross-validation).
+
+    Raises:
+        OctkitError: where a fold is missing or its training is not finished, or nothing has been chosen yet.
+    """
+    chosen, plan, selection = run.settings, run.plan, run.selection_file
+    decided = run.selection if selection.exists() else None
+    if decided is None and configs is None:
+        print(f"{selection}: not there, so that no post-processing is applied and scans count as no circles; "
+              f"`octkit select {run.folder}` decides both")
+    if configs is None:
+        trained = run.configs
+        configs = decided.configurations if decided else trained if len(trained) == 1 else ()
+        if not configs:
+            raise OctkitError(f"{selection}: not found, and the plan has {len(trained)} configurations to choose from; "
+                              f"train their folds, then `octkit select {run.folder}`")
+    if foreign := [config for config in configs if config not in plan.configurations]:
+        raise OctkitError(f"{run.plan_file}: has no configuration {foreign[0]!r}, expected one of "
+                          f"{', '.join(plan.configurations)}; it was chosen or asked for")
+    if folds is None:
+        folds = chosen.train.folds
+    members = tuple(_member(run, config, folds) for config in configs)
+    return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
+                 chosen.infer.step, chosen.train.precision, decided.steps if decided else (),
+                 decided is not None and decided.circle,
+                 decided.surfaces if decided else chosen.infer.surfaces == "always")
+
+
+def _member(run: Run, config: str, folds: Sequence[int | str]) -> Member:
+    previous = run.plan.configurations[config].previous_stage
+    weights = {str(fold): finished_weights(run, config, fold) for fold in folds}
+    return Member(config, weights, _member(run, previous, folds) if previous else None)
+
+
+def finished_weights(run: Run, config: str, fold: int | str) -> dict[str, torch.Tensor]:
+    """The weights of a fold whose training has ended. Raises OctkitError where it has not, and says how to end it."""
+    path = run.checkpoint(config, fold)
+    command = f"`octkit train {run.folder} --config {config} --fold {fold}`"
+    if not path.exists():
+        raise OctkitError(f"{path}: not found; train this fold first with {command}")
+    try:
+        checkpoint = load_checkpoint(path)
+    except OctkitError as error:
+        raise OctkitError(f"{error}; {command} mends it from the checkpoint before") from None
+    kinds = {"epoch": int, "epochs": int, "network": dict}
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), kinds[key]) for key in kinds):
+        raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
+    if checkpoint["epoch"] < checkpoint["epochs"]:
+        raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "
+                          f"finish it with {command}")
+    return checkpoint["network"]

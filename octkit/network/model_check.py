@@ -1,0 +1,79 @@
+"""Whether a model holds together: its plan, its members, and the shapes of their weights.
+
+What a run leaves fits by construction; a file from elsewhere need not, and is checked before a network is built.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from octkit.common.errors import OctkitError, by
+from octkit.common.settings import LEAST_STEP
+from octkit.network.model import Member, Model, expected_shapes
+from octkit.planning.plan import Plan, check_plan
+
+
+class Traits(BaseModel):
+    """How a model predicts, beside its plan and weights: the fields of `models.Model` by their own names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mirror: bool
+    mirror_axes: tuple[Literal[-3, -2, -1], ...]
+    step: Annotated[float, Field(ge=LEAST_STEP, le=1)]
+    precision: Literal["float32", "bfloat16"]
+    postprocessing: tuple[tuple[int, ...], ...] = ()
+    circle: bool = False
+    surfaces: bool = False
+    blend: Literal["probabilities", "scores"]
+
+
+def check_model(model: Model, where: str | Path) -> None:
+    """Raise OctkitError where a model's plan, members and weights do not fit together."""
+    check_plan(model.plan, where)
+    if tuple(model.labels) != tuple(model.plan.classes):
+        raise OctkitError(f"{where}: found the labels {', '.join(model.labels)}, expected "
+                          f"{', '.join(model.plan.classes)} as in its plan")
+    if not model.members or len({member.config for member in model.members}) != len(model.members):
+        raise OctkitError(f"{where}: found {len(model.members)} members, expected each configuration once")
+    for member in model.members:
+        for stage in stages_of(member):
+            if stage.config not in model.plan.configurations:
+                raise OctkitError(f"{where}: found weights of {stage.config!r}, expected one of the plan's "
+                                  f"configurations {', '.join(model.plan.configurations)}")
+            found, expected = (stage.previous and stage.previous.config,
+                               model.plan.configurations[stage.config].previous_stage)
+            if found != expected:
+                raise OctkitError(f"{where}: {stage.config} comes with the stage {found} before it, expected "
+                                  f"{expected}")
+            if not stage.weights:
+                raise OctkitError(f"{where}: {stage.config} has no weights, expected those of one fold at least")
+            for fold, state in stage.weights.items():
+                _check_weights(model.plan, stage.config, state, f"{where}, {stage.config} fold {fold}")
+    known = range(1, len(model.labels) + 1)
+    if not all(step and all(label in known for label in step) for step in model.postprocessing):
+        raise OctkitError(f"{where}: found the post-processing {model.postprocessing}, expected labels from 1 to "
+                          f"{len(model.labels)}")
+
+
+def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], where: str) -> None:
+    expected = expected_shapes(plan, config)  # a plan of absurd size takes no memory here
+    if set(state) != set(expected):
+        odd = sorted(set(state) ^ set(expected))
+        raise OctkitError(f"{where}: found {len(state)} tensors, expected {len(expected)} as its plan has them "
+                          f"({odd[0]!r} is in one of them alone)")
+    for name, tensor in state.items():
+        if tuple(tensor.shape) != expected[name] or tensor.dtype != torch.float32:
+            raise OctkitError(f"{where}: found {name} of {by(tensor.shape)}, {tensor.dtype}, expected "
+                              f"{by(expected[name])}, torch.float32 as its plan has it (if the plan has changed "
+                              "since, train again)")
+
+
+def stages_of(member: Member) -> Iterator[Member]:
+    """A member, then the stages before it."""
+    while member is not None:
+        yield member
+        member = member.previous

@@ -1,0 +1,300 @@
+"""A trained model as one file, to hand on: a zip whose parts anyone can read.
+
+    model.json                          the plan, what is averaged, post-processing; a checksum for each file of weights
+    weights/<member>/fold_<k>.safetensors   float32 tensors as trained, bit for bit
+    card.json, README.md                the model's card: data, scores, seed, versions, licence
+
+A cascade's member has the weights of its first stage in weights/<member>.<first stage>/. Nothing is compressed and
+nothing is ever unpacked to disk, so a file can neither swell nor write anywhere; safetensors hold numbers and no code.
+The same model makes the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from octkit import __version__
+from octkit.common import settings
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_atomic
+from octkit.network.model import Member, Model, load_model
+from octkit.network.model_check import Traits, check_model, stages_of
+from octkit.planning.plan import Plan, check_plan, first_problem
+from octkit.planning.run import Run
+
+VERSION = 1
+DEFAULT = Path(__file__).with_name("default.zip")  # trained on phantoms alone, by benchmarks/default_model.py
+MAX_DESCRIPTION = 10_000_000  # bytes of a JSON part; a plan of four configurations has some 10,000
+MAX_WEIGHTS = 4 * 2**30  # bytes of a fold's; nnU-Net's largest networks have 0.4
+KEPT = tuple(name for name in Model.__dataclass_fields__ if name != "members")  # in model.json, by their own names
+LICENCE = ("not stated. octkit's code is under Apache-2.0; weights may be bound by the terms of the data they were "
+           "trained on (GOALS may not be redistributed)")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Fold = Annotated[str, Field(pattern=r"^(all|[0-9]{1,3})$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Weights(_Part):
+    file: str
+    sha256: str
+
+
+class _Stage(_Part):
+    config: Name
+    weights: dict[Fold, _Weights]
+    previous: "_Stage | None" = None
+
+
+class _Description(Traits):
+    """model.json."""
+
+    format: Literal["octkit model"]
+    version: int
+    octkit: str
+    plan: Plan
+    labels: tuple[str, ...]
+    members: tuple[_Stage, ...]
+
+
+def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,
+               ) -> Model:
+    """Open a trained model: the folder of a run, one file as `save_model` writes it, or "default", the one in the box.
+
+    Args:
+        configs: these configurations alone; None takes those that were chosen.
+        folds: these folds alone; None takes all.
+
+    Raises:
+        OctkitError: where it is missing, damaged, no model of octkit, or lacks what is asked for.
+    """
+    path = DEFAULT if str(path) == "default" else Path(path)
+    if path.is_dir():
+        model = load_model(Run(path), configs, folds)
+        check_model(model, path)
+        return model
+    model = _read_file(path)
+    wanted = tuple(configs) if configs is not None else tuple(member.config for member in model.members)
+    members = {member.config: member for member in model.members}
+    if absent := [config for config in wanted if config not in members]:
+        raise OctkitError(f"{path}: has no configuration {absent[0]!r}, expected one of {', '.join(members)}")
+    return replace(model, members=tuple(_with_folds(members[config], folds, path) for config in wanted))
+
+
+def starting_weights(path: str, config: str, fold: int | str, network: dict[str, torch.Tensor],
+                     ) -> dict[str, torch.Tensor]:
+    """The weights that a training of `config` begins with where it starts from another model.
+
+    Args:
+        path: the model, as `open_model` takes it; a path is absolute, or relative to the project's root.
+        fold: its weights of this fold, or, where it has no such fold, those of its first.
+        network: the state dict of the network to train, float32 tensors by name. Score layers for another number of
+            classes keep what stands there; everything else comes from the model.
+
+    Raises:
+        OctkitError: where there is no such model, or its network has other stages, widths, kernels or channels.
+    """
+    model = open_model(path if path == "default" else settings.PROJECT / path)
+    members = {member.config: member for member in model.members}
+    if config not in members:
+        raise OctkitError(f"train.start_from={path}: has no configuration {config!r}, found {', '.join(members)}")
+    weights = members[config].weights
+    start = dict(weights.get(str(fold), next(iter(weights.values()))))
+    for name, tensor in network.items():
+        if name.startswith("scores.") and name in start and start[name].shape != tensor.shape:
+            start[name] = tensor
+    ours, theirs = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in (network, start))
+    if ours != theirs:
+        odd = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+        raise OctkitError(f"train.start_from={path}: its network is another: {odd} is {theirs.get(odd, 'missing')}, "
+                          f"expected {ours.get(odd, 'none')}; plan.base_features, plan.max_features and plan.memory_gb "
+                          "decide which network is planned")
+    return start
+
+
+def save_model(model: Model, path: str | Path, card: dict) -> None:
+    """Write a model as one file, whole or not at all; weights stay as they are, bit for bit.
+
+    Raises OctkitError where plan and weights do not fit together.
+    """
+    check_model(model, path)
+    parts: dict[str, bytes] = {}
+    stages = tuple(_described(member, member.config, parts) for member in model.members)
+    kept = {name: getattr(model, name) for name in KEPT}
+    described = _Description(format="octkit model", version=VERSION, octkit=__version__, members=stages,
+                             **kept | {"plan": asdict(model.plan)})
+    parts = {"model.json": _json(described.model_dump(mode="json")), "card.json": _json(card),
+             "README.md": card_text(model, card).encode(), **parts}
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, data in parts.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # no dates: the same model makes the same bytes
+            entry.create_system, entry.external_attr = 3, 0o644 << 16
+            archive.writestr(entry, data)
+    write_atomic(path, whole.getvalue())
+
+
+def export_run(run: Run, path: str | Path) -> Model:
+    """Write the model of a run's folder, with its card, as one file; returns the model."""
+    model = load_model(run)
+    save_model(model, path, run_card(run))
+    return model
+
+
+def run_card(run: Run) -> dict:
+    """What a run knows of its model: data, seed, scores, versions. No case is named: names may be patients'."""
+    chosen, scores = run.settings, _facts(run.scores_file)
+    selection = run.selection if run.selection_file.exists() else None
+    candidates = [candidate.model_dump(include={"name", "dice", "mean_dice"})
+                  for candidate in (selection.candidates if selection else ())]
+    return {
+        "name": run.folder.resolve().name,
+        "data": Path(chosen.data.dir).name + (" (synthetic phantoms)" if chosen.data.phantom else ""),
+        "extra_data": [Path(folder).name for folder in chosen.train.extra_data],
+        "start_from": chosen.train.start_from and Path(chosen.train.start_from).name,
+        "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
+        "folds": list(chosen.train.folds),
+        "scores": scores.get("summary", {}), "units": scores.get("units", {}),
+        "cross_validation": candidates, "why": selection.why if selection else "",
+        "versions": {"octkit": __version__, "torch": version("torch")},
+        "licence": LICENCE, "created_by": "octkit export",
+    }
+
+
+def _facts(path: Path) -> dict:
+    """What a JSON file of the run says; nothing where it is not there."""
+    content = read_json(path) if path.exists() else {}
+    kinds = {"summary": dict, "units": dict, "candidates": list}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key, kind()), kind)
+                                                for key, kind in kinds.items()):
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the scores or the selection of a run; make it "
+                          "again")
+    return content
+
+
+def card_text(model: Model, card: dict) -> str:
+    """The card for people: README.md of the file."""
+    lines = [f"# {card.get('name', 'A model')}", "",
+             f"Segments {', '.join(model.labels)} in OCT scans. For teaching, research and competitions; it is not a "
+             "medical device.", "", "    octkit predict THIS_FILE IMAGES -o OUT", "",
+             f"Averages {' and '.join(member.config for member in model.members)}, folds "
+             f"{', '.join(model.members[0].weights)}.", ""]
+    for key, value in card.items():
+        if key not in ("name", "scores", "units") and value not in ("", [], {}, None):
+            lines.append(f"- {key.replace('_', ' ')}: {value}")
+    for layer, metrics in card.get("scores", {}).items():
+        for metric, over_cases in metrics.items():
+            mean = over_cases.get("mean")
+            shown = "undefined" if mean is None else f"{mean:.4f}"
+            lines.append(f"- {layer} {metric}: {shown} {card.get('units', {}).get(metric, '')}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Stage:
+    """A member's entry in model.json; its weights are added to `parts`."""
+    weights = {}
+    for fold, state in member.weights.items():
+        data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        file = f"weights/{where}/fold_{fold}.safetensors"
+        parts[file] = data
+        weights[fold] = _Weights(file=file, sha256=hashlib.sha256(data).hexdigest())
+    previous = member.previous and _described(member.previous, f"{where}.{member.previous.config}", parts)
+    return _Stage(config=member.config, weights=weights, previous=previous)
+
+
+def _with_folds(member: Member, folds: Sequence[int | str] | None, path: Path) -> Member:
+    if folds is None:
+        return member
+    wanted = [str(fold) for fold in folds]
+    if absent := [fold for fold in wanted if fold not in member.weights]:
+        raise OctkitError(f"{path}: has no fold {absent[0]} of {member.config}, expected one of "
+                          f"{', '.join(member.weights)}")
+    previous = member.previous and _with_folds(member.previous, folds, path)
+    return replace(member, weights={fold: member.weights[fold] for fold in wanted}, previous=previous)
+
+
+def _read_file(path: Path) -> Model:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_parts(archive, path)
+            return _read_parts(archive, path)
+    except FileNotFoundError:
+        raise OctkitError(f"{path}: not found, expected a run's folder or a model's file") from None
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise OctkitError(f"{path}: cannot be read as a model's file ({error}), expected one that `octkit export` "
+                          "writes") from None
+
+
+def _check_parts(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what `save_model` never writes: compressed, doubled or overlapping parts."""
+    parts = archive.infolist()
+    if "model.json" not in archive.namelist():
+        raise OctkitError(f"{path}: holds no model.json, expected a model's file as `octkit export` writes it")
+    doubled = len(parts) != len(set(archive.namelist()))
+    if doubled or any(part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1 for part in parts):
+        raise OctkitError(f"{path}: found parts that are compressed, encrypted or there twice, expected each once and "
+                          "stored as it is")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
+        raise OctkitError(f"{path}: its parts claim to be larger than the file, expected a whole model's file")
+
+
+def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
+    if archive.getinfo("model.json").file_size > MAX_DESCRIPTION:
+        raise OctkitError(f"{path}: its model.json is of {archive.getinfo('model.json').file_size} bytes, expected at "
+                          f"most {MAX_DESCRIPTION}")
+    try:
+        content = json.loads(archive.read("model.json"))
+    except (ValueError, RecursionError) as error:
+        raise OctkitError(f"{path}: its model.json is not valid JSON ({error})") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise OctkitError(f"{path}: was written in version {version} of the format, expected at most {VERSION}; "
+                          "a newer octkit can read it")
+    try:
+        found = _Description.model_validate(content)
+    except ValidationError as error:
+        raise OctkitError(f"{path}: its model.json is not valid; {first_problem(error)}") from None
+    check_plan(found.plan, path)
+    expected = {"model.json", "card.json", "README.md"} | {
+        weights.file for member in found.members for stage in stages_of(member) for weights in stage.weights.values()}
+    if odd := sorted(set(archive.namelist()) ^ expected):
+        raise OctkitError(f"{path}: {odd[0]!r} is missing or not named in model.json, expected {len(expected)} parts")
+    members = tuple(_read_member(archive, stage, path) for stage in found.members)
+    model = Model(members=members, **{name: getattr(found, name) for name in KEPT})
+    check_model(model, path)
+    return model
+
+
+def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
+    weights = {}
+    for fold, entry in stage.weights.items():
+        if (size := archive.getinfo(entry.file).file_size) > MAX_WEIGHTS:
+            raise OctkitError(f"{path}: {entry.file} is of {size} bytes, expected at most {MAX_WEIGHTS}")
+        data = archive.read(entry.file)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise OctkitError(f"{path}: {entry.file} does not have the checksum that model.json states; fetch the file "
+                              "again")
+        if len(data) < 8 or int.from_bytes(data[:8], "little") > MAX_DESCRIPTION:
+            raise OctkitError(f"{path}: {entry.file} cannot be read as weights (its header is too long)")
+        try:
+            weights[fold] = safetensors.torch.load(data)
+        except Exception as error:  # safetensors' own error and those of odd headers
+            raise OctkitError(f"{path}: {entry.file} cannot be read as weights ({error})") from None
+    return Member(stage.config, weights, stage.previous and _read_member(archive, stage.previous, path))
+
+
+def _json(value) -> bytes:
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -1,0 +1,191 @@
+"""The data fingerprint: what a data set is like, in the few numbers that a plan is inferred from.
+
+Taken over the training cases after cropping each to its non-zero region: sizes, spacings, channels, classes,
+and the grey values of all labelled pixels (report, section on the data fingerprint).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from math import isfinite, prod
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.data.dataset import Case, Dataset, is_volume
+from octkit.data.volume_files import MAX_VOXELS
+from octkit.planning.plan import STATISTICS
+
+# Decoding PNGs releases the interpreter's lock, so a few threads can read side by side.
+READERS = 4
+
+# A histogram: the values that occur, ascending, and how often each does.
+Levels = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a data set is like.
+
+    `spacings` and `shapes` have one entry a case with one number an axis (2 or 3; 2-D data two), spacings in
+    `units`: "mm", or "px" where the scale is unknown and each pixel counts as 1. `channels` and `classes` are
+    names, classes without background; a plain number of either is turned into names. `intensity` has one
+    record a channel: mean, median, min, max, std, percentile_00_5, percentile_99_5 over all labelled pixels.
+
+    Raises OctkitError for numbers that do not fit together.
+    """
+
+    spacings: tuple[tuple[float, ...], ...]
+    shapes: tuple[tuple[int, ...], ...]
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    intensity: tuple[dict[str, float], ...]
+    units: str = "mm"
+
+    def __post_init__(self):
+        # Frozen: what callers may give as lists or counts is brought to its one form here.
+        for name, value in (("spacings", _rows(self.spacings, "spacings", float)),
+                            ("shapes", _rows(self.shapes, "shapes", int)),
+                            ("channels", _names(self.channels, "channel")),
+                            ("classes", _names(self.classes, "class")),
+                            ("intensity", tuple(dict(record) for record in self.intensity))):
+            object.__setattr__(self, name, value)
+        _check(self)
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Fingerprint":
+        """Read fingerprint.json. Raises OctkitError where it is missing or no fingerprint."""
+        content = read_json(path)
+        try:
+            return cls(**content)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise OctkitError(f"{path}: is no fingerprint ({error})") from None
+
+
+def crop_to_nonzero(image: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around all pixels that are not zero in some channel of (channels, *spatial).
+
+    One slice an axis; an image that is zero everywhere keeps its size.
+    """
+    nonzero = (image != 0).any(axis=0)
+    box = []
+    for axis in range(nonzero.ndim):
+        filled = np.flatnonzero(nonzero.any(axis=tuple(a for a in range(nonzero.ndim) if a != axis)))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, nonzero.shape[axis]))
+    return tuple(box)
+
+
+def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = "mm") -> Fingerprint:
+    """Take the fingerprint of a data set's training cases (its own and extra ones), or of the `cases` given.
+
+    With `units` "px" every pixel counts as 1 x 1 (x 1), also where the scale is known.
+
+    Grey-value statistics are exact over all labelled pixels inside the crop (nnU-Net samples 100 million of them).
+    Raises OctkitError where there is no case, no labelled pixel, where the scale of some cases is known and
+    that of others is not, or where some are volumes and others are not.
+    """
+    cases = dataset.training if cases is None else tuple(cases)
+    if not cases:
+        raise OctkitError(f"{dataset.root}: has no training cases to take a fingerprint of")
+    unknown = [case for case in cases if case.spacing is None]
+    in_px = bool(unknown) or units == "px"
+    if units == "mm" and unknown and len(unknown) < len(cases):
+        raise OctkitError(f"{unknown[0].image}: its scale is unknown while others' is known, expected all or none "
+                          '(or plan.units "px")')
+    with readers(cases) as pool:
+        found = list(pool.map(lambda case: _shape_and_levels(dataset, case), cases))
+    intensity = []
+    for channel, name in enumerate(dataset.channels):
+        levels, counts = _merged([levels[channel] for _, levels in found])
+        if not len(levels):
+            raise OctkitError(f"{dataset.root}: no mask has a labelled pixel in {name}, expected "
+                              f"{', '.join(dataset.labels)}")
+        intensity.append(intensity_statistics(levels, counts))
+    shapes = [shape for shape, _ in found]
+    spacings = [(1.0,) * len(shape) if in_px else case.spacing
+                for case, shape in zip(cases, shapes, strict=True)]
+    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if in_px else "mm")
+
+
+def readers(cases: Sequence[Case]) -> ThreadPoolExecutor:
+    """Threads that read these cases side by side; volumes one after the other."""
+    # A volume of 200 x 1000 x 1000 voxels is 0.8 GB as float32: such are read one after the other.
+    return ThreadPoolExecutor(1 if any(is_volume(case.image) for case in cases) else READERS)
+
+
+def intensity_statistics(levels: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+    """Mean, median, min, max, deviation and the 0.5 and 99.5 percentiles of grey values.
+
+    `levels` (n,) are the values that occur, ascending, `counts` (n,) how often each does. Percentiles between two
+    values are interpolated, as numpy.percentile does.
+    """
+    levels, ends = levels.astype(np.float64), np.cumsum(counts, dtype=np.int64)
+    mean = np.dot(levels, counts) / ends[-1]
+    places = np.array([0.005, 0.5, 0.995]) * (ends[-1] - 1)
+    # The value at place k of the sorted pixels is the first level whose pixels reach beyond k.
+    below, above = (levels[np.searchsorted(ends, k, side="right")] for k in (np.floor(places), np.ceil(places)))
+    low, median, high = below + (above - below) * (places % 1)
+    return {"mean": float(mean), "median": float(median), "min": float(levels[0]), "max": float(levels[-1]),
+            "std": float(np.sqrt(np.dot((levels - mean) ** 2, counts) / ends[-1])),
+            "percentile_00_5": float(low), "percentile_99_5": float(high)}
+
+
+def _shape_and_levels(dataset: Dataset, case: Case) -> tuple[tuple[int, ...], list[Levels]]:
+    image, mask = dataset.read_image(case), dataset.read_mask(case)
+    box = crop_to_nonzero(image)
+    # Only what training will see: a mask may reach into a black border, which the crop takes away.
+    image, mask = image[:, *box], mask[box]
+    # B-scan by B-scan, and values with their counts: 256 numbers then stand for a whole volume of 8-bit scans.
+    b_scans = list(np.ndindex(mask.shape[:-2]))
+    return mask.shape, [_merged([np.unique(channel[b][mask[b] > 0], return_counts=True) for b in b_scans])
+                        for channel in image]
+
+
+def _merged(parts: Sequence[Levels]) -> Levels:
+    """Histograms added up: the values that occur in any of them, ascending, and how often each does in all."""
+    levels, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(levels)
+    levels, counts = levels[order], counts[order]
+    starts = np.flatnonzero(np.diff(levels, prepend=np.nan) != 0)
+    return levels[starts], np.add.reduceat(counts, starts) if len(starts) else counts
+
+
+def _rows(rows, name: str, kind) -> tuple[tuple, ...]:
+    try:
+        return tuple(tuple(kind(value) for value in row) for row in rows)
+    except (TypeError, ValueError, OverflowError):
+        raise OctkitError(f"fingerprint: found {name} {str(rows)[:60]}, expected numbers, one row a case") from None
+
+
+def _names(value, word: str) -> tuple[str, ...]:
+    return tuple(f"{word}_{i}" for i in range(1, value + 1)) if isinstance(value, int) else tuple(map(str, value))
+
+
+def _check(found: Fingerprint) -> None:
+    if not found.shapes or len(found.shapes) != len(found.spacings):
+        raise OctkitError(f"fingerprint: found {len(found.shapes)} shapes and {len(found.spacings)} spacings, "
+                          "expected one of each a case, and at least one case")
+    axes = {len(row) for row in (*found.shapes, *found.spacings)}
+    if axes not in ({2}, {3}):
+        raise OctkitError(f"fingerprint: found shapes and spacings of {sorted(axes)} axes, "
+                          "expected 2 or 3 throughout")
+    if not all(np.isfinite(value) and value > 0 for row in (*found.shapes, *found.spacings) for value in row):
+        raise OctkitError("fingerprint: found a size or spacing that is not above 0")
+    if any(prod(row) > MAX_VOXELS for row in found.shapes):
+        raise OctkitError(f"fingerprint: found a scan of more than the limit of {MAX_VOXELS} voxels")
+    if not found.channels or not found.classes:
+        raise OctkitError(f"fingerprint: found {len(found.channels)} channels and {len(found.classes)} classes, "
+                          "expected at least one of each")
+    if len(found.intensity) != len(found.channels):
+        raise OctkitError(f"fingerprint: found {len(found.intensity)} records of intensity, expected one for each of "
+                          f"the {len(found.channels)} channels")
+    for record in found.intensity:
+        wrong = [key for key in STATISTICS if not isinstance(record.get(key), int | float)]
+        if wrong or not all(isfinite(record[key]) for key in STATISTICS):
+            raise OctkitError(f"fingerprint: found the intensity {str(record)[:80]}, expected a number for each of "
+                              f"{', '.join(STATISTICS)}")

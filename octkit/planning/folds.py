@@ -1,0 +1,75 @@
+"""Folds for cross-validation: each case is held out once, glaucoma and healthy spread evenly."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+
+Split = dict[str, list[str]]
+
+
+def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
+                labels: Mapping[str, int | None] | None = None, extra: Sequence[str] = ()) -> list[Split]:
+    """Deal the cases into folds: a list of {"train": names, "validation": names}, one a fold.
+
+    Each case is in exactly one validation part (80 % train, 20 % validation for 5 folds). The result depends on
+    the set of names and the seed, not on their order. With `labels` (name -> class) each class is dealt by
+    itself, so that the folds hold nearly the same share of it. `extra` cases, of other data sets, are in every train
+    part and in no validation part. Raises OctkitError for fewer cases than folds, and for a name that stands twice.
+    """
+    if len({*names, *extra}) != len(names) + len(extra):
+        raise OctkitError("splits: a case's name stands twice, expected each once")
+    if not 2 <= folds <= len(names):
+        raise OctkitError(f"splits.folds: found {folds} folds for {len(names)} cases, expected 2 to {len(names)}")
+    random = np.random.default_rng(seed)
+    classes: dict[str, list[str]] = {}
+    for name in sorted(names):
+        classes.setdefault(str(labels[name]) if labels else "", []).append(name)
+    dealt = [name for key in sorted(classes) for name in random.permutation(classes[key]).tolist()]
+    # Dealing on from class to class, like cards, keeps the folds' sizes within one of each other.
+    held_out = [sorted(dealt[fold::folds]) for fold in range(folds)]
+    return [{"train": sorted({*names, *extra} - set(part)), "validation": part} for part in held_out]
+
+
+def load_splits(path: Path) -> list[Split]:
+    """Read splits.json. Raises OctkitError where it is missing or holds no folds."""
+    content = read_json(path)
+    good = isinstance(content, list) and content and all(
+        isinstance(split, dict) and set(split) == {"train", "validation"} and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in split.values())
+        for split in content)
+    if not good:
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected a list of folds, each with the names of its "
+                          "train and validation cases; make the splits again")
+    return content
+
+
+def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
+    """The cases of a fold by number; fold "all" trains on every name and holds none out.
+
+    `names` are all training cases, extra ones included. Raises OctkitError for a fold that does not exist, or splits
+    made for other cases.
+    """
+    if fold == "all":
+        return {"train": sorted(names), "validation": []}
+    if not isinstance(fold, int) or not 0 <= fold < len(splits):
+        raise OctkitError(f"fold: found {fold!r}, expected 0 to {len(splits) - 1} or \"all\"")
+    split = splits[fold]
+    stray = set(split["train"] + split["validation"]) ^ set(names)
+    if stray:
+        raise OctkitError(f"splits.json: was made for other cases ({sorted(stray)[0]} is in one but not the other); "
+                          "make the splits again")
+    return split
+
+
+def held_out_cases(splits: Sequence[Split], fold: int, names: Collection[str]) -> list[str]:
+    """The cases that a fold held out. Raises OctkitError for a fold that does not exist, or cases not among `names`."""
+    if not 0 <= fold < len(splits):
+        raise OctkitError(f"fold: found {fold}, expected 0 to {len(splits) - 1}, as splits.json has them")
+    if stray := set(splits[fold]["validation"]) - set(names):
+        raise OctkitError(f"splits.json: was made for other cases ({min(stray)} is none of the data set); make the "
+                          "splits again")
+    return splits[fold]["validation"]

@@ -1,0 +1,196 @@
+"""From fingerprint to plan: which networks a data set gets, by nnU-Net v2's rules, each a small function.
+
+Three kinds of parameters (Isensee et al., Nat. Methods 18:203, 2021; report, section on the pipeline
+fingerprint): *blueprint* ones are fixed for every data set, *inferred* ones follow from the fingerprint and the
+memory by the rules here and in `topology`, *empirical* ones are found by cross-validation and stand in
+selection.json. plan.json says of each parameter which kind it is and why it has its value.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+
+import numpy as np
+
+from octkit.common import settings
+from octkit.common.errors import OctkitError
+from octkit.planning import rules
+from octkit.planning.fingerprint import Fingerprint, extract
+from octkit.planning.plan import Configuration, Plan
+from octkit.planning.run import Run
+
+MOST_3D_FEATURES = 320  # the recipe's; 2-D networks have up to 512 maps
+ENOUGH_CONTEXT = 0.25  # of the median volume: a patch that covers less needs a first look at low resolution
+WORTHWHILE = 2  # times fewer voxels, or a low resolution is no stage of its own
+
+Planned = tuple[Configuration, dict[str, str]]  # with the reason for each of its parameters
+
+
+def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK_GB, base_features: int = 32,
+                    max_features: int = 512) -> Plan:
+    """Plan the configurations of a data set, simpler ones first and each after the one that it needs.
+
+    2-D scans get "2d" alone. Volumes also get "3d_fullres", and where its patch sees too little of them "3d_lowres"
+    and "3d_cascade_fullres", which refines the former's result at full resolution. Their "2d" sees slices across
+    the coarsest axis. The defaults are the blueprint's; fewer features make a smaller network (and so a larger
+    batch in the same memory); a 3-D network never has more than 320.
+    Raises OctkitError for a memory that is not above 0, or too small for any patch.
+    """
+    if not (np.isfinite(memory_gb) and memory_gb > 0):
+        raise OctkitError(f"memory_gb: found {memory_gb}, expected a number above 0")
+    target = rules.target_spacing(fingerprint.spacings, fingerprint.shapes)
+    order = rules.axis_order(target)
+    shape = rules.median_shape(fingerprint.shapes, fingerprint.spacings, target)
+    spacing, shape = (tuple(values[a] for a in order or (0, 1)) for values in (target, shape))
+    cases = len(fingerprint.shapes)
+    plan_one = partial(plan_network, classes=len(fingerprint.classes), memory_gb=memory_gb,
+                       base_features=base_features, max_features=max_features)
+    planned = {"2d": plan_one(spacing[-2:], shape[-2:], prod(shape) * cases)}
+    if not order:
+        why = "2-D scans: there is no depth for a 3-D network"
+    elif shape[0] == 1:
+        why = "volumes of one slice: there is no depth for a 3-D network"
+    else:
+        in_3d, why = plan_volumes(plan_one, spacing, shape, cases)
+        planned |= in_3d
+    reasons = {"plan": {
+        "planned": why, "normalisation": "grey values mean the same in every scan: clip to the 0.5 and 99.5 "
+                                         "percentiles, z-score with mean and deviation",
+        "axis_order": (f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else
+                       "2-D scans keep theirs")}}
+    return Plan({name: configuration for name, (configuration, _) in planned.items()}, fingerprint.channels,
+                fingerprint.classes, fingerprint.intensity, fingerprint.units, order,
+                ("ct",) * len(fingerprint.channels), reasons | {name: words for name, (_, words) in planned.items()})
+
+
+def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: float, classes: int,
+                 memory_gb: float, base_features: int, max_features: int) -> Planned:
+    """The configuration for slices or volumes of median `shape`, and the reason for each of its parameters.
+
+    The patch starts as large as it may and shrinks until a batch of two fits into the memory; then the batch
+    grows as far as it may.
+    """
+    axes = len(spacing)
+    most = max_features if axes == 2 else min(max_features, MOST_3D_FEATURES)
+    first = rules.start_patch(spacing, shape)
+    patch, strides, kernels = rules.topology(spacing, first)
+    whole = patch
+    features = rules.feature_maps(len(strides), base_features, most)
+    while not rules.fits(values := rules.feature_map_values(patch, features, strides, classes), memory_gb, axes):
+        smaller = rules.shrunk(patch, strides, shape, spacing)
+        if min(smaller) < 1:
+            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for a batch of "
+                              f"{rules.SMALLEST_BATCH} of the smallest patch")
+        patch, strides, kernels = rules.topology(spacing, smaller)
+        features = rules.feature_maps(len(strides), base_features, most)
+    batch = rules.batch_size(values, memory_gb, dataset_pixels, patch)
+    configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
+    start = "the median scan" if tuple(first) == tuple(shape) else "the first patch tried"
+    return configuration, {
+        "patch_size": f"{start}, {_by(first)}, rounded up to multiples that can be halved"
+                      + (f", then shrunk from {_by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
+        "batch_size": f"{values / 1e6:.0f} million feature map values a patch in {memory_gb:g} GB; at most "
+                      f"{rules.BATCH_SHARE:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
+        "spacing": "median over the cases" + ("; 10th percentile across slices far coarser and fewer" if axes == 3
+                                              else ""),
+        "median_shape": "median over the cases at this spacing",
+        "features": f"{base_features}, doubled at each stage, at most {most}",
+        "strides": f"an axis is halved while it keeps {rules.SMALLEST_MAP} px and is not coarser than the others",
+        "kernels": "3 along each axis, but 1 along one that is still at least twice as coarse",
+        "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch",
+        "previous_stage": "needs no stage before it",
+    }
+
+
+def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], shape: Sequence[float],
+                 cases: int) -> tuple[dict[str, Planned], str]:
+    """The 3-D configurations of volumes, and one sentence on why these: name -> (configuration, reasons).
+
+    Where a patch at full resolution covers less than 25 % of the median volume, the spacing is made coarser step by
+    step until a patch covers that much: "3d_lowres". It is dropped again where it has not even half the voxels.
+    """
+    full, words = plan_one(spacing, shape, prod(shape) * cases)
+    low, low_words, voxels = None, {}, prod(shape)
+    covered = share = prod(full.patch_size) / voxels
+    while share < ENOUGH_CONTEXT:
+        spacing = rules.coarser(spacing)
+        low_shape = [old / new * n for old, new, n in zip(full.spacing, spacing, shape, strict=True)]
+        voxels = prod(low_shape)
+        # At least one: few slices may be left with none by rounding (nnU-Net's planner stops there with an error).
+        low, low_words = plan_one(spacing, [max(1, round(n)) for n in low_shape], voxels * cases)
+        share = prod(low.patch_size) / voxels
+    why = f"a patch of 3d_fullres covers {_percent(covered)} of the median volume"
+    fewer = prod(shape) / voxels
+    if low is None or fewer < WORTHWHILE:
+        why += (f", at least {ENOUGH_CONTEXT:.0%}: it sees enough" if low is None else
+                f", less than {ENOUGH_CONTEXT:.0%}, but 3d_lowres would have only {fewer:.2g} times fewer voxels")
+        enough = "a patch covers much of a volume: Dice patch by patch"
+        return {"3d_fullres": (replace(full, batch_dice=False), words | {"batch_dice": enough})}, why
+    why += f", less than {ENOUGH_CONTEXT:.0%}: 3d_lowres sees more at once, the cascade refines what it finds"
+    words |= {"batch_dice": "a patch covers little of a volume and may lack a layer: Dice over the whole batch"}
+    return {
+        "3d_lowres": (replace(low, batch_dice=False), low_words | {
+            "spacing": f"made coarser by {rules.COARSER - 1:.0%} a step, fine axes first, until a patch covers "
+                       f"{ENOUGH_CONTEXT:.0%} of a volume",
+            "median_shape": f"that of 3d_fullres at this spacing, {fewer:.2g} times fewer voxels",
+            "batch_dice": f"a patch covers {_percent(share)} of a volume: Dice patch by patch"}),
+        "3d_fullres": (full, words),
+        "3d_cascade_fullres": (replace(full, previous_stage="3d_lowres"),
+                               words | {"previous_stage": "its result is given along, one channel a class"}),
+    }, why
+
+
+def fingerprint_run(run: Run) -> Fingerprint:
+    """Describe a run's training cases; leaves fingerprint.json."""
+    found = extract(run.training_data, units=run.settings.plan.units)
+    found.save(run.fingerprint_file)
+    return found
+
+
+def plan_run(run: Run) -> Plan:
+    """Plan a run from its fingerprint.json and settings.json; leaves plan.json."""
+    wanted = run.settings.plan
+    plan = plan_experiment(run.fingerprint, wanted.memory_gb, wanted.base_features,
+                           wanted.max_features)
+    if wanted.batch_size is not None:
+        plan = with_batch_size(plan, wanted.batch_size)
+    plan.save(run.plan_file, blueprint(run.settings))
+    return plan
+
+
+def with_batch_size(plan: Plan, size: int) -> Plan:
+    """The plan with one batch size for all configurations; the reasons keep what the rule gives."""
+    reasons = {name: plan.reasons[name] | {"batch_size": f"set by plan.batch_size; the rule gives {rule.batch_size}"}
+               for name, rule in plan.configurations.items()}
+    return replace(plan, reasons=plan.reasons | reasons, configurations={
+        name: replace(rule, batch_size=size) for name, rule in plan.configurations.items()})
+
+
+def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
+    """The parameters that are the same for every data set, as this run's settings have them: (value, reason)."""
+    train = chosen.train
+    schedule = ("rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd"
+                else "rate / 5 when the loss stands still")
+    return {
+        "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves all data sets"),
+        "loss": ("Dice + cross-entropy", "overlap for thin layers, pixels for steady gradients"),
+        "deep_supervision": (train.deep_supervision, "gradients reach the deep stages from the first step"),
+        "optimiser": (train.optimiser, "Nesterov momentum, or Adam as in the report"),
+        "initial_rate": (train.initial_rate, schedule),
+        "weight_decay": (train.weight_decay, "the recipe's"),
+        "epochs": (train.epochs, f"of {train.iterations_per_epoch} batches each"),
+        "oversample": (round(train.oversample, 3), "share of patches centred on a layer, at least one a batch"),
+        "augmentation": ("eight transforms and mirroring", "a scan may change in any way that keeps its truth"),
+        "mirror_axes": (chosen.augment.mirror_axes, "-1 A-scans, -2 rows, -3 B-scans; a 2-D patch has no -3"),
+        "folds": (chosen.splits.folds, "each case is held out once"),
+        "window_step": (chosen.infer.step, "of the patch: each pixel is seen near a window's centre"),
+    }
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share < 1 else "all"

@@ -1,0 +1,285 @@
+"""Crop, clip and z-score, resample a scan, and the way back for probabilities.
+
+A scan is cropped to its non-zero region, its axes are put into the plan's order, it is clipped to the fingerprint's 0.5
+and 99.5 percentiles and z-scored with its mean and deviation (nnU-Net's "CT" scheme: one scale for the whole data
+set, as grey values here mean the same in every scan), and resampled to the plan's spacing where it has another one.
+The recipe lists resampling before clipping; nnU-Net v2 does it last, and a model goes to nnU-Net and back only if
+both do the same. Without resampling, which is the rule for circle scans, there is no difference.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from octkit.common.errors import OctkitError, by
+from octkit.common.files import clear_unfinished, read_json, replacing, write_json
+from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.data.volume_files import MAX_VOXELS
+from octkit.planning.fingerprint import crop_to_nonzero, readers
+from octkit.planning.folds import Split, make_splits
+from octkit.planning.plan import Plan
+from octkit.planning.resampling import coarse_axis, new_shape, resample, resample_mask
+from octkit.planning.run import Run
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What `restore` needs to undo crop, reordering and resampling.
+
+    `original_shape` and `crop` ((start, stop) an axis) are in the file's order of axes; `axis_order` is the plan's (()
+    for 2-D scans), in which the rest stands: `spacing` of the scan, `target` of the network's grid, `resampled_shape`.
+    """
+
+    original_shape: tuple[int, ...]
+    crop: tuple[tuple[int, int], ...]
+    axis_order: tuple[int, ...]
+    spacing: tuple[float, ...]
+    target: tuple[float, ...]
+    resampled_shape: tuple[int, ...]
+
+    @property
+    def cropped_shape(self) -> tuple[int, ...]:
+        """Size of the cropped scan in the plan's order of axes."""
+        return _ordered([stop - start for start, stop in self.crop], self.axis_order)
+
+
+@dataclass(frozen=True)
+class PreprocessedCase:
+    """Where a preprocessed training case lies; arrays are opened without reading them into memory."""
+
+    name: str
+    folder: Path
+    first_stage: Path | None = None  # the folder of a cascade's first-stage masks
+
+    @property
+    def image(self) -> np.ndarray:
+        """(channels, *spatial) float32, z-scored."""
+        return _stored(self.folder / f"{self.name}.image.npy")
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(*spatial) uint8 labels."""
+        return _stored(self.folder / f"{self.name}.mask.npy")
+
+    @cached_property
+    def circle(self) -> bool:
+        """Whether the last A-scan is the neighbour of the first."""
+        return _facts(self.folder / f"{self.name}.json")["circle"]
+
+    @property
+    def previous(self) -> np.ndarray:
+        """What the cascade's first stage found, (*spatial) uint8 labels on this case's grid."""
+        return _stored(self.first_stage / f"{self.name}.npy")
+
+
+def _stored(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise OctkitError(f"{path}: cannot be read ({error}), expected a preprocessed case; preprocess again") from None
+
+
+def _facts(path: Path) -> dict:
+    """What stands beside a preprocessed case: its geometry, and whether it is a circle."""
+    content = read_json(path)
+    lists = isinstance(content, dict) and all(isinstance(content.get(name), list)
+                                              for name in Geometry.__dataclass_fields__)
+    if not lists or not isinstance(content.get("circle"), bool):
+        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the facts of a preprocessed case; preprocess "
+                          "again")
+    return content
+
+
+def _ct(channel: np.ndarray, record: dict[str, float], _mask) -> np.ndarray:
+    clipped = np.clip(channel, record["percentile_00_5"], record["percentile_99_5"])
+    return (clipped - np.float32(record["mean"])) / np.float32(max(record["std"], 1e-8))
+
+
+def _zscore(channel: np.ndarray, _record, _mask) -> np.ndarray:
+    return (channel - channel.mean()) / max(channel.std(), np.float32(1e-8))
+
+
+def _zscore_in_mask(channel: np.ndarray, _record, mask: np.ndarray) -> np.ndarray:
+    values = channel[mask]
+    scaled = channel.copy()
+    scaled[mask] = (values - values.mean()) / max(values.std(), np.float32(1e-8))
+    return scaled
+
+
+def _rescale_0_1(channel: np.ndarray, _record, _mask) -> np.ndarray:
+    return (channel - channel.min()) / max(np.ptp(channel), np.float32(1e-8))
+
+
+# Our own plans use "ct" alone; the others are what nnU-Net's models may have been trained with.
+NORMALISATIONS: dict[str, Callable] = {
+    "ct": _ct, "zscore": _zscore, "zscore_in_mask": _zscore_in_mask, "rescale_0_1": _rescale_0_1,
+    "rgb_0_1": lambda channel, _record, _mask: channel / np.float32(255),
+    "none": lambda channel, _record, _mask: channel,
+}
+
+
+def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]], schemes: Sequence[str]) -> np.ndarray:
+    """Bring each channel to the network's grey scale by its scheme; (channels, *spatial) float32.
+
+    `intensity` are the data set's statistics, one record a channel. Raises OctkitError for another number of channels.
+    """
+    if len(image) != len(schemes):
+        raise OctkitError(f"found an image of {len(image)} channels, expected {len(schemes)} as in the plan")
+    mask = None
+    if "zscore_in_mask" in schemes:  # the scan without its black surround; holes inside belong to it
+        mask = ndimage.binary_fill_holes((image != 0).any(axis=0))
+    return np.stack([NORMALISATIONS[scheme](channel.astype(np.float32, copy=False), record, mask)
+                     for channel, record, scheme in zip(image, intensity, schemes, strict=True)])
+
+
+def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, config: str,
+               mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None, Geometry]:
+    """Bring a scan to the grid and grey scale of a plan's configuration.
+
+    Args:
+        image: (channels, *spatial) as stored.
+        spacing: mm per axis in the file's order, or None where unknown: then the scan counts as one of the plan's
+            own spacing. A plan in px takes every voxel as 1 x 1 x 1.
+        plan, config: the target spacing, the order of axes and the grey values' statistics.
+        mask: (*spatial) uint8 labels, for training cases.
+
+    Returns:
+        image (channels, *new spatial) float32, the mask on the same grid, and the Geometry for `restore`. The 2-D
+        configuration of volumes resamples each slice by itself and keeps their number.
+    """
+    axes = image.ndim - 1
+    if axes != plan.axes:
+        raise OctkitError(f"found a scan of {axes} axes, expected {plan.axes} as in the plan")
+    box = crop_to_nonzero(image)
+    crop = tuple((part.start, part.stop) for part in box)
+    prepared = _reordered(image[(slice(None), *box)], plan.axis_order)
+    scale, target = _spacings(spacing, plan, config, axes)
+    shape = new_shape(prepared.shape[1:], scale, target)
+    geometry = Geometry(tuple(image.shape[1:]), crop, plan.axis_order, scale, target, shape)
+    coarse = coarse_axis(scale, target)
+    schemes = plan.normalisation or ("ct",) * len(plan.channels)
+    prepared = resample(normalise(prepared, plan.intensity, schemes), shape, order=3, coarse=coarse)
+    if mask is not None:
+        mask = np.ascontiguousarray(resample_mask(_reordered(mask[box][None], plan.axis_order)[0], shape, coarse))
+    return np.ascontiguousarray(prepared), mask, geometry
+
+
+def check_grid(shape: Sequence[int], spacing: Sequence[float] | None, plan: Plan, config: str, where: Path) -> None:
+    """Raise OctkitError where a scan of `shape` would be too large on the plan's grid: its file may state any scale."""
+    scale, target = _spacings(spacing, plan, config, len(shape))
+    if prod(resampled := new_shape(_ordered(shape, plan.axis_order), scale, target)) > MAX_VOXELS:
+        raise OctkitError(f"{where}: found a spacing of {by(scale)} {plan.units}, which makes {by(resampled)} px at "
+                          f"the plan's {by(target)} {plan.units}, expected at most {MAX_VOXELS}")
+
+
+def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0, dtype: type = np.float32) -> np.ndarray:
+    """Probabilities (classes, *network grid) back on the scan's own grid, (classes, *original) of `dtype`.
+
+    Linear resampling keeps each pixel's probabilities a partition of 1; outside the crop all is background, for
+    which class 0 gets the value `outside` there and all others 0.
+    """
+    coarse = coarse_axis(geometry.target, geometry.spacing)
+    cropped = resample(values, geometry.cropped_shape, order=1, coarse=coarse, dtype=dtype)
+    if geometry.axis_order:
+        cropped = _reordered(cropped, tuple(np.argsort(geometry.axis_order)))
+    if cropped.shape[1:] == geometry.original_shape:
+        return np.ascontiguousarray(cropped)
+    whole = np.zeros((len(cropped), *geometry.original_shape), dtype)
+    whole[0] = outside
+    whole[(slice(None), *(slice(start, stop) for start, stop in geometry.crop))] = cropped
+    return whole
+
+
+def _spacings(spacing: Sequence[float] | None, plan: Plan, config: str,
+              axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The scan's spacing and the target's, both in the plan's order of axes and with one number an axis."""
+    target = plan.configurations[config].spacing
+    if plan.units == "px":
+        scale = (1.0,) * axes
+    elif spacing is None:
+        finest = next(name for name in ("3d_fullres", "2d", config) if name in plan.configurations)
+        scale = plan.configurations[finest].spacing
+        scale = (1.0,) * (axes - len(scale)) + tuple(scale)
+    else:
+        scale = _ordered(spacing, plan.axis_order)
+    return tuple(map(float, scale)), (*scale[:axes - len(target)], *target)
+
+
+def _reordered(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """(channels, *spatial) with its spatial axes in `order`."""
+    return array.transpose(0, *(axis + 1 for axis in order)) if order else array
+
+
+def _ordered(values: Sequence, order: Sequence[int]) -> tuple:
+    return tuple(values[axis] for axis in order) if order else tuple(values)
+
+
+def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, ...]:
+    """Preprocess a run's training cases for every configuration that it trains.
+
+    Leaves preprocessed/<config>/ with <case>.image.npy, .mask.npy and .json; returns the first configuration's cases.
+    """
+    plan, dataset, configs = run.plan, run.training_data, run.configs
+    # A cascade's second stage needs its first one's grid as well, whether or not that one is a candidate itself.
+    needed = [config for name in configs for config in (plan.configurations[name].previous_stage, name) if config]
+    for folder, config in {run.preprocessed(config): config for config in needed}.items():
+        for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
+            marker.unlink()
+        clear_unfinished(folder)
+        with readers(dataset.training) as pool:  # decoding, arithmetic and waiting for the disk overlap
+            done = pool.map(partial(_preprocess_case, dataset, plan, config, folder), dataset.training)
+            for _ in tqdm(done, f"preprocess {config}", len(dataset.training), unit="scan", disable=not progress):
+                pass
+    return load_preprocessed(run, configs[0], [case.name for case in dataset.training])
+
+
+def split_run(run: Run) -> list[Split]:
+    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json.
+
+    Cases from extra data sets are in every fold's training part.
+    """
+    chosen, dataset = run.settings, run.training_data
+    splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
+                         {case.name: case.glaucoma for case in dataset.train},
+                         extra=[case.name for case in dataset.extra])
+    write_json(run.splits_file, splits)
+    return splits
+
+
+def load_preprocessed(run: Run, config: str, names: Sequence[str],
+                      first_stage: Path | None = None) -> tuple[PreprocessedCase, ...]:
+    """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed, or is damaged."""
+    folder = run.preprocessed(config)
+    for name in names:
+        if not (folder / f"{name}.json").exists():
+            raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run.folder}` first")
+        _facts(folder / f"{name}.json")
+    return tuple(PreprocessedCase(name, folder, first_stage) for name in names)
+
+
+def load_geometry(case: PreprocessedCase) -> Geometry:
+    """The geometry that `preprocess_run` left beside a case."""
+    content = _facts(case.folder / f"{case.name}.json")
+    return Geometry(*(tuple(tuple(x) if isinstance(x, list) else x for x in content[name])
+                      for name in Geometry.__dataclass_fields__))
+
+
+def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:
+    check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
+    image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
+    for kind, array in (("image", image), ("mask", mask)):
+        with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+    # Last: its presence says that all is there.
+    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels (*spatial) as a channel for each foreground class 1 to `classes`: (classes, *spatial) float32, 0 or 1."""
+    return np.stack([labels == label for label in range(1, classes + 1)]).astype(np.float32)

@@ -1,0 +1,138 @@
+"""A run's folder: the names of its files, and what stands in them.
+
+    settings.json  fingerprint.json  plan.json  splits.json  selection.json  scores.json  ledger.jsonl
+    preprocessed/<config>/   models/<config>/fold_<k>/   predictions/   classifier/   figures/   notebooks/
+    submission.zip   report.html
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from octkit.common import settings
+from octkit.common.errors import OctkitError
+from octkit.common.settings import Settings
+from octkit.data.dataset import Dataset
+from octkit.data.layouts import detect
+from octkit.planning.fingerprint import Fingerprint
+from octkit.planning.folds import Split, load_splits
+from octkit.planning.plan import Plan
+from octkit.planning.selection import Selection
+
+
+class Run:
+    """A run's folder, passed along instead of its path.
+
+    `run.settings`, `run.plan` … are read at their first use and kept; a file that has changed since is read again. Each
+    raises OctkitError where its file is missing or damaged.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._kept: dict[str, tuple[object, Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run's settings."""
+        return self.settings_file.exists()
+
+    @property
+    def settings(self) -> Settings:
+        if not self.exists:
+            raise OctkitError(f"{self.folder}: found no settings.json, expected the folder of a run")
+        return self._read("settings", self.settings_file, settings.load)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The run's data set, without extra training cases."""
+        return self._keep("dataset", self._data_of(), lambda: detect.open_dataset(self.settings.data.root))
+
+    @property
+    def training_data(self) -> Dataset:
+        """The run's data set with the training cases of `train.extra_data`."""
+        return self._keep("training_data", self._data_of(), lambda: detect.open_run(self.settings))
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return self._read("fingerprint", self.fingerprint_file, Fingerprint.load)
+
+    @property
+    def plan(self) -> Plan:
+        return self._read("plan", self.plan_file, Plan.load)
+
+    @property
+    def splits(self) -> list[Split]:
+        return self._read("splits", self.splits_file, load_splits)
+
+    @property
+    def selection(self) -> Selection:
+        return self._read("selection", self.selection_file, Selection.load)
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configurations that the run trains, in the plan's order, in which they need each other."""
+        return self.settings.train.configs_among(self.plan.configurations)
+
+    settings_file = property(lambda self: self.folder / "settings.json")
+    fingerprint_file = property(lambda self: self.folder / "fingerprint.json")
+    plan_file = property(lambda self: self.folder / "plan.json")
+    splits_file = property(lambda self: self.folder / "splits.json")
+    selection_file = property(lambda self: self.folder / "selection.json")
+    scores_file = property(lambda self: self.folder / "scores.json")
+    mirroring_file = property(lambda self: self.folder / "mirroring.json")
+    ablation_file = property(lambda self: self.folder / "ablation.json")
+    thickness_file = property(lambda self: self.folder / "thickness.csv")
+    ledger_file = property(lambda self: self.folder / "ledger.jsonl")
+    submission_file = property(lambda self: self.folder / "submission.zip")
+    report_file = property(lambda self: self.folder / "report.html")
+    classifier = property(lambda self: self.folder / "classifier")
+    figures = property(lambda self: self.folder / "figures")
+    notebooks = property(lambda self: self.folder / "notebooks")
+
+    def preprocessed(self, config: str) -> Path:
+        """Where preprocessed cases lie; a cascade's second step shares those of 3d_fullres."""
+        return self.folder / "preprocessed" / ("3d_fullres" if config == "3d_cascade_fullres" else config)
+
+    def first_step(self, config: str) -> Path:
+        """Where a cascade's first-step masks lie, <case>.npy on the grid of the second step `config`."""
+        return self.folder / "preprocessed" / config
+
+    def fold(self, config: str, fold: int | str) -> Path:
+        """The folder of a fold's training."""
+        return self.folder / "models" / config / f"fold_{fold}"
+
+    def checkpoint(self, config: str, fold: int | str) -> Path:
+        return self.fold(config, fold) / "checkpoint.pt"
+
+    def predictions(self, split: str) -> Path:
+        """The final masks of a split: "validation" or "test"."""
+        return self.folder / "predictions" / split
+
+    def cross_validation(self, config: str) -> Path:
+        """The predictions of training cases, each by the fold that held it out."""
+        return self.folder / "predictions" / "cv" / config
+
+    def _read(self, name: str, path: Path, load: Callable[[Path], Any]) -> Any:
+        return self._keep(name, _stamp(path), lambda: load(path))
+
+    def _keep(self, name: str, stamp: object, load: Callable[[], Any]) -> Any:
+        if name not in self._kept or self._kept[name][0] != stamp:
+            self._kept[name] = stamp, load()
+        return self._kept[name][1]
+
+    def _data_of(self) -> object:
+        # Folders of images have no one file that tells of a change; a data set is opened once for the same settings.
+        chosen = self.settings
+        return chosen.data.dir, chosen.train.extra_data
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

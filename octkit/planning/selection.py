@@ -1,0 +1,74 @@
+"""What cross-validation has decided: selection.json as values."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.planning.plan import first_problem
+
+
+class PostprocessingTest(BaseModel):
+    """One test of post-processing on the cross-validation masks: what was tried, Dice by layer, kept or not and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    labels: tuple[int, ...]
+    kept: bool
+    why: str
+    dice_before: dict[str, float | None]
+    dice_after: dict[str, float | None]
+    gain: dict[str, float | int | None] = {}
+
+
+class Candidate(BaseModel):
+    """A configuration, or a pair whose probabilities are averaged, with its Dice.
+
+    `over_cases` is its mean foreground Dice over the cases, `behind_best` how far it lies below the best candidate
+    case by case; both {"mean", "sd", "n"}.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    configurations: tuple[str, ...]
+    dice: dict[str, float | None]
+    mean_dice: float
+    over_cases: dict[str, float | int | None] = {}
+    behind_best: dict[str, float | int | None] = {}
+
+
+class Selection(BaseModel):
+    """The chosen configuration or pair and the chosen way from its probabilities to a mask.
+
+    `steps` are the post-processing steps to apply, each the labels of which only the largest component stays. `circle`
+    says that they were tested on scans that close to a circle, `surfaces` that masks are drawn from ordered
+    boundaries. Without held-out cases there are no `candidates` and no tests.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    configuration: str
+    configurations: tuple[str, ...]
+    why: str
+    folds: tuple[int | str, ...] = ()
+    cases: int = 0
+    candidates: tuple[Candidate, ...] = ()
+    postprocessing: tuple[PostprocessingTest, ...] = ()
+    steps: tuple[tuple[int, ...], ...]
+    circle: bool
+    surfaces: bool
+
+    @staticmethod
+    def load(path: Path) -> "Selection":
+        """Read selection.json. Raises OctkitError where it is missing or not what `octkit select` writes."""
+        content = read_json(path)
+        try:
+            return Selection.model_validate(content)
+        except ValidationError as error:
+            raise OctkitError(f"{path}: is no selection; {first_problem(error)}; select again") from None
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.model_dump(mode="json"))

@@ -1,0 +1,289 @@
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import paddle
+import pytest
+
+from octkit.classification import resnet50
+from octkit.classification.paddle_weights import read_weights
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.common.settings import from_profile
+from octkit.data.dataset import Case
+from octkit.data.layouts import detect
+
+TINY = {"image_size": 32, "epochs": 2, "batch_size": 4, "initial_rate": 1e-4, "pretrained": "none"}
+
+
+def tiny(**changes):
+    settings = from_profile("smoke")
+    return settings.model_copy(update={"device": "cpu", "classify": type(settings.classify)(**TINY | changes)})
+
+
+@pytest.fixture
+def dataset(goals):
+    return detect.open_dataset(goals)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from helpers import write_goals
+
+    folder = tmp_path_factory.mktemp("classify")
+    data = detect.open_dataset(write_goals(folder / "goals"))
+    resnet50.train(data, tiny(), folder / "classifier")
+    return data, folder / "classifier"
+
+
+def spotted(size=64):
+    image = np.full((size, size), 60, np.uint8)
+    image[10:14, 40:50] = 250
+    return image
+
+
+def test_split_keeps_the_share_of_each_class():
+    cases = [Case(f"{i:04d}", f"{i}.png", glaucoma=int(i >= 30)) for i in range(50)]  # 30 healthy, 20 glaucoma
+    split = resnet50.split_cases(cases, 0.8, seed=3)
+    assert sorted(split["train"] + split["validation"]) == [case.name for case in cases]
+    assert sum(int(name) >= 30 for name in split["train"]) == 16
+    assert sum(int(name) >= 30 for name in split["validation"]) == 4
+    assert len(resnet50.split_cases(cases, 0.7, seed=3)["train"]) == 35
+    assert resnet50.split_cases(reversed(cases), 0.8, seed=3) == split
+    assert resnet50.split_cases(cases, 0.8, seed=4) != split
+
+
+def test_split_leaves_one_of_each_class_on_either_side():
+    cases = [Case(str(i), f"{i}.png", glaucoma=i % 2) for i in range(4)]
+    split = resnet50.split_cases(cases, 0.99, seed=0)
+    assert sorted(int(name) % 2 for name in split["validation"]) == [0, 1]
+
+
+def test_split_names_the_case_without_a_label():
+    cases = [Case("1", "1.png", glaucoma=0), Case("2", "scan_2.png")]
+    with pytest.raises(OctkitError, match="scan_2.png.*no glaucoma label"):
+        resnet50.split_cases(cases, 0.8, seed=0)
+
+
+def test_split_needs_two_of_each_class():
+    cases = [Case(str(i), f"{i}.png", glaucoma=int(i == 0)) for i in range(5)]
+    with pytest.raises(OctkitError, match="found 1 training cases with label 1"):
+        resnet50.split_cases(cases, 0.8, seed=0)
+
+
+def test_augment_depends_on_its_seed_alone():
+    image = spotted()
+    first = resnet50.augment(image, (0, 3, 5))
+    assert first.shape == image.shape and first.dtype == np.uint8
+    assert np.array_equal(first, resnet50.augment(image, (0, 3, 5)))
+    assert not np.array_equal(first, resnet50.augment(image, (0, 3, 6)))
+    assert not np.array_equal(first, resnet50.augment(image, (0, 4, 5)))
+    assert np.array_equal(image, spotted())
+
+
+def test_augment_without_rotation_and_vertical_flip_keeps_rows_level():
+    image = np.repeat(np.arange(64, dtype=np.uint8)[:, None] * 3, 64, axis=1)  # rows of one grey, darker above
+    for seed in range(20):
+        moved = resnet50.augment(image, (seed,), rotation_degrees=0, vertical_flip=False)[8:-8, 8:-8].astype(int)
+        assert (moved.max(axis=1) - moved.min(axis=1)).max() <= 1
+        assert (np.diff(moved[:, 20]) >= 0).all() and moved[-1, 20] - moved[0, 20] > 100
+
+
+def test_augment_flips_and_turns_either_way_and_crops_within_its_range():
+    """The spot's place tells the flip, the direction of a ramp the angle, and its steepness the crop's size."""
+    rows, columns = np.mgrid[:64, :64]
+    ramp = (rows + 100).astype(np.uint8)
+    angles, flips, scales = [], set(), []
+    for seed in range(200):
+        down = np.gradient(resnet50.augment(ramp, (seed,)).astype(float))
+        slope = np.array([d[20:44, 20:44].mean() for d in down])
+        flips.add(bool(slope[0] < 0))
+        angles.append(np.degrees(np.arctan(slope[1] / slope[0])))
+        scales.append(np.hypot(*slope))
+    assert flips == {True, False}
+    assert 25 < max(angles) < 34 and -34 < min(angles) < -25
+    assert np.sqrt(0.9 / 1.1) - 0.02 < min(scales) < 0.96 and 1.04 < max(scales) < np.sqrt(1.1 / 0.9) + 0.02
+    assert columns.max() == 63
+
+
+def test_a_state_dict_is_read_as_paddle_wrote_it(tmp_path):
+    network = resnet50._network(tiny())
+    resnet50.paddle.save(network.state_dict(), str(tmp_path / "w.pdparams"))
+    weights = read_weights(tmp_path / "w.pdparams")
+    assert set(weights) == set(network.state_dict())
+    assert all(np.array_equal(weights[name], value.numpy()) for name, value in network.state_dict().items())
+
+
+def test_a_weights_file_needs_its_checksum(tmp_path):
+    path = tmp_path / "weights.pdparams"
+    path.write_bytes(b"something")
+    network = resnet50._network(tiny())
+    with pytest.raises(OctkitError, match="found SHA-256"):
+        resnet50.start_weights(network, tiny(weights=str(path), weights_sha256="0" * 64).classify)
+    with pytest.raises(OctkitError, match="missing.pdparams"):
+        missing = tiny(weights=str(tmp_path / "missing.pdparams"), weights_sha256="0" * 64)
+        resnet50.start_weights(network, missing.classify)
+
+
+def test_imagenet_weights_from_a_file_replace_all_but_the_last_layer(tmp_path):
+    given = resnet50.resnet50(num_classes=1000)
+    path = tmp_path / "imagenet.pdparams"
+    resnet50.paddle.save(given.state_dict(), str(path))
+    checksum = resnet50.hashlib.sha256(path.read_bytes()).hexdigest()
+    network = resnet50._network(tiny())
+    head = network.fc.weight.numpy()
+    origin = resnet50.start_weights(network, tiny(weights=str(path), weights_sha256=checksum).classify)
+    assert (origin["origin"], origin["sha256"]) == ("imagenet file", checksum)
+    assert np.array_equal(network.layer3[1].conv2.weight.numpy(), given.layer3[1].conv2.weight.numpy())
+    assert np.array_equal(network.bn1._mean.numpy(), given.bn1._mean.numpy())
+    assert np.array_equal(network.fc.weight.numpy(), head)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "other.pdparams"
+    resnet50.paddle.save({"conv1.weight": resnet50.paddle.zeros([64, 3, 3, 3])}, str(path))
+    checksum = resnet50.hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(OctkitError, match=r"other.pdparams: found \(64, 3, 3, 3\) for conv1.weight"):
+        resnet50.start_weights(resnet50._network(tiny()), tiny(weights=str(path), weights_sha256=checksum).classify)
+
+
+@pytest.mark.parametrize("failing", ["urlopen", "get_weights_path_from_url"])
+def test_without_a_network_the_start_is_random_and_says_so(tmp_path, monkeypatch, capsys, failing):
+    class Answer:
+        def close(self):
+            pass
+
+    def urlopen(url, timeout):
+        assert "resnet50" in url and timeout <= 10
+        if failing == "urlopen":
+            raise OSError("nobody answers")
+        return Answer()
+
+    def download(*_):
+        assert failing == "get_weights_path_from_url"
+        raise RuntimeError("Retry limit reached")
+
+    monkeypatch.setattr(resnet50, "WEIGHTS_HOME", str(tmp_path))
+    monkeypatch.setattr(resnet50.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(resnet50, "get_weights_path_from_url", download)
+    origin = resnet50.start_weights(resnet50._network(tiny()), tiny(pretrained="imagenet").classify)
+    assert origin["origin"] == "random initialisation"
+    assert ("nobody answers" if failing == "urlopen" else "Retry limit reached") in origin["reason"]
+    assert "RANDOM WEIGHTS" in (printed := capsys.readouterr().out) and origin["reason"] in printed
+
+
+def test_training_leaves_its_files(trained):
+    data, folder = trained
+    assert {path.name for path in folder.iterdir()} == {
+        "model.pdparams", "log.csv", "splits.json", "metrics.json", "predictions.csv", "weights_origin.json",
+        "trained.json"}
+    log = (folder / "log.csv").read_text().splitlines()
+    assert log[0] == "epoch,train_loss,validation_loss,validation_auc,learning_rate,seconds"
+    assert [line.split(",")[0] for line in log[1:]] == ["1", "2"]
+    origin = read_json(folder / "weights_origin.json")
+    assert origin == {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
+    scores = read_json(folder / "metrics.json")
+    assert 0 <= scores["auc"] <= 1 and {"f1", "sensitivity", "specificity", "roc"} <= set(scores)
+    split = read_json(folder / "splits.json")
+    assert sorted(split["train"] + split["validation"]) == [case.name for case in data.train]
+
+
+def test_predictions_are_probabilities_by_file_name(trained):
+    data, folder = trained
+    predicted = resnet50.predict(folder, [case.image for case in data.validation], tiny())
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    assert lines == ["ImgName,GC_Pred", *(f"{name},{p:.6f}" for name, p in predicted.items())]
+    assert list(predicted) == [case.image.name for case in data.validation]
+    assert all(0 <= p <= 1 for p in predicted.values())
+
+
+def test_a_stopped_training_goes_on_to_the_same_bits(trained, tmp_path, monkeypatch, capsys):
+    data, whole = trained
+    done = resnet50._train_epoch
+
+    def stop_in_the_second(*arguments):
+        if arguments[5] == 1:
+            raise KeyboardInterrupt
+        return done(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(resnet50, "_train_epoch", stop_in_the_second)
+        resnet50.train(data, tiny(), tmp_path)
+    assert (tmp_path / "checkpoint.npz").exists() and not (tmp_path / "model.pdparams").exists()
+    capsys.readouterr()
+    resnet50.train(data, tiny(), tmp_path)
+    assert "goes on after epoch 1" in capsys.readouterr().out
+    first, second = (read_weights(folder / "model.pdparams") for folder in (whole, tmp_path))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    assert read_json(tmp_path / "metrics.json") == read_json(whole / "metrics.json")
+
+
+def test_an_ended_training_is_not_repeated(trained, tmp_path, monkeypatch, capsys):
+    data, whole = trained
+    shutil.copytree(whole, tmp_path / "again")
+    with monkeypatch.context() as patched:
+        patched.setattr(resnet50, "_train", None)
+        (tmp_path / "again" / "predictions.csv").unlink()
+        resnet50.train(data, tiny(), tmp_path / "again")
+    assert "has been trained before" in capsys.readouterr().out
+    assert (tmp_path / "again/predictions.csv").read_text() == (whole / "predictions.csv").read_text()
+    key = read_json(whole / "trained.json")["made_from"]
+    assert resnet50._is_trained(whole, key, tiny().classify)
+    assert not resnet50._is_trained(whole, "other", tiny().classify)
+    assert not resnet50._is_trained(whole, key, tiny(pretrained="imagenet").classify)  # the download is tried again
+    (tmp_path / "again/model.pdparams").unlink()
+    assert not resnet50._is_trained(tmp_path / "again", key, tiny().classify)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda _: b"", lambda _: b"no checkpoint",
+                                    lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]],
+                         ids=["cut", "empty", "text", "one bit"])
+def test_a_damaged_checkpoint_is_noticed(tmp_path, capsys, damage):
+    network = paddle.nn.Linear(60, 60)
+    optimiser = paddle.optimizer.Adam(1e-4, parameters=network.parameters())
+    path = tmp_path / "checkpoint.npz"
+    resnet50._save_checkpoint(path, "key", network, optimiser, [{"epoch": 1}])
+    path.write_bytes(damage(path.read_bytes()))
+    assert resnet50._load_checkpoint(path, "key", network, optimiser) == []
+    assert f"{path}: is damaged" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path, capsys):
+    network = resnet50._network(tiny())
+    optimiser = resnet50.paddle.optimizer.Adam(1e-4, parameters=network.parameters())
+    resnet50._save_checkpoint(tmp_path / "c.npz", "one", network, optimiser, [{"epoch": 1}])
+    assert resnet50._load_checkpoint(tmp_path / "c.npz", "two", network, optimiser) == []
+    assert "starts anew" in capsys.readouterr().out
+    assert resnet50._load_checkpoint(tmp_path / "c.npz", "one", network, optimiser) == [{"epoch": 1}]
+
+
+def test_without_a_gpu_cuda_is_refused():
+    if resnet50.paddle.is_compiled_with_cuda():
+        pytest.skip("this paddlepaddle may have a GPU")
+    with pytest.raises(OctkitError, match='device: found "cuda"'):
+        resnet50._network(tiny().model_copy(update={"device": "cuda"}))
+
+
+def test_an_unlabelled_training_case_stops_the_training(dataset, tmp_path):
+    cases = (replace(dataset.train[0], glaucoma=None), *dataset.train[1:])
+    with pytest.raises(OctkitError, match="0001.png.*no glaucoma label"):
+        resnet50.train(replace(dataset, train=cases), tiny(), tmp_path / "classifier")
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_logs_and_scores_are_plain_json(trained):
+    json.loads((trained[1] / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_loss_and_probability_agree_with_the_definitions():
+    logits = np.array([[0.0, np.log(3)], [2.0, 2.0], [-1000.0, 1000.0]], np.float32)
+    assert np.allclose(resnet50._glaucoma(logits), [0.75, 0.5, 1.0])
+    assert resnet50._cross_entropy(logits[:2], np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+
+
+def test_a_rate_that_diverges_is_named(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(resnet50, "_train_epoch", lambda *_: float("nan"))
+    with pytest.raises(OctkitError, match="classify.initial_rate: found 0.0001.*diverge in epoch 1"):
+        resnet50.train(dataset, tiny(), tmp_path / "classifier")

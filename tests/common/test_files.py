@@ -1,0 +1,134 @@
+import errno
+import json
+import os
+import resource
+
+import numpy as np
+import pytest
+from helpers import fill
+
+from octkit.common.errors import OctkitError, one_line
+from octkit.common.files import clear_unfinished, new_folder, read_json, replacing, write_atomic, write_json
+
+
+def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_goes_round_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, None]}
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "b.json", {"a": float("nan")})
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_json_errors_name_the_file(tmp_path):
+    with pytest.raises(OctkitError, match="plan.json: not found"):
+        read_json(tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(OctkitError, match="plan.json: is not valid JSON"):
+        read_json(tmp_path / "plan.json")
+    (tmp_path / "plan.json").write_text(json.dumps([1]))
+    assert read_json(tmp_path / "plan.json") == [1]
+
+
+def test_a_file_that_is_replaced_may_be_kept(tmp_path):
+    for content in ("one", "two", "three"):
+        with replacing(tmp_path / "new", keep=tmp_path / "old") as temporary:
+            temporary.write_text(content)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"new": "three", "old": "two"}
+
+
+@pytest.mark.parametrize("write", [
+    lambda file: file.write(bytes(100_000)),
+    lambda file: np.save(file, np.zeros(100_000)),  # numpy's error has no number
+], ids=["bytes", "numpy"])
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(small_disk, write):
+    path = small_disk / "a.npy"
+    write_atomic(path, "old")
+    fill(small_disk / "ballast", leave=50_000)
+    with pytest.raises(OctkitError, match="a.npy: the disk is full, .*; free some space and give the same command"), \
+            replacing(path) as temporary, open(temporary, "wb") as file:
+        write(file)
+    assert path.read_text() == "old" and sorted(os.listdir(small_disk)) == ["a.npy", "ballast"]
+
+
+def test_a_disk_that_is_full_only_when_synced(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OctkitError, match="a.txt: the disk is full"):
+        write_atomic(tmp_path / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_on_a_files_size_is_told_like_a_full_disk(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OctkitError, match="a.txt: the disk is full"):
+            write_atomic(tmp_path / "a.txt", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.txt"):
+        raise ZeroDivisionError
+    with pytest.raises(PermissionError), replacing(tmp_path / "a.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    (tmp_path / ".a.txt.01234567.tmp").write_text("half")
+    (tmp_path / "a.txt").write_text("whole")
+    clear_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_deep_and_long_json_is_refused(tmp_path):
+    for text in ("[" * 200_000, "9" * 5000, "\xff"):
+        (tmp_path / "a.json").write_text(text, encoding="latin1")
+        with pytest.raises(OctkitError, match="a.json: is not valid JSON"):
+            read_json(tmp_path / "a.json")
+
+
+def test_where_nothing_can_be_written_is_said_by_its_own_name(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.json").mkdir()
+    for path in (tmp_path / "file" / "a.json", tmp_path / "folder.json", tmp_path / ("x" * 300)):
+        with pytest.raises(OctkitError, match="cannot be written") as caught:
+            write_json(path, 1)
+        assert str(caught.value).startswith(f"{path}: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.json"]
+    write_json(tmp_path / ("漢" * 83), 1)  # 249 bytes: there is room for no more in the name that it has meanwhile
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    with new_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "x").write_text("x")
+        assert not (tmp_path / "a" / "b").exists()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["x"]
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "c") as temporary:
+        (temporary / "x").write_text("x")
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    for path, source in ((tmp_path / "a" / "b", None), (tmp_path / "a" / "b" / "c", tmp_path / "a")):
+        words = "is there already" if source is None else "which it is made from"
+        with pytest.raises(OctkitError, match=words), new_folder(path, source):
+            pass
+
+
+def test_one_line_joins_problems_and_shows_what_a_name_hides():
+    assert one_line("a: 2 found:\n  b is wrong\n  c is missing") == "a: 2 found: b is wrong; c is missing"
+    assert one_line("a\x1b[2Jb\nc\udcff: é 漢") == "a\\x1b[2Jb\\nc\\udcff: é 漢"

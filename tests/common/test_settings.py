@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from octkit.common.errors import OctkitError
+from octkit.common.settings import PROFILES, from_profile, load, with_overrides
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_go_round_through_the_file(tmp_path, name):
+    settings = from_profile(name)
+    settings.save(tmp_path / "settings.json")
+    assert load(tmp_path / "settings.json") == settings
+    assert json.loads((tmp_path / "settings.json").read_text())["train"]["epochs"] == settings.train.epochs
+
+
+def test_goals_holds_the_recipes_numbers():
+    settings = from_profile("goals")
+    train = settings.train
+    assert (train.epochs, train.iterations_per_epoch, train.initial_rate) == (1000, 250, 0.01)
+    assert (train.momentum, train.weight_decay, train.optimiser) == (0.99, 3e-5, "sgd")
+    assert (settings.plan.base_features, settings.plan.max_features) == (32, 512)
+    assert (settings.classify.image_size, settings.classify.initial_rate) == (256, 1e-6)
+
+
+def test_report_is_the_teams_own():
+    settings = from_profile("report")
+    assert settings.train.folds == ("all",) and settings.train.optimiser == "adam"
+    assert settings.plan.batch_size == 32 and not settings.infer.mirror
+
+
+def test_overrides_change_what_they_name_and_nothing_else():
+    before = from_profile("demo")
+    after = with_overrides(before, ["train.epochs=3", 'train.folds=[0,"all"]', "data.dir=elsewhere"])
+    assert after.train.epochs == 3 and after.train.folds == (0, "all") and after.data.dir == "elsewhere"
+    assert after.model_copy(update={"train": before.train, "data": before.data}) == before
+
+
+def test_an_absent_section_can_be_filled():
+    assert with_overrides(from_profile("goals"), ["data.phantom.train=5"]).data.phantom.train == 5
+
+
+@pytest.mark.parametrize(("override", "reason"), [
+    ("train.epoch=3", "train.epoch: Extra inputs"), ("train.epochs=0", "train.epochs"),
+    ("epochs", "expected key=value"),
+    ("seed.x=1", "seed"), ("train.folds=[7]", "train.folds names"), ("train.folds=[]", "at least one fold"),
+    ("train.initial_rate=NaN", "initial_rate"), ("train.optimiser=rmsprop", "optimiser"),
+    ("classify.weights=w.pdparams", "needs classify.weights_sha256"), ("seed=-1", "seed")])
+def test_wrong_overrides_are_errors_that_name_the_key(override, reason):
+    with pytest.raises(OctkitError, match=reason):
+        with_overrides(from_profile("demo"), [override])
+
+
+def test_unknown_keys_in_the_file_are_errors(tmp_path):
+    (tmp_path / "settings.json").write_text('{"sead": 1}')
+    with pytest.raises(OctkitError, match=r"settings\.json: sead"):
+        load(tmp_path / "settings.json")
+
+
+def test_unknown_profile_lists_the_known_ones():
+    with pytest.raises(OctkitError, match="smoke"):
+        from_profile("fast")
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError):
+        from_profile("demo").train.epochs = 5

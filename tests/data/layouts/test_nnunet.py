@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from helpers import striped_scan, striped_volume, write_nnunet_raw
+from PIL import Image
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.data.labels import LAYERS
+from octkit.data.layouts.detect import open_dataset
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_nnunet_raw(tmp_path / "Dataset001_OCT")
+
+
+def test_png_files_are_read_with_both_channels(tmp_path):
+    dataset = open_dataset(write_nnunet_raw(tmp_path / "raw", channels=("OCT", "shifted")))
+    assert (dataset.layout, dataset.channels, dataset.labels) == ("nnunet", ("OCT", "shifted"), LAYERS)
+    assert [case.name for case in dataset.train] == ["eye_001", "eye_002", "eye_003", "eye_004"]
+    assert [case.name for case in dataset.test] == ["eye_005"] and dataset.validation == ()
+    case = dataset.train[0]
+    assert case.spacing is None and not case.circle and dataset.test[0].mask is None
+    image, label = striped_scan(1)
+    np.testing.assert_array_equal(dataset.read_image(case), [image, np.roll(image, 1, axis=0)])
+    np.testing.assert_array_equal(dataset.read_mask(case), label)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_nifti_files_bring_their_spacing(tmp_path, ending):
+    dataset = open_dataset(write_nnunet_raw(tmp_path / "raw", ending=ending))
+    case = dataset.train[2]
+    assert case.name == "eye_003" and case.spacing == pytest.approx((0.12, 0.004, 0.015))
+    image, label = striped_volume(3)
+    np.testing.assert_array_equal(dataset.read_image(case), image[None])
+    np.testing.assert_array_equal(dataset.read_mask(case), label)
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (("rNFL", "gcipl", "CHOROID"), LAYERS), (("GCIPL", "RNFL", "Choroid"), ("GCIPL", "RNFL", "Choroid")),
+    (("RNFL", "GCIPL", "Choroid", "disc"), ("RNFL", "GCIPL", "Choroid", "disc"))])
+def test_only_the_three_layers_in_order_take_our_names(tmp_path, names, expected):
+    assert open_dataset(write_nnunet_raw(tmp_path / "raw", labels=names)).labels == expected
+
+
+def test_without_test_images(raw):
+    for file in (raw / "imagesTs").iterdir():
+        file.unlink()
+    (raw / "imagesTs").rmdir()
+    assert open_dataset(raw).test == ()
+
+
+def changed(**change):
+    def damage(raw):
+        write_json(raw / "dataset.json", read_json(raw / "dataset.json") | change)
+    return damage
+
+
+def without(key):
+    def damage(raw):
+        content = read_json(raw / "dataset.json")
+        del content[key]
+        write_json(raw / "dataset.json", content)
+    return damage
+
+
+def image_of(name, size=(40, 48)):
+    return lambda raw: Image.fromarray(np.ones(size, np.uint8)).save(raw / name)
+
+
+@pytest.mark.parametrize(("damage", "names", "reason"), [
+    (lambda r: (r / "dataset.json").unlink(), "dataset.json", "expected it beside imagesTr"),
+    (lambda r: write_json(r / "dataset.json", []), "dataset.json", "found no channel_names, labels"),
+    (without("file_ending"), "dataset.json", "found no file_ending"),
+    (changed(file_ending=".tif"), "dataset.json", "file_ending '.tif', expected one of .png, .nii.gz, .nii"),
+    (changed(file_ending=".nii"), "imagesTr", r"found no files \*.nii"),
+    (changed(numTraining=5), "dataset.json", "numTraining 5, expected 4"),
+    (changed(channel_names={"1": "OCT"}), "dataset.json", "expected names by number"),
+    (changed(channel_names={"0": "OCT", "1": "more"}), "eye_001_0001.png", "not found, expected a file for each of 2"),
+    (changed(labels={"background": 0, "retina": [1, 2]}), "'retina'", "is a region of several values"),
+    (changed(labels={"background": 0, "a": 1, "ignore": 2}), "'ignore'", "labelled throughout"),
+    (changed(labels={"background": 0, "a": 1, "b": 3}), "dataset.json", "background 0, others 1, 2, … without a gap"),
+    (changed(labels={"a": 0, "b": 1}), "dataset.json", "expected background 0"),
+    (changed(labels={"background": 0, "a": True}), "dataset.json", "expected background 0"),
+    (changed(labels={"background": 0, "a": "1"}), "dataset.json", "expected background 0"),
+    (changed(labels={"background": 0}), "dataset.json", "found 1 labels"),
+    (changed(labels=["background", "a"]), "dataset.json", "expected numbers by name"),
+    (lambda r: (r / "labelsTr/eye_002.png").unlink(), "eye_002_0000.png", "has no mask"),
+    (lambda r: (r / "imagesTr/eye_002_0000.png").unlink(), "labelsTr/eye_002.png", "has no image"),
+    (image_of("labelsTr/eye_002.png", (3, 5)), "labelsTr/eye_002.png", "3 x 5 px, expected 40 x 48 px"),
+    (image_of("imagesTr/eye_007.png"), "imagesTr/eye_007.png", "expected a name such as CASE_0000.png"),
+    (image_of("imagesTr/eye_001_0001.png"), "eye_001_0001.png", "from 0000 to 0000"),
+    (image_of("imagesTs/eye_001_0000.png"), "imagesTs/eye_001_0000.png", "same name")])
+def test_each_fault_gets_an_error_that_names_it(raw, damage, names, reason):
+    damage(raw)
+    with pytest.raises(OctkitError, match=reason) as error:
+        open_dataset(raw)
+    assert names in str(error.value)
+
+
+def test_channels_must_be_of_one_size(tmp_path):
+    raw = write_nnunet_raw(tmp_path / "raw", channels=("a", "b"))
+    image_of("imagesTr/eye_003_0001.png", (40, 47))(raw)
+    with pytest.raises(OctkitError, match="eye_003_0001.png: found 40 x 47 px, expected 40 x 48 px"):
+        open_dataset(raw)

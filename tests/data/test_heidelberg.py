@@ -1,0 +1,213 @@
+"""Device files: pixels, scale and lines come out as they were written, the patient does not."""
+
+import csv
+import dataclasses
+import pickle
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from eyepy.io.he import vol_reader
+from helpers import SHARED
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vol_files import BM, BORN, GREYS, ILM, INTENSITY, LARGEST, NAME, NUMBER, RNFL, SEEN, WHO, vol_bytes, write_vol
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.data.heidelberg import convert, device_mask, displayed, open_vol
+from octkit.data.image_files import read_image, read_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.data.volume_files import read_volume, volume_spacing
+from octkit.evaluation import evaluate
+from octkit.layers import thickness
+
+REAL_SCANS = SHARED / "real-scans"
+real_scans = pytest.mark.skipif(not REAL_SCANS.exists(), reason="../shared/real-scans is not here")
+
+@pytest.fixture
+def circle_file(tmp_path) -> Path:
+    return write_vol(tmp_path / "scan.vol", INTENSITY, [ILM, BM, RNFL])
+
+
+def test_a_circle_scan_by_hand(circle_file):
+    scan = open_vol(circle_file)
+    assert scan.image.dtype == np.float32 and scan.image.shape == (1, 4, 3)
+    np.testing.assert_array_equal(scan.image[0], GREYS)
+    assert (scan.spacing, scan.eye, scan.circle) == ((0.004, 0.011), "R", True)
+    assert list(scan.lines) == ["ILM", "BM", "RNFL"]
+    np.testing.assert_array_equal(scan.lines["ILM"], [0.25, 1, np.nan])
+    np.testing.assert_array_equal(scan.lines["RNFL"], RNFL[0])
+
+
+def test_the_display_transform_rounds_and_clips():
+    assert displayed(np.array([-1, 0, 1e-8, 0.1, 2, LARGEST, np.nan])).tolist() == [0, 0, 3, 143, 255, 0, 0]
+
+
+def test_a_volume_by_hand(tmp_path):
+    one, other = INTENSITY, INTENSITY[:, ::-1]
+    nothing = np.full((2, 3), LARGEST)
+    path = write_vol(tmp_path / "v.vol", np.concatenate([one, other]),
+                     [np.concatenate([ILM, ILM + 1]), nothing, np.concatenate([RNFL, RNFL + 1])], pattern=3, eye=b"OS")
+    scan = open_vol(path)
+    assert scan.image.shape == (1, 2, 4, 3) and (scan.eye, scan.circle) == ("L", False)
+    np.testing.assert_array_equal(scan.image[0, 1], GREYS[::-1])
+    assert scan.spacing == (0.12, 0.004, 0.011)
+    assert list(scan.lines) == ["ILM", "RNFL"]  # BM is drawn nowhere
+    np.testing.assert_array_equal(scan.lines["RNFL"], [[2, 2.5, 2.5], [3, 3.5, 3.5]])
+
+
+def test_a_line_scan_is_no_circle_and_another_side_is_not_known(tmp_path):
+    scan = open_vol(write_vol(tmp_path / "l.vol", INTENSITY, [], pattern=1, eye=b""))
+    assert (scan.eye, scan.circle, scan.lines, scan.spacing) == (None, False, {}, (0.004, 0.011))
+
+
+def test_the_device_mask_by_hand(circle_file, tmp_path):
+    # RNFL from 0.25 to 2 holds row 1; from 1 to 2.5 rows 1 and 2; without an ILM nothing is known.
+    expected = [[0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(device_mask(open_vol(circle_file)), expected)
+    assert device_mask(open_vol(circle_file)).dtype == np.uint8
+    ipl = np.array([[4, 4, 3]])
+    with_gcipl = write_vol(tmp_path / "g.vol", INTENSITY, [ILM, BM, RNFL, RNFL, ipl])
+    np.testing.assert_array_equal(device_mask(open_vol(with_gcipl)),
+                                  [[0, 0, 0], [1, 1, 0], [2, 1, 0], [2, 2, 0]])
+    without = write_vol(tmp_path / "n.vol", INTENSITY, [ILM])
+    assert not device_mask(open_vol(without)).any()
+
+
+def test_patient_and_times_are_never_parsed(circle_file, monkeypatch):
+    seen = []
+    parse = vol_reader.vol_format.parse
+    monkeypatch.setattr(vol_reader.vol_format, "parse", lambda data: seen.append(data) or parse(data))
+    scan = open_vol(circle_file)
+    [data] = seen
+    for name, (offset, kind, value) in WHO.items():
+        size = struct.calcsize(kind)
+        assert circle_file.read_bytes()[offset:offset + size] == struct.pack(kind, value), name
+        assert data[offset:offset + size] == bytes(size), name
+    assert {field.name for field in dataclasses.fields(scan)} == {"image", "spacing", "eye", "circle", "lines"}
+
+
+def test_patient_and_times_stand_in_nothing_that_is_kept_or_written(circle_file, tmp_path):
+    kept = {"scan": pickle.dumps(open_vol(circle_file))}
+    kept |= {str(path): path.read_bytes() for path in convert(circle_file, tmp_path / "out")}
+    kept |= {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    needles = [NAME, *(text.encode() for text in (str(NUMBER), str(BORN), str(SEEN), "1950", "2020"))]
+    needles += [struct.pack(kind, value) for _, kind, value in WHO.values() if kind != "<I"]
+    for where, content in kept.items():
+        for needle in needles:
+            assert needle.strip(b"\0") not in content, (where, needle)
+
+
+def test_convert_a_circle_scan(circle_file, tmp_path):
+    out = tmp_path / "out"
+    written = convert(circle_file, out)
+    assert {path.relative_to(out).as_posix() for path in written} == {
+        "image/scan.png", "mask/scan.png", "lines.csv", "scale.json"}
+    assert all(path.is_file() for path in written)
+    np.testing.assert_array_equal(read_image(out / "image" / "scan.png")[0], GREYS)
+    np.testing.assert_array_equal(read_mask(out / "mask" / "scan.png", GOALS_GREYS),
+                                  device_mask(open_vol(circle_file)))
+    assert read_json(out / "scale.json") == {"um_per_px": [4, 11], "eye": "R", "circle": True}
+    with open(out / "lines.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["a_scan", "ILM", "BM", "RNFL"], ["0", "0.250", "3.500", "2.000"], ["1", "1.000", "3.500", "2.500"],
+                    ["2", "", "3.500", "2.500"]]
+    assert convert(circle_file, out) == written  # once more changes nothing
+    [row, *_] = thickness.thickness_table(out / "mask", 4, "R")
+    assert (row["case"], row["global"]) == ("scan", pytest.approx(4.0))
+    assert evaluate.score_folder(out / "mask", out / "mask", layers=("rnfl",))["mean"]["dice"] == 1
+
+
+def test_convert_a_volume(tmp_path):
+    path = write_vol(tmp_path / "v.vol", np.concatenate([INTENSITY] * 2), [np.concatenate([ILM] * 2)] * 2
+                     + [np.concatenate([RNFL] * 2)], pattern=3)
+    out = tmp_path / "out"
+    convert(path, out)
+    np.testing.assert_array_equal(read_volume(out / "image" / "v.nii.gz")[0], [GREYS] * 2)
+    assert volume_spacing(out / "image" / "v.nii.gz") == pytest.approx((0.12, 0.004, 0.011))
+    assert nibabel.load(out / "image" / "v.nii.gz").get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(read_volume(out / "mask" / "v.nii.gz")[0], device_mask(open_vol(path)))
+    assert (out / "lines.csv").read_text().splitlines()[:2] == ["b_scan,a_scan,ILM,BM,RNFL", "0,0,0.250,0.250,2.000"]
+    assert read_json(out / "scale.json")["um_per_px"] == [120, 4, 11]
+
+
+def test_without_lines_there_is_no_mask(tmp_path):
+    convert(write_vol(tmp_path / "n.vol", INTENSITY, [BM]), tmp_path / "out")
+    assert not (tmp_path / "out" / "mask").exists()
+
+
+def test_a_folder_takes_one_scan(circle_file, tmp_path):
+    convert(circle_file, tmp_path / "out")
+    other = write_vol(tmp_path / "other.vol", INTENSITY, [ILM])
+    with pytest.raises(OctkitError, match="out: holds the scan scan.png, expected a new folder"):
+        convert(other, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda data: data[:0], "found no HSF-OCT"),
+    (lambda data: b"\x89PNG" + data, "found no HSF-OCT"),
+    (lambda data: data[:1000], "found 1000 bytes, expected a header of 2048"),
+    (lambda data: data[:-1], "the file is cut short"),
+    (lambda data: data[:16] + struct.pack("<I", 2**32 - 1) + data[20:], "the file is cut short"),
+    (lambda data: data[:12] + bytes(4) + data[16:], "found 1 B-scans of 4 x 0 px"),
+    (lambda data: data[:2048 + 6 + 48] + struct.pack("<I", 2**31) + data[2048 + 6 + 52:], "is damaged"),
+    (lambda data: data[:96] + struct.pack("<i", 5) + data[100:], "found a radial scan"),
+    (lambda data: data[:40] + struct.pack("<d", -1) + data[48:], "found the scale -1 x 0.011 mm"),
+    (lambda data: data[:24] + struct.pack("<d", float("nan")) + data[32:], "found the scale 0.004 x nan mm"),
+])
+def test_what_cannot_be_read_is_one_sentence(tmp_path, change, message):
+    path = tmp_path / "bad.vol"
+    path.write_bytes(change(vol_bytes(INTENSITY, [ILM, BM, RNFL])))
+    with pytest.raises(OctkitError, match=message) as error:
+        open_vol(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_several_circles_and_a_volume_without_distance_are_refused(tmp_path):
+    twice = np.concatenate([INTENSITY] * 2)
+    with pytest.raises(OctkitError, match="found 2 B-scans, expected 1 in a line or a circle scan"):
+        open_vol(write_vol(tmp_path / "c.vol", twice, [], pattern=2))
+    with pytest.raises(OctkitError, match="found the scale 0 x 0.004 x 0.011 mm"):
+        open_vol(write_vol(tmp_path / "v.vol", twice, [], pattern=3, scale=(0, 0.004, 0.011)))
+    with pytest.raises(OctkitError, match="nowhere.vol: cannot be read"):
+        open_vol(tmp_path / "nowhere.vol")
+
+
+@given(place=st.integers(0, 2047), value=st.integers(0, 255), kept=st.integers(0, 4000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_damage_is_survived(tmp_path, place, value, kept):
+    """A changed byte of the header or a cut file gives a scan or an OctkitError, nothing else."""
+    data = bytearray(vol_bytes(INTENSITY, [ILM, BM, RNFL]))
+    data[place] = value
+    path = tmp_path / "damaged.vol"
+    path.write_bytes(data[:kept])
+    try:
+        assert open_vol(path).image.ndim in (3, 4)
+    except OctkitError as error:
+        assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
+@real_scans
+def test_a_real_circle_scan_equals_its_picture_and_its_lines():
+    scan = open_vol(REAL_SCANS / "willis_716_4.vol")
+    np.testing.assert_array_equal(scan.image, read_image(REAL_SCANS / "images" / "willis_716_4.png"))
+    lines = np.genfromtxt(REAL_SCANS / "boundaries" / "willis_716_4.csv", delimiter=",", names=True)
+    for ours, theirs in (("ILM", "ILM"), ("RNFL", "NFL_GCL"), ("BM", "BM")):
+        np.testing.assert_allclose(scan.lines[ours], lines[theirs], atol=0.00051)  # the table has three decimals
+    assert (scan.eye, scan.circle) == ("R", True)
+    assert scan.spacing == pytest.approx((0.00387, 0.0147), rel=2e-3)
+    np.testing.assert_array_equal(device_mask(scan), read_mask(REAL_SCANS / "masks_goals" / "willis_716_4.png",
+                                                               GOALS_GREYS))
+
+
+@real_scans
+def test_the_layers_of_a_real_scan_go_on_to_thickness(tmp_path):
+    convert(REAL_SCANS / "willis_716_4.vol", tmp_path)
+    scale = read_json(tmp_path / "scale.json")
+    rnfl = thickness.thickness_table(tmp_path / "mask", scale["um_per_px"][0], scale["eye"])[0]
+    assert (rnfl["layer"], rnfl["unit"], rnfl["eye"]) == ("rnfl", "um", "R")
+    lines = open_vol(REAL_SCANS / "willis_716_4.vol").lines
+    assert rnfl["global"] == pytest.approx(np.mean(lines["RNFL"] - lines["ILM"]) * scale["um_per_px"][0], abs=0.5)

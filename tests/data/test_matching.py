@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from helpers import striped_scan, striped_volume, write_stack
+from PIL import Image
+
+from octkit.common.errors import OctkitError
+from octkit.data.matching import check_pairs, scans_in
+from octkit.data.volume_files import write_nifti
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder of all that is a scan, and of what is none."""
+    folder = tmp_path / "mixed"
+    write_stack(folder / "c", striped_volume(1)[0], (0.1, 0.1, 0.1))
+    write_nifti(folder / "a.nii.gz", striped_volume(2)[0])
+    write_nifti(folder / "d.nii", striped_volume(2)[0])
+    Image.fromarray(striped_scan(1)[0]).save(folder / "b.png")
+    (folder / "notes.txt").write_text("no scan")
+    (folder / ".hidden.png").write_text("no scan")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def test_every_kind_of_scan_is_found_in_the_order_of_names(mixed):
+    assert {name: path.name for name, path in scans_in(mixed).items()} == {
+        "a": "a.nii.gz", "b": "b.png", "c": "c", "d": "d.nii"}
+    assert list(scans_in(mixed)) == ["a", "b", "c", "d"]
+
+
+def test_only_masks_need_no_spacing(mixed):
+    (mixed / "c" / "spacing.json").unlink()
+    assert "c" in scans_in(mixed, masks=True)
+    with pytest.raises(OctkitError, match=r"mixed/c: found no spacing.json"):
+        scans_in(mixed)
+
+
+def test_two_files_of_one_name_are_refused(mixed):
+    write_nifti(mixed / "b.nii.gz", striped_volume(2)[0])
+    with pytest.raises(OctkitError, match=r"b.png: b.nii.gz has the same name"):
+        scans_in(mixed)
+
+
+def test_folders_without_scans(tmp_path):
+    with pytest.raises(OctkitError, match="found no scan in this folder"):
+        scans_in(tmp_path)
+    with pytest.raises(OctkitError, match="nothing: no such folder"):
+        scans_in(tmp_path / "nothing")
+
+
+def test_a_folder_of_b_scans_and_a_file_can_be_a_pair(tmp_path):
+    image, label = striped_volume(1)
+    images = {"1": write_stack(tmp_path / "images" / "1", image)}
+    write_nifti(tmp_path / "1.nii.gz", label)
+    check_pairs(images, {"1": tmp_path / "1.nii.gz"}, tmp_path, tmp_path)
+    write_nifti(tmp_path / "1.nii.gz", np.zeros((3, 40, 47), np.uint8))
+    with pytest.raises(OctkitError, match="1.nii.gz: found a mask of 3 x 40 x 47 voxels, expected 3 x 40 x 48 voxels"):
+        check_pairs(images, {"1": tmp_path / "1.nii.gz"}, tmp_path, tmp_path)

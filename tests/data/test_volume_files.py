@@ -1,0 +1,160 @@
+import gzip
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from octkit.common.errors import OctkitError
+from octkit.data.volume_files import read_volume, read_volume_mask, volume_size, volume_spacing, write_nifti
+
+SPACING = (0.24, 0.004, 0.0115)
+
+
+def volume(shape=(2, 3, 4), dtype=np.uint8) -> np.ndarray:
+    return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+
+
+def stack(folder, values, spacing=SPACING):
+    folder.mkdir()
+    for number, b_scan in enumerate(values):
+        Image.fromarray(b_scan).save(folder / f"{number:03d}.png")
+    (folder / "spacing.json").write_text(json.dumps({"spacing": spacing}))
+    return folder
+
+
+def test_a_nifti_file_and_a_folder_of_b_scans_read_the_same(tmp_path):
+    write_nifti(tmp_path / "v.nii.gz", volume(), SPACING)
+    for path in (tmp_path / "v.nii.gz", stack(tmp_path / "v", volume())):
+        np.testing.assert_array_equal(read_volume(path), volume()[None])
+        assert read_volume(path).dtype == np.float32
+        assert volume_size(path) == (2, 3, 4)
+        assert volume_spacing(path) == pytest.approx(SPACING)
+
+
+def test_axes_come_slowest_first(tmp_path):
+    # NIfTI's first axis is the fastest: voxel (x, y, z) of the file is [z, y, x] here
+    stored = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag((0.01, 0.004, 0.2, 1))), tmp_path / "v.nii")
+    assert read_volume(tmp_path / "v.nii")[0, 1, 2, 3] == stored[3, 2, 1]
+    assert volume_spacing(tmp_path / "v.nii") == pytest.approx((0.2, 0.004, 0.01))
+
+
+def test_micrometres_in_the_header_become_millimetres(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.diag((10.0, 4.0, 200.0, 1)))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "v.nii")
+    assert volume_spacing(tmp_path / "v.nii") == pytest.approx((0.2, 0.004, 0.01))
+
+
+def test_one_slice_is_a_2d_scan(tmp_path):
+    write_nifti(tmp_path / "flat.nii.gz", volume((3, 4), np.float32) / 7, (0.004, 0.01))
+    image = read_volume(tmp_path / "flat.nii.gz")
+    np.testing.assert_array_equal(image, (volume((3, 4), np.float32) / 7)[None])
+    assert volume_size(tmp_path / "flat.nii.gz") == (3, 4)
+    assert volume_spacing(tmp_path / "flat.nii.gz") == pytest.approx((0.004, 0.01))
+
+
+def test_a_mask_lies_where_its_scan_lies(tmp_path):
+    affine = np.array([[0, 0, 0.2, 5], [0.01, 0, 0, -3], [0, -0.004, 0, 2], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 3, 2), np.int16), affine), tmp_path / "v.nii.gz")
+    write_nifti(tmp_path / "m.nii.gz", volume() % 3, like=tmp_path / "v.nii.gz")
+    written = nibabel.load(tmp_path / "m.nii.gz")
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(read_volume_mask(tmp_path / "m.nii.gz", {0: 0, 1: 1, 2: 2}), volume() % 3)
+
+
+def test_the_same_volume_is_the_same_bytes(tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_nifti(tmp_path / name, volume(), SPACING)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*[st.integers(1, 5)] * 3), st.tuples(*[st.floats(1e-3, 9)] * 3))
+def test_any_volume_goes_round(tmp_path_factory, shape, spacing):
+    path = tmp_path_factory.mktemp("v") / "v.nii.gz"
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    write_nifti(path, values, spacing)
+    back = read_volume(path)[0]
+    np.testing.assert_array_equal(back.reshape(shape), values)
+    assert volume_spacing(path) == pytest.approx(spacing[-back.ndim:])
+
+
+def no_numbers(path):
+    values = np.zeros((2, 3, 4), np.float32)
+    values[0, 0, :2] = np.nan, np.inf
+    write_nifti(path, values, SPACING)
+
+
+def four_axes(path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 3, 2, 2), np.uint8), np.eye(4)), path)
+
+
+def truncated(path):
+    write_nifti(path, np.random.default_rng(0).integers(0, 255, (8, 32, 32), np.uint8), SPACING)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+@pytest.mark.parametrize(("make", "reason"), [
+    (no_numbers, "found 2 voxels that are nan or infinite"), (four_axes, "found 4 x 3 x 2 x 2 voxels"),
+    (truncated, "is damaged"), (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI volume"),
+    (lambda path: path.write_bytes(gzip.compress(b"no volume")), "cannot be read as a NIfTI volume"),
+    (lambda _: None, "not found")])
+def test_unfit_volumes_are_refused_by_name(tmp_path, make, reason):
+    path = tmp_path / "0007.nii.gz"
+    make(path)
+    with pytest.raises(OctkitError, match=reason) as error:
+        read_volume(path)
+    assert "0007.nii.gz" in str(error.value)
+
+
+def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    write_nifti(tmp_path / "v.nii", volume(), SPACING)
+    monkeypatch.setattr("octkit.data.volume_files.MAX_VOXELS", 23)
+    with pytest.raises(OctkitError, match="2 x 3 x 4 voxels are more|4 x 3 x 2 voxels are more than the limit of 23"):
+        read_volume(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize("content", ['{"spacing": [0.2, 0.004]}', '{"um": 3}', '[1, 2, 3]',
+                                     '{"spacing": [0.2, 0.004, "x"]}'])
+def test_a_spacing_that_is_none(tmp_path, content):
+    folder = stack(tmp_path / "v", volume())
+    (folder / "spacing.json").write_text(content)
+    with pytest.raises(OctkitError, match=r"spacing\.json: found .*, expected \{\"spacing\""):
+        volume_spacing(folder)
+
+
+@pytest.mark.parametrize("spacing", [(0.2, 0, 0.01), (0.2, -0.004, 0.01)])
+def test_spacing_is_above_0(tmp_path, spacing):
+    with pytest.raises(OctkitError, match="expected mm above 0"):
+        volume_spacing(stack(tmp_path / "v", volume(), spacing))
+
+
+def test_b_scans_of_two_sizes(tmp_path):
+    folder = stack(tmp_path / "v", volume())
+    Image.fromarray(np.zeros((3, 5), np.uint8)).save(folder / "001.png")
+    with pytest.raises(OctkitError, match=r"001\.png: found 3 x 5 px, expected 3 x 4 px"):
+        read_volume(folder)
+
+
+def test_an_empty_folder_is_no_volume(tmp_path):
+    with pytest.raises(OctkitError, match="found no PNG images, expected the B-scans"):
+        read_volume(tmp_path)
+
+
+def test_masks_with_foreign_values_or_another_size(tmp_path):
+    write_nifti(tmp_path / "m.nii.gz", volume(), SPACING)
+    with pytest.raises(OctkitError, match=r"m\.nii\.gz: found mask values 4, 5, 6, .*…, expected only \[0, 1, 2, 3\]"):
+        read_volume_mask(tmp_path / "m.nii.gz", {0: 0, 1: 1, 2: 2, 3: 3})
+    with pytest.raises(OctkitError, match="found a mask of 2 x 3 x 4 voxels, expected 2 x 3 x 5 voxels like its image"):
+        read_volume_mask(tmp_path / "m.nii.gz", {0: 0}, (2, 3, 5))
+
+
+def test_a_folder_of_masks_is_decoded(tmp_path):
+    folder = stack(tmp_path / "m", np.where(volume() % 2, 80, 255).astype(np.uint8))
+    np.testing.assert_array_equal(read_volume_mask(folder, {255: 0, 80: 2}), volume() % 2 * 2)

@@ -1,0 +1,246 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import write_stack
+
+from octkit.common.errors import OctkitError
+from octkit.data.image_files import write_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.data.volume_files import write_nifti
+from octkit.evaluation.evaluate import parse_predictions, read_predictions, score_classification, score_folder
+
+
+def mask(rnfl=(2, 6), gcipl=(6, 9), choroid=(14, 18), width=8):
+    layers = np.zeros((20, width), np.uint8)
+    for label, (upper, lower) in enumerate((rnfl, gcipl, choroid), start=1):
+        layers[upper:lower] = label
+    return layers
+
+
+def write(folder, **masks):
+    for name, layers in masks.items():
+        write_mask(folder / f"{name}.png", layers, GOALS_GREYS)
+    return folder
+
+
+def test_score_folder_by_hand(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask())
+    # Case a: RNFL's lower edge 2 rows too low (over GCIPL), choroid lost. Case b is right.
+    predicted = write(tmp_path / "predicted", a=mask(rnfl=(2, 8), gcipl=(8, 9), choroid=(0, 0)), b=mask())
+    scores = score_folder(predicted, truth)
+    assert scores["cases"]["a"]["rnfl"] == {"dice": pytest.approx(8 / 10), "med": 1, "med_upper": 0, "med_lower": 2,
+                                            "coverage": 1, "thickness_error": 2}
+    assert scores["cases"]["a"]["choroid"] == {"dice": 0, "med": None, "med_upper": None, "med_lower": None,
+                                               "coverage": 0, "thickness_error": 4}
+    assert scores["cases"]["b"]["gcipl"]["dice"] == 1
+    assert scores["summary"]["rnfl"]["dice"] == {"mean": pytest.approx(0.9), "std": pytest.approx(0.1),
+                                                 "median": pytest.approx(0.9), "counted": 2, "undefined": 0}
+    # A lost layer has no distance: it is left out of the mean and counted.
+    assert scores["summary"]["choroid"]["med"] == {"mean": 0, "std": 0, "median": 0, "counted": 1, "undefined": 1}
+    gcipl = (2 * 1 / (1 + 3) + 1) / 2
+    assert scores["mean"]["dice"] == pytest.approx((0.9 + gcipl + 0.5) / 3)
+    assert (scores["layers"], scores["spacing_mm"]) == (["rnfl", "gcipl", "choroid"], None)
+    assert scores["units"]["med"] == "px"
+
+
+def test_with_a_spacing_lengths_come_in_mm_and_um_too(tmp_path):
+    truth = write(tmp_path / "truth", a=mask())
+    predicted = write(tmp_path / "predicted", a=mask(rnfl=(2, 8), gcipl=(8, 9)))
+    scores = score_folder(predicted, truth, spacing=(0.004, 0.0147))
+    rnfl = scores["cases"]["a"]["rnfl"]
+    assert rnfl["med_lower_mm"] == pytest.approx(2 * 0.004) and rnfl["med_lower"] == 2
+    assert rnfl["thickness_error_um"] == pytest.approx(8) and rnfl["thickness_error"] == 2
+    assert (scores["units"]["med_lower_mm"], scores["units"]["thickness_error_um"]) == ("mm", "um")
+    assert scores["spacing_mm"] == [0.004, 0.0147]
+
+
+def test_scores_are_json_where_nothing_is_defined(tmp_path):
+    nothing = write(tmp_path / "truth", a=np.zeros((6, 4), np.uint8))
+    scores = json.loads(json.dumps(score_folder(nothing, nothing, (0.1, 0.1)), allow_nan=False))
+    assert scores["cases"]["a"]["rnfl"]["dice"] is None
+    assert scores["summary"]["rnfl"]["dice"] == {"mean": None, "std": None, "median": None, "counted": 0,
+                                                 "undefined": 1}
+    assert scores["mean"]["dice"] is None
+
+
+def test_only_the_layers_and_cases_asked_for_are_scored(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask())
+    predicted = write(tmp_path / "predicted", a=mask())
+    scores = score_folder(predicted, truth, layers=("rnfl",), names=["a"])
+    assert list(scores["cases"]) == ["a"]
+    assert list(scores["cases"]["a"]) == list(scores["summary"]) == ["rnfl"]
+    with pytest.raises(OctkitError, match="truth: found no true masks for c$"):
+        score_folder(predicted, truth, names=["a", "c"])
+    with pytest.raises(OctkitError, match="layers: found .*'ilm'.*, expected some of rnfl, gcipl, choroid"):
+        score_folder(predicted, truth, layers=("ilm",))
+
+
+def test_every_missing_extra_and_unequal_prediction_is_named(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask(), c=mask())
+    predicted = write(tmp_path / "predicted", a=mask(), c=mask(width=9), d=mask())
+    with pytest.raises(OctkitError) as error:
+        score_folder(predicted, truth)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split(",")[0].strip() for line in lines] == [
+        "b.png is missing", f"d.png has no truth in {truth}", "c.png is 20 x 9 px"]
+    assert "expected 20 x 8 px like the truth" in lines[2]
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0), (1.0,), (float("nan"), 1.0)])
+def test_an_impossible_spacing_is_refused(tmp_path, spacing):
+    truth = write(tmp_path / "truth", a=mask())
+    with pytest.raises(OctkitError, match="spacing: found"):
+        score_folder(truth, truth, spacing=spacing)
+
+
+def as_volume(path, *b_scans, spacing=(0.1, 0.004, 0.01)):
+    write_nifti(path, np.stack(b_scans), spacing)
+
+
+def test_volumes_by_hand(tmp_path):
+    nothing = np.zeros((20, 8), np.uint8)
+    # RNFL: right in the first B-scan, 2 rows too deep below in the second, lost in the third, nowhere in the fourth.
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask(), mask(), nothing)
+    as_volume(tmp_path / "predicted/a.nii.gz", mask(), mask(rnfl=(2, 8), gcipl=(8, 9)), mask(rnfl=(0, 0)), nothing)
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth")
+    rnfl = scores["cases"]["a"]["rnfl"]
+    assert rnfl["dice"] == pytest.approx(2 * (4 + 4) / (4 + 6 + 0 + 4 + 4 + 4))
+    assert (rnfl["med_upper"], rnfl["med_lower"], rnfl["med"]) == (0, 1, 0.5)  # over the two B-scans that have both
+    assert rnfl["thickness_error"] == pytest.approx((0 + 2 + 4) / 3)
+    assert rnfl["coverage"] == pytest.approx(2 / 3)
+    # The spacing is the true volume's own: 4 um a row.
+    assert rnfl["med_lower_mm"] == pytest.approx(0.004) and rnfl["thickness_error_um"] == pytest.approx(8)
+    assert scores["spacing_mm"] == pytest.approx([0.1, 0.004, 0.01])
+    json.dumps(scores, allow_nan=False)
+
+
+@pytest.mark.parametrize("spacing", [(9.0, 0.002, 0.01), (0.002, 0.01)])
+def test_a_spacing_given_goes_before_the_files_own(tmp_path, spacing):
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask())
+    as_volume(tmp_path / "predicted/a.nii.gz", *[mask(rnfl=(2, 8), gcipl=(8, 9))] * 2)
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth", spacing)
+    assert scores["cases"]["a"]["rnfl"]["med_lower_mm"] == pytest.approx(2 * 0.002)
+    assert scores["spacing_mm"] == list(spacing)
+
+
+def test_three_numbers_do_not_fit_a_png(tmp_path):
+    truth = write(tmp_path / "truth", a=mask())
+    with pytest.raises(OctkitError, match="expected two numbers .* for the 2-D mask .*a.png"):
+        score_folder(truth, truth, spacing=(0.1, 0.1, 0.1))
+
+
+def test_folders_of_b_scans_and_files_are_paired_by_name(tmp_path):
+    write_stack(tmp_path / "truth" / "a", np.stack([mask(), mask()]))
+    as_volume(tmp_path / "predicted/a.nii.gz", mask(), mask())
+    scores = score_folder(tmp_path / "predicted", tmp_path / "truth")
+    assert scores["cases"]["a"]["choroid"]["dice"] == 1 and scores["spacing_mm"] is None
+    assert "med_mm" not in scores["units"]  # a folder of masks does not say how large its pixels are
+    as_volume(tmp_path / "predicted/a.nii.gz", mask())
+    with pytest.raises(OctkitError, match="a.nii.gz is 20 x 8 px, expected 2 x 20 x 8 px like the truth"):
+        score_folder(tmp_path / "predicted", tmp_path / "truth")
+
+
+def test_volumes_of_unequal_spacing_have_no_common_one(tmp_path):
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask())
+    as_volume(tmp_path / "truth/b.nii.gz", mask(), mask(), spacing=(0.1, 0.002, 0.01))
+    scores = score_folder(tmp_path / "truth", tmp_path / "truth")
+    assert scores["spacing_mm"] is None and scores["cases"]["b"]["rnfl"]["med_mm"] == 0
+
+
+def test_other_labels_and_other_codings(tmp_path):
+    layers = mask()
+    numbers, ours = {0: 0, 1: 1, 2: 2, 3: 3}, ("nfl", "gcl", "ch")
+    write_mask(tmp_path / "numbers/a.png", layers, numbers)
+    write_mask(tmp_path / "grey/a.png", layers, {0: 0, 26: 1, 51: 2, 230: 3})
+    scores = score_folder(tmp_path / "numbers", tmp_path / "numbers", labels=ours)
+    assert scores["layers"] == ["nfl", "gcl", "ch"] and scores["cases"]["a"]["ch"]["dice"] == 1
+    assert score_folder(tmp_path / "numbers", tmp_path / "numbers", labels=ours, layers=["ch"])["layers"] == ["ch"]
+    with pytest.raises(OctkitError, match="a.png: found mask values 26, 51, 230"):
+        score_folder(tmp_path / "grey", tmp_path / "grey")
+    scores = score_folder(tmp_path / "grey", tmp_path / "grey", mask_values={0: 0, 26: 1, 51: 2, 77: 2, 230: 3})
+    assert scores["mean"]["dice"] == 1
+
+
+def test_two_files_can_be_held_against_each_other(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask())
+    assert list(score_folder(truth / "b.png", truth / "b.png")["cases"]) == ["b"]
+
+
+def write_labels(path, labels):
+    pd.DataFrame({"ImgName": list(labels), "GC_Label": list(labels.values())}).to_excel(path, index=False)
+    return path
+
+
+def test_score_classification_by_hand(tmp_path):
+    truth = write_labels(tmp_path / "GC_GT.xlsx", {101: 1, 102: 0, 103: 1, 104: 0})
+    predictions = tmp_path / "predictions.csv"
+    # Rows in another order than the truth's.
+    predictions.write_text("ImgName,GC_Pred\n0104.png,0.3\n0101.png,0.8\n0102.png,0.7\n0103.png,0.6\n")
+    scores = score_classification(predictions, truth)
+    assert (scores["sensitivity"], scores["specificity"], scores["auc"]) == (1, 0.5, 0.75)
+    assert scores["f1"] == pytest.approx(4 / 5)
+
+
+def test_score_classification_of_some_cases(tmp_path):
+    truth = write_labels(tmp_path / "GC_GT.xlsx", {101: 1, 102: 0, 201: 1})
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_text("ImgName,GC_Pred\n0101.png,0.8\n0102.png,0.7\n")
+    assert score_classification(predictions, truth, names=["0101", "0102"])["auc"] == 1
+    with pytest.raises(OctkitError, match="GC_GT.xlsx: found no label for 0103, x$"):
+        score_classification(predictions, truth, names=["0101", "x", "0103"])
+    with pytest.raises(OctkitError, match="ImgName 201 of .* has no prediction"):
+        score_classification(predictions, truth)
+
+
+def test_rows_that_do_not_match_the_truth_are_all_named(tmp_path):
+    truth = write_labels(tmp_path / "GC_GT.xlsx", {101: 1, 102: 0})
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_text("ImgName,GC_Pred\n0101.png,0.8\n101.png,0.7\nx.png,0.7\n")
+    with pytest.raises(OctkitError) as error:
+        score_classification(predictions, truth)
+    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+        f"x.png has no row in {truth}", f"ImgName 102 of {truth} has no prediction",
+        "0101.png and another row are both number 101", "101.png and another row are both number 101"]
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("", "found the columns []"),
+    ("GC_Pred,ImgName\n0.5,a.png\n", "found the columns ['GC_Pred', 'ImgName'], expected ['ImgName', 'GC_Pred']"),
+    ("ImgName,GC_Pred,x\n", "found the columns ['ImgName', 'GC_Pred', 'x']"),
+    ("\ufeffImgName,GC_Pred\n", "found the columns ['\\ufeffImgName', 'GC_Pred']"),
+    ("ImgName,GC_Pred\na.png\n", "row 2: found 1 fields, expected 2"),
+    ("ImgName,GC_Pred\n\na.png,0.5\n", "row 2: found 0 fields, expected 2"),
+    ("ImgName,GC_Pred\na.png,0.5\na.png,0.5\n", "row 3: a.png stands twice"),
+    ("ImgName,GC_Pred\na.png,nan\n", "row 2: found GC_Pred 'nan' for a.png, expected a number from 0 to 1"),
+    ("ImgName,GC_Pred\na.png,inf\n", "found GC_Pred 'inf'"),
+    ("ImgName,GC_Pred\na.png,\n", "found GC_Pred ''"),
+    ("ImgName,GC_Pred\na.png,high\n", "found GC_Pred 'high'"),
+    ("ImgName,GC_Pred\na.png,1_0e-2\n", "found GC_Pred '1_0e-2'"),
+    ("ImgName,GC_Pred\na.png,-0.1\n", "found GC_Pred '-0.1'"),
+    ("ImgName,GC_Pred\na.png,1.001\n", "found GC_Pred '1.001'"),
+    ('ImgName,GC_Pred\n"a.png,0.5\n', "is no CSV text in UTF-8"),
+])
+def test_what_is_wrong_with_a_table_of_predictions_is_said(text, problem):
+    problems = parse_predictions(text.encode())[1]
+    assert len(problems) == 1
+    assert problem in problems[0]
+
+
+def test_all_rows_with_a_fault_are_named():
+    _, problems = parse_predictions(b"ImgName,GC_Pred\na.png,2\nb.png,0.5\nc.png,x\n")
+    assert [problem.split(":")[0] for problem in problems] == ["row 2", "row 4"]
+
+
+@pytest.mark.parametrize("number", ["0", "1", "1.", ".5", "0.25", "1e-7", "2.5E-3", "+0.5"])
+def test_plain_numbers_are_read(number):
+    assert parse_predictions(f"ImgName,GC_Pred\r\na.png,{number}\r\n".encode()) == ({"a.png": float(number)}, [])
+
+
+def test_a_file_of_predictions_that_is_not_there_or_broken_is_named(tmp_path):
+    with pytest.raises(OctkitError, match="p.csv: cannot be read"):
+        read_predictions(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OctkitError, match="p.csv: is no valid table of predictions:\n  is no CSV text"):
+        read_predictions(tmp_path / "p.csv")

@@ -1,0 +1,276 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from octkit.evaluation.metrics import (
+    boundaries,
+    broken_a_scans,
+    classification_scores,
+    dice,
+    dice_from_counts,
+    dice_per_layer,
+    layer_thickness,
+    med,
+    spread,
+    thickness_error,
+    with_spread,
+)
+
+#      columns 0 1 2 3
+TRUTH = np.array([[0, 0, 0, 0],
+                  [1, 1, 0, 1],
+                  [1, 2, 0, 1],
+                  [2, 2, 0, 0]], np.uint8)
+FOUND = np.array([[1, 0, 0, 0],
+                  [1, 1, 0, 0],
+                  [0, 2, 1, 1],
+                  [2, 0, 0, 0]], np.uint8)
+
+masks = arrays(np.uint8, (7, 5), elements=st.integers(0, 3))
+
+
+def flat(upper, lower, shape=(30, 12), label=1):
+    mask = np.zeros(shape, np.uint8)
+    mask[upper:lower] = label
+    return mask
+
+
+@st.composite
+def layers(draw, height=24, width=9):
+    """A mask with one layer that is somewhere in every A-scan."""
+    upper = np.array(draw(st.lists(st.integers(0, height - 2), min_size=width, max_size=width)))
+    thick = np.array(draw(st.lists(st.integers(1, height), min_size=width, max_size=width)))
+    rows = np.arange(height)[:, None]
+    return ((rows >= upper) & (rows < np.minimum(upper + thick, height))).astype(np.uint8)
+
+
+def test_dice_by_hand():
+    # Label 1: 5 pixels in the truth, 5 found, of which (1,0), (1,1) and (2,3) are right.
+    assert dice(FOUND, TRUTH, 1) == pytest.approx(2 * 3 / (5 + 5))
+    # Label 2: 3 true, 2 found, both right.
+    assert dice_per_layer(FOUND, TRUTH, ("rnfl", "gcipl")) == {"rnfl": 0.6, "gcipl": 0.8}
+
+
+def test_dice_of_a_layer_that_is_nowhere_is_undefined_and_of_one_that_is_lost_is_zero():
+    assert math.isnan(dice(FOUND, TRUTH, 3))
+    assert dice(np.zeros((4, 4), np.uint8), TRUTH, 1) == 0
+    assert dice(TRUTH, np.zeros((4, 4), np.uint8), 1) == 0
+
+
+def test_dice_from_counts_adds_up_over_patches():
+    left, right = (slice(None), slice(0, 2)), (slice(None), slice(2, 4))
+    counts = np.array([[((FOUND == 1) & (TRUTH == 1))[part].sum(), (FOUND == 1)[part].sum(), (TRUTH == 1)[part].sum()]
+                       for part in (left, right)]).sum(0)
+    assert dice_from_counts(*counts) == dice(FOUND, TRUTH, 1)
+    assert math.isnan(dice_from_counts(0, 0, 0))
+
+
+@given(masks, masks)
+def test_dice_is_symmetric_and_between_0_and_1(a, b):
+    value = dice(a, b, 1)
+    np.testing.assert_equal(value, dice(b, a, 1))
+    assert math.isnan(value) or 0 <= value <= 1
+    assert math.isnan(value) == (not (a == 1).any() and not (b == 1).any())
+
+
+@given(masks)
+def test_dice_of_a_mask_with_itself_is_1(mask):
+    assert all(math.isnan(value) or value == 1 for value in dice_per_layer(mask, mask, ("a", "b", "c")).values())
+
+
+def test_boundaries_by_hand():
+    np.testing.assert_array_equal(boundaries(TRUTH, 1), [[1, 1, np.nan, 1], [3, 2, np.nan, 3]])
+    # Where RNFL ends, GCIPL begins.
+    np.testing.assert_array_equal(boundaries(TRUTH, 2)[0, :2], boundaries(TRUTH, 1)[1, :2])
+
+
+def test_boundaries_span_islands_where_thickness_counts_pixels():
+    mask = np.array([[1, 0], [0, 0], [1, 0], [1, 1]], np.uint8)
+    np.testing.assert_array_equal(boundaries(mask, 1), [[0, 3], [4, 4]])
+    np.testing.assert_array_equal(layer_thickness(mask, 1), [3, 1])
+
+
+@given(layers())
+def test_a_layer_without_gaps_is_as_thick_as_its_boundaries_are_apart(mask):
+    upper, lower = boundaries(mask, 1)
+    np.testing.assert_array_equal(layer_thickness(mask, 1), lower - upper)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 5])
+def test_med_of_a_flat_layer_moved_down_is_the_shift(shift):
+    result = med(flat(8 + shift, 12 + shift), flat(8, 12), 1)
+    assert result == {"upper": shift, "lower": shift, "mean": shift, "missing": 0, "extra": 0, "coverage": 1.0,
+                      "unit": "px"}
+
+
+def test_med_tells_upper_from_lower():
+    result = med(flat(8, 15), flat(8, 12), 1)
+    assert (result["upper"], result["lower"], result["mean"]) == (0, 3, 1.5)
+
+
+def test_med_in_mm_weighs_rows_and_columns_by_their_spacing():
+    # A step of 6 rows between two columns: a point at the step's far side is 6 rows off in its own column but
+    # only 1 column from the other curve's step.
+    truth, found = np.zeros((10, 4), np.uint8), np.zeros((10, 4), np.uint8)
+    for column, (true, predicted) in enumerate([(0, 0), (0, 0), (6, 0), (6, 6)]):
+        truth[true:, column], found[predicted:, column] = 1, 1
+    # True points (0,0) (0,1) (6,2) (6,3), predicted (0,0) (0,1) (0,2) (6,3): (6,2) -> (6,3) and (0,2) -> (0,1)
+    # are 1 column apart, the others 0.
+    assert med(found, truth, 1)["upper"] == pytest.approx(1 / 4)
+    # With columns 100 times the rows the way within the column is nearer: 6 rows.
+    result = med(found, truth, 1, spacing=(0.01, 1.0))
+    assert result["upper"] == pytest.approx(6 * 0.01 / 4)
+    assert result["lower"] == 0
+    assert result["unit"] == "mm"
+
+
+def test_med_counts_the_a_scans_without_a_counterpart():
+    found = flat(8, 12)
+    found[:, :3] = 0
+    result = med(found, flat(8, 12), 1)
+    # From the truth the columns 0, 1, 2 are 3, 2, 1 px from the gap's rim; the other way all is 0.
+    assert result["mean"] == pytest.approx((6 / 12 + 0) / 2)
+    assert (result["missing"], result["extra"], result["coverage"]) == (3, 0, 9 / 12)
+    result = med(flat(8, 12), found, 1)
+    assert (result["missing"], result["extra"], result["coverage"]) == (0, 3, 1.0)
+
+
+def test_med_of_a_lost_layer_is_undefined_but_told():
+    result = med(np.zeros((30, 12), np.uint8), flat(8, 12), 1)
+    assert all(math.isnan(result[key]) for key in ("upper", "lower", "mean"))
+    assert (result["missing"], result["coverage"]) == (12, 0.0)
+    assert math.isnan(med(flat(8, 12), np.zeros((30, 12), np.uint8), 1)["coverage"])
+
+
+@settings(deadline=None)
+@given(layers(), layers())
+def test_med_is_symmetric_and_zero_only_for_the_same_layer(a, b):
+    forth, back = med(a, b, 1), med(b, a, 1)
+    assert forth["mean"] == pytest.approx(back["mean"])
+    assert (forth["mean"] == 0) == np.array_equal(a, b)
+
+
+@settings(deadline=None)
+@given(layers(), layers())
+def test_med_is_at_most_the_mean_distance_within_the_a_scans(a, b):
+    within = np.abs(boundaries(a, 1) - boundaries(b, 1)).mean(axis=1)
+    result = med(a, b, 1)
+    assert result["upper"] <= within[0] + 1e-9 and result["lower"] <= within[1] + 1e-9
+
+
+def test_med_equals_the_definition_computed_naively():
+    random = np.random.default_rng(3)
+    a, b = (np.sort(random.integers(0, 40, (2, 15)), axis=0) + [[0], [1]] for _ in range(2))
+    rows = np.arange(45)[:, None]
+    masks = [((rows >= upper) & (rows < lower)).astype(np.uint8) for upper, lower in (a, b)]
+    first = [(r * 0.5, c * 2.0) for c, r in enumerate(a[0])]
+    second = [(r * 0.5, c * 2.0) for c, r in enumerate(b[0])]
+    forth = np.mean([min(math.dist(p, q) for q in second) for p in first])
+    back = np.mean([min(math.dist(p, q) for q in first) for p in second])
+    assert med(*masks, 1, (0.5, 2.0))["upper"] == pytest.approx((forth + back) / 2)
+
+
+def test_thickness_error_by_hand():
+    # True thickness 2 1 0 2, found 2 1 1 1.
+    assert thickness_error(FOUND, TRUTH, 1) == pytest.approx(2 / 4)
+    assert thickness_error(np.zeros_like(TRUTH), TRUTH, 1) == pytest.approx(5 / 4)
+    assert math.isnan(thickness_error(FOUND, TRUTH, 3))
+
+
+@pytest.mark.parametrize("metric", [dice, med, thickness_error])
+def test_masks_of_different_shapes_are_refused(metric):
+    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 3\)"):
+        metric(TRUTH, TRUTH[:, :3], 1)
+
+
+def test_classification_scores_by_hand():
+    # Above 0.5: two of three glaucomas, one of four healthy scans (0.5 itself counts as glaucoma).
+    scores = classification_scores([1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.3, 0.6, 0.4, 0.2, 0.1])
+    assert scores["confusion"] == {"true_positive": 2, "false_negative": 1, "false_positive": 1, "true_negative": 3}
+    assert scores["sensitivity"] == pytest.approx(2 / 3)
+    assert scores["specificity"] == pytest.approx(3 / 4)
+    assert scores["f1"] == pytest.approx(4 / 6)
+    assert scores["threshold"] == 0.5
+    # Of 12 pairs of a glaucoma and a healthy scan, 0.9 wins 4, 0.5 wins 3, 0.3 wins 2.
+    assert scores["auc"] == pytest.approx(9 / 12)
+    roc = scores["roc"]
+    assert (roc["fpr"][0], roc["tpr"][0], roc["thresholds"][0]) == (0, 0, None)
+    assert (roc["fpr"][-1], roc["tpr"][-1]) == (1, 1)
+    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(9 / 12)
+    json.dumps(scores, allow_nan=False)
+
+
+def test_classification_scores_with_one_class_leave_undefined_what_is():
+    scores = classification_scores([1, 1], [0.9, 0.2])
+    assert (scores["auc"], scores["roc"], scores["specificity"]) == (None, None, None)
+    assert (scores["sensitivity"], scores["f1"]) == (0.5, pytest.approx(2 / 3))
+    assert classification_scores([0], [0.2])["f1"] is None
+
+
+@pytest.mark.parametrize(("labels", "probabilities", "message"), [
+    ([1, 0], [0.5], "as many"),
+    ([1, 2], [0.5, 0.5], r"\[1, 2\]"),
+    ([1, 0], [0.5, float("nan")], "nan or outside"),
+    ([1, 0], [0.5, 1.1], "nan or outside"),
+])
+def test_classification_scores_refuse_what_is_no_probability(labels, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        classification_scores(labels, probabilities)
+
+
+def columns(*texts: str) -> np.ndarray:
+    return np.array([[int(c) for c in text] for text in texts], np.uint8).T
+
+
+@pytest.mark.parametrize(("text", "whole"), [
+    ("0112200330", True), ("1122003300", True), ("0112200333", True), ("1122003333", True),
+    ("0112200000", False),  # no choroid
+    ("0330112203", False),  # choroid above the retina
+    ("0110220330", False),  # a gap between RNFL and GCIPL
+    ("0221100330", False),  # swapped
+    ("0112203030", False), ("0000000000", False)])
+def test_a_broken_a_scan_by_hand(text, whole):
+    assert broken_a_scans(columns(text)) == (0 if whole else 1)
+
+
+def test_the_share_of_broken_a_scans():
+    assert broken_a_scans(columns("0112200330", "0112200330", "0000000000", "0112200330")) == 0.25
+    assert broken_a_scans(columns("0110", "0220"), order=(0, 1, 0)) == 0.5
+
+
+@given(masks, masks)
+def test_dice_is_1_for_equal_masks_alone_and_the_same_seen_in_a_mirror(a, b):
+    for label in (1, 2, 3):
+        value = dice(a, b, label)
+        assert (value == 1) == (np.array_equal(a == label, b == label) and (a == label).any())
+        for axis in (0, 1):
+            np.testing.assert_equal(dice(np.flip(a, axis), np.flip(b, axis), label), value)
+
+
+@given(layers(), st.integers(0, 12))
+def test_a_layer_moved_by_k_rows_is_k_px_away(layer, k):
+    """Flat boundaries, as a slope comes nearer sideways: then the distance is at most k."""
+    deep = np.pad(layer, ((0, 12), (0, 0)))
+    moved = np.roll(deep, k, axis=0)
+    assert med(moved, deep, 1)["mean"] <= k + 1e-9
+    level = np.repeat(deep[:, :1], deep.shape[1], axis=1)
+    assert med(np.roll(level, k, axis=0), level, 1)["mean"] == pytest.approx(k)
+
+
+@given(layers(), layers())
+def test_med_is_the_same_seen_in_a_mirror(a, b):
+    assert med(a[:, ::-1], b[:, ::-1], 1)["mean"] == pytest.approx(med(a, b, 1)["mean"])
+
+
+def test_spread_by_hand():
+    assert spread([1, None, 3, float("nan")]) == {"mean": 2, "sd": pytest.approx(2 ** 0.5), "n": 2}
+    assert spread([4]) == {"mean": 4, "sd": None, "n": 1}  # one number alone has no spread
+    assert spread([]) == {"mean": None, "sd": None, "n": 0}
+    assert with_spread(spread([1, 3]), 2, "+") == "+2.00 ± 1.41 (n = 2)"
+    assert with_spread(spread([4]), 1) == "4.0 no spread (n = 1)"
+    assert with_spread(spread([])) == "undefined"

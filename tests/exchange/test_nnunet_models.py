@@ -1,0 +1,323 @@
+"""nnU-Net's own answers lie in ../shared/oracle: folders of random weights, a scan, and what v2.8.1 made of it."""
+
+import io
+import os
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import SHARED, same_weights, tiny_model
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.data.volume_files import read_volume, write_nifti
+from octkit.exchange.nnunet_models import (
+    export_model,
+    import_model,
+    is_model_folder,
+    names_of_weights,
+    open_folder,
+    read_checkpoint,
+    weights_from,
+    weights_to,
+    what_is_lost,
+)
+from octkit.inference.predict import predict_folder
+from octkit.inference.sliding_window import Predictor
+from octkit.network.model_file import open_model
+
+ORACLE = SHARED / "oracle"
+needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="needs nnU-Net's answers in ../shared/oracle")
+
+
+def answers(name, kind):
+    """The oracle's scan, probabilities (classes, *spatial) and mask, `kind` plain or mirrored."""
+    expected = np.load(ORACLE / name / "expected.npz")
+    return expected["image"], expected[f"probabilities_{kind}"], expected[f"mask_{kind}"]
+
+
+def check_against(found, mask, probabilities, expected_mask):
+    """Equal to 1e-4, but for single values that half precision rounds the other way on another processor.
+
+    nnU-Net sums windows in half precision, where a score of 0.7 has neighbours 5e-4 apart; a last digit of float32 that
+    differs can tip one over. nnU-Net itself, run where these tests were written, differs from the oracle by as much
+    (2.1e-4 in 10 of 60,000 values), and from octkit by 1.2e-7.
+    """
+    difference = np.abs(found - probabilities)
+    assert np.mean(difference > 1e-4) < 1e-3 and difference.max() < 5e-4
+    likely = np.sort(probabilities, axis=0)
+    clear = likely[-1] - likely[-2] > 1e-3
+    assert (mask == expected_mask)[clear].all()
+
+
+@needs_oracle
+@pytest.mark.parametrize("kind", ["plain", "mirrored"])
+@pytest.mark.parametrize("name", ["tiny_2d", "tiny_3d"])
+def test_nnunets_model_gives_nnunets_answers(name, kind):
+    image, probabilities, mask = answers(name, kind)
+    model = open_folder(ORACLE / name)
+    assert model.labels == ("rnfl", "gcipl", "choroid") and model.blend == "scores"
+    found = Predictor(model, "cpu", mirror=kind == "mirrored")(image[None])
+    check_against(found, found.argmax(0), probabilities, mask)
+
+
+@needs_oracle
+@pytest.mark.parametrize("kind", ["plain", "mirrored"])
+@pytest.mark.parametrize(("name", "spacing"), [("tiny_2d", (1.0, 1.0)), ("tiny_3d", (3.0, 1.0, 1.0))])
+def test_nnunets_model_as_one_file_predicts_nifti_files(tmp_path, name, spacing, kind):
+    image, probabilities, mask = answers(name, kind)
+    write_nifti(tmp_path / "scans" / "0001.nii.gz", image, spacing)
+    import_model(ORACLE / name, tmp_path / "model.zip")
+    predict_folder(tmp_path / "model.zip", tmp_path / "scans", tmp_path / "out", kind == "mirrored", True,
+                   progress=False)
+    found = np.load(tmp_path / "out" / "0001.npz")["probabilities"]
+    check_against(found, read_volume(tmp_path / "out" / "0001.nii.gz")[0], probabilities, mask)
+
+
+@needs_oracle
+@pytest.mark.parametrize("name", ["tiny_2d", "tiny_3d"])
+def test_nnunets_weights_go_round_bit_for_bit(tmp_path, name):
+    [folder] = export_model(open_folder(ORACLE / name), tmp_path)
+    theirs, ours = (read_checkpoint(root / "fold_0" / "checkpoint_final.pth") for root in (ORACLE / name, folder))
+    assert ours["network_weights"].keys() == theirs["network_weights"].keys()
+    assert all(torch.equal(ours["network_weights"][name], tensor) for name, tensor in theirs["network_weights"].items())
+    assert ours["inference_allowed_mirroring_axes"] == theirs["inference_allowed_mirroring_axes"]
+    plans, again = read_json(ORACLE / name / "plans.json"), read_json(folder / "plans.json")
+    for config, entry in plans["configurations"].items():
+        assert again["configurations"][config] == entry | {"data_identifier": f"nnUNetPlans_{config}"}
+    assert again["foreground_intensity_properties_per_channel"] == plans["foreground_intensity_properties_per_channel"]
+
+
+TRAITS = {"postprocessing": ((1, 2, 3),), "circle": True, "surfaces": True, "mirror": False, "mirror_axes": (-1,),
+          "step": 0.25, "precision": "bfloat16", "blend": "probabilities"}
+
+
+@pytest.mark.parametrize("configs", [("2d",), ("3d_fullres",), ("2d", "3d_fullres")])
+def test_models_go_to_nnunet_and_back_bit_for_bit(tmp_path, configs):
+    model = tiny_model(*configs, folds=("0", "4"), **TRAITS)
+    folders = export_model(model, tmp_path / "Dataset001_Tiny")
+    assert [folder.name for folder in folders] == [f"nnUNetTrainer__nnUNetPlans__{config}" for config in configs]
+    for folder, member in zip(folders, model.members, strict=True):
+        again = open_folder(folder)
+        assert same_weights(again.members[0], member) and len(again.members) == 1
+        assert {name: getattr(again, name) for name in TRAITS} == TRAITS
+        assert again.plan.configurations[member.config] == model.plan.configurations[member.config]
+        assert read_json(folder / "plans.json")["dataset_name"] == "Dataset001_Tiny"
+
+
+def test_a_cascade_goes_round_with_its_first_stage_in_the_folder_beside(tmp_path):
+    model = tiny_model("3d_cascade_fullres")
+    second, first = export_model(model, tmp_path)
+    assert first.name.endswith("__3d_lowres")
+    assert same_weights(open_folder(second).members[0], model.members[0])
+    assert same_weights(open_folder(first).members[0], model.members[0].previous)
+    first.rename(tmp_path / "elsewhere")
+    with pytest.raises(OctkitError, match="cannot predict without its first, expected that one in .*__3d_lowres"):
+        open_folder(second)
+
+
+def test_a_first_stage_of_another_plan_is_refused(tmp_path):
+    second, first = export_model(tiny_model("3d_cascade_fullres"), tmp_path)
+    plans = read_json(first / "plans.json")
+    plans["configurations"]["3d_lowres"]["spacing"] = [3.0, 3.0, 3.0]
+    write_json(first / "plans.json", plans)
+    with pytest.raises(OctkitError, match="is no 3d_lowres of the same plan"):
+        open_folder(second)
+
+
+def test_a_pair_that_shares_a_first_stage_writes_it_once(tmp_path):
+    assert len(export_model(tiny_model("3d_lowres", "3d_cascade_fullres"), tmp_path)) == 2
+
+
+def test_predictions_survive_the_way_there_and_back(tmp_path):
+    model = tiny_model("3d_fullres", mirror=False)
+    [folder] = export_model(model, tmp_path / "there")
+    import_model(folder, tmp_path / "back.zip")
+    image = np.random.default_rng(0).uniform(1, 255, (1, 20, 12, 24)).astype(np.float32)
+    assert np.array_equal(Predictor(open_model(tmp_path / "back.zip"), "cpu")(image, (1.0, 1.2, 1.0)),
+                          Predictor(model, "cpu")(image, (1.0, 1.2, 1.0)))
+
+
+def test_every_tensor_is_named_once_here_and_all_of_theirs_are_used():
+    model = tiny_model("2d")
+    state = model.members[0].weights["0"]
+    theirs = weights_to(state, 2)
+    assert {ours for ours, _ in names_of_weights(2)} == set(state)
+    # Two stages down and one up with 2 x (convolution, norm) x (weight, bias) under two names, the encoder's again in
+    # the decoder; one upsampling and one head.
+    assert len(theirs) == (2 * 2 + 1) * 16 + 4
+    again = weights_from(theirs, 2, "here")
+    assert all(again[name] is not None and torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+def test_decoders_run_from_the_lowest_stage_up_there():
+    names = dict(names_of_weights(4))
+    assert names["up.0.weight"] == ("decoder.transpconvs.2.weight",)
+    assert names["scores.2.bias"] == ("decoder.seg_layers.0.bias",)
+    assert names["decoder.1.layers.3.weight"] == ("decoder.stages.1.convs.1.conv.weight",
+                                                  "decoder.stages.1.convs.1.all_modules.0.weight")
+    assert names["encoder.3.layers.1.bias"][2] == "decoder.encoder.stages.3.0.convs.0.norm.bias"
+
+
+@pytest.mark.parametrize(("change", "found"), [
+    (lambda state: state.pop("decoder.seg_layers.0.bias"), "'decoder.seg_layers.0.bias' is missing"),
+    (lambda state: state.update({"encoder.stages.0.0.convs.0.norm.running_mean": torch.zeros(4)}), "is foreign"),
+    (lambda state: state.update({"encoder.stages.0.0.convs.0.all_modules.1.bias": torch.ones(4)}), "differ"),
+])
+def test_weights_of_another_network_are_refused(change, found):
+    theirs = weights_to(tiny_model("2d").members[0].weights["0"], 2)
+    change(theirs)
+    with pytest.raises(OctkitError, match=found):
+        weights_from(theirs, 2, "here")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return export_model(tiny_model("2d"), tmp_path)[0]
+
+
+def changed_checkpoint(folder, fold=0, **changes):
+    path = folder / f"fold_{fold}" / "checkpoint_final.pth"
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+
+
+def test_a_checkpoint_with_all_that_nnunets_trainer_saves_is_read(folder):
+    losses = [np.float32(0.5), np.float64(0.25)]
+    changed_checkpoint(folder, optimizer_state={"state": {}, "param_groups": [{"lr": 0.01}]}, grad_scaler_state=None,
+                       logging={"train_losses": losses, "dice_per_class_or_region": [losses]}, current_epoch=1000,
+                       _best_ema=np.float64(0.9),
+                       init_args={"configuration": "2d", "fold": 0, "device": torch.device("cpu")})
+    assert open_folder(folder).members[0].config == "2d"
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_that_asks_for_code_is_refused_and_runs_none(folder, tmp_path):
+    changed_checkpoint(folder, trainer_name=Evil(tmp_path / "harmed"))
+    with pytest.raises(OctkitError, match=r"it asks for posix\.mkdir, which is no part of a trained model"):
+        open_folder(folder)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(folder):
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(OctkitError, match=r"checkpoint_final\.pth: cannot be read as a checkpoint"):
+        open_folder(folder)
+    for content, found in [([1], "no network_weights"), ({"network_weights": {"a": 1}}, "no network_weights"),
+                           ({"network_weights": {}}, "does not say who trained it")]:
+        torch.save(content, path)
+        with pytest.raises(OctkitError, match=found):
+            open_folder(folder)
+
+
+def test_checkpoints_that_would_swell_are_refused(folder):
+    """A view of one number may claim any size, and a packed zip may unpack to any."""
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=True)
+    name = next(iter(content["network_weights"]))
+    whole = path.read_bytes()
+    content["network_weights"][name] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(content, path)
+    with pytest.raises(OctkitError, match="holds no network_weights"):
+        open_folder(folder)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in archive.namelist():
+            packed.writestr(part, archive.read(part))
+    with pytest.raises(OctkitError, match="its parts unpack to more than the file"):
+        open_folder(folder)
+
+
+def test_folds_that_are_not_trained_to_their_end_are_left_out(folder, capsys):
+    (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_latest.pth")
+    assert list(open_folder(folder).members[0].weights) == ["0"]
+    assert "fold_1: has no checkpoint_final.pth and is left out" in capsys.readouterr().out
+    (folder / "fold_0" / "checkpoint_final.pth").unlink()
+    with pytest.raises(OctkitError, match=r"found no fold_\*/checkpoint_final\.pth"):
+        open_folder(folder)
+
+
+def test_fold_all_counts_where_it_is_alone(tmp_path, capsys):
+    [folder] = export_model(tiny_model("2d", folds=("0", "all")), tmp_path / "both")
+    assert list(open_folder(folder).members[0].weights) == ["0"]
+    assert "fold_all is left out" in capsys.readouterr().out
+    [folder] = export_model(tiny_model("2d", folds=("all",)), tmp_path / "all")
+    assert list(open_folder(folder).members[0].weights) == ["all"]
+
+
+def test_folds_of_different_trainings_are_refused(folder):
+    changed_checkpoint(folder, inference_allowed_mirroring_axes=(1,))
+    with pytest.raises(OctkitError, match="its folds are of different trainings"):
+        open_folder(folder)
+
+
+def test_the_folders_name_says_the_configuration_where_the_checkpoint_does_not(folder):
+    for fold in (0, 1):
+        changed_checkpoint(folder, fold, init_args={})
+    assert open_folder(folder).members[0].config == "2d"
+
+
+def test_axes_to_mirror_are_counted_from_the_last(folder):
+    (folder / "octkit.json").unlink()
+    assert open_folder(folder).mirror_axes == (-2, -1) and open_folder(folder).mirror
+    for fold in (0, 1):
+        changed_checkpoint(folder, fold, inference_allowed_mirroring_axes=None)
+    assert open_folder(folder).mirror_axes == () and not open_folder(folder).mirror
+    for fold in (0, 1):
+        changed_checkpoint(folder, fold, inference_allowed_mirroring_axes=(7,))
+    with pytest.raises(OctkitError, match="mirror_axes"):
+        open_folder(folder)
+
+
+def test_an_octkit_json_of_another_kind_is_refused(folder):
+    write_json(folder / "octkit.json", {"mirror": True})
+    with pytest.raises(OctkitError, match="how it predicts is not as nnU-Net or octkit writes it"):
+        open_folder(folder)
+
+
+def test_weights_that_do_not_fit_the_plan_are_refused(folder):
+    plans = read_json(folder / "plans.json")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 16]
+    write_json(folder / "plans.json", plans)
+    with pytest.raises(OctkitError, match="2d fold 0: found .* expected .* as its plan has it"):
+        open_folder(folder)
+
+
+def test_folders_that_are_there_are_not_written_into(folder):
+    with pytest.raises(OctkitError, match="is there already, expected a new folder"):
+        export_model(tiny_model("2d"), folder.parent)
+    assert is_model_folder(folder) and not is_model_folder(folder.parent)
+
+
+def test_what_nnunet_cannot_carry_is_said_and_written_down(tmp_path, capsys):
+    model = tiny_model("2d", "3d_cascade_fullres", folds=("all",), **TRAITS)
+    sentences = what_is_lost(model)
+    for part in ("averages 2d and 3d_cascade_fullres", "refines 3d_lowres", "before softmax", "--disable_tta",
+                 "rnfl+gcipl+choroid", "-step_size 0.25", "across the seam", "ordered boundaries", "-f all"):
+        assert sum(part in sentence for sentence in sentences) == 1, part
+    folders = export_model(model, tmp_path)
+    assert capsys.readouterr().out.splitlines() == sentences
+    assert all(sentence in (folders[0] / "README.txt").read_text() for sentence in sentences)
+    assert what_is_lost(tiny_model("2d", blend="scores")) == []
+    flat = tiny_model("2d", blend="scores")
+    assert "as NIfTI files" in what_is_lost(replace(flat, plan=replace(flat.plan, units="mm")))[0]
+    deep = tiny_model("3d_fullres", blend="scores")
+    assert "1 x 1 x 1 mm" in what_is_lost(replace(deep, plan=replace(deep.plan, units="px")))[0]
+
+
+def test_a_pickle_of_post_processing_is_left_out_and_that_is_said(tmp_path, capsys):
+    [folder] = export_model(tiny_model("2d"), tmp_path)
+    (folder / "crossval_results_folds_0").mkdir()
+    (folder / "crossval_results_folds_0/postprocessing.pkl").write_bytes(b"code")
+    capsys.readouterr()
+    open_folder(folder)
+    assert "postprocessing.pkl: is left out" in capsys.readouterr().out

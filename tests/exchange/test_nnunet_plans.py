@@ -1,0 +1,152 @@
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import tiny_model
+
+from octkit.common.errors import OctkitError
+from octkit.data.labels import LAYERS
+from octkit.exchange.nnunet_plans import dataset_to, labels_from, plan_from, plans_to
+
+HERE = Path("here")
+
+
+def folder_of(*configs, **values):
+    """The contents of plans.json and dataset.json for a tiny plan."""
+    plan = replace(tiny_model(*configs).plan, **values)
+    return plan, plans_to(plan, "Dataset001_Tiny"), dataset_to(plan)
+
+
+def without_others(plan, config):
+    previous = plan.configurations[config].previous_stage
+    return replace(plan, configurations={name: entry for name, entry in plan.configurations.items()
+                                         if name in (config, previous)})
+
+
+def bare(plan):
+    return replace(plan, reasons={}, normalisation=plan.normalisation or ("ct",) * len(plan.channels))
+
+
+def test_a_plan_of_2_d_scans_goes_round():
+    plan, plans, dataset = folder_of("2d")
+    assert (plans["image_reader_writer"], dataset["file_ending"]) == ("NaturalImage2DIO", ".png")
+    assert plans["original_median_shape_after_transp"] == [1, 40, 48]
+    assert bare(plan_from(plans, dataset, "2d", HERE)) == plan
+
+
+@pytest.mark.parametrize("config", ["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"])
+def test_plans_of_volumes_go_round(config):
+    plan, plans, dataset = folder_of("3d_fullres")
+    assert (plans["transpose_forward"], plans["transpose_backward"]) == ([2, 0, 1], [1, 2, 0])
+    assert dataset["file_ending"] == ".nii.gz"
+    assert bare(plan_from(plans, dataset, config, HERE)) == without_others(plan, config)
+
+
+def test_a_cascade_brings_its_first_stage():
+    _, plans, dataset = folder_of("3d_fullres")
+    assert list(plan_from(plans, dataset, "3d_cascade_fullres", HERE).configurations) == ["3d_lowres",
+                                                                                         "3d_cascade_fullres"]
+
+
+def test_volumes_planned_in_2_d_alone_stay_volumes():
+    plan = without_others(tiny_model("3d_fullres").plan, "2d")
+    plans = plans_to(plan, "Dataset001_Tiny")
+    assert plans["original_median_shape_after_transp"] == [None, 40, 48]
+    assert bare(plan_from(plans, dataset_to(plan), "2d", HERE)) == plan
+
+
+def test_scans_in_mm_become_nifti_files():
+    plan, plans, dataset = folder_of("2d", units="mm")
+    assert (plans["image_reader_writer"], dataset["file_ending"]) == ("SimpleITKIO", ".nii.gz")
+    assert bare(plan_from(plans, dataset, "2d", HERE)) == plan  # still of 2-D scans
+
+
+def test_what_a_configuration_inherits_counts():
+    _, plans, dataset = folder_of("3d_fullres")
+    entry = plans["configurations"]["3d_cascade_fullres"]
+    expected = plan_from(plans, dataset, "3d_cascade_fullres", HERE)
+    plans["configurations"]["base"] = {**entry, "batch_dice": False, "previous_stage": None}
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "base", "previous_stage": "3d_lowres",
+                                                     "batch_dice": True}
+    assert plan_from(plans, dataset, "3d_cascade_fullres", HERE) == expected
+
+
+@pytest.mark.parametrize(("scheme", "in_mask", "ours"), [
+    ("CTNormalization", False, "ct"), ("CTNormalization", True, "ct"), ("ZScoreNormalization", False, "zscore"),
+    ("ZScoreNormalization", True, "zscore_in_mask"), ("NoNormalization", False, "none"),
+    ("RescaleTo01Normalization", False, "rescale_0_1"), ("RGBTo01Normalization", False, "rgb_0_1")])
+def test_normalisations(scheme, in_mask, ours):
+    _, plans, dataset = folder_of("2d")
+    plans["configurations"]["2d"] |= {"normalization_schemes": [scheme], "use_mask_for_norm": [in_mask]}
+    assert plan_from(plans, dataset, "2d", HERE).normalisation == (ours,)
+    _, plans, _ = folder_of("2d", normalisation=(ours,))
+    back = plans["configurations"]["2d"]
+    assert back["normalization_schemes"] == [scheme]
+    assert back["use_mask_for_norm"] == [in_mask and scheme == "ZScoreNormalization"]
+
+
+@pytest.mark.parametrize(("labels", "expected"), [
+    ({"background": 0, "RNFL": 1, "GCIPL": 2, "Choroid": 3}, LAYERS),
+    ({"Choroid": 3, "GCIPL": 2, "RNFL": 1, "background": 0}, LAYERS),
+    ({"background": 0, "GCIPL": 1, "RNFL": 2, "choroid": 3}, ("GCIPL", "RNFL", "choroid")),
+    ({"background": 0, "disc": 1, "ignore": 2}, ("disc",))])
+def test_labels(labels, expected):
+    assert labels_from({"labels": labels}, HERE) == expected
+
+
+@pytest.mark.parametrize(("labels", "found"), [
+    ({"background": 0, "whole": [1, 2], "core": 2}, "'whole' is a region"),
+    ({"background": 0, "a": 1, "b": 3}, "without a gap"), ({"a": 1}, "expected background 0"),
+    ({"background": 0, "a": 1, "b": 1}, "without a gap")])
+def test_labels_without_counterpart_are_refused(labels, found):
+    with pytest.raises(OctkitError, match=found):
+        labels_from({"labels": labels}, HERE)
+
+
+def set_at(content, path, value):
+    *parents, leaf = path.split("/")
+    for parent in parents:
+        content = content[parent]
+    content[leaf] = value
+
+
+NETWORK = "configurations/2d/architecture"
+
+
+@pytest.mark.parametrize(("path", "value", "found"), [
+    (f"{NETWORK}/network_class_name", "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+     "the network is a ResidualEncoderUNet"),
+    (f"{NETWORK}/arch_kwargs/n_conv_per_stage", [2, 3], "n_conv_per_stage is \\[2, 3\\], expected \\[2, 2\\]"),
+    (f"{NETWORK}/arch_kwargs/conv_bias", False, "conv_bias is False"),
+    (f"{NETWORK}/arch_kwargs/norm_op", "torch.nn.modules.batchnorm.BatchNorm2d", "norm_op is"),
+    (f"{NETWORK}/arch_kwargs/norm_op_kwargs", {"eps": 1e-3, "affine": True}, "norm_op_kwargs is"),
+    (f"{NETWORK}/arch_kwargs/dropout_op", "torch.nn.Dropout2d", "dropout_op is"),
+    (f"{NETWORK}/arch_kwargs/nonlin", "torch.nn.GELU", "nonlin is"),
+    (f"{NETWORK}/arch_kwargs/nonlin_kwargs", {"negative_slope": 0.2}, "slope is 0.2"),
+    (f"{NETWORK}/arch_kwargs/kernel_sizes", [[3, 3], [4, 4]], "describes no network"),
+    ("configurations/2d/resampling_fn_data", "resample_torch_fornnunet", "resamples with resample_torch_fornnunet"),
+    ("configurations/2d/normalization_schemes", ["MyNormalization"], "normalises with MyNormalization"),
+    ("configurations/2d/inherits_from", "2d", "inherits from itself"),
+    ("configurations/2d/previous_stage", "2d", "in a circle"),
+    ("configurations/2d/previous_stage", "3d_lowres", "has no configuration '3d_lowres'"),
+    ("configurations/2d/batch_size", "many", "its plan is not valid; configurations.2d.batch_size"),
+    ("image_reader_writer", "NibabelIOWithReorient", "read by NibabelIOWithReorient"),
+    ("transpose_forward", [1, 0, 2], "the axes of 2-D scans"),
+    ("foreground_intensity_properties_per_channel", {}, "is no plans.json"),
+    ("configurations", None, "is no plans.json"),
+])
+def test_what_has_no_counterpart_is_refused(path, value, found):
+    _, plans, dataset = folder_of("2d")
+    plan_from(plans, dataset, "2d", HERE)
+    plans = copy.deepcopy(plans)
+    set_at(plans, path, value)
+    with pytest.raises(OctkitError, match=f"^here.*{found}"):
+        plan_from(plans, dataset, "2d", HERE)
+
+
+def test_a_plan_without_an_architecture_is_of_an_older_nnunet():
+    _, plans, dataset = folder_of("2d")
+    del plans["configurations"]["2d"]["architecture"]
+    with pytest.raises(OctkitError, match=r"no plans\.json of nnU-Net v2\.4 or later .*architecture"):
+        plan_from(plans, dataset, "2d", HERE)

@@ -1,0 +1,189 @@
+"""Figures of scans and masks: what is drawn, where, in which colour, and how it shows and saves."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from octkit.common.errors import OctkitError
+from octkit.data.labels import LAYERS
+from octkit.figures import picture as picture_
+from octkit.figures import scans
+
+IMAGE = np.full((1, 20, 30), 100, np.float32)
+MASK = np.zeros((20, 30), np.uint8)
+MASK[4:8], MASK[8:12], MASK[14:18] = 1, 2, 3
+
+
+def every_figure() -> dict[str, picture_.Picture]:
+    """One figure of each function, by its name."""
+    z_scored = (IMAGE - 90) / 30 + np.linspace(-1, 1, 30, dtype=np.float32)
+    return {
+        "overlay": scans.overlay(IMAGE, MASK, MASK),
+        "data_grid": scans.data_grid([IMAGE] * 4, [MASK, None, MASK, MASK], ["a", "b", "c", "d"]),
+        "comparison": scans.comparison(IMAGE, np.roll(MASK, 1, 0), MASK),
+        "postprocessing": scans.postprocessing(IMAGE, MASK, np.where(MASK == 3, 0, MASK)),
+        "before_after": scans.before_after(IMAGE, z_scored),
+        "augment_grid": scans.augment_grid(z_scored, MASK, {"low_resolution": (z_scored, MASK)}),
+    }
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return every_figure()
+
+
+def pixels(picture: Figure) -> np.ndarray:
+    """The figure as drawn: (H, W, 3) uint8."""
+    with Image.open(io.BytesIO(picture_.png(picture))) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def drawn_at(picture: Figure, ax, x: float, y: float) -> np.ndarray:
+    """The drawn colour at a point of an axes' data."""
+    drawn = pixels(picture)
+    column, row = ax.transData.transform((x, y)) * picture_.DPI / picture.dpi
+    return drawn[drawn.shape[0] - 1 - int(row), int(column)] / 255
+
+
+def test_every_figure_says_what_one_sees_and_names_its_axes(figures):
+    for name, picture in figures.items():
+        assert picture.get_suptitle(), name
+        assert picture.alt, name
+        shown = [ax for ax in picture.axes if ax.axison]
+        words = {label for ax in shown for label in (ax.get_xlabel(), ax.get_ylabel())}
+        assert any("A-scan" in word for word in words), name
+        assert any("(px)" in word for word in words), name
+
+
+def test_every_figure_with_layers_has_their_legend(figures):
+    for name in figures.keys() - {"before_after"}:
+        entries = [text.get_text() for legend in figures[name].legends for text in legend.get_texts()]
+        assert entries[:3] == ["RNFL", "GCIPL", "choroid"], name
+
+
+def test_colours_are_okabe_and_itos_and_one_for_each_layer():
+    assert picture_.label_colours(LAYERS) == {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
+    others = picture_.label_colours(("disc", "gcipl", "cup"))
+    assert others["gcipl"] == "#56B4E9"
+    assert len(set(others.values()) | set(picture_.LAYER_COLOURS.values())) == 5
+
+
+def test_paint_gives_background_no_colour_and_each_label_its_own():
+    painted = scans.paint(np.array([[0, 1], [2, 3]], np.uint8), opacity=0.5)
+    assert painted[0, 0].tolist() == [0, 0, 0, 0]
+    for (row, column), layer in (((0, 1), "rnfl"), ((1, 0), "gcipl"), ((1, 1), "choroid")):
+        assert painted[row, column] == pytest.approx([*to_rgb(picture_.LAYER_COLOURS[layer]), 0.5])
+
+
+def test_an_overlay_blends_the_layers_colour_over_the_scan_and_leaves_background_grey():
+    picture = scans.overlay(IMAGE, MASK, opacity=0.4)
+    (ax,) = picture.axes
+    grey = 100 / 255
+    for row, layer in ((6, "rnfl"), (10, "gcipl"), (16, "choroid")):
+        expected = 0.6 * grey + 0.4 * np.array(to_rgb(picture_.LAYER_COLOURS[layer]))
+        assert drawn_at(picture, ax, 15, row) == pytest.approx(expected, abs=0.015)
+    assert drawn_at(picture, ax, 15, 2) == pytest.approx([grey] * 3, abs=0.015)
+
+
+def test_true_boundaries_are_drawn_where_the_truth_changes():
+    picture = scans.overlay(np.zeros((1, 20, 30)), np.zeros((20, 30), np.uint8), MASK)
+    (ax,) = picture.axes
+    assert drawn_at(picture, ax, 15.2, 3.5).min() > 0.7  # between rows 3 and 4
+    assert drawn_at(picture, ax, 15.2, 5.6).max() < 0.1  # inside RNFL: no fill, for the mask is empty
+    assert "true boundary" in [text.get_text() for text in picture.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("scale, x_label, y_label, corner", [
+    (None, "A-scan", "depth (px)", (29.5, 19.5)),
+    (3.9, "A-scan", "depth (µm)", (30, 78)),
+    ((4.0, 11.0), "along the scan (µm)", "depth (µm)", (330, 80)),
+])
+def test_axes_are_in_micrometres_where_the_scale_is_known(scale, x_label, y_label, corner):
+    (ax,) = scans.overlay(IMAGE, MASK, um_per_px=scale).axes
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (x_label, y_label)
+    assert (ax.get_xlim()[1], ax.get_ylim()[0]) == pytest.approx(corner)
+
+
+def test_comparison_counts_what_is_missed_added_and_swapped():
+    truth = np.zeros((10, 10), np.uint8)
+    truth[0, :4], truth[1, :2] = 1, 2
+    predicted = np.zeros((10, 10), np.uint8)
+    predicted[0, :3], predicted[1, :2], predicted[5, :1] = 1, (3, 2), 1
+    picture = scans.comparison(np.zeros((10, 10)), predicted, truth)
+    entries = [text.get_text() for text in picture.legends[0].get_texts()]
+    assert entries[3:] == ["missed (1.00 %)", "added (1.00 %)", "swapped (1.00 %)"]
+    assert "3.0 %" in picture.axes[2].get_title()
+
+
+def test_augmented_copies_share_the_originals_grey_window():
+    ramp = np.linspace(0, 1, 600, dtype=np.float32).reshape(1, 20, 30)
+    picture = scans.augment_grid(ramp, MASK, {"brightness": (ramp + 5, MASK)}, columns=2)
+    windows = [ax.images[0].get_clim() for ax in picture.axes[:2]]
+    assert windows[0] == windows[1] == pytest.approx((0.005, 0.995), abs=0.001)
+    assert [ax.get_title() for ax in picture.axes[:2]] == ["original", "brightness"]
+
+
+@given(st.integers(1, 9), st.integers(1, 5))
+@settings(max_examples=10, deadline=None)
+def test_a_grid_shows_every_scan_once(count, columns):
+    picture = scans.data_grid([IMAGE] * count, titles=[f"scan {i}" for i in range(count)], columns=columns)
+    assert [ax.get_title() for ax in picture.axes if ax.axison] == [f"scan {i}" for i in range(count)]
+
+
+def test_masks_of_another_size_and_empty_grids_are_refused():
+    with pytest.raises(OctkitError, match=r"\(5, 5\).*\(20, 30\)"):
+        scans.overlay(IMAGE, np.zeros((5, 5), np.uint8))
+    with pytest.raises(OctkitError, match="expected equal sizes"):
+        scans.comparison(IMAGE, MASK, MASK[1:])
+    with pytest.raises(OctkitError, match="no image"):
+        scans.data_grid([])
+
+
+def test_figures_leave_nothing_in_pyplot_and_do_not_need_it():
+    before = plt.get_fignums()
+    scans.overlay(IMAGE, MASK)
+    assert plt.get_fignums() == before
+
+
+def test_a_figure_shows_itself_in_a_notebook_with_its_text_alternative():
+    from IPython.core.formatters import DisplayFormatter
+
+    picture = scans.overlay(IMAGE, MASK, title="Scan 7")
+    data, metadata = DisplayFormatter().format(picture)
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"].startswith("Scan 7: OCT B-scan with RNFL, GCIPL, choroid")
+
+
+def test_saving_keeps_title_and_text_and_gives_the_same_bytes_again(tmp_path):
+    picture = scans.overlay(IMAGE, MASK, title="Scan „7“ <b>")
+    first = picture_.save(picture, tmp_path / "deep" / "01_scan.png")
+    assert scans.read_texts(first) == ("Scan „7“ <b>", picture.alt)
+    again = picture_.save(scans.overlay(IMAGE, MASK, title="Scan „7“ <b>"), tmp_path / "again.png")
+    assert again.read_bytes() == first.read_bytes()
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["01_scan.png", "again.png"]  # no temporary file
+
+
+def test_texts_of_a_foreign_png_are_its_name_and_bad_names_are_refused(tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "other.png")
+    assert scans.read_texts(tmp_path / "other.png") == ("other", "other")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(OctkitError, match="text.png"):
+        scans.read_texts(tmp_path / "text.png")
+    with pytest.raises(OctkitError, match=r"expected \.png"):
+        picture_.save(scans.overlay(IMAGE, MASK), tmp_path / "figure.jpg")
+
+
+def test_names_with_dollars_are_no_formulas():
+    picture, ((ax,),) = picture_.new_picture("$x_{$")
+    ax.plot([1, 2], [1, 1000], label="$y_{$")
+    ax.set(yscale="log", title="$z_{$", xlabel="$a_{$")
+    ax.set_xticks([1, 2], ["$b_{$", "c"])
+    ax.legend()
+    assert picture_.png(picture).startswith(b"\x89PNG")

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from octkit.common.errors import OctkitError
+from octkit.figures import volumes
+
+
+def images(axes):
+    return [image.get_array() for ax in axes for image in ax.images]
+
+
+def test_b_scans_are_those_asked_for_with_their_masks():
+    volume = np.arange(4 * 6 * 8, dtype=float).reshape(4, 6, 8)
+    mask = np.zeros(volume.shape, np.uint8)
+    mask[2, 3] = 1
+    figure = volumes.b_scans(volume[None], mask, [0, 2], "Two")
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["B-scan 1 of 4", "B-scan 3 of 4"]
+    np.testing.assert_array_equal(images([figure.axes[1]])[0], volume[2])
+    assert images([figure.axes[1]])[1][3, 0, 3] > 0  # the mask's paint on row 3
+
+
+def test_a_b_scan_that_is_not_there():
+    with pytest.raises(OctkitError, match="found the number 4, expected 0 to 3"):
+        volumes.b_scans(np.zeros((4, 6, 8)), None, [1, 4])
+
+
+@pytest.mark.parametrize("compare", [True, False])
+def test_maps_share_a_scale_where_they_are_compared(compare):
+    maps = {"thin": np.full((3, 4), 10.0), "thick": np.full((3, 4), 100.0)}
+    figure = volumes.thickness_maps(maps, (0.2, 0.01), "um", compare=compare)
+    tops = [ax.images[0].get_clim()[1] for ax in figure.axes if ax.images and ax.get_title()]
+    assert tops == ([100, 100] if compare else [10, 100])
+    assert "thin mean 10.0 um, thick mean 100.0 um" in figure.alt
+    left, right, bottom, top = figure.axes[0].images[0].get_extent()
+    assert (right, bottom) == pytest.approx((0.04, 0.6))
+
+
+def test_without_a_scale_maps_count_b_scans():
+    figure = volumes.thickness_maps({"a": np.ones((3, 4))}, None)
+    assert figure.axes[0].get_ylabel() == "B-scan" and figure.axes[0].get_xlabel() == "A-scan"
+
+
+def test_candidates_are_ranked_and_the_chosen_one_is_marked():
+    scored = [{"name": "2d", "mean_dice": 0.8, "behind_best": {"mean": 0.1, "sd": 0.05, "n": 4}},
+              {"name": "3d_fullres", "mean_dice": 0.9, "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}]
+    figure = volumes.candidates(scored, "3d_fullres")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["3d_fullres (chosen)", "2d"]
+    assert "3d_fullres 0.9000, 2d 0.8000" in figure.alt

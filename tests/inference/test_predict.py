@@ -1,0 +1,197 @@
+import csv
+import dataclasses
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from helpers import make_run, write_goals
+from PIL import Image
+from vol_files import write_vol
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.data.dataset import Case
+from octkit.data.heidelberg import open_vol
+from octkit.data.image_files import read_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.data.volume_files import write_nifti
+from octkit.inference import predict, select
+from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
+from octkit.inference.sliding_window import Predictor
+from octkit.network.model import load_model
+from octkit.planning.run import Run
+from octkit.training import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    run = make_run(folder / "run", write_goals(folder / "goals"), "train.folds=[0,1]", "train.epochs=3",
+                   "train.iterations_per_epoch=20", "train.initial_rate=0.05", "plan.base_features=8",
+                   "plan.max_features=16")
+    for fold in (0, 1):
+        train.train_fold(Run(run), fold=fold, progress=False)
+    return run
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).uniform(1, 255, (70, 90)).astype(np.uint8)
+
+
+def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(run, tmp_path, image):
+    (tmp_path / "in").mkdir()
+    for name, size in (("a", (50, 60)), ("b", (40, 48))):
+        Image.fromarray(image[:size[0], :size[1]]).save(tmp_path / "in" / f"{name}.png")
+    predict_folder(run, tmp_path / "in", tmp_path / "out", probabilities=True)
+    for name, size in (("a", (50, 60)), ("b", (40, 48))):
+        mask = read_mask(tmp_path / "out" / f"{name}.png", GOALS_GREYS, size)
+        with np.load(tmp_path / "out" / f"{name}.npz") as file:
+            assert list(file) == ["probabilities"] and file["probabilities"].dtype == np.float32
+            np.testing.assert_array_equal(file["probabilities"].argmax(0), mask)
+
+
+def test_a_nifti_scan_becomes_a_nifti_mask_in_its_place(run, tmp_path, image):
+    affine = np.diag((0.012, 0.004, 1, 1)) + np.eye(4, k=3)
+    nibabel.save(nibabel.Nifti1Image(image.T[:48, :40, None].astype(np.float32), affine), tmp_path / "s.nii.gz")
+    [written] = predict_folder(run, tmp_path / "s.nii.gz", tmp_path / "out")
+    mask = nibabel.load(written)
+    assert written.name == "s.nii.gz" and mask.shape == (48, 40, 1)
+    np.testing.assert_allclose(mask.affine, affine, atol=1e-6)
+    expected = Predictor.load(run)(image[None, :40, :48].astype(np.float32)).argmax(0)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj)[..., 0].T, expected)
+
+
+def test_a_volume_for_a_model_of_2d_scans_is_refused(run, tmp_path):
+    write_nifti(tmp_path / "v.nii.gz", np.ones((3, 20, 20), np.uint8), (0.2, 0.004, 0.01))
+    with pytest.raises(OctkitError, match="v.nii.gz: found a scan of 3 axes, expected 2"):
+        predict_folder(run, tmp_path / "v.nii.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_image_stops_before_anything_is_written(run, tmp_path, image):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("no image")
+    with pytest.raises(OctkitError, match=r"b\.png"):
+        predict_folder(run, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_never_overwrite_the_images(run, tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(OctkitError, match="the images' own folder"):
+        predict_folder(run, tmp_path, tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_scale_that_makes_no_difference_is_said(run, tmp_path, image, capsys):
+    Image.fromarray(image).save(tmp_path / "a.png")
+    predict_folder(run, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
+    assert "planned in pixels" in capsys.readouterr().out
+
+
+def test_two_images_of_one_name_are_refused(run, tmp_path, image):
+    for name in ("a.PNG", "a.png"):
+        Image.fromarray(image).save(tmp_path / name, format="PNG")
+    with pytest.raises(OctkitError, match="same name"):
+        predict_folder(run, tmp_path, tmp_path / "out")
+
+
+def test_unfinished_or_missing_folds_are_errors(run, tmp_path):
+    with pytest.raises(OctkitError, match="no settings.json"):
+        load_model(Run(tmp_path))
+    path = run / "models/2d/fold_1/checkpoint.pt"
+    checkpoint = path.read_bytes()
+    try:
+        path.write_bytes(checkpoint[:1000])
+        with pytest.raises(OctkitError, match="cannot be read as a checkpoint"):
+            load_model(Run(run))
+        path.unlink()
+        with pytest.raises(OctkitError, match="train this fold first with `octkit train .* --config 2d --fold 1`"):
+            load_model(Run(run))
+    finally:
+        path.write_bytes(checkpoint)
+
+
+def test_cross_validation_selects_and_validation_is_predicted(run):
+    predict.predict_cross_validation(Run(run), progress=False)
+    assert len(list((run / "predictions/cv/2d").glob("*.png"))) == 6
+    selection = select.select(Run(run))
+    assert selection == read_json(run / "selection.json")
+    assert selection["cases"] == 6 and selection["candidates"][0]["dice"]["rnfl"] > 0.3
+    predict.predict_split(Run(run), progress=False)
+    assert sorted(p.name for p in (run / "predictions/validation").iterdir()) == ["0007.png", "0008.png"]
+    with pytest.raises(OctkitError, match="no test images"):
+        predict.predict_split(Run(run), "test")
+
+
+def test_what_was_predicted_is_not_predicted_again_but_after_a_change(run, capsys):
+    predict_held_out(Run(run), "2d", 0, progress=False)
+    path = next((run / "predictions/cv/2d").glob("*.png"))
+    capsys.readouterr()
+    path.write_bytes(b"kept")
+    predict_held_out(Run(run), "2d", 0, progress=False)
+    assert "predicted before" in capsys.readouterr().out and path.read_bytes() == b"kept"
+    checkpoint = run / "models/2d/fold_0/checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes())  # trained again
+    for fold in (0, 1):
+        predict_held_out(Run(run), "2d", fold, progress=False)
+    assert path.read_bytes() != b"kept"
+
+
+def test_selection_needs_its_predictions_and_says_how_to_get_them(run):
+    predict.predict_cross_validation(Run(run), progress=False)
+    held_out = read_json(run / "splits.json")[1]["validation"][0]
+    (run / f"predictions/cv/2d/{held_out}.png").unlink()
+    expected = f"no prediction for 1 of 6 held-out cases .{held_out} is the first.; get them with: octkit .* --fold 1"
+    with pytest.raises(OctkitError, match=expected):
+        select.select(Run(run))
+
+
+def test_a_plan_that_changed_after_training_is_noticed(run):
+    path = run / "plan.json"
+    before = path.read_text()
+    try:
+        content = json.loads(before)
+        content["configurations"]["2d"]["features"]["value"][0] += 1
+        path.write_text(json.dumps(content))
+        with pytest.raises(OctkitError, match="if the plan has changed since, train again"):
+            Predictor.load(run)
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize(("labels", "values"), [(("rnfl", "gcipl", "choroid"), [255, 0, 80, 160]),
+                                                (("a", "b", "c"), [0, 1, 2, 3])])
+def test_masks_are_coded_by_their_labels_and_read_back(tmp_path, labels, values):
+    mask = np.array([[0, 1], [2, 3]], np.uint8)
+    case = Case("x", tmp_path / "x.png")
+    Image.fromarray(mask).save(case.image)
+    (tmp_path / "out").mkdir()
+    path = save_mask(tmp_path / "out", "x", mask, labels, case.image)
+    assert np.asarray(Image.open(path)).ravel().tolist() == values
+    np.testing.assert_array_equal(read_prediction(tmp_path / "out", case, labels), mask)
+    with pytest.raises(OctkitError, match="has no mask of case y"):
+        read_prediction(tmp_path / "out", dataclasses.replace(case, name="y"), labels)
+
+
+def test_a_devices_file_is_predicted_like_its_picture(run, tmp_path, image):
+    write_vol(tmp_path / "scan.vol", (image[:48, :60] / 255.0)[None] ** 4, [])
+    Image.fromarray(open_vol(tmp_path / "scan.vol").image[0].astype(np.uint8)).save(tmp_path / "picture.png")
+    for name in ("scan.vol", "picture.png"):
+        predict_folder(run, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
+    assert (tmp_path / "out/scan.png").read_bytes() == (tmp_path / "out/picture.png").read_bytes()
+
+
+def test_boundaries_and_flags_stand_beside_the_masks(run, tmp_path, image):
+    Image.fromarray(image).save(tmp_path / "noise.png")
+    predict_folder(run, tmp_path / "noise.png", tmp_path / "out")
+    with open(tmp_path / "out/noise.boundaries.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:2] == ["a_scan", "ILM"] and len(rows) == 1 + 90 and len(rows[0]) == 11
+    with open(tmp_path / "out/quality.csv", newline="") as file:
+        [flag] = csv.DictReader(file)
+    assert flag["scan"] == "noise" and flag["trusted"] == "NO" and "not" in flag["reasons"]

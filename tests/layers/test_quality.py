@@ -1,0 +1,101 @@
+"""When a scan is flagged and why: phantoms whose probabilities are damaged the way networks and devices do it."""
+
+import numpy as np
+import pytest
+from helpers import blurred_truth
+
+from octkit.common.errors import OctkitError
+from octkit.layers.boundaries import ordered_surfaces
+from octkit.layers.quality import Limits, boundary_spread, doubt, measures, quality
+from octkit.phantoms.circle_scans import draw
+
+
+@pytest.fixture(scope="module")
+def good():
+    return blurred_truth(draw(7, (248, 384)).mask)
+
+
+def judge(probabilities: np.ndarray, spread=None):
+    boundaries, width = ordered_surfaces(probabilities, circular=True)
+    return quality(boundaries, width, np.zeros_like(width) if spread is None else spread, probabilities)
+
+
+def test_a_good_scan_is_trusted_without_reasons(good):
+    assert judge(good) == (judged := judge(good)) and judged.trusted and judged.reasons == ()
+
+
+def test_small_damage_that_the_surfaces_mend_is_no_reason(good):
+    p = good.copy()
+    p[:, :, 100:110] = 0.25
+    assert judge(p).trusted
+
+
+@pytest.mark.parametrize(("damage", "reason"), [
+    ("lost", "GCIPL is not seen in 26% of the A-scans"), ("lost", "the boundary GCIPL/INL is not located in"),
+    ("opaque", "differ on"), ("cut", "the ILM lies at the image's border in"), ("empty", "RNFL is not seen in 100%"),
+    ("folded", "the boundary RNFL/GCIPL is not located in"),
+])
+def test_what_is_wrong_is_named(good, damage, reason):
+    p = good.copy()
+    some = slice(0, 100)  # of 384: 26 %
+    if damage == "lost":
+        p[0, :, some] += p[2, :, some]
+        p[2, :, some] = 0
+    elif damage == "opaque":
+        p[:, :, some] = 0.25
+    elif damage == "empty":
+        p = np.zeros_like(p)
+        p[0] = 1
+    else:
+        ilm = ordered_surfaces(p, circular=True)[0][0]
+        up = int(np.quantile(ilm, 0.25 if damage == "cut" else 0.6))
+        above = p[:, :up][:, ::-1]
+        p = np.concatenate([p[:, up:], np.zeros_like(p[:, :up])], axis=1)
+        p[0, -up:] = 1
+        if damage == "folded":  # what the device's frame cuts off at the top comes back mirrored
+            tissue = above[:, :p.shape[1]]
+            p[:, :tissue.shape[1]] = np.where(tissue[:1] < 0.5, tissue, p[:, :tissue.shape[1]])
+    judged = judge(p)
+    assert not judged.trusted
+    assert any(reason in given for given in judged.reasons), judged.reasons
+
+
+def test_measures_by_hand():
+    boundaries = np.array([[0.0, 2], [2, 4], [4, 6], [7, 8], [10, 9.5]])
+    label = np.zeros((10, 2), int)
+    label[0:2, 0], label[2:4, 0], label[7:10, 0] = 1, 2, 3  # as drawn
+    label[2:4, 1] = 1  # RNFL as drawn; GCIPL (2 px) and choroid (8 to 9.5: the centre of row 9 lies on it, 1 px) not
+    p = np.stack([label == k for k in range(4)]).astype(float)
+    width = np.array([[0.1, 0.1], [0.3, 0.1], [0, 0], [0.1, 0.4], [0.4, 0.4]])
+    found = measures(boundaries, width, np.zeros((5, 2)), p, wide=0.02)
+    assert found["wide"].tolist() == [0, 0.5, 0, 0.5, 1]
+    assert found["missing"].tolist() == [0, 0.5, 0.5]
+    assert found["contradicted"] == pytest.approx(3 / (7 + 2 + 3))
+    assert found["border"].tolist() == [0.5, 1.0]
+
+
+def test_the_spread_is_the_standard_deviation_over_models(good):
+    members = [np.roll(good, rows, axis=1) for rows in (0, 2, 4)]
+    np.testing.assert_allclose(boundary_spread(members, True), 2.0, atol=0.05)
+    np.testing.assert_allclose(boundary_spread([good, good], True), 0)
+
+
+def test_models_that_disagree_are_a_reason(good):
+    members = [good, np.roll(good, 20, axis=1)]
+    judged = judge(good, boundary_spread(members, True))
+    assert not judged.trusted and "not located in 100%" in judged.reasons[0]
+
+
+def test_doubts_add_up_as_variances():
+    assert doubt(np.array([3.0]), np.array([4.0])) == 5
+
+
+@pytest.mark.parametrize("members", [[], [(4, 20, 20)], [(4, 20, 20), (4, 20, 21)]])
+def test_one_model_cannot_disagree(members):
+    with pytest.raises(OctkitError, match="at least two of one shape"):
+        boundary_spread([np.full(shape, 0.25, np.float32) for shape in members], True)
+
+
+def test_limits_can_be_moved(good):
+    boundaries, width = ordered_surfaces(good, circular=True)
+    assert not quality(boundaries, width, width * 0, good, Limits(contradicted=-1)).trusted

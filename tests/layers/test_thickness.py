@@ -1,0 +1,313 @@
+import csv
+import math
+
+import numpy as np
+import pytest
+from helpers import SHARED
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octkit.common.errors import OctkitError
+from octkit.data.image_files import read_mask, write_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.layers.thickness import (
+    GARWAY_HEATH,
+    HOURS,
+    MEANS,
+    QUADRANTS,
+    Thickness,
+    asymmetry,
+    clock_hours,
+    errors,
+    means,
+    profile,
+    quadrants,
+    reference_band,
+    resample,
+    sector_means,
+    table_rows,
+    thickness_table,
+    write_csv,
+)
+
+REAL_SCANS = SHARED / "real-scans"
+
+#     A-scans  0 1 2 3
+MASK = np.array([[0, 1, 1, 0],
+                 [1, 1, 1, 0],
+                 [2, 1, 2, 2],
+                 [2, 2, 0, 2]], np.uint8)
+
+
+def test_profile_by_hand():
+    found = profile(MASK)
+    assert (found.layers, found.unit, found.eye) == (("rnfl", "gcipl", "choroid"), "px", None)
+    np.testing.assert_array_equal(found["rnfl"], [1, 3, 2, 0])
+    np.testing.assert_array_equal(found["gcipl"], [2, 1, 1, 2])
+    # Of the choroid nothing is marked anywhere: unknown, not 0.
+    np.testing.assert_array_equal(found["choroid"], [np.nan] * 4)
+
+
+def test_profile_in_micrometres():
+    found = profile(MASK, um_per_px=3.87, eye="L")
+    assert (found.unit, found.eye) == ("um", "L")
+    np.testing.assert_allclose(found["rnfl"], [3.87, 11.61, 7.74, 0])
+
+
+def test_a_scan_stored_the_other_way_round_is_mirrored_into_tsnit():
+    np.testing.assert_array_equal(profile(MASK[:, ::-1], order="TINST").values, profile(MASK).values)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"um_per_px": 0}, "um_per_px: found 0"),
+    ({"um_per_px": float("nan")}, "um_per_px: found nan"),
+    ({"order": "NITSN"}, "order: found 'NITSN'"),
+    ({"eye": "left"}, "eye: found 'left'"),
+])
+def test_profile_refuses_what_it_cannot_mean(arguments, message):
+    with pytest.raises(OctkitError, match=message):
+        profile(MASK, **arguments)
+
+
+def test_quadrants_by_hand():
+    # 8 A-scans, middles at 22.5, 67.5, 112.5, …: T has the first and the last, then S S, N N, I I.
+    line = np.array([1, 10, 20, 100, 200, 1000, 3000, 3.0])
+    assert quadrants(line) == {"T": 2, "S": 15, "N": 150, "I": 2000}
+    assert means(line)["global"] == pytest.approx(line.mean())
+
+
+def test_a_middle_on_the_border_opens_the_next_quadrant():
+    # 4 A-scans, middles at 45, 135, 225 and 315 degrees.
+    assert quadrants(np.array([1.0, 2, 3, 4])) == {"S": 1, "N": 2, "I": 3, "T": 4}
+
+
+def test_a_quadrant_without_a_scans_is_unknown():
+    found = quadrants(np.array([1.0, 3.0]))  # middles at 90 and 270 degrees
+    assert (found["S"], found["I"]) == (1, 3)
+    assert math.isnan(found["T"]) and math.isnan(found["N"])
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_the_quadrants_of_a_full_circle_average_to_the_global_mean(quarter, seed):
+    line = np.random.default_rng(seed).uniform(0, 200, 4 * quarter)
+    assert np.mean(list(quadrants(line).values())) == pytest.approx(means(line)["global"])
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_mirroring_swaps_superior_and_inferior_alone(pairs, seed):
+    line = np.random.default_rng(seed).uniform(0, 200, 8 * pairs)  # no middle lies on a border
+    here, mirrored = quadrants(line), quadrants(line[::-1])
+    for there, back in zip("TSNI", "TINS", strict=True):
+        assert mirrored[there] == pytest.approx(here[back])
+
+
+def one_a_scan_a_degree() -> np.ndarray:
+    """360 A-scans, each as thick as the degree it starts at: 0, 1, … 359."""
+    return np.arange(360.0)
+
+
+def test_the_six_sectors_by_hand():
+    found = sector_means(one_a_scan_a_degree(), GARWAY_HEATH)
+    # T holds 0 … 44 and 315 … 359; of the others the mean of the first and the last degree.
+    assert found == {"GH_T": (22 * 45 + 337 * 45) / 90, "GH_TS": (45 + 84) / 2, "GH_NS": (85 + 124) / 2,
+                     "GH_N": (125 + 234) / 2, "GH_NI": (235 + 274) / 2, "GH_TI": (275 + 314) / 2}
+
+
+def test_the_hours_of_both_eyes_by_hand():
+    line = one_a_scan_a_degree()
+    right, left = (sector_means(line, clock_hours(eye)) for eye in "RL")
+    # Noon is superior and 6 inferior in both; 9 is temporal in a right eye and nasal in a left, 3 the other way round.
+    assert right["hour_12"] == left["hour_12"] == (75 + 104) / 2
+    assert right["hour_6"] == left["hour_6"] == (255 + 284) / 2
+    assert right["hour_3"] == left["hour_9"] == (165 + 194) / 2
+    assert right["hour_9"] == left["hour_3"] == (7 * 15 + 352 * 15) / 30
+    # 10 to 11 of a right eye is temporal superior, 1 to 2 of a left.
+    assert right["hour_10"] == left["hour_2"] == (15 + 44) / 2
+    assert right["hour_11"] == left["hour_1"] == (45 + 74) / 2
+    # Temporal inferior, where glaucoma likes to begin: 7 of a right eye, 5 of a left.
+    assert right["hour_7"] == left["hour_5"] == (285 + 314) / 2
+
+
+def test_hours_of_no_known_eye_are_refused():
+    with pytest.raises(OctkitError, match="eye: found None, expected R or L"):
+        clock_hours(None)
+    assert set(means(one_a_scan_a_degree())) == set(MEANS) - set(HOURS)
+
+
+@pytest.mark.parametrize("sectors", [QUADRANTS, GARWAY_HEATH, clock_hours("R"), clock_hours("L")])
+@given(count=st.integers(1, 900))
+def test_sectors_cover_the_circle_once(sectors, count):
+    angles = (np.arange(count) + 0.5) * 360 / count
+    # An A-scan that is 1 where all others are nought shows in one sector alone.
+    for place in (0, count // 3, count - 1):
+        found = sector_means((angles == angles[place]).astype(float), sectors)
+        assert sum(mean > 0 for mean in found.values()) == 1
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_three_hours_are_a_quadrant(twelfth, seed):
+    line = np.random.default_rng(seed).uniform(0, 200, 12 * twelfth)
+    for eye, hours in (("R", {"T": (8, 9, 10), "S": (11, 12, 1), "N": (2, 3, 4), "I": (5, 6, 7)}),
+                       ("L", {"T": (2, 3, 4), "S": (11, 12, 1), "N": (8, 9, 10), "I": (5, 6, 7)})):
+        found = means(line, eye)
+        for quadrant, three in hours.items():
+            assert np.mean([found[f"hour_{hour}"] for hour in three]) == pytest.approx(found[quadrant])
+
+
+def test_resampling_by_hand_goes_around_the_end():
+    # Middles at 90 and 270 degrees; then at 45, 135, 225, 315: the first lies half way back to the last.
+    np.testing.assert_allclose(resample(np.array([0.0, 4.0]), 4), [1, 1, 3, 3])
+    line = np.array([3.0, 1.0, 2.0])
+    assert resample(line, 3) is line
+
+
+@given(st.integers(2, 300), st.integers(2, 300))
+def test_resampling_keeps_what_is_constant(old, new):
+    np.testing.assert_allclose(resample(np.full(old, 7.5), new), np.full(new, 7.5))
+
+
+def eye(side: str, *lines, unit: str = "um", layers: tuple[str, ...] = ("rnfl",)) -> Thickness:
+    return Thickness(np.array(lines, float), layers, unit, side)
+
+
+def test_asymmetry_by_hand():
+    found = asymmetry(eye("R", [1, 10, 20, 30]), eye("L", [0, 12, 20, 10]))
+    assert (found.unit, found.layers) == ("um", ("rnfl",))
+    np.testing.assert_array_equal(found["rnfl"], [1, -2, 0, 20])
+    assert means(found["rnfl"])["global"] == 4.75
+    assert quadrants(found["rnfl"]) == {"S": 1, "N": -2, "I": 0, "T": 20}
+
+
+def test_asymmetry_is_taken_on_the_finer_grid():
+    found = asymmetry(eye("R", [5, 5]), eye("L", [1, 2, 3, 4]))
+    np.testing.assert_array_equal(found["rnfl"], [4, 3, 2, 1])
+    found = asymmetry(eye("R", [1, 2, 3, 4]), eye("L", [0, 4]))
+    np.testing.assert_array_equal(found["rnfl"], [0, 1, 0, 1])
+
+
+@given(st.integers(2, 200), st.integers(0, 2**32 - 1))
+def test_exchanged_eyes_have_the_opposite_asymmetry(count, seed):
+    one, other = np.random.default_rng(seed).uniform(0, 200, (2, count))
+    np.testing.assert_array_equal(asymmetry(eye("R", one), eye("L", other)).values,
+                                  -asymmetry(eye("R", other), eye("L", one)).values)
+    for name, difference in means(asymmetry(eye("R", one), eye("L", other))["rnfl"]).items():
+        assert difference == pytest.approx(means(one)[name] - means(other)[name], nan_ok=True)
+
+
+def test_a_layer_unknown_in_one_eye_is_unknown_in_the_comparison():
+    nothing = [np.nan] * 3
+    found = asymmetry(eye("R", [1, 2, 3], [4, 5, 6], layers=("rnfl", "gcipl")),
+                      eye("L", [1, 1, 1], nothing, layers=("rnfl", "gcipl")))
+    np.testing.assert_array_equal(found.values, [[0, 1, 2], nothing])
+
+
+@pytest.mark.parametrize(("right", "left", "message"), [
+    (eye("L", [1]), eye("R", [1]), "found the eyes L and R, expected R and L"),
+    (eye("R", [1]), eye(None, [1]), "found the eyes R and None"),
+    (eye("R", [1]), eye("L", [1], unit="px"), "differ in unit, right um, left px"),
+    (eye("R", [1]), eye("L", [1], layers=("choroid",)), "differ in layers"),
+])
+def test_what_is_no_pair_of_eyes_is_refused(right, left, message):
+    with pytest.raises(OctkitError, match=message):
+        asymmetry(right, left)
+
+
+def test_reference_band_by_hand():
+    low, high = reference_band([np.array([10.0 * k, 5.0]) for k in range(11)], 20, 90)
+    np.testing.assert_allclose(low, [20, 5])
+    np.testing.assert_allclose(high, [90, 5])
+    # A coarser case is brought to the finest grid.
+    low, high = reference_band([np.array([1.0, 1, 3, 3]), np.array([0.0, 4.0])], 0, 100)
+    np.testing.assert_allclose([low, high], [[1, 1, 3, 3]] * 2)
+
+
+@pytest.mark.parametrize(("profiles", "limits", "message"), [
+    ([np.ones(3)], (5, 95), "found 1 profiles, expected those of at least 2"),
+    ([np.ones(3)] * 3, (95, 5), "found the limits 95 and 5"),
+    ([np.ones(3)] * 3, (-1, 95), "found the limits -1 and 95"),
+    ([np.ones(3), np.full(3, np.nan)], (5, 95), "no thickness in profile 1"),
+])
+def test_a_band_of_nothing_is_refused(profiles, limits, message):
+    with pytest.raises(OctkitError, match=message):
+        reference_band(profiles, *limits)
+
+
+def test_errors_by_hand():
+    truth = MASK.copy()
+    truth[3, 3] = 3  # GCIPL 2 1 1 1, choroid 0 0 0 1
+    found = errors(profile(MASK, 2.0), profile(truth, 2.0))
+    by_quadrant = {layer: {name: error[name] for name in ("mean_absolute", "global", *QUADRANTS)}
+                   for layer, error in found.items()}
+    assert by_quadrant["rnfl"] == {"mean_absolute": 0, "global": 0, "S": 0, "N": 0, "I": 0, "T": 0}
+    assert by_quadrant["gcipl"] == {"mean_absolute": 0.5, "global": 0.5, "S": 0, "N": 0, "I": 0, "T": 2}
+    assert found["gcipl"]["GH_T"] == 2
+    # The prediction has no choroid at all: as thick as nothing.
+    assert found["choroid"]["global"] == -0.5
+    assert math.isnan(errors(profile(truth), profile(MASK))["choroid"]["mean_absolute"])
+
+
+@pytest.mark.parametrize(("other", "message"), [
+    (profile(MASK, 2.0), "unit: predicted px, truth um"),
+    (profile(MASK[:, :3]), "A-scans: predicted 4, truth 3"),
+    (profile(MASK, layers=("rnfl",)), "layers"),
+])
+def test_errors_refuse_what_cannot_be_compared(other, message):
+    with pytest.raises(OctkitError, match=message):
+        errors(profile(MASK), other)
+
+
+def test_table_and_csv(tmp_path):
+    write_mask(tmp_path / "masks" / "0102.png", MASK, GOALS_GREYS)
+    write_mask(tmp_path / "masks" / "0101.png", np.repeat(MASK, 2, axis=0), GOALS_GREYS)
+    rows = thickness_table(tmp_path / "masks", 1.5)
+    assert [(row["case"], row["layer"]) for row in rows] == [
+        (case, layer) for case in ("0101", "0102") for layer in ("rnfl", "gcipl", "choroid")]
+    # The middles of the 4 A-scans lie at 45, 135, 225 and 315 degrees; Garway-Heath's nasal sector has two of them.
+    sectors = {"T": 0.0, "S": 1.5, "N": 4.5, "I": 3.0, "GH_T": 0.0, "GH_TS": 1.5, "GH_NS": None, "GH_N": 3.75,
+               "GH_NI": None, "GH_TI": None}
+    assert rows[3] == {"case": "0102", "eye": None, "unit": "um", "layer": "rnfl", "global": 2.25, **sectors,
+                       **dict.fromkeys(HOURS)}
+    assert rows[0]["global"] == 4.5
+    assert rows[5]["global"] is None
+    write_csv(tmp_path / "thickness.csv", rows)
+    with open(tmp_path / "thickness.csv", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == ["case", "eye", "unit", "layer", "global", "T", "S", "N", "I", "GH_T", "GH_TS", "GH_NS",
+                             "GH_N", "GH_NI", "GH_TI", *HOURS]
+    assert {name: value for name, value in read[3].items() if value} == {
+        "case": "0102", "unit": "um", "layer": "rnfl", "global": "2.250", "T": "0.000", "S": "1.500", "N": "4.500",
+        "I": "3.000", "GH_T": "0.000", "GH_TS": "1.500", "GH_N": "3.750"}
+    assert read[5]["global"] == ""
+
+
+def test_rows_of_a_known_eye_have_its_hours(tmp_path):
+    [row] = table_rows({"a": eye("L", one_a_scan_a_degree())})
+    assert (row["eye"], row["hour_9"], row["hour_2"]) == ("L", 179.5, 29.5)
+    write_mask(tmp_path / "a.png", np.tile(MASK, (1, 10)), GOALS_GREYS)
+    rows = thickness_table(tmp_path, eye="R")
+    assert {row["eye"] for row in rows} == {"R"} and all(rows[0][hour] is not None for hour in HOURS)
+
+
+def test_an_empty_table_and_a_foreign_mask_are_refused(tmp_path):
+    with pytest.raises(OctkitError, match="at least one case"):
+        write_csv(tmp_path / "thickness.csv", [])
+    with pytest.raises(OctkitError, match="found no PNG"):
+        thickness_table(tmp_path)
+    write_mask(tmp_path / "a.png", MASK, {7: 0, 0: 1, 80: 2})
+    with pytest.raises(OctkitError, match="a.png: found mask values 7"):
+        thickness_table(tmp_path)
+
+
+@pytest.mark.skipif(not REAL_SCANS.exists(), reason="../shared/real-scans is not here")
+@pytest.mark.parametrize("name", ["willis_716_2", "willis_716_4"])
+def test_rnfl_of_a_real_scan_agrees_with_the_device(name):
+    line = np.genfromtxt(REAL_SCANS / "boundaries" / f"{name}.csv", delimiter=",", names=True)
+    found = profile(read_mask(REAL_SCANS / "masks_goals" / f"{name}.png", GOALS_GREYS), 3.87)
+    device = 3.87 * (line["NFL_GCL"] - line["ILM"])
+    # Rounding both lines to pixels is off by less than a pixel in an A-scan, and evens out over the circle.
+    assert np.nanmax(np.abs(found["rnfl"] - device)) < 3.87 + 1e-6
+    assert means(found["rnfl"])["global"] == pytest.approx(np.nanmean(device), abs=0.5)
+    # The nerve fibres enter above and below: superior and inferior are thicker than temporal and nasal.
+    by_quadrant = quadrants(found["rnfl"])
+    assert min(by_quadrant["S"], by_quadrant["I"]) > max(by_quadrant["T"], by_quadrant["N"])
+    assert np.isnan(found["choroid"]).all()

@@ -1,0 +1,259 @@
+"""The report of a small run folder made by hand: its numbers, its gaps, its safety."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import write_json
+from octkit.common.settings import from_profile, with_overrides
+from octkit.data.image_files import read_mask, write_mask
+from octkit.data.labels import GOALS_GREYS, LAYERS
+from octkit.data.layouts.detect import open_dataset
+from octkit.evaluation.evaluate import score_folder
+from octkit.evaluation.metrics import classification_scores
+from octkit.evaluation.submission import write_submission
+from octkit.figures import picture as picture_
+from octkit.layers.thickness import thickness_table, write_csv
+from octkit.lessons import report
+from octkit.phantoms.circle_scans import make_dataset
+from octkit.planning.run import Run as RunFolder
+
+NASTY = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run folder as the notebooks leave it, in small: two folds of three epochs, three validation scans."""
+    data = tmp_path_factory.mktemp("data") / "phantom"
+    make_dataset(data, train=4, validation=3, size=(64, 80), seed=1)
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    folder.mkdir()
+    with_overrides(from_profile("smoke"), [f"data.dir={data}", "seed=4711"]).save(folder / "settings.json")
+    write_json(folder / "fingerprint.json", {
+        "spacings": [[1.0, 1.0]] * 4, "shapes": [[64, 80]] * 3 + [[60, 80]], "channels": ["OCT"],
+        "classes": list(LAYERS), "units": "px",
+        "intensity": [{"mean": 101.25, "median": 99.0, "min": 1.0, "max": 255.0, "std": 33.5,
+                       "percentile_00_5": 12.0, "percentile_99_5": 240.0}]})
+    write_json(folder / "plan.json", {
+        "loss": {"value": "Dice + cross-entropy", "kind": "blueprint", "reason": "the same for all data"},
+        "configurations": {"2d": {"patch_size": {"value": [64, 80], "kind": "inferred", "reason": "median size"}}}})
+    log = "epoch,learning_rate,train_loss,validation_loss,dice_rnfl,dice_gcipl,dice_choroid,seconds\n"
+    for fold in (0, 1):
+        place = folder / f"models/2d/fold_{fold}"
+        place.mkdir(parents=True)
+        (place / "log.csv").write_text(log + "".join(
+            f"{n},{0.01 / (n + 1)},{-0.1 * n},{-0.09 * n},0.{n + 5}1,0.{n + 4}1,0.{n + 5}3,60\n" for n in range(3)))
+    write_json(folder / "selection.json", {
+        "configuration": "2d", "why": "the only configuration of 2-D data", "folds": [0, 1], "cases": 4,
+        "candidates": [{"name": "2d", "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8,
+                        "over_cases": {"mean": 0.8, "sd": 0.05, "n": 4},
+                        "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}],
+        "postprocessing": [{"step": "keep only the largest component of all foreground together", "labels": [1, 2, 3],
+                            "kept": True, "why": "mean Dice rises by 1.23e-02, no layer falls",
+                            "dice_before": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9},
+                            "dice_after": {"rnfl": 0.8456, "gcipl": 0.7, "choroid": 0.9},
+                            "gain": {"mean": 0.0111, "sd": 0.002, "n": 4}}],
+        "steps": [[1, 2, 3]]})
+    truth = data / "Truth" / "Layer_Masks"
+    dataset = open_dataset(data)
+    for shift, case in enumerate(dataset.validation):
+        mask = np.roll(read_mask(truth / f"{case.name}.png", GOALS_GREYS), shift, axis=0)
+        write_mask(folder / f"predictions/validation/{case.name}.png", mask, GOALS_GREYS)
+    write_json(folder / "scores.json", score_folder(folder / "predictions/validation", truth))
+    write_csv(folder / "thickness.csv", thickness_table(folder / "predictions/validation"))
+    write_json(folder / "mirroring.json", {
+        "plain": {"seconds": 0.25, "dice": 0.9, "dice_by_scan": {"0001": 0.88, "0002": 0.92}},
+        "mirrored": {"seconds": 1.0, "dice": 0.91, "dice_by_scan": {"0001": 0.9, "0002": 0.92}}})
+    probabilities = {case.image.name: 0.5 for case in dataset.validation}
+    write_json(folder / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
+    write_json(folder / "classifier/weights_origin.json", {"origin": "random initialisation", "reason": "no file"})
+    write_submission(folder / "predictions/validation", probabilities, data / "Validation/Image",
+                     folder / "submission.zip")
+    line = {"step": "01_data", "status": "done", "started": "2024-01-01T00:00:00+00:00", "seconds": 12.5,
+            "peak_memory_mb": 321, "inputs": "x", "error": None, "exit": 0}
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(line | change) + "\n" for change in (
+        {}, {"step": "02_fingerprint", "status": "skipped", "seconds": 0.0, "peak_memory_mb": 987})))
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "first")
+
+
+@pytest.fixture
+def run_without_figures(finished, tmp_path):
+    """The same without the files that the report draws figures from, which takes most of its time."""
+    skipped = shutil.ignore_patterns("predictions", "models", "scores.json", "metrics.json")
+    return shutil.copytree(finished, tmp_path / "first", ignore=skipped)
+
+
+class Page(HTMLParser):
+    """What a reader sees: text by section, and every attribute that could fetch something."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.text, self.fetched, self.images, self.tags, self.section, self.open = {}, [], [], [], "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.open.append(tag)
+        self.section = attrs["id"] if tag == "section" else self.section
+        self.fetched += [attrs[name] for name in ("src", "href", "srcset", "data", "action") if name in attrs]
+        if tag == "img":
+            self.images.append((self.section, attrs))
+
+    def handle_data(self, data):
+        self.text[self.section] = self.text.get(self.section, "") + " " + " ".join(data.split())
+
+
+def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
+    page = Page(report.write_report(RunFolder(run)))
+    scores = json.loads((run / "scores.json").read_text())
+    for layer in LAYERS:
+        assert f"{scores['summary'][layer]['dice']['mean']:.3f}" in page.text["summary"]
+        assert f"{scores['summary'][layer]['med_upper']['mean']:.2f}" in page.text["scores"]
+    assert "0.750" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
+    assert "largest component of all foreground together" in page.text["summary"]
+    assert "64 × 80 px (3 scans)" in page.text["fingerprint"] and "101.2" in page.text["fingerprint"]
+    assert "[64, 80]" in page.text["plan"] and "median size" in page.text["plan"]
+    assert "inferred" in page.text["plan"]
+    assert "0.8456" in page.text["scores"] and "mean Dice rises by 1.23e-02" in page.text["scores"]
+    assert "+0.01110 ± 0.00200 (n = 4)" in page.text["scores"]
+    # 0.88 -> 0.90 and 0.92 -> 0.92: changes of 0.02 and 0
+    assert "mirrored 1.000 0.9100 ± 0.0141 (n = 2) +0.0100 ± 0.0141 (n = 2)" in " ".join(page.text["inference"].split())
+    fold = "3 -0.200 -0.180 0.710 0.610 0.730 3.0"  # epochs, losses, pseudo-Dice, minutes
+    assert f"minutes in all 0 {fold} 1 {fold}" in " ".join(page.text["training"].split())
+    assert "checked against the 3 validation images" in page.text["submission"]
+    assert "seed 4711" in page.text["settings"] and "iterations_per_epoch" in page.text["settings"]
+    assert "Python" in page.text["environment"] and np.__version__ in page.text["environment"]
+    assert "01_data" in page.text["ledger"] and "321" in page.text["ledger"]
+    assert "987" not in page.text["ledger"]  # skipped steps are no cost
+    assert not [text for text in page.text.values() if "cannot be shown" in text]
+    assert {section for section, _ in page.images} == {"data", "training", "scores", "examples", "glaucoma"}
+
+
+def test_examples_are_best_median_and_worst_with_their_dice(run):
+    page = Page(report.write_report(RunFolder(run)))
+    alts = [image["alt"] for section, image in page.images if section == "examples"]
+    assert [word in alt for word, alt in zip(("best", "median", "worst"), alts, strict=True)] == [True] * 3
+    cases = json.loads((run / "scores.json").read_text())["cases"].values()
+    dice = sorted(np.mean([layer["dice"] for layer in case.values()]) for case in cases)
+    assert dice[2] == 1  # the first prediction is the truth itself
+    for value, alt in zip(reversed(dice), alts, strict=True):
+        assert f"({value:.3f})" in alt and "true boundaries" in alt
+
+
+def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
+    run = run_without_figures
+    text = report.write_report(RunFolder(run)).read_text()
+    assert re.search(r'class="loud">[^<]*RANDOM INITIALISATION, not from ImageNet', text)
+    write_json(run / "classifier/weights_origin.json", {"origin": "imagenet file", "reason": "classify.weights"})
+    text = report.write_report(RunFolder(run)).read_text()
+    assert "RANDOM" not in text and "started from ImageNet weights" in text
+
+
+def test_the_page_is_alone_in_the_world(run):
+    path = report.write_report(RunFolder(run))
+    page = Page(path)
+    assert page.fetched and all(link.startswith(("#", "data:image/png;base64,")) for link in page.fetched)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"url\(|@import|https?://", path.read_text())
+    sections = set(page.text)
+    assert {link[1:] for link in page.fetched if link.startswith("#")} <= sections
+    assert all(image["alt"] for _, image in page.images)
+
+
+def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path):
+    page = Page(report.write_report(RunFolder(tmp_path)))
+    for section, file in (("summary", "settings.json"), ("summary", "selection.json"), ("data", "settings.json"),
+                          ("summary", "classifier/metrics.json"), ("fingerprint", "fingerprint.json"),
+                          ("plan", "plan.json"), ("training", "log.csv"), ("inference", "mirroring.json"),
+                          ("scores", "scores.json"), ("thickness", "thickness.csv"), ("submission", "submission.zip"),
+                          ("glaucoma", "classifier/metrics.json"), ("ledger", "ledger.jsonl"),
+                          ("preparation", "figures/05_*.png"), ("examples", "settings.json")):
+        assert re.search(rf"not run: \S*{re.escape(file)}", page.text[section]), section
+    assert page.images == []
+    assert "cannot be shown" not in " ".join(page.text.values())
+    assert not re.search(r"\d\.\d{3}\b(?!\.)", page.text["summary"] + page.text["scores"])
+
+
+def test_without_truth_cross_validation_stands_in_and_says_so(run):
+    (run / "scores.json").unlink()
+    page = Page(report.write_report(RunFolder(run)))
+    assert "0.812" in page.text["summary"] and "cross-validation" in page.text["summary"]
+    assert "not run: scores.json" in page.text["scores"]
+
+
+def test_names_from_outside_are_escaped(run_without_figures):
+    run = run_without_figures
+    odd = run.with_name(NASTY.replace("/", "_"))
+    run.rename(odd)
+    plan = json.loads((odd / "plan.json").read_text())
+    plan[NASTY] = {"value": NASTY, "kind": f'"><img src=x>{NASTY}', "reason": NASTY}
+    write_json(odd / "plan.json", plan)
+    write_json(odd / "classifier/weights_origin.json", {"origin": NASTY, "reason": NASTY})
+    with open(odd / "ledger.jsonl", "a") as file:
+        file.write(json.dumps({"step": NASTY, "status": "killed", "seconds": 1.0, "peak_memory_mb": 1,
+                               "error": NASTY}) + "\n")
+    data = odd.with_name(NASTY.replace("/", "_") + " $x_{$")  # what TeX would trip on, too
+    make_dataset(data, train=2, validation=1, size=(64, 80), seed=1)
+    for folder in ("Validation/Image", "Truth/Layer_Masks"):
+        (data / folder / "0003.png").rename(data / folder / f"{data.name}.png")
+    with_overrides(from_profile("smoke"), [f"data.dir={data}"]).save(odd / "settings.json")
+    shutil.copytree(data / "Truth/Layer_Masks", odd / "predictions/validation", dirs_exist_ok=True)
+    write_json(odd / "scores.json", score_folder(odd / "predictions/validation", data / "Truth/Layer_Masks",
+                                                 names=[data.name]))
+    picture, ((ax,),) = picture_.new_picture("title", alt=f'"><script>{NASTY}')
+    ax.plot([0, 1])
+    picture_.save(picture, odd / "figures/02_odd.png")
+    page = Page(report.write_report(RunFolder(odd)))
+    assert "script" not in page.tags
+    assert NASTY in page.text["plan"] and NASTY in page.text["summary"] and NASTY in page.text["ledger"]
+    assert data.name in page.text["data"] and "cannot be shown" not in page.text["examples"]
+    assert any(data.name in image["alt"] for section, image in page.images if section == "examples")
+    assert not [image for _, image in page.images if image["src"] == "x"]
+
+
+def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
+    run = run_without_figures
+    picture, ((ax,),) = picture_.new_picture("Sizes", alt="All scans have one size.")
+    ax.plot([0, 1])
+    kept = picture_.save(picture, run / "figures/02_sizes.png").read_bytes()
+    page = Page(report.write_report(RunFolder(run)))
+    (image,) = [image for section, image in page.images if section == "fingerprint"]
+    assert image["src"].endswith(base64.b64encode(kept).decode()) and image["alt"] == "All scans have one size."
+
+
+@pytest.mark.parametrize("content", ["{}", "[1", '{"summary": 3, "postprocessing": [{}], "intensity": []}'])
+def test_a_damaged_file_costs_its_own_section_only(run, content):
+    for name in ("selection.json", "fingerprint.json", "scores.json", "classifier/metrics.json", "mirroring.json"):
+        (run / name).write_text(content)
+    page = Page(report.write_report(RunFolder(run)))
+    for section in ("summary", "scores", "fingerprint", "glaucoma"):
+        assert "cannot be shown" in page.text[section]
+    assert "[64, 80]" in page.text["plan"] and "0.710" in page.text["training"]
+
+
+def test_a_failed_step_and_an_invalid_submission_are_shouted(run_without_figures):
+    run = run_without_figures
+    with open(run / "ledger.jsonl", "a") as file:
+        file.write(json.dumps({"step": "08_infer", "status": "failed", "started": "", "seconds": 1.0, "exit": 1,
+                               "peak_memory_mb": 1, "inputs": "", "error": "out of paper"}) + "\n")
+    (run / "submission.zip").write_bytes(b"no zip")
+    text = report.write_report(RunFolder(run)).read_text()
+    assert re.search(r'class="loud">Step 08_infer failed: out of paper', text)
+    assert re.search(r'class="loud">submission.zip is NOT valid', text)
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(OctkitError, match="no such folder"):
+        report.write_report(RunFolder(tmp_path / "nowhere"))

@@ -1,0 +1,417 @@
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import nbformat
+import psutil
+import pytest
+from helpers import smoke, write_notebook
+from nbformat.v4 import new_notebook
+
+from octkit.common import locks, settings
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.data.doctor import data_set
+from octkit.data.layouts import detect
+from octkit.lessons import ledger, notebook, run_all
+from octkit.lessons.notebook import NotebookFailed
+from octkit.lessons.run_all import STEPS, Step
+
+
+def quiet(number, of):
+    assert 1 <= number <= of
+
+
+def statuses(run_dir):
+    return [(line["step"], line["status"]) for line in ledger.read(run_dir)]
+
+
+@pytest.fixture
+def story(tmp_path, monkeypatch):
+    """A story of five notebooks whose execution is pretended: `again()` says which ones ran."""
+    for name in ("data", "lesson", "infer", "report"):
+        write_notebook(tmp_path / "notebooks", name)
+    write_notebook(tmp_path / "notebooks", "train", parameters=("run_dir = 'x'\nconfig = '2d'\nfold = 0",))
+    steps = (Step("data", settings=("data",), data=True),
+             Step("lesson", settings=("augment",), shows=("seed",), needs=("data",)),
+             Step("train", settings=("train", "plan.memory_gb"), needs=("data", "lesson"), each_fold=True,
+                  leaves=("weights_{config}_{fold}",)),
+             Step("infer", settings=("infer",), needs=("train",)),
+             Step("report", settings=("*",), needs=("lesson", "infer")))
+    ran, story = [], {}
+
+    def pretend(source, parameters, copy, on_cell):  # noqa: ARG001
+        ran.append(copy.stem)
+        if "then" in story:
+            story["then"](copy.stem)
+        copy.write_text("executed")
+        if "fold" in parameters:
+            (tmp_path / "run" / f"weights_{parameters['config']}_{parameters['fold']}").touch()
+
+    def again(*changes):
+        ran.clear()
+        chosen = smoke(f"data.dir={tmp_path / 'scans'}", *changes)
+        run_all.run(tmp_path / "run", chosen, tmp_path / "notebooks", steps)
+        return list(ran)
+
+    monkeypatch.setattr(notebook, "execute", pretend)
+    monkeypatch.setattr(data_set, "before_run", lambda *_: None)  # the scans are none
+    monkeypatch.setattr(detect, "open_dataset", lambda *_: None)
+    (tmp_path / "scans").mkdir()
+    story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
+    return story
+
+
+EVERYTHING = ["data", "lesson", "train_2d_fold_0", "train_2d_fold_1", "infer", "report"]
+
+
+def test_what_is_done_is_skipped(story):
+    assert story["again"]() == EVERYTHING
+    assert story["again"]() == []
+    assert statuses(story["run_dir"])[6:] == [(name, "skipped") for name in EVERYTHING]
+    assert story["again"]() == []  # a skipped line does not hide the done line before it
+
+
+@pytest.mark.parametrize("change, expected", [
+    ("augment.rotation_degrees=3", EVERYTHING[1:]),
+    ("seed=3", ["lesson", "report"]),  # the lesson only shows it
+    ("plan.base_features=16", ["report"]),
+    ("plan.memory_gb=4", EVERYTHING[2:]),
+    ("train.epochs=7", ["train_2d_fold_0", "train_2d_fold_1", "infer", "report"]),
+    ("train.folds=[0,1,2]", ["train_2d_fold_2", "infer", "report"]),
+    ("infer.step=0.25", ["infer", "report"]),
+    ("data.phantom=null", EVERYTHING),
+])
+def test_changed_settings_run_again_what_depends_on_them(story, change, expected, capsys):
+    story["again"]()
+    assert story["again"](change) == expected
+    assert f"changed {change.split('=')[0]}" in capsys.readouterr().out
+    assert story["again"](change) == []
+
+
+def test_an_edited_notebook_runs_again_with_what_needs_it(story):
+    story["again"]()
+    write_notebook(story["notebooks"], "infer", "1 + 1")
+    assert story["again"]() == ["infer", "report"]
+    write_notebook(story["notebooks"], "data", "1 + 1")
+    assert story["again"]() == EVERYTHING
+
+
+def test_a_deleted_result_is_made_again(story):
+    story["again"]()
+    (story["run_dir"] / "weights_2d_1").unlink()
+    assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
+
+
+def test_changed_code_runs_everything_again(story, monkeypatch):
+    story["again"]()
+    monkeypatch.setattr(ledger, "code_version", lambda: "edited")
+    assert story["again"]() == EVERYTHING
+
+
+def test_changed_data_run_everything_on_it_again(story, tmp_path):
+    (tmp_path / "scans").rmdir()
+    story["then"] = lambda name: name == "data" and (tmp_path / "scans").mkdir()
+    story["again"]()  # its first step makes the data set
+    del story["then"]
+    assert story["again"]() == []
+    (tmp_path / "scans" / ".hidden").touch()
+    assert story["again"]() == []
+    (tmp_path / "scans" / "0001.png").touch()
+    assert story["again"]() == EVERYTHING
+
+
+def test_going_on_after_a_failure(story):
+    def fail(name):
+        if name == "train_2d_fold_1":
+            raise NotebookFailed("cell [3] `x`: ValueError: y", 1)
+
+    story["then"] = fail
+    with pytest.raises(NotebookFailed, match=r"train_2d_fold_1, cell \[3\] `x`: ValueError: y"):
+        story["again"]()
+    line = ledger.read(story["run_dir"])[-1]
+    assert (line["step"], line["status"], line["exit"]) == ("train_2d_fold_1", "failed", 1)
+    assert line["error"] == "cell [3] `x`: ValueError: y"
+    del story["then"]
+    assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
+
+
+def test_a_failure_outdates_an_earlier_success(story):
+    """Done with A, failed half-way with B, then A again: what stands there now may be B's."""
+    def fail(_):
+        raise NotebookFailed("no")
+
+    story["again"]()
+    story["then"] = fail
+    with pytest.raises(NotebookFailed):
+        story["again"]("infer.step=0.25")
+    del story["then"]
+    assert story["again"]() == ["infer", "report"]
+
+
+def test_a_killed_run_outdates_an_earlier_success(story):
+    """A run that is killed leaves no line, so the executed copy must be gone while its step runs."""
+    story["again"]()
+    copy = story["run_dir"] / "notebooks" / "infer.ipynb"
+    story["then"] = lambda name: name == "infer" and existed.append(copy.exists())
+    existed = []
+    story["again"]("infer.step=0.25")
+    assert existed == [False]
+    copy.unlink()
+    assert story["again"]("infer.step=0.25") == ["infer", "report"]
+
+
+def test_interrupted(story):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    story["then"] = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        story["again"]()
+    [line] = ledger.read(story["run_dir"])
+    assert (line["status"], line["error"], line["exit"]) == ("failed", "interrupted", 130)
+
+
+def test_one_run_a_folder(story):
+    story["again"]()
+    with locks.locked(story["run_dir"]), pytest.raises(OctkitError, match=r"process \d+ is running in this folder"):
+        story["again"]()
+    assert story["again"]() == []
+
+
+def test_missing_data_stop_the_run_before_it_starts(story, tmp_path):
+    (tmp_path / "scans").rmdir()
+    with pytest.raises(OctkitError, match="scans: not found, expected the data set's folder"):
+        story["again"]("data.phantom=null")
+    assert not story["run_dir"].exists()
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ((), "found 0 cells tagged 'parameters'"),
+    (("run_dir = 1", "run_dir = 2"), "found 2 cells tagged 'parameters'"),
+    (("rundir = 1",), "sets rundir, expected run_dir as well"),
+    (("run_dir =",), "cannot be read as a notebook"),
+])
+def test_notebooks_are_checked_before_the_run_starts(story, parameters, message):
+    write_notebook(story["notebooks"], "report", parameters=parameters)
+    with pytest.raises(OctkitError, match=message):
+        story["again"]()
+    assert not story["run_dir"].exists()
+
+
+def test_a_missing_notebook_is_named(story):
+    (story["notebooks"] / "infer.ipynb").unlink()
+    with pytest.raises(OctkitError, match=r"infer\.ipynb: not found"):
+        story["again"]()
+
+
+def test_real_kernels(tmp_path, monkeypatch, capsys):
+    # A kernelspec of the user's that would run another Python (here: none at all).
+    spec = tmp_path / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["false", "{connection_file}"], "display_name": "x",
+                                                  "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "good", "import json, os, sys\nimport octkit",
+                   "with open(run_dir + '/left.json', 'w') as file:\n    json.dump([sys.executable, os.getcwd(), "
+                   "octkit.__file__, os.environ['MPLBACKEND']], file)", "")
+    write_notebook(folder, "bad", "1 / 1", "\n# why\nraise ValueError('one\\ntwo')", "3")
+    steps = (Step("good"), Step("bad", needs=("good",)))
+    with pytest.raises(NotebookFailed) as failure:
+        run_all.run(tmp_path / "run", smoke(), folder, steps)
+    copies = tmp_path / "run" / "notebooks"
+    assert str(failure.value) == f"bad, cell [4] `# why`: ValueError: one two; see {copies / 'bad.ipynb'}"
+    assert sorted(path.name for path in copies.iterdir()) == ["bad.ipynb", "good.ipynb"]
+    assert read_json(tmp_path / "run" / "left.json") == [
+        sys.executable, str(folder), str(settings.PROJECT / "octkit" / "__init__.py"),
+        "module://matplotlib_inline.backend_inline"]
+    good, bad = ledger.read(tmp_path / "run")
+    assert (good["status"], good["exit"], good["error"], bad["status"], bad["exit"]) == ("done", 0, None, "failed", 1)
+    assert good["peak_memory_mb"] > 20
+    assert settings.load(tmp_path / "run" / "settings.json") == smoke()
+    out = capsys.readouterr().out
+    assert "[ 1/2] good: done in" in out and "[ 2/2] bad: failed in" in out
+
+
+DEATHS = {
+    "SIGKILL": ("import os\nos.kill(os.getpid(), 9)", r"cell \[3\] `import os`: the kernel was killed by SIGKILL "
+                r"\(signal 9\)", -9),
+    "SIGSEGV": ("import os\nos.kill(os.getpid(), 11)", r"cell \[3\] `import os`: the kernel was killed by SIGSEGV "
+                r"\(signal 11\)", -11),
+    "os._exit": ("import os\nos._exit(0)", r"cell \[3\] `import os`: the kernel ended by itself with exit code 0", 1),
+    "os._exit(3)": ("import os\nos._exit(3)", r"cell \[3\] `import os`: the kernel ended by itself with exit code 3",
+                    3),
+    "sys.exit": ("import sys\nsys.exit(0)", r"cell \[4\] `2 \+ 2` was not executed", 1),
+}
+
+
+@pytest.mark.parametrize("source, message, code", DEATHS.values(), ids=DEATHS)
+def test_a_kernel_that_ends_early_is_a_failure(tmp_path, source, message, code):
+    """papermill takes all of them for success, or marks the cells as completed."""
+    write_notebook(tmp_path, "ends", source, "2 + 2")
+    with pytest.raises(NotebookFailed, match=message) as failure:
+        notebook.execute(notebook.read(tmp_path / "ends.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb",
+                         quiet)
+    assert failure.value.exit == code
+    dead = nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[3]
+    if code != 1 or "_exit" in source:  # the copy says so too, at the very cell
+        assert dead.metadata.papermill.status == "failed" and "the kernel" in dead.outputs[-1].text.lower()
+
+
+def test_a_kernel_that_is_killed_between_two_cells(tmp_path):
+    write_notebook(tmp_path, "idle", "1 + 1", "2 + 2")
+
+    def kill(number, of):  # noqa: ARG001
+        if number == 5:  # parameters are injected as the third of six
+            # Other tests may have left processes too, such as the server from which pools fork.
+            [kernel] = [child for child in psutil.Process().children()
+                        if "octkit.lessons.kernel" in " ".join(child.cmdline())]
+            kernel.kill()
+
+    with pytest.raises(NotebookFailed, match=r"cell \[4\] `2 \+ 2`: the kernel was killed by SIGKILL") as failure:
+        notebook.execute(notebook.read(tmp_path / "idle.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb", kill)
+    assert failure.value.exit == -9
+
+
+def test_a_killed_step_says_where_and_what_memory_had_to_do_with_it(tmp_path, monkeypatch):
+    write_notebook(tmp_path / "notebooks", "step", "held = b'x' * 200 * 2**20",
+                   "import os, time\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)")
+    killed = iter([0, 0])
+    monkeypatch.setattr(notebook, "_killed_for_memory", lambda: next(killed))
+    with pytest.raises(NotebookFailed, match=r"^step, cell \[4\] `import os, time`: the kernel was killed by SIGKILL "
+                       r"\(signal 9\); see .*step.ipynb. Its memory peaked at \d{3,} MB, with at least \d+ MB "
+                       "left free, so that want of memory is not the likely cause"):
+        run_all.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
+    [line] = ledger.read(tmp_path / "run")
+    assert (line["status"], line["exit"]) == ("killed", -9) and line["peak_memory_mb"] > 200
+    assert "killed by SIGKILL" in line["error"] and "memory peaked" in line["error"]
+
+
+@pytest.mark.parametrize("counted, free, expected", [
+    ((4, 5), 0.5, "the system says that it killed a process for want of memory"),
+    ((0, 0), 0.01, "which was nearly all there is"),
+    ((4, 4), 0.5, "want of memory is not the likely cause"),
+])
+def test_the_cause_of_a_kill(monkeypatch, counted, free, expected):
+    counter = iter(counted)
+    monkeypatch.setattr(notebook, "_killed_for_memory", lambda: next(counter))
+    monkeypatch.setattr(notebook.psutil, "virtual_memory",
+                        lambda: SimpleNamespace(available=free * 2**30, total=2**30))
+    with notebook.PeakMemory() as memory:
+        pass
+    found = memory.in_words()
+    assert expected in found and f"at least {free * 1024:.0f} MB left free" in found
+    assert ("lower train.workers" in found) == (expected != "want of memory is not the likely cause")
+
+
+@pytest.mark.parametrize("failures, cells, tries", [(2, 0, 3), (3, 0, 3), (1, 1, 1)])
+def test_only_a_kernel_that_ran_nothing_is_started_again(tmp_path, monkeypatch, failures, cells, tries):
+    calls = []
+
+    def start(path, running, *_, on_cell_start, **__):
+        calls.append(path)
+        if cells:
+            on_cell_start(cell=None, cell_index=0)
+        if len(calls) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        nbformat.write(new_notebook(), running)
+
+    monkeypatch.setattr(notebook.papermill, "execute_notebook", start)
+    write_notebook(tmp_path, "starts")
+    source = notebook.read(tmp_path / "starts.ipynb")
+    with pytest.raises(NotebookFailed, match="before replying") if failures >= tries else nullcontext():
+        notebook.execute(source, {}, tmp_path / "copy.ipynb", quiet)
+    assert len(calls) == tries
+
+
+def test_peak_memory_counts_all_children():
+    code = "held = b'x' * 150 * 2**20; print('ready', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", code], **pipes)
+                for _ in range(2)]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * 2
+    with notebook.PeakMemory() as memory:
+        pass
+    for child in children:
+        child.communicate("\n")
+    assert 300 < memory.peak_mb() < 500
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB; only root may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs the right to mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("where", ["in a step", "in the executed notebook"])
+def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, small_disk, where):
+    folder, run_dir = tmp_path / "notebooks", small_disk / "run"
+    write_notebook(folder, "first", "import pathlib\npathlib.Path(run_dir, 'kept.txt').write_text('whole')")
+    write_notebook(folder, "second", "from octkit.common.files import write_atomic\n"
+                   + ("write_atomic(run_dir + '/big.bin', b'x' * 2**19)" if where == "in a step"
+                      else "print('x' * 2**19)"))
+    steps = (Step("first"), Step("second", needs=("first",)))
+    rest = small_disk / "of_somebody_else"
+    rest.write_bytes(b"x" * (2**20 - 2**18))
+    with pytest.raises((NotebookFailed, OctkitError), match="(?i)no space left on device|the disk is full"):
+        run_all.run(run_dir, smoke(), folder, steps)
+    assert (run_dir / "kept.txt").read_text() == "whole" and not (run_dir / "big.bin").exists()
+    assert not [path for path in run_dir.rglob("*.tmp")]
+    assert statuses(run_dir)[:1] == [("first", "done")] and ("second", "done") not in statuses(run_dir)
+    rest.unlink()
+    run_all.run(run_dir, smoke(), folder, steps)
+    assert statuses(run_dir)[-2:] == [("first", "skipped"), ("second", "done")]
+
+
+def test_what_a_killed_run_has_left_half_written_is_removed(story):
+    story["again"]()
+    for name in ("figures/.a.png.0f.tmp", ".submission.1f.tmp/x.png", "models/2d/.checkpoint.pt.2f.tmp"):
+        (story["run_dir"] / name).parent.mkdir(parents=True, exist_ok=True)
+        (story["run_dir"] / name).touch()
+    story["again"]()
+    assert not list(story["run_dir"].rglob(".*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    write_notebook(tmp_path / "notebooks", "step")
+    with pytest.raises(OctkitError, match=r"run/x.*: cannot be written \(Not a directory\)"):
+        run_all.run(tmp_path / "run" / "x", smoke(), tmp_path / "notebooks", (Step("step"),))
+
+
+def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):
+    lines = [{"step": "a", "status": "done"}, {"step": "ü", "status": "failed"}, {"step": "c", "status": "done"}]
+    for line in lines:
+        ledger.append(tmp_path, line)
+    whole = (tmp_path / "ledger.jsonl").read_bytes()
+    assert ledger.read(tmp_path) == lines
+    for size in range(len(whole)):
+        (tmp_path / "ledger.jsonl").write_bytes(whole[:size])
+        kept = ledger.read(tmp_path)
+        assert kept == lines[:len(kept)] and len(kept) >= whole[:size].count(b"\n")
+        ledger.append(tmp_path, {"step": "new"})
+        assert ledger.read(tmp_path) == [*kept, {"step": "new"}]
+
+
+def test_the_steps_cover_all_settings_and_each_other():
+    names = [step.notebook for step in STEPS]
+    for position, step in enumerate(STEPS):
+        assert set(step.needs) <= set(names[:position])
+    sections = {name for step in STEPS for name in step.settings}
+    assert all(run_all._sections(smoke(), step.settings + step.shows) for step in STEPS if step.settings != ("*",)
+               and step.settings + step.shows)
+    assert set(settings.Settings.model_fields) - sections == {"profile", "story"}  # a name, and these very steps
+    reached, front = set(), {"13_report"}
+    while front:
+        reached |= front
+        front = {need for step in STEPS if step.notebook in front for need in step.needs}
+    assert reached == set(names)

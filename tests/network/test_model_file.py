@@ -1,0 +1,261 @@
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import same_weights, tiny_model
+
+from octkit.common import settings
+from octkit.common.errors import OctkitError
+from octkit.common.files import write_json
+from octkit.inference.sliding_window import Predictor
+from octkit.network import model as models
+from octkit.network.checkpoints import save_checkpoint
+from octkit.network.model_file import export_run, open_model, run_card, save_model, starting_weights
+from octkit.planning.run import Run
+
+CARD = {"name": "tiny", "data": "stripes", "seed": 0}
+
+
+def rewritten(path, change, compression=zipfile.ZIP_STORED):
+    """A model's file with other parts: `change` maps {name: bytes} to {name: bytes}."""
+    with zipfile.ZipFile(path) as archive:
+        parts = change({name: archive.read(name) for name in archive.namelist()})
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+
+
+def described(path, change):
+    """A model's file with another model.json."""
+    def with_description(parts):
+        content = json.loads(parts["model.json"])
+        change(content)
+        return parts | {"model.json": json.dumps(content).encode()}
+
+    rewritten(path, with_description)
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_model(tiny_model("2d"), tmp_path / "model.zip", CARD)
+    return tmp_path / "model.zip"
+
+
+def run_folder(path, model):
+    """A run's folder that holds this model, as training and selection leave it."""
+    folds = [fold if fold == "all" else int(fold) for fold in model.members[0].weights]
+    chosen = settings.with_overrides(settings.from_profile("smoke"), [f"train.folds={json.dumps(folds)}"])
+    chosen.save(path / "settings.json")
+    model.plan.save(path / "plan.json")
+    for member in model.members:
+        for fold, state in member.weights.items():
+            folder = Run(path).fold(member.config, fold)
+            folder.mkdir(parents=True)
+            save_checkpoint(folder / "checkpoint.pt", {"epoch": 2, "epochs": 2, "network": state})
+    write_json(path / "selection.json", {"configurations": [member.config for member in model.members],
+                                         "why": "it is best", "steps": [[1, 2, 3]], "circle": True, "surfaces": False,
+                                         "candidates": [{"name": "2d", "mean_dice": 0.9, "dice": {"rnfl": 0.9}}]})
+    write_json(path / "scores.json", {"units": {"dice": ""}, "cases": {"Mustermann": {"rnfl": {"dice": 0.9}}},
+                                      "summary": {"rnfl": {"dice": {"mean": 0.9, "std": None}}}})
+    return path
+
+
+@pytest.mark.parametrize("configs", [("2d",), ("2d", "3d_fullres"), ("3d_lowres", "3d_cascade_fullres")])
+def test_models_go_round_bit_for_bit(tmp_path, configs):
+    model = tiny_model(*configs, postprocessing=((1, 2, 3), (2,)), circle=True, blend="scores", mirror=False, step=0.4)
+    save_model(model, tmp_path / "model.zip", CARD)
+    again = open_model(tmp_path / "model.zip")
+    assert replace(again, members=()) == replace(model, members=())
+    assert len(again.members) == len(configs) and all(map(same_weights, again.members, model.members))
+
+
+def test_the_same_model_makes_the_same_bytes(tmp_path, file):
+    save_model(open_model(file), tmp_path / "again.zip", CARD)
+    assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
+    save_model(tiny_model("2d", seed=1), tmp_path / "other.zip", CARD)
+    assert (tmp_path / "other.zip").read_bytes() != file.read_bytes()
+
+
+def test_weights_that_lie_otherwise_in_memory_make_the_same_bytes(tmp_path, file):
+    model = open_model(file)
+    for state in model.members[0].weights.values():
+        for name, tensor in state.items():
+            if tensor.ndim == 4:
+                state[name] = tensor.contiguous(memory_format=torch.channels_last)
+    save_model(model, tmp_path / "again.zip", CARD)
+    assert (tmp_path / "again.zip").read_bytes() == file.read_bytes()
+
+
+def test_folds_and_configurations_by_name(tmp_path):
+    save_model(tiny_model("2d", "3d_cascade_fullres"), tmp_path / "m.zip", CARD)
+    [member] = open_model(tmp_path / "m.zip", ["3d_cascade_fullres"], [1]).members
+    assert member.config == "3d_cascade_fullres" and list(member.weights) == list(member.previous.weights) == ["1"]
+    with pytest.raises(OctkitError, match="has no configuration '3d_fullres', expected one of 2d, 3d_cascade"):
+        open_model(tmp_path / "m.zip", ["3d_fullres"])
+    with pytest.raises(OctkitError, match="has no fold 7 of 2d, expected one of 0, 1"):
+        open_model(tmp_path / "m.zip", folds=[7])
+
+
+def test_a_run_exported_predicts_what_the_run_predicts(tmp_path):
+    run = run_folder(tmp_path / "run", tiny_model("2d"))
+    model = export_run(Run(run), tmp_path / "model.zip")
+    assert model.postprocessing == ((1, 2, 3),) and model.circle
+    image = np.random.default_rng(0).uniform(0, 255, (1, 20, 30)).astype(np.float32)
+    assert np.array_equal(Predictor.load(tmp_path / "model.zip", "cpu")(image), Predictor.load(run, "cpu")(image))
+    assert all(map(same_weights, open_model(run, folds=[1]).members, open_model(tmp_path / "model.zip",
+                                                                                folds=[1]).members))
+
+
+def test_the_card_says_what_the_run_knows_and_names_no_case(tmp_path):
+    run = run_folder(tmp_path / "run", tiny_model("2d"))
+    card = run_card(Run(run))
+    assert card["scores"] == {"rnfl": {"dice": {"mean": 0.9, "std": None}}} and card["data"].endswith("phantoms)")
+    assert card["cross_validation"] == [{"name": "2d", "mean_dice": 0.9, "dice": {"rnfl": 0.9}}]
+    export_run(Run(run), tmp_path / "model.zip")
+    assert b"Mustermann" not in (tmp_path / "model.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert json.loads(archive.read("card.json")) == card
+        assert "- rnfl dice: 0.9000\n" in archive.read("README.md").decode()
+
+
+def test_missing_and_foreign_files_are_refused(tmp_path):
+    with pytest.raises(OctkitError, match="not found, expected a run's folder or a model's file"):
+        open_model(tmp_path / "none.zip")
+    (tmp_path / "text.zip").write_text("no zip")
+    with pytest.raises(OctkitError, match="cannot be read as a model's file"):
+        open_model(tmp_path / "text.zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("../../evil.txt", "x")
+    with pytest.raises(OctkitError, match=r"holds no model\.json"):
+        open_model(tmp_path / "other.zip")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(file, share):
+    data = file.read_bytes()
+    file.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises(OctkitError, match="cannot be read as a model's file"):
+        open_model(file)
+
+
+def test_a_flipped_bit_is_refused(file):
+    data = bytearray(file.read_bytes())
+    data[data.index(b"weights/2d/fold_1") + 5000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(OctkitError, match="cannot be read as a model's file"):  # the zip's own checksum
+        open_model(file)
+
+
+def test_other_weights_under_a_name_are_refused(file):
+    names = "weights/2d/fold_0.safetensors", "weights/2d/fold_1.safetensors"
+    rewritten(file, lambda parts: parts | {names[0]: parts[names[1]]})
+    with pytest.raises(OctkitError, match="fold_0.safetensors does not have the checksum"):
+        open_model(file)
+
+
+@pytest.mark.parametrize("change", [
+    lambda parts: {name: data for name, data in parts.items() if "fold_1" not in name},
+    lambda parts: {name: data for name, data in parts.items() if name != "card.json"},
+    lambda parts: parts | {"../../evil": b""},
+    lambda parts: parts | {"/etc/evil": b""},
+])
+def test_missing_and_further_parts_are_refused(file, change):
+    rewritten(file, change)
+    with pytest.raises(OctkitError, match="is missing or not named in model.json"):
+        open_model(file)
+
+
+def test_compressed_parts_are_refused(file):
+    rewritten(file, lambda parts: parts | {"README.md": bytes(10**7)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(OctkitError, match="compressed, encrypted or there twice"):
+        open_model(file)
+
+
+def test_parts_that_claim_more_than_the_file_holds_are_refused(file):
+    data = file.read_bytes()
+    central = data.rindex(b"PK\x01\x02", 0, data.index(b"README.md", data.index(b"PK\x01\x02")))
+    size = (10**9).to_bytes(4, "little")
+    file.write_bytes(data[:central + 20] + size * 2 + data[central + 28:])
+    with pytest.raises(OctkitError, match="claim to be larger than the file"):
+        open_model(file)
+
+
+@pytest.mark.parametrize(("key", "value", "found"), [
+    ("format", "other model", "format"), ("version", 2, "a newer octkit can read it"), ("step", 0, "step"),
+    ("blend", "magic", "blend"), ("labels", ["a"], "found the labels a"), ("more", 1, "more"),
+    ("mirror_axes", [0], "mirror_axes"), ("members", [], "is missing or not named"),
+    ("postprocessing", [[9]], "post-processing"),
+])
+def test_a_description_that_makes_no_sense_is_refused(file, key, value, found):
+    described(file, lambda content: content.update({key: value}))
+    with pytest.raises(OctkitError, match=found):
+        open_model(file)
+
+
+def test_a_plan_of_another_network_is_refused(file):
+    described(file, lambda content: content["plan"]["configurations"]["2d"].update(features=[4, 16]))
+    with pytest.raises(OctkitError, match="expected .* as its plan has it"):
+        open_model(file)
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b"\xff", b"[" * 10**5])
+def test_a_description_that_is_no_json_object_is_refused(file, data):
+    rewritten(file, lambda parts: parts | {"model.json": data})
+    with pytest.raises(OctkitError, match=r"model\.json is not valid"):
+        open_model(file)
+
+
+def test_weights_that_are_none_are_refused(file):
+    import hashlib
+
+    data = b"no tensors here"
+    rewritten(file, lambda parts: parts | {"weights/2d/fold_0.safetensors": data})
+    described(file, lambda content: content["members"][0]["weights"]["0"].update(
+        sha256=hashlib.sha256(data).hexdigest()))
+    with pytest.raises(OctkitError, match="cannot be read as weights"):
+        open_model(file)
+
+
+def test_nothing_is_written_where_the_model_does_not_hold_together(tmp_path):
+    with pytest.raises(OctkitError, match="found the labels"):
+        save_model(replace(tiny_model("2d"), labels=("x",)), tmp_path / "m.zip", CARD)
+    assert not list(tmp_path.iterdir())
+
+
+def network_of(model, **changes):
+    plan = replace(model.plan, **{name: value for name, value in changes.items() if name == "classes"})
+    configuration = replace(plan.configurations["2d"], **{k: v for k, v in changes.items() if k != "classes"})
+    plan = replace(plan, configurations={"2d": configuration})
+    return models.build_network(plan, "2d", False).state_dict()
+
+
+def test_training_starts_with_the_weights_of_its_own_fold_or_else_of_the_first(file):
+    model = open_model(file)
+    for fold, expected in ((1, "1"), (4, "0"), ("all", "0")):
+        start = starting_weights(str(file), "2d", fold, network_of(model))
+        assert all(torch.equal(start[name], tensor) for name, tensor in model.members[0].weights[expected].items())
+
+
+def test_score_layers_for_other_classes_start_anew_and_all_else_is_taken(file):
+    model = open_model(file)
+    network = network_of(model, classes=("rnfl",))
+    start = starting_weights(str(file), "2d", 0, network)
+    for name, tensor in network.items():
+        assert torch.equal(start[name], tensor if name.startswith("scores.") else model.members[0].weights["0"][name])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"features": (6, 8)}, r"encoder.0.layers.0.weight is \(4, 1, 3, 3\), expected \(6, 1, 3, 3\)"),
+    ({"features": (4, 8, 8), "strides": ((1, 1), (2, 2), (2, 2)), "kernels": ((3, 3),) * 3}, "is missing, expected"),
+])
+def test_training_does_not_start_from_another_network(file, change, said):
+    with pytest.raises(OctkitError, match=f"train.start_from=.*model.zip: its network is another: .*{said}"):
+        starting_weights(str(file), "2d", 0, network_of(open_model(file), **change))
+
+
+def test_training_does_not_start_from_a_model_without_the_configuration(file):
+    with pytest.raises(OctkitError, match="train.start_from=.*no configuration '3d_fullres', found 2d"):
+        starting_weights(str(file), "3d_fullres", 0, {})

@@ -1,0 +1,168 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import write_goals, write_nnunet_raw, write_volumes
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from octkit.common.errors import OctkitError
+from octkit.data.layouts.detect import open_dataset
+from octkit.data.volume_files import write_nifti
+from octkit.planning.fingerprint import Fingerprint, crop_to_nonzero, extract, intensity_statistics
+
+RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
+          "percentile_99_5": 2.0}
+
+
+def test_crop_by_hand():
+    image = np.zeros((2, 4, 5))
+    image[0, 1, 2] = image[1, 2, 4] = 1
+    assert crop_to_nonzero(image) == (slice(1, 3), slice(2, 5))
+
+
+def test_an_empty_scan_keeps_its_size():
+    assert crop_to_nonzero(np.zeros((1, 3, 4))) == (slice(0, 3), slice(0, 4))
+
+
+def test_statistics_are_those_of_all_labelled_pixels(goals):
+    dataset = open_dataset(goals)
+    found = extract(dataset)
+    values = np.concatenate([dataset.read_image(case)[0][dataset.read_mask(case) > 0] for case in dataset.train])
+    record = found.intensity[0]
+    assert record["mean"] == pytest.approx(values.mean()) and record["std"] == pytest.approx(values.std())
+    assert (record["min"], record["max"]) == (values.min(), values.max())
+    assert record["percentile_00_5"] == pytest.approx(np.percentile(values, 0.5))
+    assert record["percentile_99_5"] == pytest.approx(np.percentile(values, 99.5))
+    assert record["median"] == np.median(values)
+    assert found.shapes == ((40, 48),) * 6 and found.spacings == ((1.0, 1.0),) * 6 and found.units == "px"
+    assert found.classes == ("rnfl", "gcipl", "choroid") and found.channels == ("OCT",)
+
+
+def test_statistics_by_hand():
+    assert intensity_statistics(np.array([1, 2, 3, 6], np.float32), np.array([1, 1, 1, 1])) == pytest.approx({
+        "mean": 3, "median": 2.5, "min": 1, "max": 6, "std": np.sqrt(3.5), "percentile_00_5": 1.015,
+        "percentile_99_5": 5.955})
+
+
+@given(st.lists(st.floats(-1000, 60000, width=16) | st.integers(0, 255), min_size=1))
+def test_a_histogram_has_the_statistics_of_its_values(values):
+    values = np.array(values, np.float32)
+    found = intensity_statistics(*np.unique(values, return_counts=True))
+    exact = values.astype(np.float64)
+    low, median, high = np.percentile(exact, (0.5, 50, 99.5))
+    assert found == pytest.approx({
+        "mean": exact.mean(), "median": median, "min": exact.min(), "max": exact.max(), "std": exact.std(),
+        "percentile_00_5": low, "percentile_99_5": high}, abs=1e-6)
+
+
+def all_values(dataset, channel=0):
+    return np.concatenate([dataset.read_image(case)[channel][dataset.read_mask(case) > 0]
+                           for case in dataset.training]).astype(np.float64)
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_volumes_have_three_axes(tmp_path, stacks):
+    dataset = open_dataset(write_volumes(tmp_path / "volumes", stacks=stacks))
+    found = extract(dataset)
+    assert found.shapes == ((3, 40, 48),) * 4 and found.units == "mm"
+    assert found.spacings[0] == pytest.approx((0.12, 0.004, 0.015))
+    record, values = found.intensity[0], all_values(dataset)
+    assert record["mean"] == pytest.approx(values.mean()) and record["std"] == pytest.approx(values.std())
+    assert record["percentile_99_5"] == np.percentile(values, 99.5) and record["median"] == np.median(values)
+    assert extract(dataset, units="px").spacings[0] == (1, 1, 1)
+
+
+def test_each_channel_has_its_record(tmp_path):
+    dataset = open_dataset(write_nnunet_raw(tmp_path / "raw", channels=("OCT", "shifted")))
+    found = extract(dataset)
+    for channel, record in enumerate(found.intensity):
+        assert record["mean"] == pytest.approx(all_values(dataset, channel).mean())
+    assert found.intensity[0]["mean"] != found.intensity[1]["mean"]
+
+
+def test_values_that_are_no_whole_numbers_stay_exact(tmp_path):
+    root = write_volumes(tmp_path / "volumes", train=2)
+    noise = np.random.default_rng(0).normal(size=(3, 40, 48)).astype(np.float32)
+    write_nifti(root / "Train/Image/0001.nii.gz", noise, (0.12, 0.004, 0.015))
+    dataset = open_dataset(root)
+    values, record = all_values(dataset), extract(dataset).intensity[0]
+    assert record["percentile_00_5"] == pytest.approx(np.percentile(values, 0.5))
+    assert (record["min"], record["max"]) == (values.min(), values.max())
+
+
+def test_extra_cases_count(goals, tmp_path):
+    own = open_dataset(goals)
+    more = open_dataset(write_goals(tmp_path / "more", train=2, size=(30, 48)))
+    both = replace(own, extra=more.train)
+    found = extract(both)
+    assert found.shapes == ((40, 48),) * 6 + ((30, 48),) * 2
+    assert found.intensity[0]["mean"] == pytest.approx(all_values(both).mean())
+    assert extract(both, own.train) == extract(own)
+
+
+def test_a_scale_that_only_some_have_is_an_error(goals, tmp_path):
+    (goals / "scale.json").write_text(json.dumps({"um_per_px": [4, 16]}))
+    both = replace(open_dataset(goals), extra=open_dataset(write_goals(tmp_path / "more")).train)
+    with pytest.raises(OctkitError, match="more/Train/Image/0001.png: its scale is unknown while others' is known"):
+        extract(both)
+    assert extract(both, units="px").units == "px"
+
+
+def test_black_borders_are_cropped_away(goals):
+    path = goals / "Train/Image/0001.png"
+    pixels = np.array(Image.open(path))
+    pixels[:3] = 0
+    pixels[:, -5:] = 0
+    Image.fromarray(pixels).save(path)
+    assert extract(open_dataset(goals)).shapes[0] == (37, 43)
+
+
+def test_labels_in_a_black_border_do_not_count(goals):
+    for number in range(1, 7):
+        path = goals / f"Train/Image/{number:04d}.png"
+        pixels = np.array(Image.open(path))
+        pixels[:, -5:] = 0
+        Image.fromarray(pixels).save(path)
+    assert extract(open_dataset(goals)).intensity[0]["min"] > 0
+
+
+def test_a_known_scale_is_used_in_mm(goals):
+    (goals / "scale.json").write_text(json.dumps({"um_per_px": [4, 16]}))
+    found = extract(open_dataset(goals))
+    assert found.units == "mm" and found.spacings[0] == (0.004, 0.016)
+
+
+def test_no_labelled_pixel_is_an_error(goals):
+    for mask in (goals / "Train/Layer_Masks").iterdir():
+        Image.fromarray(np.full((40, 48), 255, np.uint8)).save(mask)
+    with pytest.raises(OctkitError, match="no mask has a labelled pixel"):
+        extract(open_dataset(goals))
+
+
+def test_goes_round_through_the_file(tmp_path):
+    found = Fingerprint([(1, 1)], [(3, 4)], 1, 2, [RECORD])
+    found.save(tmp_path / "fingerprint.json")
+    assert Fingerprint.load(tmp_path / "fingerprint.json") == found
+    assert found.channels == ("channel_1",) and found.classes == ("class_1", "class_2")
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"shapes": []}, "0 shapes and 1 spacings"), ({"spacings": [(1, 1), (1, 1)]}, "1 shapes and 2 spacings"),
+    ({"spacings": [(1, 1, 1)]}, "expected 2 or 3 throughout"), ({"spacings": [(1, 0)]}, "not above 0"),
+    ({"spacings": [(1, float("nan"))]}, "not above 0"), ({"spacings": [1.0]}, "expected numbers, one row a case"),
+    ({"shapes": [("a", 4)]}, "found shapes"), ({"shapes": [(float("inf"), 4)]}, "found shapes"),
+    ({"intensity": []}, "0 records of intensity"),
+    ({"classes": 0}, "0 classes")])
+def test_numbers_that_do_not_fit_are_refused(change, reason):
+    good = {"spacings": [(1, 1)], "shapes": [(3, 4)], "channels": 1, "classes": 2, "intensity": [RECORD]}
+    with pytest.raises(OctkitError, match=reason):
+        Fingerprint(**good | change)
+
+
+def test_a_file_that_is_no_fingerprint(tmp_path):
+    (tmp_path / "fingerprint.json").write_text('{"a": 1}')
+    with pytest.raises(OctkitError, match="fingerprint.json: is no fingerprint"):
+        Fingerprint.load(tmp_path / "fingerprint.json")

@@ -1,0 +1,83 @@
+from dataclasses import asdict, replace
+
+import pytest
+from helpers import tiny_model
+
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json, write_json
+from octkit.planning import plan as plans
+from octkit.planning import preprocess
+from octkit.planning.plan import Plan, check_plan, plan_of
+
+
+def changed(plan, config="2d", **values):
+    return replace(plan, configurations=plan.configurations | {config: replace(plan.configurations[config], **values)})
+
+
+@pytest.mark.parametrize(("values", "found"), [
+    ({"patch_size": (15, 16)}, "patch 15 x 16"),  # not divisible by the strides
+    ({"patch_size": (16,)}, "no network"),
+    ({"patch_size": (16, 0)}, "patch 16 x 0"),
+    ({"strides": ((2, 2), (2, 2))}, "no network"),  # the first stage is at full resolution
+    ({"kernels": ((3, 3), (2, 2))}, "no network"),
+    ({"features": (4,)}, "1 stages"),
+    ({"features": (4, 0)}, "no network"),
+    ({"spacing": (1.0, float("nan"))}, "no network"),
+    ({"spacing": (1.0, -1.0)}, "no network"),
+    ({"previous_stage": "3d_lowres"}, "refines '3d_lowres', which is not there"),
+    ({"patch_size": (16, 16, 16), "spacing": (1.0,) * 3, "strides": ((1, 1, 1), (2, 2, 2)),
+      "kernels": ((3, 3, 3), (3, 3, 3))}, "3 axes in a plan for 2-D scans"),
+])
+def test_a_configuration_that_contradicts_itself_is_refused(values, found):
+    with pytest.raises(OctkitError, match=r"^here: its plan is not valid") as caught:
+        check_plan(changed(tiny_model("2d").plan, **values), "here")
+    assert found in str(caught.value)
+
+
+@pytest.mark.parametrize(("values", "found"), [
+    ({"channels": ("OCT", "other")}, "2 channels, but intensities of 1"),
+    ({"channels": ()}, "0 channels"),
+    ({"normalisation": ("ct", "ct")}, "2 ways to normalise"),
+    ({"normalisation": ("magic",)}, "the normalisation 'magic'"),
+    ({"axis_order": (0, 0, 1)}, r"the axis order \(0, 0, 1\)"),
+    ({"intensity": ({"mean": 1.0},)}, "intensities without"),
+    ({"classes": ()}, "0 classes"),
+])
+def test_a_plan_that_contradicts_itself_is_refused(values, found):
+    with pytest.raises(OctkitError, match=found):
+        check_plan(replace(tiny_model("2d").plan, **values), "here")
+
+
+def test_json_that_is_no_plan_is_refused():
+    content = asdict(tiny_model("2d").plan)
+    content["configurations"]["2d"]["patch_size"] = ["wide", 16]
+    with pytest.raises(OctkitError, match="here: its plan is not valid; configurations.2d.patch_size"):
+        plan_of(content, "here")
+
+
+@pytest.mark.parametrize("configs", [("2d",), ("3d_cascade_fullres",)])
+def test_a_plan_is_read_as_it_was_written(tmp_path, configs):
+    plan = replace(tiny_model(*configs).plan, reasons={"2d": {"patch_size": "so it fits"}, "plan": {"planned": "all"}})
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "plan.json"
+    tiny_model("2d").plan.save(path)
+    content = read_json(path)
+    content["configurations"]["2d"]["patch_size"]["value"] = [15, 16]
+    write_json(path, content)
+    with pytest.raises(OctkitError, match=r"plan.json: its plan is not valid; found configuration '2d' describes no"):
+        Plan.load(path)
+
+
+@pytest.mark.parametrize("values", [{"patch_size": (16 * 10**6, 16)}, {"features": (4, 10**9)}, {"batch_size": 10**9},
+                                    {"batch_size": 0}])
+def test_what_would_fill_the_memory_is_refused(values):
+    with pytest.raises(OctkitError, match="configuration '2d' is too large"):
+        check_plan(changed(tiny_model("2d").plan, **values), "here")
+
+
+def test_each_way_to_normalise_can_be_done():
+    assert set(plans.NORMALISATIONS) == set(preprocess.NORMALISATIONS)

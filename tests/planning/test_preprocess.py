@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octkit.common.errors import OctkitError
+from octkit.common.settings import DataSettings, from_profile
+from octkit.data.layouts import detect
+from octkit.planning import fingerprint, planner
+from octkit.planning.plan import Configuration, Plan
+from octkit.planning.preprocess import normalise, preprocess, preprocess_run, restore
+from octkit.planning.run import Run
+
+INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
+
+
+def plan(units="px", **spacings) -> Plan:
+    """A plan whose configurations differ in their spacing alone."""
+    configurations = {name: Configuration(spacing, 2, spacing, spacing, (), (), (), True)
+                      for name, spacing in spacings.items()}
+    axes = max(map(len, spacings.values()))
+    return Plan(configurations, ("OCT",), ("a",), INTENSITY, units, axis_order=() if axes == 2 else (0, 1, 2))
+
+
+FLAT = {"2d": (1.0, 1.0)}
+
+
+def test_ct_clips_then_scales():
+    # 0 -> clipped to 6 -> (6 - 10) / 2 = -2; 100 -> 16 -> 3; 12 -> 1
+    np.testing.assert_allclose(normalise(np.array([[[0, 100, 12]]], np.float32), INTENSITY, ("ct",)), [[[-2, 3, 1]]])
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [
+    ("zscore", [-1.5, 0.5, 0.5, 0.5]),  # of 0 4 4 4: mean 3, deviation sqrt(3)
+    ("rescale_0_1", [0, 1, 1, 1]), ("rgb_0_1", [0, 4 / 255, 4 / 255, 4 / 255]), ("none", [0, 4, 4, 4])])
+def test_the_schemes_of_foreign_plans(scheme, expected):
+    found = normalise(np.array([[[0, 4, 4, 4]]], np.float32), INTENSITY, (scheme,))[0, 0]
+    if scheme == "zscore":
+        expected = [-3 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5, 1 / 3**0.5]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_zscore_in_the_mask_leaves_the_surround_and_takes_the_holes():
+    image = np.zeros((1, 5, 5), np.float32)
+    image[0, 1:4, 1:4] = 9
+    image[0, 2, 2] = 0  # a hole belongs to the scan
+    found = normalise(image, INTENSITY, ("zscore_in_mask",))
+    inside = np.array([9] * 8 + [0], np.float32)
+    assert found[0, 2, 2] == pytest.approx((0 - inside.mean()) / inside.std())
+    assert found[0, 0, 0] == 0 and found[0, 1, 1] == pytest.approx((9 - inside.mean()) / inside.std())
+
+
+def test_channels_must_match_the_plan():
+    with pytest.raises(OctkitError, match="2 channels, expected 1"):
+        normalise(np.zeros((2, 2, 2), np.float32), INTENSITY, ("ct",))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(4, 20), st.integers(4, 20), st.integers(0, 3), st.integers(0, 3))
+def test_restore_undoes_crop_and_puts_background_outside(height, width, top, left):
+    image = np.zeros((1, height + top, width + left), np.float32)
+    image[:, top:, left:] = 12
+    prepared, mask, geometry = preprocess(image, None, plan(**FLAT), "2d", np.ones(image.shape[1:], np.uint8))
+    assert prepared.shape[1:] == mask.shape == (height, width)
+    back = restore(np.stack([np.zeros((height, width)), np.ones((height, width))]), geometry)
+    assert back.shape == (2, *image.shape[1:])
+    np.testing.assert_array_equal(back[1] == 1, image[0] > 0)
+    np.testing.assert_allclose(back.sum(0), 1)
+
+
+def test_a_known_spacing_is_brought_to_the_target_and_back():
+    image = np.full((1, 20, 30), 12, np.float32)
+    prepared, mask, geometry = preprocess(image, (0.004, 0.02), plan("mm", **{"2d": (0.008, 0.01)}), "2d",
+                                          np.ones((20, 30), np.uint8))
+    assert prepared.shape == (1, 10, 60) and mask.shape == (10, 60)
+    np.testing.assert_allclose(prepared, 1, atol=1e-5)
+    assert restore(np.ones((4, 10, 60), np.float32) / 4, geometry).shape == (4, 20, 30)
+
+
+def test_an_unknown_spacing_keeps_the_scans_own_grid():
+    prepared, _, _ = preprocess(np.full((1, 20, 30), 12, np.float32), None, plan("mm", **{"2d": (0.008, 0.01)}), "2d")
+    assert prepared.shape == (1, 20, 30)
+
+
+def test_a_low_resolution_is_relative_to_the_full_one_where_no_scale_is_known():
+    both = {"3d_lowres": (2.0, 4.0, 2.0), "3d_fullres": (2.0, 1.0, 1.0)}
+    image = np.full((1, 4, 20, 30), 12, np.float32)
+    for units in ("mm", "px"):
+        ratio = 1 if units == "mm" else 2  # in px every voxel counts as 1, whatever the plan's spacing
+        prepared, _, _ = preprocess(image, None, plan(units, **both), "3d_lowres")
+        assert prepared.shape == (1, 4 // ratio, 5, 15)
+
+
+def test_axes_go_into_the_plans_order_and_back():
+    order = Plan(plan(**{"3d_fullres": (1.0, 1.0, 1.0)}).configurations, ("OCT",), ("a",), INTENSITY, "px",
+                 axis_order=(2, 0, 1))
+    image = np.random.default_rng(0).uniform(6, 16, (1, 3, 4, 5)).astype(np.float32)
+    prepared, mask, geometry = preprocess(image, None, order, "3d_fullres", (image[0] > 10).astype(np.uint8))
+    np.testing.assert_allclose(prepared[0], (image[0].transpose(2, 0, 1) - 10) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mask, (image[0] > 10).transpose(2, 0, 1))
+    np.testing.assert_array_equal(restore(prepared, geometry), (image - np.float32(10)) / np.float32(2))
+
+
+def test_slices_for_the_2d_configuration_of_a_volume_are_all_kept():
+    volumes = plan("mm", **{"2d": (0.008, 0.02), "3d_fullres": (0.3, 0.008, 0.02)})
+    prepared, _, geometry = preprocess(np.full((1, 7, 20, 30), 12, np.float32), (0.1, 0.004, 0.02), volumes, "2d")
+    assert prepared.shape == (1, 7, 10, 30)
+    assert restore(np.ones((2, 7, 10, 30), np.float32), geometry).shape == (2, 7, 20, 30)
+
+
+def test_a_scan_of_another_dimension_is_refused():
+    with pytest.raises(OctkitError, match="a scan of 3 axes, expected 2"):
+        preprocess(np.ones((1, 2, 3, 4), np.float32), None, plan(**FLAT), "2d")
+
+
+def preprocessed_run(folder: Path, data: Path) -> Path:
+    """A run with the preprocessed cases of a data set in the GOALS layout."""
+    chosen = from_profile("smoke").model_copy(update={"data": DataSettings(dir=str(data))})
+    chosen.save(folder / "settings.json")
+    dataset = detect.open_dataset(data)
+    fingerprint.extract(dataset, units="px").save(folder / "fingerprint.json")
+    planner.plan_run(Run(folder))
+    preprocess_run(Run(folder), progress=False)
+    return folder / "preprocessed" / "2d"
+
+
+def test_cases_read_side_by_side_are_those_read_one_by_one(tmp_path, goals, monkeypatch):
+    side_by_side = preprocessed_run(tmp_path / "a", goals)
+    monkeypatch.setattr(fingerprint, "READERS", 1)
+    one_by_one = preprocessed_run(tmp_path / "b", goals)
+    files = sorted(path.name for path in side_by_side.iterdir())
+    assert len(files) == 6 * 3 and files == sorted(path.name for path in one_by_one.iterdir())
+    assert all((side_by_side / name).read_bytes() == (one_by_one / name).read_bytes() for name in files)
+    prints = [(tmp_path / run / "fingerprint.json").read_text() for run in "ab"]
+    assert prints[0] == prints[1]
+
+
+def test_a_case_that_cannot_be_read_stops_the_preprocessing_and_is_named(tmp_path, goals):
+    folder = preprocessed_run(tmp_path / "run", goals)
+    broken = goals / "Train" / "Image" / "0003.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(OctkitError, match=r"0003\.png"):
+        preprocess_run(Run(tmp_path / "run"), progress=False)
+    assert not (folder / "0003.json").exists()

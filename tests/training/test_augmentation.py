@@ -1,0 +1,402 @@
+import functools
+import hashlib
+import multiprocessing
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import center_of_mass, maximum_filter, minimum_filter
+
+from octkit.common.errors import OctkitError
+from octkit.training import augmentation
+from octkit.training.augmentation import TRANSFORMS, Augmenter
+
+EIGHT = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
+SPATIAL = ("rotation", "scaling", "mirror")
+INTENSITY = tuple(name for name in EIGHT if name not in SPATIAL)
+SIZE = (48, 64)
+FLAT, CUBE = (6, 24, 32), (20, 24, 28)  # few slices, and as good as isotropic
+
+
+def layers(size=SIZE) -> np.ndarray:
+    """Tilted, slightly curved layers with labels 0, 1, 2, 0, 3, 0 from above: no symmetry at all."""
+    row, column = np.mgrid[: size[0], : size[1]]
+    depth = row / size[0] - 0.2 * column / size[1] - 0.1 * (column / size[1]) ** 2
+    return np.array([0, 1, 2, 0, 3, 0], np.uint8)[np.digitize(depth, [0.1, 0.25, 0.35, 0.45, 0.6])]
+
+
+def scan(channels: int = 1, size=SIZE) -> np.ndarray:
+    """z-scores from about -4 to 8, with speckle."""
+    random = np.random.default_rng(7)
+    image = 2.0 * layers(size) - 1 + random.normal(0, 1, (channels, *size))
+    return image.astype(np.float32)
+
+
+def volume(size) -> tuple[np.ndarray, np.ndarray]:
+    """Layers that rise from slice to slice, and their z-scores: image (1, D, H, W) and mask (D, H, W)."""
+    mask = np.stack([np.roll(layers(size[1:]), -d % 3, axis=0) for d in range(size[0])])
+    noise = np.random.default_rng(7).normal(0, 1, (1, *size))
+    return (2.0 * mask - 1 + noise).astype(np.float32), mask
+
+
+def away_from_edges(mask: np.ndarray) -> np.ndarray:
+    """Pixels whose 3 x 3 neighbourhood holds one label only."""
+    return maximum_filter(mask, 3) == minimum_filter(mask, 3)
+
+
+def digest(augmenter: Augmenter, seed: int) -> str:
+    image, mask = augmenter(scan(), layers(), seed)
+    return hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest()
+
+
+def test_the_lesson_has_the_eight_transforms_and_mirroring():
+    assert set(TRANSFORMS) == {*EIGHT, "mirror"}
+    assert set(np.unique(layers())) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_each_transform_changes_the_image_and_keeps_labels_legal(name, channels):
+    image, mask = scan(channels), layers()
+    before = image.copy(), mask.copy()
+    for seed in range(4):
+        changed, moved = TRANSFORMS[name](image, mask, seed)
+        for channel in range(channels):
+            assert np.abs(changed[channel] - image[channel]).mean() > 0.05
+        assert set(np.unique(moved)) <= set(np.unique(mask))
+        assert (changed.dtype, changed.shape, moved.dtype, moved.shape) == (
+            np.float32, image.shape, np.uint8, mask.shape)
+        assert changed.flags.c_contiguous and moved.flags.c_contiguous
+    assert np.array_equal(image, before[0]) and np.array_equal(mask, before[1])
+
+
+def test_labels_are_never_mixed():
+    mask = np.array([0, 5, 200, 90], np.uint8)[layers()]  # a mean of neighbours would be a new label
+    for seed in range(100):
+        assert set(np.unique(Augmenter(SIZE)(scan(), mask, seed)[1])) <= {0, 5, 90, 200}
+
+
+@pytest.mark.parametrize("name", INTENSITY)
+def test_intensity_transforms_leave_the_mask_alone(name):
+    assert np.array_equal(TRANSFORMS[name](scan(), layers(), 3)[1], layers())
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_spatial_transforms_move_mask_and_image_together(name):
+    mask = layers()
+    # One channel a label, 4 where the label is: after the move, above 2 is the label but for interpolated edges.
+    image = np.stack([4 * (mask == label) for label in (1, 2, 3)]).astype(np.float32)
+    for seed in range(8):
+        changed, moved = TRANSFORMS[name](image, mask, seed)
+        assert (moved != mask).mean() > 0.05
+        sure = away_from_edges(moved)
+        assert sure.mean() > 0.5
+        for channel, label in enumerate((1, 2, 3)):
+            assert np.array_equal(changed[channel][sure] > 2, moved[sure] == label)
+            assert ((changed[channel] > 2) == (moved == label)).mean() > 0.96
+
+
+def test_whole_augmentation_moves_mask_and_image_together():
+    mask = layers()
+    image = (40 * (mask == 3) - 20).astype(np.float32)[None]
+    augmenter = Augmenter(SIZE)
+    changed_masks = 0
+    for seed in range(150):
+        changed, moved = augmenter(image, mask, seed)
+        changed_masks += not np.array_equal(moved, mask)
+        assert set(np.unique(moved)) <= {0, 1, 2, 3}
+        # Bright stays above 8 and the padding's 0 below, whatever contrast and gamma do. Low resolution shifts
+        # edges by a pixel, so look two pixels away from them.
+        sure = maximum_filter(moved, 5) == minimum_filter(moved, 5)
+        assert ((changed[0] > 8) == (moved == 3))[sure].mean() > 0.99
+    assert changed_masks > 75
+
+
+def test_rotation_turns_by_fifteen_degrees_about_the_centre():
+    image, mask = np.zeros((1, 81, 81), np.float32), np.zeros((81, 81), np.uint8)
+    image[0, 39:42, 69:72], mask[39:42, 69:72] = 5, 1  # 30 px right of the centre (40, 40)
+    angles = set()
+    for seed in range(8):
+        changed, moved = TRANSFORMS["rotation"](image, mask, seed)
+        for row, column in (center_of_mass(changed[0]), center_of_mass(moved)):
+            assert np.hypot(row - 40, column - 40) == pytest.approx(30, abs=0.5)
+            angles.add(round(np.degrees(np.arctan2(row - 40, column - 40)) / 5) * 5)
+    assert angles == {-15, 15}
+
+
+def test_scaling_changes_areas_by_the_square_of_the_factor():
+    image, mask = np.zeros((1, 80, 80), np.float32), np.zeros((80, 80), np.uint8)
+    image[0, 20:60, 20:60], mask[20:60, 20:60] = 5, 1
+    factors = {round(float(np.sqrt(TRANSFORMS["scaling"](image, mask, seed)[1].sum() / 1600)), 1)
+               for seed in range(8)}
+    assert factors == {0.7, 1.4}
+
+
+def test_scaling_keeps_proportions():
+    mask = np.zeros((80, 80), np.uint8)
+    mask[30:50, 30:50] = 1
+    augmenter = Augmenter((80, 80), rotation_degrees=0)
+    for seed in range(60):
+        moved = augmenter(mask[None].astype(np.float32), mask, seed)[1]
+        assert abs(int(moved.any(0).sum()) - int(moved.any(1).sum())) <= 1
+
+
+def test_outside_of_the_patch_is_zero_and_background():
+    image, mask = np.full((1, *SIZE), 6, np.float32), np.full(SIZE, 3, np.uint8)
+    changed, moved = TRANSFORMS["rotation"](image, mask, 0)
+    assert changed[0, 0, 0] == 0 and moved[0, 0] == 0
+    assert changed[0, 24, 32] == 6 and moved[24, 32] == 3
+
+
+def test_mirror_axes_by_hand():
+    image, mask = np.arange(4, dtype=np.float32).reshape(1, 2, 2), np.array([[0, 1], [2, 3]], np.uint8)
+    rows, columns = [[2, 3], [0, 1]], [[1, 0], [3, 2]]
+    seen = {str(TRANSFORMS["mirror"](image, mask, seed)[1].tolist()) for seed in range(20)}
+    assert seen == {str(rows), str(columns)}
+    for seed in range(20):
+        changed, moved = TRANSFORMS["mirror"](image, mask, seed)
+        assert changed[0].tolist() == moved.tolist()
+
+
+def test_noise_has_its_variance_in_z_scores():
+    residual = TRANSFORMS["noise"](scan(size=(200, 200)), layers((200, 200)), 1)[0] - scan(size=(200, 200))
+    assert residual.var() == pytest.approx(0.1, rel=0.03)
+    assert residual.mean() == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_nothing_is_clipped_or_coarsened(name):
+    image = scan()
+    for seed in range(4):
+        changed = TRANSFORMS[name](image, layers(), seed)[0]
+        assert changed.min() < -1 and changed.max() > 4
+        assert len(np.unique(changed)) > 700  # 8 bits have 256
+
+
+def test_whole_augmentation_keeps_values_far_from_zero_to_one():
+    augmenter = Augmenter(SIZE)
+    for seed in range(100):
+        changed = augmenter(scan() + 5, layers(), seed)[0]
+        assert changed.max() > 5 and np.isfinite(changed).all()
+
+
+@given(st.floats(-50, 50), st.floats(0, 20), st.integers(1, 3), st.integers(0, 2**31 - 1))
+@settings(max_examples=60, deadline=None)
+def test_any_range_gives_finite_values(mean, spread, channels, seed):
+    random = np.random.default_rng(0)
+    image = (mean + spread * random.normal(size=(channels, 16, 24))).astype(np.float32)
+    changed, moved = Augmenter((16, 24))(image, layers((16, 24)), seed)
+    assert np.isfinite(changed).all() and changed.dtype == np.float32
+    assert changed.shape == image.shape and moved.dtype == np.uint8
+
+
+def test_the_seed_alone_decides():
+    augmenter = Augmenter(SIZE)
+    forwards = {seed: digest(augmenter, seed) for seed in range(40)}
+    backwards = {seed: digest(augmenter, seed) for seed in reversed(range(40))}
+    assert forwards == backwards == {seed: digest(Augmenter(SIZE), np.int64(seed)) for seed in range(40)}
+    assert len(set(forwards.values())) > 25  # some only mirror, or do nothing
+
+
+def test_threads_sharing_an_augmenter_do_not_disturb_each_other():
+    augmenter = Augmenter(SIZE)
+    expected = [digest(augmenter, seed) for seed in range(60)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(functools.partial(digest, augmenter), range(60))) == expected
+
+
+def test_a_spawned_process_gives_the_same():
+    augmenter = Augmenter(SIZE)
+    expected = [digest(augmenter, seed) for seed in range(10)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.starmap(digest, [(augmenter, seed) for seed in range(10)]) == expected
+
+
+def test_frequencies_are_the_stated_ones_and_independent():
+    augmenter = Augmenter((16, 24), mirror_axes=())
+    image, mask = scan(size=(16, 24)), layers((16, 24))
+    moved = unchanged = 0
+    for seed in range(2000):
+        changed, changed_mask = augmenter(image, mask, seed)
+        moved += not np.array_equal(changed_mask, mask)
+        unchanged += np.array_equal(changed, image)
+    # Rotated or scaled: 1 - 0.8 x 0.8. Standard deviation of a share over 2000 seeds: 0.01.
+    assert moved / 2000 == pytest.approx(0.36, abs=0.03)
+    # Transforms that all drew the same numbers would leave 0.64 of the patches as they are.
+    expected = 0.8 * 0.8 * 0.9 * (1 - 0.2 / 2) * 0.85 * 0.85 * (1 - 0.25 / 2) * 0.9 * 0.7
+    assert unchanged / 2000 == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("axes", [(), (-2,), (-1,), (-2, -1), (-3, -1)])
+def test_each_mirror_axis_comes_half_of_the_time(axes):
+    mask = np.repeat(np.repeat(np.array([[0, 1], [2, 3]], np.uint8), 8, 0), 8, 1)
+    augmenter = Augmenter((16, 16), rotation_degrees=0, mirror_axes=axes)
+    counts = np.zeros(2)
+    for seed in range(1000):
+        moved = augmenter(mask[None].astype(np.float32), mask, seed)[1]
+        counts += [moved[6, 6] // 2, moved[6, 6] % 2]  # the upper left quadrant: who has come there?
+    for axis in (-2, -1):
+        assert counts[axis] / 1000 == (pytest.approx(0.5, abs=0.06) if axis in axes else 0)
+
+
+def test_channels_are_drawn_apart():
+    image = np.repeat(scan(), 2, axis=0)
+    pairs = [TRANSFORMS["brightness"](image, layers(), seed)[0] for seed in range(20)]
+    assert 0 < sum(np.array_equal(a, b) for a, b in pairs) < 20
+
+
+@pytest.mark.parametrize(("degrees", "low", "high"), [(None, 120, 180), (15.0, 8, 15.5), (0.0, 0, 0.5)])
+def test_rotation_stays_within_its_range(degrees, low, high):
+    image, mask = np.zeros((1, 61, 61), np.float32), np.zeros((61, 61), np.uint8)
+    mask[29:32, 48:51] = 1  # 19 px right of the centre
+    augmenter = Augmenter((61, 61), degrees, mirror_axes=())
+    angles = []
+    for seed in range(200):
+        row, column = center_of_mass(augmenter(image, mask, seed)[1])
+        angles.append(abs(np.degrees(np.arctan2(row - 30, column - 30))))
+    assert low <= max(angles) <= high + 2  # nearest-pixel labels: up to 2 degrees at this radius
+
+
+def test_disabled_it_passes_copies_through():
+    image, mask = scan(), layers()
+    changed, moved = Augmenter(SIZE, enabled=False)(image, mask, 5)
+    assert np.array_equal(changed, image) and np.array_equal(moved, mask)
+    assert not np.shares_memory(changed, image) and not np.shares_memory(moved, mask)
+
+
+def test_an_unknown_argument_to_albumentations_raises():
+    with pytest.raises(ValueError, match="rotat"):
+        augmentation._affine(1.0, rotat=15)
+    with pytest.raises(TypeError, match="strength"):
+        augmentation.Intensity(None, p=1.0, strength=3)
+
+
+def test_albumentations_accepts_every_argument_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline = Augmenter(SIZE).pipeline
+        for transform in TRANSFORMS.values():
+            transform(scan(), layers(), 0)
+    transforms = [leaf for t in pipeline.transforms for leaf in (t.transforms if hasattr(t, "transforms") else [t])]
+    assert len(transforms) == 3 + 7 + 2
+    assert not any(transform.invalid_args for transform in transforms)
+
+
+def test_errors_name_what_was_found_and_expected():
+    with pytest.raises(OctkitError, match=r"found \(-1, 0\).*expected axes among \(-3, -2, -1\)"):
+        Augmenter(SIZE, mirror_axes=(-1, 0))
+    with pytest.raises(OctkitError, match=r"\(1, 32, 32\).*\(48, 64\)"):
+        Augmenter(SIZE)(scan(size=(32, 32)), layers((32, 32)), 0)
+    with pytest.raises(OctkitError, match=r"mask \(32, 32\).*\(48, 64\)"):
+        Augmenter(SIZE)(scan(), layers(), 0, layers((32, 32)))
+
+
+@pytest.mark.parametrize("size", [FLAT, CUBE])
+def test_volumes_keep_shapes_types_and_labels(size):
+    image, mask = volume(size)
+    two = np.concatenate([image, -image])
+    before, previous = (two.copy(), mask.copy()), 3 - mask
+    augmenter = Augmenter(size)
+    changed_images = changed_masks = 0
+    for seed in range(60):
+        changed, moved, earlier = augmenter(two, mask, seed, previous)
+        assert (changed.dtype, changed.shape, moved.dtype, moved.shape, earlier.dtype, earlier.shape) == (
+            np.float32, two.shape, np.uint8, size, np.uint8, size)
+        assert changed.flags.c_contiguous and moved.flags.c_contiguous and earlier.flags.c_contiguous
+        assert np.isfinite(changed).all() and changed.max() > 2 and changed.min() < -2
+        assert set(np.unique(moved)) <= {0, 1, 2, 3}
+        changed_images += not np.array_equal(changed, two)
+        changed_masks += not np.array_equal(moved, mask)
+    assert changed_images > 45 and changed_masks > 40
+    assert np.array_equal(two, before[0]) and np.array_equal(mask, before[1])
+
+
+@pytest.mark.parametrize("size", [SIZE, FLAT, CUBE])
+def test_image_mask_and_previous_move_together(size):
+    mask = layers(size) if len(size) == 2 else volume(size)[1]
+    previous = np.array([0, 2, 3, 1], np.uint8)[mask]
+    image = (40 * (mask == 3) - 20).astype(np.float32)[None]
+    augmenter = Augmenter(size)
+    for seed in range(60):
+        changed, moved, earlier = augmenter(image, mask, seed, previous)
+        assert np.array_equal(earlier, np.array([0, 2, 3, 1])[moved])
+        sure = maximum_filter(moved, 5) == minimum_filter(moved, 5)
+        assert ((changed[0] > 8) == (moved == 3))[sure].mean() > 0.99
+        without = augmenter(image, mask, seed)  # what moves along changes nothing for the others
+        assert len(without) == 2 and np.array_equal(without[0], changed) and np.array_equal(without[1], moved)
+
+
+@pytest.mark.parametrize("size", [FLAT, CUBE])
+def test_a_volume_depends_on_the_seed_alone(size):
+    augmenter = Augmenter(size)
+
+    def volume_digest(seed: int) -> str:
+        changed, moved = augmenter(*volume(size), seed)
+        return hashlib.sha256(changed.tobytes() + moved.tobytes()).hexdigest()
+
+    expected = [volume_digest(seed) for seed in range(30)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(volume_digest, reversed(range(30)))) == expected[::-1]
+    assert len(set(expected)) > 20
+
+
+@pytest.mark.parametrize("size", [(4, 8, 16), (8, 8, 8)])
+def test_volumes_are_left_alone_as_often_as_independent_changes_would(size):
+    image, mask = volume(size)
+    augmenter = Augmenter(size, mirror_axes=())
+    unchanged = sum(np.array_equal(augmenter(image, mask, seed)[0], image) for seed in range(2000))
+    expected = 0.8 * 0.8 * 0.9 * (1 - 0.2 / 2) * 0.85 * 0.85 * (1 - 0.25 / 2) * 0.9 * 0.7
+    assert unchanged / 2000 == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("axes", [(), (-3,), (-3, -1), (-2,)])
+def test_each_axis_of_a_volume_is_mirrored_half_of_the_time(axes, monkeypatch):
+    for module, name in ((augmentation.warps, "random_warp"), (augmentation.intensities, "intensity_changes")):
+        monkeypatch.setattr(module, name, lambda image, labels=None, *_: () if labels is None else (image, labels))
+    mask = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)  # the corner voxel says in bits who has come there
+    augmenter = Augmenter((2, 2, 2), mirror_axes=axes)
+    counts = np.zeros(3)
+    for seed in range(1000):
+        changed, moved = augmenter(mask[None].astype(np.float32), mask, seed)
+        assert np.array_equal(changed[0], moved)
+        counts += [moved[0, 0, 0] >> 2 & 1, moved[0, 0, 0] >> 1 & 1, moved[0, 0, 0] & 1]
+    for axis in (-3, -2, -1):
+        assert counts[axis] / 1000 == (pytest.approx(0.5, abs=0.06) if axis in axes else 0)
+
+
+def test_few_slices_stay_apart_in_space():
+    """A patch of few slices, each of one label, keeps them whatever turns and scales it; a cube mixes them."""
+    def labels_seen(size) -> bool:
+        mask = np.broadcast_to(np.arange(1, size[0] + 1, dtype=np.uint8)[:, None, None], size)
+        apart = True
+        for seed in range(40):
+            moved = Augmenter(size, mirror_axes=())(mask[None].astype(np.float32), mask.copy(), seed)[1]
+            apart &= all(set(np.unique(plane)) <= {0, d + 1} for d, plane in enumerate(moved))
+        return apart
+
+    assert labels_seen(FLAT) and not labels_seen(CUBE)
+
+
+def test_a_disabled_augmenter_passes_volumes_through():
+    image, mask = volume(CUBE)
+    changed, moved = Augmenter(CUBE, enabled=False)(image, mask, 5)
+    assert np.array_equal(changed, image) and np.array_equal(moved, mask)
+    assert not np.shares_memory(changed, image) and not np.shares_memory(moved, mask)
+
+
+def test_axes_that_a_patch_lacks_are_left_out():
+    assert Augmenter(SIZE).mirror_axes == (-2, -1)
+    assert Augmenter(CUBE, mirror_axes=[-1, -3]).mirror_axes == (-3, -1)
+
+
+def test_importing_it_loads_neither_torch_nor_paddle_and_asks_no_server():
+    code = ("import sys, os, octkit.training.augmentation; "
+            "print(sorted({'torch', 'paddle'} & set(sys.modules)), os.environ['NO_ALBUMENTATIONS_UPDATE']); "
+            "import albumentations.pytorch; print(albumentations.pytorch.__name__)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[] 1", "albumentations.pytorch"]

@@ -1,0 +1,62 @@
+import math
+
+import pytest
+import torch
+
+from octkit.training.loss import deep_supervision_loss, dice_and_cross_entropy, dice_loss, supervision_weights
+
+# 2 x 2 px, 3 classes; scores of +-50 make the softmax a one-hot to machine precision.
+TRUTH = torch.tensor([[[1, 1], [2, 0]]])
+
+
+def scores_of(labels: torch.Tensor, classes: int = 3) -> torch.Tensor:
+    return 100 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).float() - 50
+
+
+def test_perfect_scores_reach_minus_one():
+    assert dice_and_cross_entropy(scores_of(TRUTH), TRUTH, batch_dice=True).item() == pytest.approx(-1, abs=1e-5)
+
+
+def test_dice_by_hand():
+    # predicted 1 1 / 0 0: class 1 has 2*2/(2+2) = 1, class 2 has 0/(0+1) = 0
+    predicted = scores_of(torch.tensor([[[1, 1], [0, 0]]]))
+    assert dice_loss(predicted, TRUTH, batch_dice=True).item() == pytest.approx(-0.5, abs=1e-4)
+
+
+def test_uniform_scores_by_hand():
+    # softmax 1/3 everywhere: class 1: 2*(2/3)/(4/3 + 2) = 0.4; class 2: 2*(1/3)/(4/3 + 1) = 2/7; entropy log 3
+    value = dice_and_cross_entropy(torch.zeros(1, 3, 2, 2), TRUTH, batch_dice=True).item()
+    assert value == pytest.approx(-(0.4 + 2 / 7) / 2 + math.log(3), abs=1e-4)
+
+
+def test_batch_dice_takes_the_batch_as_one_sample():
+    truth = torch.tensor([[[1, 1]], [[0, 0]]])  # the second sample lacks class 1
+    predicted = scores_of(torch.tensor([[[1, 0]], [[1, 0]]]), 2)
+    # together: 2*1/(2+2) = 0.5; apart: 2*1/(1+2) = 2/3 and 2*0/(1+0) = 0, mean 1/3
+    assert dice_loss(predicted, truth, batch_dice=True).item() == pytest.approx(-0.5, abs=1e-4)
+    assert dice_loss(predicted, truth, batch_dice=False).item() == pytest.approx(-1 / 3, abs=1e-4)
+
+
+def test_a_class_in_neither_mask_counts_as_right_and_has_a_finite_gradient():
+    scores = scores_of(torch.zeros(1, 2, 2, dtype=torch.long)).requires_grad_()
+    loss = dice_loss(scores, torch.zeros(1, 2, 2, dtype=torch.long), batch_dice=True)
+    loss.backward()
+    assert loss.item() == pytest.approx(-1, abs=1e-4)
+    assert torch.isfinite(scores.grad).all()
+
+
+@pytest.mark.parametrize(("outputs", "expected"), [
+    (5, [4 / 7, 2 / 7, 1 / 7, 0, 0]), (3, [1, 0, 0]), (2, [1, 0]), (1, [1])])
+def test_supervision_weights(outputs, expected):
+    assert supervision_weights(outputs) == pytest.approx(expected)
+
+
+def test_deep_supervision_is_the_weighted_sum_of_its_outputs():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 3, (2, 16, 16), generator=generator)
+    outputs = [torch.randn(2, 3, 16 // 2**i, 16 // 2**i, generator=generator) for i in range(4)]
+    # nearest-exact takes the pixel whose centre is nearest: of 2 x 2 the lower right one
+    halved = truth[:, 1::2, 1::2]
+    expected = (2 / 3 * dice_and_cross_entropy(outputs[0], truth, True)
+                + 1 / 3 * dice_and_cross_entropy(outputs[1], halved, True))
+    torch.testing.assert_close(deep_supervision_loss(outputs, truth, True), expected)

@@ -1,0 +1,278 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import equal, fill, log_of, make_run, scalars_of, write_goals, write_volumes
+
+from octkit.common import locks
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
+from octkit.common.settings import TrainSettings
+from octkit.data.layouts import detect
+from octkit.inference.predict import predict_held_out
+from octkit.network.checkpoints import load_checkpoint
+from octkit.network.model import finished_weights
+from octkit.planning import preprocess
+from octkit.planning.run import Run
+from octkit.training import train
+from octkit.training.train import Optimiser, poly_rate, train_fold
+
+
+@pytest.fixture(scope="module")
+def goals(tmp_path_factory):
+    return write_goals(tmp_path_factory.mktemp("data") / "goals")
+
+
+def weights(run):
+    return load_checkpoint(run / "models/2d/fold_0/checkpoint.pt")["network"]
+
+
+def test_poly_rate_by_hand():
+    assert poly_rate(0.01, 0, 10) == 0.01
+    assert poly_rate(0.01, 5, 10) == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_plateau_rule_divides_by_five_after_30_epochs_without_gain():
+    optimiser = Optimiser(torch.nn.Linear(1, 1), TrainSettings(optimiser="adam"))
+    rates = []
+    for epoch in range(34):
+        rates.append(optimiser.start_epoch(epoch))
+        optimiser.end_epoch(1.0)
+    # the first epoch sets the mark, 31 without improvement follow
+    assert rates[:32] == [0.01] * 32 and rates[32] == pytest.approx(0.002)
+
+
+def test_the_plateau_rule_watches_the_smoothed_loss():
+    optimiser = Optimiser(torch.nn.Linear(1, 1), TrainSettings(optimiser="adam"))
+    for loss in (1.0, 0.0, 0.5):
+        optimiser.end_epoch(loss)
+    assert optimiser.smoothed_loss == pytest.approx(0.93 * (0.93 * 1.0 + 0.07 * 0.0) + 0.07 * 0.5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeypatch, kind):
+    change = f"train.optimiser={kind}"
+    whole, halved = (make_run(tmp_path / name, goals, change) for name in ("whole", "halved"))
+    train_fold(Run(whole), progress=False)
+
+    real, calls = train._validate, []
+
+    def stop_in_the_second_epoch(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(train, "_validate", stop_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(Run(halved), progress=False)
+    monkeypatch.setattr(train, "_validate", real)
+    assert load_checkpoint(halved / "models/2d/fold_0/checkpoint.pt")["epoch"] == 1
+    train_fold(Run(halved), progress=False)
+    assert equal(weights(whole), weights(halved))
+    assert log_of(whole).equals(log_of(halved))
+
+
+def test_a_log_that_a_stop_left_behind_is_mended(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=2")
+    path = train_fold(Run(run), progress=False) / "log.csv"
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    train_fold(Run(run), progress=False)
+    assert path.read_text() == whole
+
+
+def test_the_number_of_workers_changes_nothing(goals, tmp_path):
+    alone, one, two = (make_run(tmp_path / str(n), goals, f"train.workers={n}", "train.epochs=2") for n in (0, 1, 2))
+    for run in (alone, one, two):
+        train_fold(Run(run), progress=False)
+    for run in (one, two):
+        assert equal(weights(alone), weights(run))
+        assert log_of(alone).equals(log_of(run))
+
+
+def test_two_trainings_of_one_fold_are_refused_and_of_two_are_not(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=1", "train.folds=[0,1]")
+    (run / "models/2d/fold_0").mkdir(parents=True)
+    with locks.locked(run / "models/2d/fold_0"):
+        with pytest.raises(OctkitError, match=r"fold_0: process \d+ is running in this folder"):
+            train_fold(Run(run), progress=False)
+        train_fold(Run(run), fold=1, progress=False)
+    train_fold(Run(run), progress=False)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_bit(goals, tmp_path, capsys):
+    run = make_run(tmp_path, goals)
+    folder = train_fold(Run(run), progress=False)
+    whole, log, scalars = weights(run), log_of(run), scalars_of(folder)
+    stored = folder / "checkpoint.pt"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    with pytest.raises(OctkitError, match="checksum is wrong.*; `octkit train .* --fold 0` mends it"):
+        finished_weights(Run(run), "2d", 0)
+    train_fold(Run(run), progress=False)
+    assert "checkpoint.previous.pt is used instead" in (said := capsys.readouterr().out)
+    assert "goes on after epoch 2 of 3" in said
+    assert equal(whole, weights(run)) and log.equals(log_of(run))
+    again = scalars_of(folder)
+    assert again.keys() == scalars.keys() > {"train_loss", "dice_rnfl"}
+    assert all(again[name] == scalars[name] for name in again if name != "seconds")
+    for path in folder.glob("checkpoint*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(OctkitError, match="no checkpoint of this fold is whole: train it anew with `.* --restart`"):
+        train_fold(Run(run), progress=False)
+    train_fold(Run(run), resume=False, progress=False)
+    assert equal(whole, weights(run))
+
+
+def test_what_a_killed_writer_left_is_removed(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=1")
+    half = run / "models/2d/fold_0/.checkpoint.pt.12345678.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    train_fold(Run(run), progress=False)
+    assert not half.exists()
+
+
+def test_a_full_disk_stops_with_a_sentence_and_nothing_is_lost(goals, tmp_path, small_disk):
+    """A disk that holds the run and its first checkpoint, but no second one beside it; then some space is freed."""
+    free, undisturbed = make_run(small_disk, goals), make_run(tmp_path / "elsewhere", goals)
+    train_fold(Run(undisturbed), progress=False)
+    ballast = small_disk / "ballast"
+    size = (undisturbed / "models/2d/fold_0/checkpoint.pt").stat().st_size
+    fill(ballast, leave=size * 3 // 2)
+    with pytest.raises(OctkitError, match="checkpoint.pt: the disk is full, .* give the same command again"):
+        train_fold(Run(free), progress=False)
+    folder = free / "models/2d/fold_0"
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 1
+    assert not list(folder.glob(".*.tmp"))
+    ballast.unlink()
+    train_fold(Run(free), progress=False)
+    assert equal(weights(undisturbed), weights(free)) and log_of(undisturbed).equals(log_of(free))
+
+
+def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk):
+    run = make_run(small_disk, goals)
+    whole = {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()}
+    for path in (run / "preprocessed/2d").iterdir():
+        path.unlink()
+    fill(small_disk / "ballast", leave=3 * len(whole["0001.image.npy"]))
+    with pytest.raises(OctkitError, match=r"preprocessed/2d/.*: the disk is full"):
+        preprocess.preprocess_run(Run(run), progress=False)
+    left = list((run / "preprocessed/2d").iterdir())
+    assert 0 < len(left) < len(whole) and all(path.read_bytes() == whole[path.name] for path in left)
+    (small_disk / "ballast").unlink()
+    preprocess.preprocess_run(Run(run), progress=False)
+    assert {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()} == whole
+
+
+def test_too_little_memory_is_said_before_training(goals, tmp_path, monkeypatch):
+    run = make_run(tmp_path, goals)
+    monkeypatch.setattr(train.memory, "free_bytes", lambda _: 1000)
+    with pytest.raises(OctkitError, match=r"training 2d needs about 0.2 GB .*; lower plan.batch_size \(2 now\)"):
+        train_fold(Run(run), progress=False)
+
+
+def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
+    run = make_run(tmp_path, goals, "train.epochs=1")
+    train_fold(Run(run), progress=False)
+    make_run(tmp_path, goals, "train.epochs=1", "train.initial_rate=0.001")
+    train_fold(Run(run), progress=False)
+    assert "train settings changed" in capsys.readouterr().out
+    assert pd.read_csv(run / "models/2d/fold_0/log.csv")["learning_rate"].tolist() == [0.001]
+
+
+def test_fold_all_has_no_validation(goals, tmp_path):
+    run = make_run(tmp_path, goals, 'train.folds=["all"]', "train.epochs=1")
+    log = pd.read_csv(train_fold(Run(run), fold="all", progress=False) / "log.csv")
+    assert log[["validation_loss", "dice_rnfl"]].isna().all().all() and np.isfinite(log["train_loss"]).all()
+
+
+def test_without_deep_supervision_it_trains_as_well(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.deep_supervision=false", "train.epochs=1")
+    assert np.isfinite(pd.read_csv(train_fold(Run(run), progress=False) / "log.csv")["train_loss"]).all()
+
+
+def test_it_learns(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=6", "train.iterations_per_epoch=15", "train.initial_rate=0.05",
+                   "plan.base_features=8", "plan.max_features=16")
+    log = pd.read_csv(train_fold(Run(run), progress=False) / "log.csv")
+    assert log["dice_rnfl"].iloc[-1] > 0.8
+    assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0] - 0.5
+
+
+def test_tensorboard_files_and_log_columns(goals, tmp_path):
+    folder = train_fold(Run(make_run(tmp_path, goals, "train.epochs=1")), progress=False)
+    assert list(folder.glob("events.out.tfevents*"))
+    assert list(pd.read_csv(folder / "log.csv")) == [
+        "epoch", "learning_rate", "train_loss", "validation_loss", "dice_rnfl", "dice_gcipl", "dice_choroid", "seconds"]
+
+
+def test_missing_steps_are_named(goals, tmp_path):
+    run = make_run(tmp_path, goals)
+    with pytest.raises(OctkitError, match="no configuration '3d'"):
+        train_fold(Run(run), config="3d")
+    with pytest.raises(OctkitError, match="fold: found 7"):
+        train_fold(Run(run), fold=7)
+    next((run / "preprocessed/2d").glob("*.json")).unlink()
+    with pytest.raises(OctkitError, match="is not preprocessed; run `octkit preprocess"):
+        train_fold(Run(run), fold="all")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A run on striped volumes whose plan is a cascade's, with extra cases beside; nothing is trained yet."""
+    folder = tmp_path_factory.mktemp("volumes")
+    write_volumes(folder / "own", size=(8, 48, 64))
+    write_volumes(folder / "more", size=(8, 48, 64))
+    return make_run(folder, folder / "own", "data.phantom=null", f'train.extra_data=["{folder / "more"}"]',
+                    "plan.memory_gb=0.0015", "train.folds=[0,1]", "train.epochs=1", "augment.mirror_axes=[-1,-3]")
+
+
+def test_extra_cases_are_learned_from_and_never_validated_on(volumes):
+    splits = read_json(volumes / "splits.json")
+    own = {case.name for case in detect.open_dataset(volumes / "own").train}
+    for split in splits:
+        extra = set(split["train"]) - own
+        assert extra and all(name.startswith("more_") for name in extra)
+        assert set(split["validation"]) < own
+    for name in extra:
+        assert (volumes / f"preprocessed/2d/{name}.json").exists()
+
+
+def test_a_second_stage_needs_the_first_ones_predictions_and_says_how_to_get_them(volumes):
+    expected = "has no first-stage mask of .* cases .*: octkit train .* --config 3d_lowres --fold 0; octkit .* --fold 1"
+    with pytest.raises(OctkitError, match=expected):
+        train_fold(Run(volumes), "3d_cascade_fullres", 0, progress=False)
+
+
+def test_a_cascade_is_trained_on_honest_masks_of_its_first_stage(volumes, capsys):
+    for fold in (0, 1):
+        train_fold(Run(volumes), "3d_lowres", fold, progress=False)
+        predict_held_out(Run(volumes), "3d_lowres", fold, progress=False)
+    train_fold(Run(volumes), "3d_cascade_fullres", 0, progress=False)
+    assert "has seen the" in capsys.readouterr().out  # extra cases are left out, and that is said
+    found = load_checkpoint(volumes / "models/3d_cascade_fullres/fold_0/checkpoint.pt")["network"]
+    assert found["encoder.0.layers.0.weight"].shape[1] == 1 + 3
+    [name] = read_json(volumes / "splits.json")[0]["validation"][:1]
+    [case] = preprocess.load_preprocessed(Run(volumes), "3d_cascade_fullres", [name],
+                                          volumes / "preprocessed/3d_cascade_fullres")
+    assert case.previous.shape == case.mask.shape and case.previous.dtype == np.uint8
+
+
+@pytest.mark.parametrize("config", ["2d", "3d_fullres"])
+def test_configurations_of_volumes_train_and_log(volumes, config):
+    log = pd.read_csv(train_fold(Run(volumes), config, 0, progress=False) / "log.csv")
+    assert np.isfinite(log["train_loss"]).all() and np.isfinite(log["validation_loss"]).all()
+
+
+def test_a_training_that_starts_from_a_model_begins_with_its_weights(goals, tmp_path):
+    first = make_run(tmp_path / "first", goals)
+    train_fold(Run(first), progress=False)
+    second = make_run(tmp_path / "second", goals, f"train.start_from={first}", "train.initial_rate=1e-12", "seed=7")
+    train_fold(Run(second), progress=False)
+    assert all(torch.allclose(tensor, weights(first)[name], atol=1e-7) for name, tensor in weights(second).items())
+    train_fold(Run(second), progress=False)  # done: the checkpoint is that of this very start
+    kept = weights(second)
+    train_fold(Run(make_run(tmp_path / "first", goals, "seed=3")), progress=False)
+    train_fold(Run(second), progress=False)  # the model it starts from is another one now
+    assert not equal(weights(second), kept)
