@@ -3,6 +3,10 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing it takes half a second
+    from pydantic import ValidationError
 
 
 class OctkitError(Exception):
@@ -62,6 +66,12 @@ def one_line(message: str) -> str:
 def cannot_write(path: Path, error: OSError) -> OctkitError:
     """The error for a file or folder that the system does not let us write."""
     return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
+
+
+def first_problem(error: "ValidationError") -> str:
+    """The first problem that pydantic found, in words: where, what is wrong, what stands there."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']} (found {str(problem['input'])[:60]})"
 
 
 def by(shape: Sequence[float]) -> str:

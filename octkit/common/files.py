@@ -11,8 +11,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from octkit.common.errors import OctkitError, bad_file, cannot_write
+from octkit.common.errors import OctkitError, bad_file, cannot_write, first_problem
+
+Kind = TypeVar("Kind")
 
 # No space, a quota used up, a limit on a file's size (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -146,3 +149,18 @@ def read_json(path: Path):
         raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None
     except (ValueError, RecursionError) as error:  # also text in no UTF-8, and numbers of thousands of digits
         raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None
+
+
+def read_json_as(path: Path, kind: type[Kind], mend: str) -> Kind:
+    """Read a JSON file as a pydantic model, a dataclass, or a type such as `list[dict[str, int]]`.
+
+    Raises OctkitError where it is missing, no JSON, or of another kind: the file, the first wrong value, and `mend`,
+    which says what helps ("select again").
+    """
+    from pydantic import TypeAdapter, ValidationError  # here, as it takes half a second that not every command needs
+
+    content = read_json(path)
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise OctkitError(f"{path}: is not valid; {first_problem(error)}; {mend}") from None

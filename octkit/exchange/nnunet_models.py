@@ -21,13 +21,12 @@ import torch
 from pydantic import ValidationError
 
 from octkit import __version__
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import new_folder, read_json, replacing, write_atomic, write_json
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.model import Member, Model
 from octkit.network.model_check import Traits, check_model
 from octkit.network.model_file import LICENCE, save_model
-from octkit.planning.plan import first_problem
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"

@@ -25,11 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__
 from octkit.common import settings
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import read_json, write_atomic
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model, stages_of
-from octkit.planning.plan import Plan, check_plan, first_problem
+from octkit.planning.plan import Plan, check_plan
 from octkit.planning.run import Run
 
 VERSION = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from octkit.common.errors import OctkitError, by
+from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.planning.rules import Ints
 
@@ -165,12 +165,6 @@ def _describes_a_network(configuration: Configuration) -> bool:
             and all(size % 2 and size <= MAX_KERNEL for kernel in configuration.kernels for size in kernel)
             and not any(size % d for size, d in zip(configuration.patch_size, divisor, strict=True))
             and len(configuration.spacing) == axes and all(1e-6 < s < 1e6 for s in configuration.spacing))
-
-
-def first_problem(error: ValidationError) -> str:
-    """What pydantic found, in words."""
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']} (found {str(problem['input'])[:60]})"
 
 
 def _parameter(value, kind: str, reason: str) -> dict:

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, write_json
-from octkit.planning.plan import first_problem
+from octkit.common.files import read_json_as, write_json
 
 
 class PostprocessingTest(BaseModel):
@@ -64,11 +62,7 @@ class Selection(BaseModel):
     @staticmethod
     def load(path: Path) -> "Selection":
         """Read selection.json. Raises OctkitError where it is missing or not what `octkit select` writes."""
-        content = read_json(path)
-        try:
-            return Selection.model_validate(content)
-        except ValidationError as error:
-            raise OctkitError(f"{path}: is no selection; {first_problem(error)}; select again") from None
+        return read_json_as(path, Selection, "select again")
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))

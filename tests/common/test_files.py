@@ -8,7 +8,15 @@ import pytest
 from helpers import fill
 
 from octkit.common.errors import OctkitError, one_line
-from octkit.common.files import clear_unfinished, new_folder, read_json, replacing, write_atomic, write_json
+from octkit.common.files import (
+    clear_unfinished,
+    new_folder,
+    read_json,
+    read_json_as,
+    replacing,
+    write_atomic,
+    write_json,
+)
 
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
@@ -132,3 +140,12 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
 def test_one_line_joins_problems_and_shows_what_a_name_hides():
     assert one_line("a: 2 found:\n  b is wrong\n  c is missing") == "a: 2 found: b is wrong; c is missing"
     assert one_line("a\x1b[2Jb\nc\udcff: é 漢") == "a\\x1b[2Jb\\nc\\udcff: é 漢"
+
+
+def test_a_json_file_of_another_kind_is_refused_with_its_first_wrong_value(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, 2]})
+    assert read_json_as(tmp_path / "a.json", dict[str, tuple[int, ...]], "make it again") == {"a": (1, 2)}
+    with pytest.raises(OctkitError, match=r"a\.json: .*\ba\b.*found \[1, 2\].*make it again"):
+        read_json_as(tmp_path / "a.json", dict[str, int], "make it again")
+    with pytest.raises(OctkitError, match=r"b\.json"):
+        read_json_as(tmp_path / "b.json", dict[str, int], "make it again")
