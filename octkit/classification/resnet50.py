@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, replacing, write_atomic, write_json
-from octkit.common.processes import let_mkl_use_avx2, usable_cores
+from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.image_files import read_image
@@ -218,7 +218,7 @@ def _network(settings: Settings) -> paddle.nn.Layer:
         raise OctkitError('device: found "cuda", but this paddlepaddle sees no GPU; expected "auto" or "cpu"')
     paddle.set_device("gpu" if gpu else "cpu")
     let_mkl_use_avx2()
-    paddle.base.core.set_num_threads(usable_cores())  # Paddle's own default is one thread
+    paddle.base.core.set_num_threads(cores())  # Paddle's own default is one thread
     paddle.seed(settings.seed)
     # Adam's state goes by names that count up over a process: begin anew, or a checkpoint fits no other process.
     paddle.utils.unique_name.switch()

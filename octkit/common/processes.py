@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: a container or a batch system may give it fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
 
 
@@ -71,11 +71,6 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def usable_cores() -> int:
-    """The cores that this process may use: a container or a batch system may give it fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
 
 
 def let_mkl_use_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

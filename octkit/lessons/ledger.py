@@ -13,6 +13,7 @@ from pathlib import Path
 import octkit
 from octkit import __version__
 from octkit.common.hashes import digest
+from octkit.common.processes import cores
 
 PACKAGE = Path(octkit.__file__).resolve().parent
 # Those whose version can move a number or a picture.
@@ -63,12 +64,11 @@ def made_with() -> dict:
 
     Nothing heavy is imported for it: versions come from the packages' records, GPUs from what NVIDIA's driver lists.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
     gpus = [line.partition(":")[2].strip() for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
             for line in path.read_text(errors="replace").splitlines() if line.startswith("Model:")]
     return {"octkit": __version__, "code": code_version(), "python": platform.python_version(),
             "packages": {name: found for name in PACKAGES if (found := package_version(name))},
-            "system": f"{platform.system()}, {platform.machine()}", "processor": processor(), "cores": cores,
+            "system": f"{platform.system()}, {platform.machine()}", "processor": processor(), "cores": cores(),
             "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"), "gpus": gpus}
 
 
