@@ -41,4 +41,4 @@ def test_what_a_lesson_names_is_there(lesson):
 def test_a_name_that_is_not_there_is_found():
     code = ("from octkit.data import labels\n"
             "from octkit.data.labels import LAYERS, NOTHING\nif LAYERS:\n    labels.GREYS(1)")
-    assert missing_names(ast.parse(code)) == ["labels.GREYS", "octkit.data.labels.NOTHING"]
+    assert missing_names(ast.parse(code)) == ["octkit.data.labels.NOTHING", "labels.GREYS"]
