@@ -184,11 +184,12 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     truth = goals / "Truth" / "Layer_Masks"
     code, out, err = octkit("evaluate", truth, truth, "-o", tmp_path / "scores.json", "--um-per-px", 4, 10)
     assert (code, err) == (0, "")
-    assert out.splitlines()[:2] == ["means over 2 cases", "rnfl     dice               1.0000 0 to 1"]
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1:3] == [["metric", "rnfl", "gcipl", "choroid", "unit"], ["dice", *["1.0000"] * 3, "0", "to", "1"]]
     scores = read_json(tmp_path / "scores.json")
     assert scores["spacing_mm"] == [0.004, 0.01] and scores["mean"]["dice"] == 1.0
     _, out, _ = octkit("evaluate", truth, truth, "--layer", "gcipl")
-    assert {line.split()[0] for line in out.splitlines()[1:]} == {"gcipl"}
+    assert out.splitlines()[1].split() == ["metric", "gcipl", "unit"]
     assert octkit("evaluate", truth, truth, "--layer", "lens")[0] == 2
     # The scans' RNFL is 6 px thick everywhere.
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
@@ -201,7 +202,7 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
 def test_evaluate_takes_volumes_and_their_own_scale(octkit, tmp_path):
     masks = write_volumes(tmp_path / "set", train=2) / "Train" / "Mask"
     code, out, err = octkit("evaluate", masks, masks, "--layer", "rnfl", "-o", tmp_path / "scores.json")
-    assert (code, err) == (0, "") and out.startswith("means over 2 cases\nrnfl     dice               1.0000")
+    assert (code, err) == (0, "") and out.splitlines()[2].split()[:2] == ["dice", "1.0000"]
     assert read_json(tmp_path / "scores.json")["spacing_mm"] == pytest.approx([0.12, 0.004, 0.015])
     assert octkit("evaluate", masks, masks, "--um-per-px", 2, 15, "-o", tmp_path / "scores.json")[0] == 0
     assert read_json(tmp_path / "scores.json")["spacing_mm"] == [0.002, 0.015]

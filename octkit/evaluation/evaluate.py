@@ -1,4 +1,4 @@
-"""Predictions held against the truth: masks by layer, glaucoma probabilities by scan."""
+"""Predictions compared with the truth: masks by layer, glaucoma probabilities by scan."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None = None,
                  layers: Sequence[str] | None = None, names: Collection[str] | None = None,
-                 labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict:
+                 labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict[str, Any]:
     """Score a folder of masks against the true ones: PNGs, NIfTI files or folders of B-scans, paired by name.
 
     A volume's Dice is that of all its voxels; distances and thickness errors are taken B-scan by B-scan and averaged
@@ -71,14 +72,16 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
                      for metric in metrics}}
 
 
-def in_words(scores: dict) -> str:
-    """The means of `score_folder`'s scores, a line for each layer and metric."""
-    lines = [f"means over {len(scores['cases'])} cases"]
-    for layer, metrics in scores["summary"].items():
-        for metric, over_cases in metrics.items():
-            mean = "undefined" if over_cases["mean"] is None else f"{over_cases['mean']:.4f}"
-            lines.append(f"{layer:8s} {metric:18s} {mean} {scores['units'][metric]}")
-    return "\n".join(lines)
+def in_words(scores: Mapping[str, Any]) -> str:
+    """The means of `score_folder`'s scores as a table: a row for each metric, a column for each layer."""
+    summary = scores["summary"]
+    means = {metric: [summary[layer][metric]["mean"] for layer in summary] for metric in scores["units"]}
+    rows = [[metric, *("undefined" if mean is None else f"{mean:.4f}" for mean in means[metric]), unit]
+            for metric, unit in scores["units"].items()]
+    table = [["metric", *summary, "unit"], *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join([f"means over {len(scores['cases'])} cases", *(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)])
 
 
 def score_classification(predictions: Path, truth: Path, names: Collection[str] | None = None) -> dict:
@@ -202,7 +205,8 @@ def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tup
     return [given] * len(truths)
 
 
-def _score(predicted: np.ndarray, truth: np.ndarray, label: int, spacing: tuple[float, ...] | None) -> dict:
+def _score(predicted: np.ndarray, truth: np.ndarray, label: int,
+           spacing: tuple[float, ...] | None) -> dict[str, float | None]:
     b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
     distance = _mean_distance(b_scans, label)
     error = _mean(thickness_error(*pair, label) for pair in b_scans)
@@ -216,7 +220,7 @@ def _score(predicted: np.ndarray, truth: np.ndarray, label: int, spacing: tuple[
 
 
 def _mean_distance(b_scans: Sequence[tuple[np.ndarray, np.ndarray]], label: int,
-                   spacing: tuple[float, ...] | None = None) -> dict[str, float]:
+                   spacing: tuple[float, ...] = (1.0, 1.0)) -> dict[str, float]:
     found = [med(*pair, label, spacing) for pair in b_scans]
     return {key: _mean(distance[key] for distance in found) for key in ("mean", "upper", "lower", "coverage")}
 

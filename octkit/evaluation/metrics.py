@@ -4,6 +4,7 @@ Pure arrays: masks are (H, W) labels, rows are depth, columns are A-scans. Nothi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -28,11 +29,6 @@ def dice_from_counts(both: float, predicted: float, truth: float) -> float:
     Counts summed over many patches give the pseudo-Dice that is watched while training.
     """
     return float(2 * both / (predicted + truth)) if predicted + truth else float("nan")
-
-
-def dice_per_layer(predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Dice of each layer; `names` are the layers of label 1, 2, …"""
-    return {name: dice(predicted, truth, label) for label, name in enumerate(names, start=1)}
 
 
 def boundaries(mask: np.ndarray, label: int) -> np.ndarray:
@@ -88,32 +84,30 @@ def broken_a_scans(mask: np.ndarray, order: Sequence[int] = (0, 1, 2, 0, 3, 0)) 
 
 
 def med(predicted: np.ndarray, truth: np.ndarray, label: int,
-        spacing: tuple[float, float] | None = None) -> dict[str, float | int | str]:
+        spacing: Sequence[float] = (1.0, 1.0)) -> dict[str, float]:
     """Mean Euclidean distance between predicted and true boundaries of a layer (the MED of GOALS).
 
     Each boundary is one point an A-scan (`boundaries`). From every true point the distance to the nearest
     predicted point is taken, and the other way round; both ways are averaged with equal weight. Distances
-    are in px, or in mm with `spacing` (row, column) in mm. How the organisers pair the points could not be
-    verified; this reading of "mean Euclidean distance" treats both masks alike.
+    are in px, or in mm with `spacing` (row, column) in mm. The challenge does not state how it pairs the points;
+    this reading of "mean Euclidean distance" treats both masks alike.
 
-    A-scans where one mask lacks the layer keep their points in the other, whose nearest neighbour is then
-    the gap's rim; how many there are is returned too, because a gap costs little distance.
+    Where one mask lacks the layer in some A-scans, the other's points there are nearest to the gap's edge. So a gap
+    costs little distance; `coverage` shows it.
 
-    Returns upper, lower and mean distance (nan where the layer is missing from one mask altogether),
-    `missing` (A-scans where the truth has the layer and the prediction does not), `extra` (the reverse),
-    `coverage` (share of the truth's A-scans that the prediction has; nan if the truth has none), and unit.
+    Returns `upper`, `lower` and `mean` distance (nan where the layer is missing from one mask altogether) and
+    `coverage`, the share of the truth's A-scans with the layer in which the prediction has it too (nan where the truth
+    has none). Raises ValueError for masks of different shapes.
     """
     _same_shape(predicted, truth)
     ours, theirs = boundaries(predicted, label), boundaries(truth, label)
     have, want = np.isfinite(ours[0]), np.isfinite(theirs[0])
-    upper, lower = (_curve_distance(a, b, spacing or (1.0, 1.0)) for a, b in zip(ours, theirs, strict=True))
+    upper, lower = (_curve_distance(a, b, spacing) for a, b in zip(ours, theirs, strict=True))
     return {"upper": upper, "lower": lower, "mean": (upper + lower) / 2,
-            "missing": int((want & ~have).sum()), "extra": int((have & ~want).sum()),
-            "coverage": float(have[want].mean()) if want.any() else float("nan"),
-            "unit": "px" if spacing is None else "mm"}
+            "coverage": float(have[want].mean()) if want.any() else float("nan")}
 
 
-def classification_scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict:
+def classification_scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
     """AUC, F1, sensitivity, specificity and ROC curve of glaucoma probabilities, ready for JSON.
 
     `labels` are 1 glaucoma or 0 not, `probabilities` of glaucoma 0 to 1, one of each a scan. F1, sensitivity
@@ -122,25 +116,25 @@ def classification_scores(labels: Sequence[int], probabilities: Sequence[float])
     `roc` holds fpr, tpr and thresholds; its first point (0, 0) lies above every threshold, written as None.
     Raises ValueError for lengths that differ, other labels, and probabilities outside 0 to 1 or nan.
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, float)
-    if labels.shape != probabilities.shape or labels.ndim != 1:
-        raise ValueError(f"found {labels.shape} labels and {probabilities.shape} probabilities, expected as many")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"found labels {np.unique(labels).tolist()}, expected 0 and 1")
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+    known, found = np.asarray(labels), np.asarray(probabilities, float)
+    if known.shape != found.shape or known.ndim != 1:
+        raise ValueError(f"found {known.shape} labels and {found.shape} probabilities, expected as many")
+    if not np.isin(known, (0, 1)).all():
+        raise ValueError(f"found labels {np.unique(known).tolist()}, expected 0 and 1")
+    if not ((found >= 0) & (found <= 1)).all():
         raise ValueError("found probabilities that are nan or outside 0 to 1")
-    truth, called = labels == 1, probabilities >= THRESHOLD
-    hits, misses = int((truth & called).sum()), int((truth & ~called).sum())
-    alarms, rejections = int((~truth & called).sum()), int((~truth & ~called).sum())
-    auc, roc = _roc(labels, probabilities) if 0 < truth.sum() < len(truth) else (None, None)
-    return {"auc": auc, "f1": _ratio(2 * hits, 2 * hits + alarms + misses),
-            "sensitivity": _ratio(hits, hits + misses), "specificity": _ratio(rejections, rejections + alarms),
-            "threshold": THRESHOLD,
-            "confusion": {"true_positive": hits, "false_negative": misses,
-                          "false_positive": alarms, "true_negative": rejections}, "roc": roc}
+    truth, called = known == 1, found >= THRESHOLD
+    true_positive, false_negative = int((truth & called).sum()), int((truth & ~called).sum())
+    false_positive, true_negative = int((~truth & called).sum()), int((~truth & ~called).sum())
+    auc, roc = _roc(known, found) if 0 < truth.sum() < len(truth) else (None, None)
+    return {"auc": auc, "f1": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
+            "sensitivity": _ratio(true_positive, true_positive + false_negative),
+            "specificity": _ratio(true_negative, true_negative + false_positive), "threshold": THRESHOLD,
+            "confusion": {"true_positive": true_positive, "false_negative": false_negative,
+                          "false_positive": false_positive, "true_negative": true_negative}, "roc": roc}
 
 
-def _roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, dict[str, list]]:
+def _roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, dict[str, list[float | None]]]:
     from sklearn.metrics import roc_auc_score, roc_curve  # here, for it takes a second to import
 
     fpr, tpr, thresholds = roc_curve(labels, probabilities)
@@ -152,7 +146,7 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: tuple[float, float]) -> float:
+def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> float:
     points = [np.column_stack([rows, np.arange(len(rows))])[np.isfinite(rows)] * spacing for rows in (first, second)]
     if not len(points[0]) or not len(points[1]):
         return float("nan")

@@ -1,4 +1,4 @@
-"""A submission to GOALS: written from masks and probabilities, and checked down to the last byte that counts.
+"""A submission to GOALS: written from masks and probabilities, and checked part by part.
 
     submission.zip
       Layer_Segmentations/0101.png …   8-bit grey, the image's size: 0 RNFL, 80 GCIPL, 160 choroid, 255 the rest
@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from octkit.common.errors import OctkitError, cannot_write
-from octkit.common.files import replacing, write_atomic
+from octkit.common.files import replacing, write_csv
 from octkit.data.dataset import Dataset
 from octkit.data.image_files import image_size, list_images, read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS
@@ -48,30 +48,39 @@ class Submission:
     called_glaucoma: int
 
 
-def write_submission(masks: Path, probabilities: Mapping[str, float] | Path, images: Path, out: Path) -> Submission:
+def submit(dataset: Dataset, masks: Path, predictions: Path, out: Path) -> Submission:
+    """Write the submission for a data set's validation scans.
+
+    `masks` is a folder of final masks, `predictions` a classifier's CSV with ImgName and GC_Pred; `out` as for
+    `write_submission`. Raises OctkitError as that does, and for a data set that is not in the GOALS layout.
+    """
+    if dataset.layout != "goals" or not dataset.validation:
+        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
+                          "validation scans, expected a data set in the GOALS layout with some to submit")
+    return write_submission(masks, read_predictions(predictions), dataset.root / "Validation" / "Image", out)
+
+
+def write_submission(masks: Path, probabilities: Mapping[str, float], images: Path, out: Path) -> Submission:
     """Write the submission for all images of a folder: the zip `out`, and its content in a folder beside it.
 
     `masks` is a folder with a mask in GOALS greys for each image, of the same name; `probabilities` maps image
-    file names to the probability of glaucoma, or is a CSV with ImgName and GC_Pred. The folder has the zip's
-    name without ".zip". The same input gives the same bytes. Nothing is replaced unless all is right: the
-    new zip has passed `check_submission` before it takes its place.
-    Raises OctkitError that lists every missing, extra or unfit mask and probability.
+    file names to the probability of glaucoma. The folder has the zip's name without ".zip". The same input gives the
+    same bytes. Nothing is replaced unless all is right: the new zip has passed `check_submission` before it takes its
+    place. Raises OctkitError that lists every missing, extra or unfit mask and probability.
     """
     out = Path(out)
     if out.suffix.lower() != ".zip":
         raise OctkitError(f"{out}: found no name ending in .zip, expected the submission's zip file")
     folder = out.with_suffix("")
     _refuse_foreign(folder)
-    if not isinstance(probabilities, Mapping):
-        probabilities = read_predictions(probabilities)
     paths = {path.name: path for path in list_images(images)}
     labels = _gather(Path(masks), probabilities, paths)
     building = out.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         for name, mask in labels.items():
             write_mask(building / MASKS / name, mask, GOALS_GREYS)
-        rows = [f"{name},{np.format_float_positional(probabilities[name], trim='0')}" for name in sorted(paths)]
-        write_atomic(building / TABLE, "\n".join([",".join(PREDICTION_COLUMNS), *rows]) + "\n")
+        rows = [(name, np.format_float_positional(probabilities[name], trim="0")) for name in sorted(paths)]
+        write_csv(building / TABLE, PREDICTION_COLUMNS, rows)
         with replacing(out) as temporary:
             _zip(building, temporary)
             checked = check_submission(temporary, images)
@@ -83,17 +92,6 @@ def write_submission(masks: Path, probabilities: Mapping[str, float] | Path, ima
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return dataclasses.replace(checked, path=out)
-
-
-def submit(dataset: Dataset, masks: Path, predictions: Path, out: Path) -> Submission:
-    """Write the submission for a data set from final masks and a classifier's predictions (`write_submission`).
-
-    Raises OctkitError where the data set is not in the GOALS layout, which is what a submission answers to.
-    """
-    if dataset.layout != "goals" or not dataset.validation:
-        raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
-                          "validation scans, expected a data set in the GOALS layout with some to submit")
-    return write_submission(masks, predictions, dataset.root / "Validation" / "Image", out)
 
 
 def check_submission(path: Path, images: Path) -> Submission:
@@ -166,7 +164,7 @@ def _check_members(archive: zipfile.ZipFile, sizes: dict[str, tuple[int, int]]) 
                 if count > 1]
     problems += [f"{name}: missing" for name in (TABLE, *masks) if name not in counts]
     table: dict[str, float] = {}
-    # What the members claim to unpack to. Reading never goes past a claim, so the sum bounds the work.
+    # The sizes that the members state. No more than that is read, so the sum bounds the work.
     if (total := sum(member.file_size for member in members)) > MAX_TOTAL_BYTES:
         return [*problems, f"unpacks to {total} bytes, expected at most {MAX_TOTAL_BYTES}"], table
     for member in members:

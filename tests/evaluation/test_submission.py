@@ -5,6 +5,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from PIL import Image
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import read_mask, write_mask, write_png
 from octkit.data.labels import GOALS_GREYS
+from octkit.data.layouts.detect import open_dataset
 from octkit.evaluation import submission
 from octkit.evaluation.evaluate import read_predictions
-from octkit.evaluation.submission import Submission, check_submission, write_submission
+from octkit.evaluation.submission import Submission, check_submission, submit, write_submission
 
 PROBABILITIES = {"0101.png": 0.25, "0102.png": 1e-9, "0103.png": 1.0}
 TABLE = "Classification_Results.csv"
@@ -103,10 +105,15 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, images, masks):
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_probabilities_may_come_from_a_table(tmp_path, images, masks, valid):
-    (tmp_path / "p.csv").write_text("ImgName,GC_Pred\n0103.png,1\n0101.png,0.25\n0102.png,1e-9\n")
-    write_submission(masks, tmp_path / "p.csv", images, tmp_path / "table.zip")
-    assert (tmp_path / "table.zip").read_bytes() == valid.read_bytes()
+def test_a_data_set_is_submitted_with_a_table_of_predictions(tmp_path, goals):
+    (tmp_path / "p.csv").write_text("ImgName,GC_Pred\n0008.png,1\n0007.png,0.25\n")
+    dataset, truth = open_dataset(goals), goals / "Truth" / "Layer_Masks"
+    written = submit(dataset, truth, tmp_path / "p.csv", tmp_path / "table.zip")
+    assert (written.images, written.called_glaucoma) == (2, 1)
+    assert read_predictions(tmp_path / "table" / TABLE) == {"0007.png": 0.25, "0008.png": 1}
+    for other in (replace(dataset, layout="volumes"), replace(dataset, validation=())):
+        with pytest.raises(OctkitError, match="expected a data set in the GOALS layout"):
+            submit(other, truth, tmp_path / "p.csv", tmp_path / "other.zip")
 
 
 def test_rgb_masks_are_written_as_grey(tmp_path, images, masks, valid):
