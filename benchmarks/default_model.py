@@ -45,7 +45,8 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
             circle_scans.make_dataset(folder, 1, count, size=size, seed=seed, looks=looks)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
         predict_folder(run, folder / "Validation" / "Image", out, mirror=mirror)
-        scores = score_folder(out, folder / "Truth" / "Layer_Masks")
+        [case, *_] = detect.open_dataset(folder).validation
+        scores = score_folder(out, case.truth.parent)
         write_json(run / f"scores-{out.name}.json", scores)
         found[name] = {layer: {"dice": round(metrics["dice"]["mean"], 4), "med_px": round(metrics["med"]["mean"], 3)}
                        for layer, metrics in scores["summary"].items()}

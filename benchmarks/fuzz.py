@@ -144,8 +144,8 @@ def damaged_weights(data: bytes, random: np.random.Generator) -> bytes:
 def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object], Callable]]:
     """Kind -> a whole file's bytes, its name, what loads it, and the damage that suits it beside `damaged`."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # what the tests make, is whole
-    from conftest import striped_scan, striped_volume, tiny_model, write_goals
-    from test_devices import BM, ILM, INTENSITY, RNFL, vol_bytes
+    from helpers import striped_scan, striped_volume, tiny_model, write_goals
+    from vol_files import BM, ILM, INTENSITY, RNFL, vol_bytes
 
     scan, label = striped_scan(1)
     volume, labels = striped_volume(1)

@@ -80,6 +80,10 @@ class Dataset:
                                f"expected {by(channels[0].shape[1:])} px like the case's first channel")
         return np.concatenate(channels)
 
+    def read_truth(self, case: Case) -> np.ndarray | None:
+        """The true mask of a validation or test case, (*spatial) uint8 labels; None where there is none."""
+        return None if case.truth is None else read_scan_mask(case.truth, self.mask_values, scan_size(case.image))
+
     def read_mask(self, case: Case) -> np.ndarray:
         """The case's mask, (*spatial) uint8 labels; it must have the image's size and only known values."""
         if case.mask is None:

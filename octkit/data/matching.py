@@ -38,6 +38,11 @@ def scans_in(folder: Path, masks: bool = False, also: str = "", report: Report =
     return dict(sorted(by_name(scans, report).items()))
 
 
+def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:
+    """The true masks of validation and test scans by name; none where there is no such folder."""
+    return (tried(report, scans_in, folder, True, "", report) or {}) if folder.is_dir() else {}
+
+
 def by_name(files: Iterable[Path], report: Report = refuse) -> dict[str, Path]:
     """Scans or masks by their names; a second one of a name is reported and left out."""
     found: dict[str, Path] = {}

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import numpy as np
 from octkit.common.errors import OctkitError, by
 from octkit.data.dataset import is_volume, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
-from octkit.data.layouts.goals import read_labels
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
 from octkit.evaluation.metrics import classification_scores, dice, med, thickness_error
@@ -84,30 +84,21 @@ def in_words(scores: Mapping[str, Any]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)])
 
 
-def score_classification(predictions: Path, truth: Path, names: Collection[str] | None = None) -> dict:
-    """AUC, F1, sensitivity, specificity and ROC of a CSV of predictions against a label table (xlsx).
+def score_classification(predictions: Path, truth: Mapping[str, int]) -> dict:
+    """AUC, F1, sensitivity, specificity and ROC of a CSV of predictions against the true diagnoses.
 
-    `predictions` has the columns ImgName, GC_Pred (0101.png, probability of glaucoma), `truth` ImgName,
-    GC_Label (101, 1 = glaucoma). `names` are the cases to score where the truth has more of them ("0101",
-    all by default). Returns what `metrics.classification_scores` does, the threshold (0.5) included. Raises
-    OctkitError with a line for each missing, extra, doubled or unreadable row.
+    `predictions` has the columns ImgName, GC_Pred (0101.png, probability of glaucoma); `truth` maps a case's name
+    ("0101") to 1 glaucoma or 0 not. Returns what `metrics.classification_scores` does, the threshold (0.5) included.
+    Raises OctkitError with a line for each missing, extra, doubled or unreadable row.
     """
-    labels = read_labels(Path(truth))
-    if names is not None:
-        wanted = {name: _number(name) for name in names}
-        if absent := sorted(name for name, number in wanted.items() if number not in labels):
-            raise OctkitError(f"{truth}: found no label for {', '.join(absent)}")
-        labels = {number: labels[number] for number in wanted.values()}
-    probabilities = read_predictions(Path(predictions))
-    numbers = {name: _number(name) for name in probabilities}
-    problems = [f"{name} has no row in {truth}" for name, number in numbers.items() if number not in labels]
-    problems += [f"ImgName {number} of {truth} has no prediction" for number in labels
-                 if number not in numbers.values()]
-    problems += [f"{name} and another row are both number {number}" for name, number in numbers.items()
-                 if number is not None and list(numbers.values()).count(number) > 1]
+    found = [(Path(name).stem, probability) for name, probability in read_predictions(Path(predictions)).items()]
+    names = [name for name, _ in found]
+    problems = [f"{name} has no true diagnosis" for name in names if name not in truth]
+    problems += [f"{name} has no prediction" for name in truth if name not in names]
+    problems += [f"{name} has {count} predictions" for name, count in Counter(names).items() if count > 1]
     if problems:
         raise OctkitError(in_lines(f"{predictions}: does not match the truth", problems))
-    return classification_scores([labels[numbers[name]] for name in probabilities], list(probabilities.values()))
+    return classification_scores([truth[name] for name in names], [probability for _, probability in found])
 
 
 def read_predictions(path: Path) -> dict[str, float]:
@@ -151,11 +142,6 @@ def parse_predictions(data: bytes) -> tuple[dict[str, float], list[str]]:
 def in_lines(heading: str, problems: Sequence[str]) -> str:
     """A heading and the problems below it, one a line."""
     return "\n".join([f"{heading}:", *(f"  {problem}" for problem in problems)])
-
-
-def _number(name: str) -> int | None:
-    stem = Path(name).stem
-    return int(stem) if stem.isdecimal() else None
 
 
 def _chosen(layers: Sequence[str], labels: tuple[str, ...]) -> dict[str, int]:

@@ -210,10 +210,9 @@ def examples(run: Run) -> Iterator[Block]:
     else:
         chosen = {f"no truth to rank it by, number {i}": name for i, name in enumerate(list(cases)[:3], 1)}
     for word, name in chosen.items():
-        true = dataset.root / "Truth" / "Layer_Masks" / f"{name}.png"
         yield figure(picture.png(scans.overlay(
             dataset.read_image(cases[name]), read_mask(folder / f"{name}.png", dataset.mask_values),
-            read_mask(true, dataset.mask_values) if true.exists() else None, f"Validation scan {name}: {word}")))
+            dataset.read_truth(cases[name]), f"Validation scan {name}: {word}")))
 
 
 def thickness(run: Run) -> Iterator[Block]:

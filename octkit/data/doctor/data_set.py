@@ -22,13 +22,9 @@ from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
 from octkit.data.layouts.detect import inside, open_dataset, open_run
-from octkit.data.layouts.goals import read_labels
-from octkit.data.matching import scans_in
+from octkit.data.layouts.goals import true_diagnoses
 from octkit.data.volume_files import SPACING_FILE
 
-# Where the true masks of scans without labels lie, for scoring alone.
-TRUTH = {"goals": "Truth/Layer_Masks", "volumes": "Truth/Mask"}
-TRUE_LABELS = "Truth/GC_GT.xlsx"
 SPLITS = ("train", "validation", "test")
 SHOWN = 20  # lines of findings before a run; `octkit doctor` has all of them
 CLEAN_FILE = "doctor.json"
@@ -87,7 +83,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
     dataset = tried(errors.append, open_dataset, root, errors.append)
     if dataset is None:
         return _diagnosis(root, None, 0, [of_error(error, root) for error in errors], {})
-    dataset = _with_truth(dataset, errors.append)
+    true_diagnoses(dataset, errors.append)
     findings = [of_error(error, root) for error in errors]
     seen = []
     for one in _examined(dataset, workers, progress):
@@ -167,20 +163,7 @@ def _cases(dataset: Dataset) -> tuple[Case, ...]:
 
 
 def _files(case: Case) -> list[Path]:
-    return [file for file in (case.image, *case.more_channels, case.mask) if file is not None]
-
-
-def _with_truth(dataset: Dataset, report: Callable[[OctkitError], None]) -> Dataset:
-    """The data set with the true masks of its unlabelled scans, so that scoring after a night finds them whole."""
-    labels = dataset.root / TRUE_LABELS
-    if dataset.layout == "goals" and labels.exists():
-        tried(report, read_labels, labels, report)
-    folder = dataset.root / TRUTH.get(dataset.layout, "")
-    if dataset.layout not in TRUTH or not folder.is_dir():
-        return dataset
-    masks = tried(report, scans_in, folder, True, "", report) or {}
-    return replace(dataset, **{split: tuple(replace(case, mask=masks.get(case.name))
-                                            for case in getattr(dataset, split)) for split in SPLITS[1:]})
+    return [file for file in (case.image, *case.more_channels, case.mask, case.truth) if file is not None]
 
 
 def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator[Seen]:

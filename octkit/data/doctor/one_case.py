@@ -1,7 +1,8 @@
 """All that can be wrong with one case's pixels, and the lines in which it is said."""
 
 import hashlib
-from collections.abc import Callable
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from octkit.data.image_files import stored_mode
 from octkit.data.labels import LAYERS
 
 ERROR, WARNING = "error", "warning"
+# What a failing disk or a file too large for the memory raises; all else that is wrong with a file is an OctkitError.
+UNREADABLE = (OSError, EOFError, MemoryError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -54,21 +57,28 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
     """Read a case's image, and its mask where it has one, and look at them.
 
     `dataset` says how its files are to be read. `learned` says that the case is learned from: a blank image there is
-    an error, and else a warning, as a challenge's own scans cannot be left out. Whatever happens becomes a finding.
+    an error, and else a warning, as a challenge's own scans cannot be left out. A validation or test case's true mask
+    is looked at like a mask. What cannot be read becomes a finding; any other exception is a fault of the program.
     """
     findings: list[Finding] = []
+
+    def report(error: OctkitError) -> None:
+        findings.append(of_error(error, dataset.root))
+
+    image, mask_file = None, case.mask or case.truth
     try:
-        image = tried(lambda error: findings.append(of_error(error, dataset.root)), dataset.read_image, case)
+        image = tried(report, dataset.read_image, case)
         if image is not None:
             findings += _look_at_image(case, image, ERROR if learned else WARNING)
-        if case.mask is not None:
-            mask = tried(lambda error: findings.append(of_error(error, dataset.root)), _read_mask(dataset, case, image))
+        if mask_file is not None:
+            # Without a readable image the mask is still looked at, but for its size.
+            size = None if image is None else image.shape[1:]
+            mask = tried(report, read_scan_mask, mask_file, case.mask_values or dataset.mask_values, size)
             if mask is not None:
-                findings += _look_at_mask(case.mask, mask, dataset.labels)
-    except Exception as error:  # a library's own kind of trouble with one file must not end the look at all others
-        findings.append(Finding(ERROR, case.image, f"cannot be looked at ({type(error).__name__}: {error})",
-                                "expected files that can be read: copy them again"))
-        image = None
+                findings += _look_at_mask(mask_file, mask, dataset.labels)
+    except UNREADABLE as error:
+        return Seen(case, (*findings, Finding(ERROR, case.image, f"cannot be read ({type(error).__name__}: {error})",
+                                              "expected files that can be read: copy them again")))
     if image is None:
         return Seen(case, tuple(findings))
     # As bytes where nothing is lost by it, as in nearly all scans: a quarter to hash.
@@ -81,14 +91,7 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
 def disorder(mask: np.ndarray) -> np.ndarray:
     """Whether a label lies below a higher one in an A-scan: (*spatial) labels -> bool without the rows' axis."""
     below = np.maximum.accumulate(mask, axis=-2)
-    return ((mask > 0) & (mask < below)).any(axis=-2)
-
-
-def _read_mask(dataset: Dataset, case: Case, image: np.ndarray | None) -> Callable[[], np.ndarray]:
-    # Without a readable image the mask is still looked at, but for its size.
-    if image is None:
-        return lambda: read_scan_mask(case.mask, case.mask_values or dataset.mask_values)
-    return lambda: dataset.read_mask(case)
+    return np.any((mask > 0) & (mask < below), axis=-2)
 
 
 def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:

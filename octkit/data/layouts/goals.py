@@ -4,6 +4,8 @@
     Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
     Train/Train_GC_GT.xlsx          ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
     Validation/Image/0101.png …     Test/Image/0201.png …     no labels
+    Truth/Layer_Masks/0101.png …    optional: true masks of validation and test scans, read for scoring alone
+    Truth/GC_GT.xlsx                optional: their true diagnoses, likewise
     scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
 
 GOALS does not state its scale; without scale.json lengths stay in pixels.
@@ -18,10 +20,7 @@ from octkit.data.dataset import Case, Dataset
 from octkit.data.excel import read_rows
 from octkit.data.image_files import list_images
 from octkit.data.labels import GOALS_GREYS, LAYERS
-from octkit.data.matching import by_name, check_pairs, refuse_doubled_names
-
-TRUTH = "Truth/Layer_Masks"  # masks of validation and test scans, which phantoms have
-TRUE_LABELS = "Truth/GC_GT.xlsx"  # and their diagnoses
+from octkit.data.matching import by_name, check_pairs, refuse_doubled_names, true_masks
 
 
 def open_goals(root: Path, report: Report = refuse) -> Dataset:
@@ -32,12 +31,26 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
     """
     spacing = tried(report, _scale, root / "scale.json")
     train = _training_cases(root / "Train", spacing, report)
-    unlabelled = {split: _cases(root / split / "Image", root / TRUTH, spacing, report)
+    truth = true_masks(root / "Truth" / "Layer_Masks", report)
+    unlabelled = {split: _cases(root / split / "Image", truth, spacing, report)
                   for split in ("Validation", "Test") if (root / split).is_dir()}
     dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
                       unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
     refuse_doubled_names(dataset, report)
     return dataset
+
+
+def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:
+    """The diagnoses in Truth/GC_GT.xlsx: name of a validation or test case -> 1 glaucoma or 0 not.
+
+    Empty for other layouts and where there is no such table. Raises and reports as `read_labels`.
+    """
+    table = dataset.root / "Truth" / "GC_GT.xlsx"
+    if dataset.layout != "goals" or not table.exists():
+        return {}
+    labels = tried(report, read_labels, table, report) or {}
+    found = {case.name: labels.get(_number(case.name)) for case in dataset.validation + dataset.test}
+    return {name: label for name, label in found.items() if label is not None}
 
 
 def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
@@ -84,10 +97,10 @@ def _scale(path: Path) -> tuple[float, float] | None:
     return scale[0] / 1000, scale[1] / 1000
 
 
-def _cases(folder: Path, truth: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
+def _cases(folder: Path, truth: dict[str, Path], spacing: tuple[float, float] | None,
+           report: Report) -> tuple[Case, ...]:
     images = by_name(tried(report, list_images, folder) or (), report)
-    masks = {name: truth / f"{name}.png" for name in images}
-    return tuple(Case(name, image, spacing=spacing, circle=True, truth=masks[name] if masks[name].is_file() else None)
+    return tuple(Case(name, image, spacing=spacing, circle=True, truth=truth.get(name))
                  for name, image in images.items())
 
 
@@ -113,10 +126,14 @@ def _numbers(images: dict[str, Path], report: Report) -> dict[int, str]:
     """The images' names by the number that the table of labels knows them by."""
     numbers: dict[int, str] = {}
     for name, image in images.items():
-        if not (name.isascii() and name.isdecimal()):
+        if (number := _number(name)) is None:
             report(bad_file(image, f"found the name {name!r}", "expected a number such as 0001.png"))
-        elif int(name) in numbers:
-            report(bad_file(image, f"{numbers[int(name)]}.png has the same number", "expected one image a number"))
+        elif number in numbers:
+            report(bad_file(image, f"{numbers[number]}.png has the same number", "expected one image a number"))
         else:
-            numbers[int(name)] = name
+            numbers[number] = name
     return numbers
+
+
+def _number(name: str) -> int | None:
+    return int(name) if name.isascii() and name.isdecimal() else None

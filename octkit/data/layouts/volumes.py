@@ -16,7 +16,7 @@ from octkit.common.errors import Report, bad_file, by, refuse, tried
 from octkit.common.files import read_json
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
-from octkit.data.matching import check_pairs, refuse_doubled_names, scans_in
+from octkit.data.matching import check_pairs, refuse_doubled_names, scans_in, true_masks
 from octkit.data.volume_files import volume_spacing
 
 LABELS_FILE = "labels.json"
@@ -37,7 +37,8 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
         check_pairs(images, fitting, root / "Train" / "Image", root / "Train" / "Mask", report)
     train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
                   for name, image in images.items())
-    unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image))
+    truth = true_masks(root / "Truth" / "Mask", report)
+    unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image), truth=truth.get(name))
                                for name, image in _volumes_among(
                                    tried(report, scans_in, root / split / "Image", False, "", report) or {},
                                    report).items())

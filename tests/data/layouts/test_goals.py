@@ -9,7 +9,7 @@ from PIL import Image
 from octkit.common.errors import OctkitError
 from octkit.data.labels import GOALS_GREYS, LAYERS, mask_coding
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.layouts.goals import read_labels
+from octkit.data.layouts.goals import read_labels, true_diagnoses
 
 
 def test_goals_is_read_whole(goals):
@@ -97,6 +97,18 @@ def test_a_folder_without_images_is_named(goals):
 def test_masks_of_our_own_are_greys_for_the_three_layers_alone():
     assert mask_coding(LAYERS) == GOALS_GREYS
     assert mask_coding(["ilm", "rpe"]) == {0: 0, 1: 1, 2: 2}
+
+
+def test_the_truth_is_known_where_it_is_there(goals):
+    dataset = open_dataset(goals)
+    assert true_diagnoses(dataset) == {"0007": 1, "0008": 0}
+    assert dataset.train[0].truth is None and dataset.read_truth(dataset.train[0]) is None
+    np.testing.assert_array_equal(dataset.read_truth(dataset.validation[0]), striped_scan(7)[1])
+    (goals / "Truth/Layer_Masks/0007.png").unlink()
+    (goals / "Truth/GC_GT.xlsx").unlink()
+    dataset = open_dataset(goals)
+    assert [case.truth for case in dataset.validation] == [None, goals / "Truth/Layer_Masks/0008.png"]
+    assert true_diagnoses(dataset) == {}
 
 
 def test_labels_are_read_by_number(goals):

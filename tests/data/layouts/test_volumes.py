@@ -26,6 +26,7 @@ def test_files_and_folders_of_b_scans_are_read_alike(tmp_path, stacks):
     case = dataset.train[1]
     assert case.spacing == pytest.approx((0.12, 0.004, 0.015)) and not case.circle
     assert dataset.validation[0].mask is None and dataset.validation[0].spacing == case.spacing
+    np.testing.assert_array_equal(dataset.read_truth(dataset.validation[0]), striped_volume(5)[1])
     image, label = striped_volume(2)
     np.testing.assert_array_equal(dataset.read_image(case), image[None])
     np.testing.assert_array_equal(dataset.read_mask(case), label)
