@@ -6,24 +6,27 @@ exit code 1, Ctrl-C in 130. `octkit --debug COMMAND …` shows the traceback ins
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
+from typer import Argument, Context, Option, Typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
 from octkit.common.errors import OctkitError, one_line
-from octkit.common.files import write_json
 from octkit.common.locks import held
 from octkit.data.labels import LAYERS
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
-Scale = Annotated[tuple[float, float] | None, typer.Option(metavar="AXIAL LATERAL", help="the scans' scale, where "
-                                                           "it is known")]
+if TYPE_CHECKING:
+    from octkit.planning.run import Run
+
+RunFolder = Annotated[Path, Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
+Scale = Annotated[tuple[float, float] | None, Option(metavar="AXIAL LATERAL", help="the scans' scale, where known")]
 
 # Plain help: rich's boxes take longer to import than most commands take to say what is wrong.
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,27 +39,34 @@ def main(arguments: list[str] | None = None) -> None:
     except TyperException as error:
         _end(error.format_message(), error.exit_code)
     except OctkitError as error:
-        _end(str(error), 2)
+        _end(str(error), error.exit_code)
     except OSError as error:  # a folder without the right to write, a name that is too long, a disk that fails
         _end(f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", 2)
     except Exception as error:
-        if type(error).__name__ == "NotebookFailed":  # by name, as importing it takes a second
-            _end(str(error), 1)
         _end(f"{type(error).__name__}: {error} (octkit --debug COMMAND … shows where)", 1)
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: int) -> NoReturn:
     if os.environ.get("OCTKIT_DEBUG") and sys.exc_info()[0]:
         raise  # noqa: PLE0704 (called from an except clause)
     print(f"octkit: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 
 
+@contextmanager
+def _held_run(run_dir: Path, part: str | None = None, shared: bool = False) -> Iterator["Run"]:
+    """A run whose folder, or a `part` of it, this process holds (`locks.held`)."""
+    from octkit.planning.run import Run
+
+    with held(run_dir, part, shared):
+        yield Run(run_dir)
+
+
 @app.callback(invoke_without_command=True)
 def octkit(
-    context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks (or set OCTKIT_DEBUG=1)")] = False,
-    version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+    context: Context,
+    debug: Annotated[bool, Option("--debug", help="show tracebacks (or set OCTKIT_DEBUG=1)")] = False,
+    version: Annotated[bool, Option("--version", help="show the version")] = False,
 ) -> None:
     """Teaching and competition kit for retinal OCT: layers, thickness, glaucoma."""
     if debug:
@@ -67,13 +77,12 @@ def octkit(
 
 @app.command()
 def run(
-    profile: Annotated[str | None, typer.Option(help="settings to start from: smoke, demo, volumes, goals or "
-                                                "report")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="the data set (data/README.md)")] = None,
-    run_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="default: reports/<profile>")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting, "
-                                                      "such as train.epochs=50; may be repeated")] = None,
-    source: Annotated[Path | None, typer.Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
+    profile: Annotated[str | None, Option(help="settings to start from: smoke, demo, volumes, goals, report")] = None,
+    data: Annotated[Path | None, Option(metavar="DIR", help="the data set (data/README.md)")] = None,
+    run_dir: Annotated[Path | None, Option(metavar="DIR", help="default: reports/<profile>")] = None,
+    changes: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change a setting, such as "
+                                                "train.epochs=50; may be repeated")] = None,
+    source: Annotated[Path | None, Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
@@ -83,22 +92,21 @@ def run(
 
     if source:
         return print(repeat.repeat(source, run_dir, profile, data, changes))
-    run_dir, chosen = repeat.choose(profile, data, run_dir, changes or [])
-    run_all.run(run_dir, chosen)
-    return print(f"{run_dir}: all done, open {run_dir / 'report.html'}")
+    run, chosen = repeat.choose(profile, data, run_dir, changes or [])
+    run_all.run_story(run, chosen)
+    return print(f"{run.folder}: all done, open {run.report_file}")
 
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Argument(help="the folder to make")],
-    kind: Annotated[str, typer.Option(help="circle scans, or volumes: macular, peripapillary")] = "circle",
-    train: Annotated[int, typer.Option(help="labelled scans")] = 80,
-    val: Annotated[int, typer.Option(help="validation scans, their truth beside the layout")] = 40,
-    test: Annotated[int, typer.Option(help="test scans, likewise")] = 0,
-    size: Annotated[str | None, typer.Option(metavar="[B-SCANSx]HxW", help="of the scans, in px; default: 256x320, "
-                                             "for volumes 25x200x256")] = None,
-    seed: Annotated[int, typer.Option(help="another seed, other eyes")] = 0,
-    looks: Annotated[str, typer.Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
+    out: Annotated[Path, Argument(help="the folder to make")],
+    kind: Annotated[str, Option(help="circle scans, or volumes: macular, peripapillary")] = "circle",
+    train: Annotated[int, Option(help="labelled scans")] = 80,
+    val: Annotated[int, Option(help="validation scans, their truth beside the layout")] = 40,
+    test: Annotated[int, Option(help="test scans, likewise")] = 0,
+    size: Annotated[str | None, Option(metavar="[B-SCANSx]HxW", help="px; default 256x320, volumes 25x200x256")] = None,
+    seed: Annotated[int, Option(help="another seed, other eyes")] = 0,
+    looks: Annotated[str, Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
     from octkit.phantoms.circle_scans import parse_size
@@ -109,8 +117,8 @@ def phantom(
 
 @app.command()
 def doctor(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")],
-    as_json: Annotated[bool, typer.Option("--json", help="for machines: all findings as JSON")] = False,
+    data: Annotated[Path, Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")],
+    as_json: Annotated[bool, Option("--json", help="for machines: all findings as JSON")] = False,
 ) -> None:
     """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
     from octkit.data.doctor.data_set import tell
@@ -122,30 +130,26 @@ def doctor(
 def fingerprint(run_dir: RunFolder) -> None:
     """Describe a run's data set: fingerprint.json."""
     from octkit.planning import planner
-    from octkit.planning.run import Run
 
-    with held(run_dir):
-        planner.fingerprint_run(Run(run_dir))
+    with _held_run(run_dir) as run:
+        planner.fingerprint_run(run)
 
 
 @app.command()
 def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
     from octkit.planning import planner
-    from octkit.planning.run import Run
 
-    with held(run_dir):
-        planner.plan_run(Run(run_dir))
+    with _held_run(run_dir) as run:
+        planner.plan_run(run)
 
 
 @app.command()
 def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
     from octkit.planning import preprocess
-    from octkit.planning.run import Run
 
-    run = Run(run_dir)
-    with held(run_dir):
+    with _held_run(run_dir) as run:
         preprocess.preprocess_run(run)
         preprocess.split_run(run)
 
@@ -153,19 +157,17 @@ def preprocess(run_dir: RunFolder) -> None:
 @app.command()
 def train(
     run_dir: RunFolder,
-    config: Annotated[str, typer.Option(help="the plan's configuration")] = "2d",
-    fold: Annotated[str, typer.Option(metavar="K", help="a fold's number, or all")] = "0",
-    resume: Annotated[bool, typer.Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
+    config: Annotated[str, Option(help="the plan's configuration")] = "2d",
+    fold: Annotated[str, Option(metavar="K", help="a fold's number, or all")] = "0",
+    resume: Annotated[bool, Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
 ) -> None:
     """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
     if fold != "all" and not (fold.isascii() and fold.isdigit() and len(fold) < 10):  # "²" is a digit, too
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
     from octkit.inference.predict import predict_held_out
-    from octkit.planning.run import Run
     from octkit.training.train import train_fold
 
-    run = Run(run_dir)
-    with held(run_dir, shared=True):
+    with _held_run(run_dir, shared=True) as run:
         train_fold(run, config, fold if fold == "all" else int(fold), resume=resume)
         if fold != "all":
             predict_held_out(run, config, int(fold))
@@ -175,10 +177,9 @@ def train(
 def select(run_dir: RunFolder) -> None:
     """Choose configuration and post-processing by cross-validation: selection.json."""
     from octkit.inference.select import select
-    from octkit.planning.run import Run
 
-    with held(run_dir):
-        chosen = select(Run(run_dir))
+    with _held_run(run_dir) as run:
+        chosen = select(run)
     for candidate in sorted(chosen.candidates, key=lambda found: -found.mean_dice):
         print(f"{candidate.mean_dice:.4f}  {candidate.name}")
     print(f"{chosen.configuration}: {chosen.why}")
@@ -186,18 +187,17 @@ def select(run_dir: RunFolder) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="a run's folder, a model's file, or default: the model in the box")],
-    images: Annotated[Path, typer.Argument(help="a PNG, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the masks go")],
-    mirror: Annotated[bool | None, typer.Option("--mirror/--no-mirror", help="average over mirrored copies; "
-                                                "default: as the model's settings say")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="write <name>.npz as well")] = False,
+    model: Annotated[Path, Argument(help="a run's folder, a model's file, or default: the model in the box")],
+    images: Annotated[Path, Argument(help="a PNG, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
+    out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="where the masks go")],
+    mirror: Annotated[bool | None, Option("--mirror/--no-mirror", help="average over mirrored copies; "
+                                          "default: as the model's settings say")] = None,
+    probabilities: Annotated[bool, Option("--probabilities", help="write <name>.npz as well")] = False,
     um_per_px: Scale = None,
-    circle: Annotated[bool | None, typer.Option("--circle/--no-circle", help="whether the scans are full circles; "
-                                                "default: as those that the model was made from")] = None,
-    engine: Annotated[str, typer.Option(metavar="NAME", help="what computes: ncnn, torch or auto")] = "auto",
-    precision: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or bfloat16; default: as the model was "
-                                                  "trained")] = None,
+    circle: Annotated[bool | None, Option("--circle/--no-circle", help="whether the scans are full circles; "
+                                          "default: as those that the model was made from")] = None,
+    engine: Annotated[str, Option(metavar="NAME", help="what computes: ncnn, torch or auto")] = "auto",
+    precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.inference.predict import predict_folder
@@ -210,8 +210,8 @@ def predict(
 @app.command()
 def export(
     run_dir: RunFolder,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the file to write")],
-    onnx: Annotated[bool, typer.Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
+    out: Annotated[Path, Option("-o", "--out", metavar="FILE", help="the file to write")],
+    onnx: Annotated[bool, Option("--onnx", help="the network alone, for ONNX runtimes")] = False,
 ) -> None:
     """Write a run's model as one file, to predict with."""
     from octkit.exchange import onnx as onnxfile
@@ -226,8 +226,8 @@ def export(
 
 @app.command()
 def import_nnunet(
-    folder: Annotated[Path, typer.Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="the model's file, or the data set's folder")],
+    folder: Annotated[Path, Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
+    out: Annotated[Path, Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
     from octkit.exchange import nnunet_data, nnunet_models
@@ -243,9 +243,8 @@ def import_nnunet(
 
 @app.command()
 def export_nnunet(
-    source: Annotated[Path, typer.Argument(help="a run's folder, a model's file, or a data set's folder")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="where the model's folders go, or the new "
-                                      "data set such as Dataset001_GOALS")],
+    source: Annotated[Path, Argument(help="a run's folder, a model's file, or a data set's folder")],
+    out: Annotated[Path, Option("-o", "--out", metavar="FOLDER", help="for the model's folders, or the new data set")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
     from octkit.exchange import nnunet_data, nnunet_models
@@ -260,14 +259,15 @@ def export_nnunet(
 
 @app.command()
 def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="folder of predicted masks: PNGs or volumes")],
-    truth: Annotated[Path, typer.Argument(help="folder of true masks, by the same names")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
-    layers: Annotated[list[str] | None, typer.Option("--layer", metavar="NAME", help="score this layer alone, where "
-                                                     "the truth has no other; may be repeated")] = None,
+    predicted: Annotated[Path, Argument(help="folder of predicted masks: PNGs or volumes")],
+    truth: Annotated[Path, Argument(help="folder of true masks, by the same names")],
+    out: Annotated[Path | None, Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
+    layers: Annotated[list[str] | None, Option("--layer", metavar="NAME", help="score this layer alone, where "
+                                               "the truth has no other; may be repeated")] = None,
     um_per_px: Scale = None,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
+    from octkit.common.files import write_json
     from octkit.evaluation.evaluate import in_words, score_folder
 
     scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
@@ -279,12 +279,10 @@ def evaluate(
 
 @app.command()
 def thickness(
-    masks: Annotated[Path, typer.Argument(help="folder of masks of circle scans, in GOALS greys")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the table, as CSV")],
-    um_per_px: Annotated[float | None, typer.Option(metavar="X", help="depth of a pixel; without it the table "
-                                                    "is in pixels")] = None,
-    eye: Annotated[str | None, typer.Option(metavar="R|L", help="the side of all these eyes; without it no hours of "
-                                            "the clock")] = None,
+    masks: Annotated[Path, Argument(help="folder of masks of circle scans, in GOALS greys")],
+    out: Annotated[Path, Option("-o", "--out", metavar="FILE", help="the table, as CSV")],
+    um_per_px: Annotated[float | None, Option(metavar="X", help="depth of a pixel; default: table in pixels")] = None,
+    eye: Annotated[str | None, Option(metavar="R|L", help="the side of all these eyes; needed for clock hours")] = None,
 ) -> None:
     """Measure layers around the circle: global, quadrants, sectors, hours."""
     from octkit.layers.thickness import thickness_table, write_csv
@@ -294,8 +292,8 @@ def thickness(
 
 @app.command()
 def device(
-    file: Annotated[Path, typer.Argument(help="a .vol file (Heidelberg's raw export)")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],
+    file: Annotated[Path, Argument(help="a .vol file (Heidelberg's raw export)")],
+    out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],
 ) -> None:
     """Turn a device's file into image, scale and the device's own layers."""
     from octkit.data.heidelberg import convert
@@ -306,21 +304,18 @@ def device(
 @app.command()
 def classify(run_dir: RunFolder) -> None:
     """Train the glaucoma classifier and let it predict."""
-    from octkit.classification import resnet50
-    from octkit.planning.run import Run  # and never torch: the two do not share a process
+    from octkit.classification import resnet50  # and never torch: the two do not share a process
 
-    run = Run(run_dir)
-    with held(run_dir, "classifier"):
+    with _held_run(run_dir, "classifier") as run:
         resnet50.train(run.dataset, run.settings, run.classifier)
 
 
 @app.command()
 def submit(
-    source: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run's folder")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="ZIP", help="the archive to write")] = None,
-    check: Annotated[Path | None, typer.Option("--check", metavar="ZIP", help="check an archive instead")] = None,
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="the images that the archive to "
-                                                "check answers to")] = None,
+    source: Annotated[Path | None, Argument(metavar="RUN", help="a run's folder")] = None,
+    out: Annotated[Path | None, Option("-o", "--out", metavar="ZIP", help="the archive to write")] = None,
+    check: Annotated[Path | None, Option("--check", metavar="ZIP", help="check an archive instead")] = None,
+    images: Annotated[Path | None, Option("--images", metavar="DIR", help="the images that it answers to")] = None,
 ) -> None:
     """Write a run's submission, or check one."""
     from octkit.evaluation import submission

@@ -64,7 +64,7 @@ def world(tmp_path_factory):
 def tree(*folders: Path) -> dict[str, tuple]:
     """Everything below the folders, by name: kind, size, time of change; but for the locks of who is at work there."""
     found = {}
-    for path in (path for folder in folders for path in folder.rglob("*") if path.name != ".lock"):
+    for path in (path for folder in folders for path in folder.rglob("*") if not path.name.startswith(".lock")):
         facts = path.lstat()
         found[str(path)] = (facts.st_mode, path.is_dir() or (facts.st_size, facts.st_mtime_ns))
     return found

@@ -37,7 +37,7 @@ def octkit(capsys, monkeypatch):
 def started(monkeypatch):
     """What `octkit run` would have run: [(run_dir, settings)]."""
     calls = []
-    monkeypatch.setattr(run_all, "run", lambda run_dir, chosen: calls.append((run_dir, chosen)))
+    monkeypatch.setattr(run_all, "run_story", lambda run, chosen: calls.append((run.folder, chosen)))
     return calls
 
 
@@ -105,7 +105,7 @@ def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code,
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(run_all, "run", fail)
+    monkeypatch.setattr(run_all, "run_story", fail)
     assert octkit("run", "--run-dir", tmp_path / "run") == (code, "", message)
 
 
@@ -217,7 +217,7 @@ def test_phantom_then_the_steps_before_training(octkit, tmp_path):
         code, _, err = octkit(command, run)
         assert code == 0, err
     assert {path.name for path in run.iterdir()} == {"settings.json", "fingerprint.json", "plan.json", "splits.json",
-                                                     "preprocessed", ".lock"}
+                                                     "preprocessed", ".lock", ".lock.db"}
 
 
 def test_phantom_volumes(octkit, tmp_path):

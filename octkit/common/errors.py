@@ -3,18 +3,21 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # importing it takes half a second
     from pydantic import ValidationError
+
+Found = TypeVar("Found")
 
 
 class OctkitError(Exception):
     """An error that the user can mend: one sentence with the file, what was found and what was expected.
 
-    `bad_file` makes those whose parts can be told apart.
+    `bad_file` makes those whose parts can be told apart. `exit_code` is what a command ends with.
     """
 
+    exit_code = 2
     file: Path | None = None
     found = mend = ""
 
@@ -44,7 +47,7 @@ def refuse(error: OctkitError) -> None:
     raise error
 
 
-def tried(report: Report, function: Callable, *arguments):
+def tried(report: Report, function: Callable[..., Found], *arguments: Any) -> Found | None:
     """What `function` returns; None where it raises an OctkitError, which is reported."""
     try:
         return function(*arguments)

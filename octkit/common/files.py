@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, JSON, and the one error for what the user can mend."""
+"""Files that are whole or not there at all; JSON and CSV."""
 
 import csv
 import errno
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from octkit.common.errors import OctkitError, bad_file, cannot_write, first_problem
 
@@ -127,7 +127,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, atomically. NaN is refused: a reader of the file could not parse it."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -139,7 +139,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
     write_atomic(path, text.getvalue())
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
         return json.loads(Path(path).read_text())

@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def digest(value) -> str:
+def digest(value: Any) -> str:
     """A hash of anything that JSON can write; equal values have equal hashes, whatever their keys' order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -21,9 +22,8 @@ def data_stamp(root: Path) -> str | None:
     """
     if not Path(root).is_dir():
         return None
-    visible = [path for path in Path(root).rglob("[!.]*") if path.is_file()]
     return digest(sorted([str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns]
-                         for path in visible))
+                         for path in _visible_files(root)))
 
 
 def data_contents(root: Path) -> str | None:
@@ -33,12 +33,15 @@ def data_contents(root: Path) -> str | None:
     """
     if not Path(root).is_dir():
         return None
-    files = {path.relative_to(root).as_posix(): path for path in Path(root).rglob("[!.]*") if path.is_file()}
     total = hashlib.sha256()
-    for name in sorted(files):
-        with open(files[name], "rb") as file:
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in _visible_files(root)):
+        with open(path, "rb") as file:
             total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def _visible_files(root: Path) -> list[Path]:
+    return [path for path in Path(root).rglob("[!.]*") if path.is_file()]
 
 
 def code_files(module: str, rooms: Collection[str]) -> list[Path]:

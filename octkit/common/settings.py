@@ -7,7 +7,7 @@ by the planner and saved in plan.json. Unknown keys are errors, so a typing mist
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -47,7 +47,7 @@ class PhantomSettings(Section):
     looks: Literal["spectralis", "varied"] = "spectralis"
 
     @model_validator(mode="after")
-    def _size_fits(self):
+    def _size_fits(self) -> Self:
         axes = 2 if self.kind == "circle" else 3
         if len(self.size) != axes:
             raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} where phantom.kind is "
@@ -170,7 +170,7 @@ class ClassifySettings(Section):
     weights_sha256: str | None = None
 
     @model_validator(mode="after")
-    def _checksum_given(self):
+    def _checksum_given(self) -> Self:
         if self.weights is not None and self.weights_sha256 is None:
             raise ValueError("classify.weights needs classify.weights_sha256, the file's SHA-256 checksum")
         return self
@@ -192,13 +192,18 @@ class Settings(Section):
     classify: ClassifySettings = ClassifySettings()
 
     @model_validator(mode="after")
-    def _folds_exist(self):
+    def _folds_exist(self) -> Self:
         wrong = [fold for fold in self.train.folds if fold != "all" and fold >= self.splits.folds]
         if wrong:
             raise ValueError(f"train.folds names {wrong}, but splits.folds makes folds 0 to {self.splits.folds - 1}")
         if not self.train.folds or len(set(self.train.folds)) != len(self.train.folds):
             raise ValueError("train.folds must name at least one fold and each fold once")
         return self
+
+    @property
+    def data_roots(self) -> tuple[Path, ...]:
+        """The folder of the run's data set and those of the extra ones."""
+        return self.data.root, *self.train.extra_roots
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))
@@ -293,7 +298,7 @@ def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
     return _validated(tree, "--set " + " ".join(overrides))
 
 
-def _validated(tree, where: str) -> Settings:
+def _validated(tree: Any, where: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -302,7 +307,7 @@ def _validated(tree, where: str) -> Settings:
         raise OctkitError(f"{where}: {problems}") from None
 
 
-def _shortened(value) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]} …"
 
@@ -313,3 +318,9 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     for name, node in tree.items():
         leaves |= flat(node, f"{prefix}{name}.") if isinstance(node, dict) else {f"{prefix}{name}": node}
     return leaves
+
+
+def changes(before: dict, now: dict) -> list[str]:
+    """What differs between two trees, one text a leaf: "train.epochs 3 -> 4"."""
+    old, new = flat(before), flat(now)
+    return [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]

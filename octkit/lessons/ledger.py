@@ -1,4 +1,4 @@
-"""A run's ledger: what each step was made from, how it ended, and the lock that keeps a run folder to one run.
+"""A run's ledger: what each step was made from and how it ended.
 
 `ledger.jsonl` gets one JSON line for each step that was done, failed, was killed or was skipped. A step is current
 when its last line that is no "skipped" says "done" and carries the hash of the inputs it would have today.
@@ -7,54 +7,81 @@ when its last line that is no "skipped" says "done" and carries the hash of the 
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
-import octkit
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from octkit import __version__
-from octkit.common.hashes import digest
+from octkit.common.hashes import PACKAGE, digest
 from octkit.common.processes import cores
+from octkit.planning.run import Run
 
-PACKAGE = Path(octkit.__file__).resolve().parent
 # Those whose version can move a number or a picture.
 PACKAGES = ("torch", "paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "albumentations", "opencv-python-headless",
             "scikit-image", "scikit-learn", "pillow", "pandas", "matplotlib", "papermill")
 
 
-def read(run_dir: Path) -> list[dict]:
+class Line(BaseModel):
+    """One line: a step's execution, or that it was skipped.
+
+    `inputs` is the hash of all that decides the result, `shown` that of the settings that the step only writes down.
+    `started` and `made` are times: of this line, and of the execution whose files stand in the folder. `exit` is 0,
+    130 after Ctrl-C, the kernel's exit code (the negative of the signal that killed it), or 1. `data` are the hashes
+    of the data sets' files.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    status: Literal["done", "failed", "killed", "skipped"]
+    started: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: int = 0
+    inputs: str = ""
+    shown: str = ""
+    made: str = ""
+    error: str | None = None
+    exit: int = 0
+    data: list[str | None] | None = None
+    made_with: dict | None = None
+
+
+def read(run: Run) -> list[Line]:
     """The ledger's lines, oldest first; none where nothing has run yet.
 
     A line that a power cut has torn is left out: its step counts as not done, and runs again.
     """
-    path = Path(run_dir) / "ledger.jsonl"
     lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in run.ledger_file.read_bytes().splitlines() if run.ledger_file.exists() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            lines.append(Line.model_validate_json(text))
+        except ValidationError:
             continue
     return lines
 
 
-def append(run_dir: Path, line: dict) -> None:
+def append(run: Run, line: Line) -> None:
     """Add one line; it is on the disk when this returns."""
-    with open(Path(run_dir) / "ledger.jsonl", "ab+") as file:
+    with open(run.ledger_file, "ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a torn last line must not swallow this one
                 file.write(b"\n")
-        file.write(json.dumps(line).encode() + b"\n")
+        file.write(json.dumps(line.model_dump(exclude_unset=True)).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def last(lines: list[dict], step: str) -> dict | None:
+def last(lines: Sequence[Line], step: str) -> Line | None:
     """The line that tells how `step` last ended."""
-    return next((x for x in reversed(lines) if x.get("step") == step and x.get("status") != "skipped"), None)
+    return next((line for line in reversed(lines) if line.step == step and line.status != "skipped"), None)
 
 
 def code_version(package: Path = PACKAGE) -> str:
-    """A hash over the files of the package: any edit in them makes every step's result stale."""
+    """A hash over the files of the package, all rooms: any edit in them makes every step's result stale."""
     files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc" and path.name[0] != "."]
     return digest({path.relative_to(package).as_posix(): path.read_bytes().hex() for path in files})
 
@@ -64,29 +91,26 @@ def made_with() -> dict:
 
     Nothing heavy is imported for it: versions come from the packages' records, GPUs from what NVIDIA's driver lists.
     """
-    gpus = [line.partition(":")[2].strip() for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-            for line in path.read_text(errors="replace").splitlines() if line.startswith("Model:")]
     return {"octkit": __version__, "code": code_version(), "python": platform.python_version(),
-            "packages": {name: found for name in PACKAGES if (found := package_version(name))},
-            "system": f"{platform.system()}, {platform.machine()}", "processor": processor(), "cores": cores(),
-            "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"), "gpus": gpus}
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+            "system": f"{platform.system()}, {platform.machine()}", "processor": _processor(), "cores": cores(),
+            "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"),
+            "gpus": [name for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+                     for name in _values(path, "Model")]}
 
 
-def package_version(name: str) -> str | None:
-    """The version of an installed package, None where it is not installed."""
+def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
+def _processor() -> str:
+    return next(iter(_values(Path("/proc/cpuinfo"), "model name")), platform.processor() or "unknown")
 
 
+def _values(path: Path, key: str) -> list[str]:
+    """The values of all lines "key: value" in a file of Linux's; none where it is not there."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]

@@ -33,8 +33,10 @@ SAMPLE_SECONDS = 0.2  # between two looks at a kernel's memory
 SCARCE = 0.05  # of a machine's memory: with less than that left free, a kernel that was killed wanted memory
 
 
-class NotebookFailed(Exception):
+class NotebookFailed(OctkitError):
     """A notebook that stopped: in which cell and why. `exit` is the negative of the signal that killed its kernel."""
+
+    exit_code = 1
 
     def __init__(self, message: str, exit: int = 1):
         super().__init__(message)

@@ -1,7 +1,7 @@
 """report.html: a run's whole story on one page that opens offline, made from the files in its folder.
 
 What a missing file would have shown is replaced by "not run: <file>", and nothing else is put in its place.
-The texts and tables of the steps come from `sections`, the page's looks from report.html.j2.
+The texts and tables of the steps come from `report_sections`, the page's looks from report.html.j2.
 """
 
 import json
@@ -19,8 +19,8 @@ from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
 from octkit.lessons import ledger
 from octkit.lessons import report_sections as steps
-from octkit.lessons.report_sections import Block, NotRun, Run, figures, number, table
-from octkit.planning.run import Run as RunFolder
+from octkit.lessons.report_sections import Block, NotRun, figures, needed, number, table
+from octkit.planning.run import Run
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 # What stands to the right in a table: numbers, with their spread, and the dash for none.
@@ -34,30 +34,25 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-def write_report(of: RunFolder) -> Path:
-    """Write report.html into a run folder and return its path.
+def write_report(run: Run) -> Path:
+    """Write report.html into a run's folder and return its path.
 
     Every part that has run is shown, every other is named as not run. Raises OctkitError where the folder
     does not exist.
     """
-    folder = of.folder
-    if not folder.is_dir():
-        raise OctkitError(f"{folder}: no such folder, expected a run's folder")
-    run = Run(folder)
+    if not run.folder.is_dir():
+        raise OctkitError(f"{run.folder}: no such folder, expected a run's folder")
+    sections = VOLUME_SECTIONS if run.exists and run.settings.story == "volumes" else SECTIONS
     content = [Section(key, title, tuple(block for part in parts for block in _blocks(part, run)))
-               for key, title, parts in (VOLUME_SECTIONS if _of_volumes(run) else SECTIONS)]
+               for key, title, parts in sections]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.tests["figures"] = lambda value: FIGURES.fullmatch(str(value)) is not None
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=folder.resolve().name, sections=content, kind_colours=diagrams.KIND_COLOURS,
+        name=run.folder.resolve().name, sections=content, kind_colours=diagrams.KIND_COLOURS,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
-    write_atomic(folder / "report.html", page)
-    return folder / "report.html"
-
-
-def _of_volumes(run: Run) -> bool:
-    return run.has("settings.json") and run.chosen.story == "volumes"
+    write_atomic(run.report_file, page)
+    return run.report_file
 
 
 def _blocks(part: Callable[[Run], Iterator[Block]], run: Run) -> Iterator[Block]:
@@ -65,18 +60,16 @@ def _blocks(part: Callable[[Run], Iterator[Block]], run: Run) -> Iterator[Block]
     try:
         yield from part(run)
     except NotRun as missing:
-        yield Block("missing", f"not run: {missing}")
-    except OctkitError as error:
+        yield Block("missing", f"not run: {missing.path.relative_to(run.folder)}")
+    except OctkitError as error:  # a damaged file must not cost the reader the rest
         yield Block("broken", f"cannot be shown: {error}")
-    except Exception as error:  # a damaged file, or one of another version, must not cost the reader the rest
-        yield Block("broken", f"{part.__name__.strip('_').replace('_', ' ')} cannot be shown: "
-                              f"{type(error).__name__}: {error}")
 
 
 def _submission(run: Run) -> Iterator[Block]:
-    archive = run.path("submission.zip")
+    archive = needed(run.submission_file)
+    needed(run.settings_file)
     try:
-        found = check_submission(archive, run.chosen.data.root / "Validation" / "Image")
+        found = check_submission(archive, run.settings.data.root / "Validation" / "Image")
     except OctkitError as error:
         yield Block("loud", f"submission.zip is NOT valid. {error}")
         return
@@ -94,18 +87,18 @@ def _environment(_run: Run) -> Iterator[Block]:
 
 
 def _settings(run: Run) -> Iterator[Block]:
-    chosen = run.json("settings.json")
-    yield Block("text", f"Profile {chosen['profile']}, seed {chosen['seed']}.")
-    yield Block("details", json.dumps(chosen, indent=2), "Every setting")
+    needed(run.settings_file)
+    yield Block("text", f"Profile {run.settings.profile}, seed {run.settings.seed}.")
+    yield Block("details", json.dumps(run.settings.model_dump(mode="json"), indent=2), "Every setting")
 
 
 def _ledger(run: Run) -> Iterator[Block]:
-    run.path("ledger.jsonl")
-    lines = [line for line in ledger.read(run.folder) if line["status"] != "skipped"]
-    yield table(f"What ran, {sum(line['seconds'] for line in lines) / 60:.1f} minutes in all",
+    needed(run.ledger_file)
+    lines = [line for line in ledger.read(run) if line.status != "skipped"]
+    yield table(f"What ran, {sum(line.seconds for line in lines) / 60:.1f} minutes in all",
                 ("step", "ended", "seconds", "peak memory (MB)", "error"),
-                [(line["step"], line["status"], number(line["seconds"], 1), line["peak_memory_mb"],
-                  line["error"] or "") for line in lines])
+                [(line.step, line.status, number(line.seconds, 1), line.peak_memory_mb, line.error or "")
+                 for line in lines])
 
 
 SECTIONS = (

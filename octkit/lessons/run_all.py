@@ -4,11 +4,13 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,11 +18,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
 from octkit.common.files import DISK_FULL, read_json
-from octkit.common.settings import PROJECT, Settings, flat
+from octkit.common.settings import PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.lessons import ledger, notebook
-from octkit.lessons.notebook import NotebookFailed
+from octkit.lessons.ledger import Line
+from octkit.lessons.notebook import Notebook, NotebookFailed
+from octkit.planning.run import Run
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Step:
 
     `settings` are the sections of Settings that its result depends on ("*": all); `shows` those that it only
     writes down, so that a change makes it run again but no step after it; `needs` the notebooks whose files it
-    reads. What is not named does not make it run again: an edited lesson on augmentation costs no training.
+    reads. What is not named does not make it run again: an edited lesson on augmentation costs no training, and
+    neither does an edited text beside the code.
     `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold. `leaves` are
     files that must be there for the step to count as done ("{config}" and "{fold}" are filled in).
     """
@@ -49,8 +54,7 @@ STEPS = (
     Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",)),
     Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",),
          leaves=("plan.json",)),
-    Step("04_preprocess", settings=("splits", "seed"), needs=("03_plan",),
-         leaves=("splits.json", "preprocessed")),
+    Step("04_preprocess", settings=("splits", "seed"), needs=("03_plan",), leaves=("splits.json", "preprocessed")),
     Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),
     Step("06_network", settings=("train", "seed"), needs=("04_preprocess",)),
     Step("07_train", settings=("train", "augment", "seed", "device"), needs=("04_preprocess",), each_fold=True,
@@ -83,63 +87,78 @@ class _Job:
 
     step: Step
     name: str
-    notebook: notebook.Notebook
-    parameters: dict
+    notebook: Notebook
+    parameters: dict[str, Any]
+
+    def results(self, run: Run) -> list[Path]:
+        """What must be there for the job to count as done."""
+        return [self.copy(run), *(run.folder / name.format(**self.parameters) for name in self.step.leaves)]
+
+    def copy(self, run: Run) -> Path:
+        return run.notebooks / f"{self.name}.ipynb"
 
 
-def run(run_dir: Path, settings: Settings, notebooks: Path = PROJECT / "notebooks",
-        steps: tuple[Step, ...] | None = None, console: Console | None = None) -> None:
+def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "notebooks",
+              steps: tuple[Step, ...] | None = None, console: Console | None = None) -> None:
     """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
-    `run_dir` is made where it does not exist; progress goes to `console` (standard output). Raises
-    OctkitError before anything runs (missing data, notebooks or parameters, a folder in use) and where `run_dir`
+    The run's folder is made where it does not exist; progress goes to `console` (standard output). Raises
+    OctkitError before anything runs (missing data, notebooks or parameters, a folder in use) and where the folder
     cannot be written, NotebookFailed at the first notebook that fails, KeyboardInterrupt when stopped (Ctrl-C,
     SIGTERM). Called again, it goes on where it stopped.
     """
-    console = console or Console()
-    run_dir = Path(run_dir).resolve()  # the notebooks have another working directory
-    if settings.data.phantom is None and not settings.data.root.is_dir():
-        raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
+    run = Run(run.folder.resolve())  # the notebooks have another working directory
+    _check_files(run, settings)
+    jobs = _jobs(run, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
+    with _writable(run.folder):
+        run.notebooks.mkdir(parents=True, exist_ok=True)
+        with locks.locked(run.folder), _stoppable():
+            _run_jobs(jobs, run, settings, console or Console())
+
+
+def _check_files(run: Run, settings: Settings) -> None:
+    """Raise OctkitError for a file or folder that would be missed only hours later."""
     if settings.data.phantom is None:
-        detect.open_dataset(settings.data.root)  # or an empty folder would be missed until the first lesson
-    if run_dir.exists() and not run_dir.is_dir():
-        raise OctkitError(f"{run_dir}: is a file, expected a run's folder, new or old")
+        if not settings.data.root.is_dir():
+            raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
+        detect.open_dataset(settings.data.root)
+    if run.folder.exists() and not run.folder.is_dir():
+        raise OctkitError(f"{run.folder}: is a file, expected a run's folder, new or old")
     weights = settings.classify.weights
-    if weights is not None and not (PROJECT / weights).is_file():  # or it would be missed after the whole training
+    if weights is not None and not (PROJECT / weights).is_file():
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
-    jobs = _jobs(run_dir, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
-    with _writable(run_dir):
-        (run_dir / "notebooks").mkdir(parents=True, exist_ok=True)
-        with locks.locked(run_dir), _stoppable():
-            _run_jobs(jobs, run_dir, settings, console)
 
 
-def _run_jobs(jobs: list[_Job], run_dir: Path, settings: Settings, console: Console) -> None:
-    _sweep(run_dir)
-    data_set.before_run(settings, run_dir, partial(console.print, markup=False, highlight=False, soft_wrap=True))
-    _keep_settings(run_dir, settings, console)
-    began = time.monotonic()
-    done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
-    for number, job in enumerate(jobs, 1):
-        progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
-        done.setdefault(job.step.notebook, []).append(_run_job(job, run_dir, settings, done, progress))
+def _jobs(run: Run, settings: Settings, notebooks: Path, steps: tuple[Step, ...]) -> list[_Job]:
+    """Every execution of the run, all notebooks checked before the first one starts."""
+    jobs = []
+    for step in steps:
+        source = notebook.read(notebooks / f"{step.notebook}.ipynb")
+        parameters = {"run_dir": str(run.folder)}
+        if step.each_fold:
+            jobs += [_Job(step, f"{step.notebook}_2d_fold_{fold}", source, parameters | {"config": "2d", "fold": fold})
+                     for fold in settings.train.folds]
+        else:
+            jobs.append(_Job(step, step.notebook, source, parameters))
+    for job in jobs:
+        notebook.check_parameters(job.notebook, job.parameters)
+    return jobs
 
 
 @contextmanager
-def _writable(run_dir: Path):
+def _writable(folder: Path) -> Iterator[None]:
     """Turns an error of writing into a sentence; a full disk gets its own."""
     try:
         yield
     except OSError as error:
-        what = f"{error.filename or run_dir}: cannot be written ({error.strerror or error})"
-        if error.errno in DISK_FULL:
-            raise OctkitError(f"{what}; all finished steps are kept: free some space, and the same command goes on"
-                              ) from error
-        raise OctkitError(f"{what}, expected a folder to write a run to") from error
+        what = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
+        helps = ("; all finished steps are kept: free some space, and the same command goes on"
+                 if error.errno in DISK_FULL else ", expected a folder to write a run to")
+        raise OctkitError(what + helps) from error
 
 
 @contextmanager
-def _stoppable():
+def _stoppable() -> Iterator[None]:
     """SIGTERM stops a run as Ctrl-C does: its ledger says so, and its kernel is ended in good order."""
     if threading.current_thread() is not threading.main_thread():  # only there can it be caught
         yield
@@ -151,89 +170,87 @@ def _stoppable():
         signal.signal(signal.SIGTERM, before)
 
 
-def _sweep(run_dir: Path) -> None:
-    """Remove what a killed process has left half-written (`files.replacing`). The lock says that nobody writes now."""
-    for path in list(run_dir.rglob(".*.tmp")):
+def _run_jobs(jobs: list[_Job], run: Run, settings: Settings, console: Console) -> None:
+    # What a killed process has left half-written (`files.replacing`). The lock says that nobody writes now.
+    for path in list(run.folder.rglob(".*.tmp")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    data_set.before_run(settings, run.folder, say)
+    if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):
+        say(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
+    settings.save(run.settings_file)
+    began = time.monotonic()
+    done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
+    for number, job in enumerate(jobs, 1):
+        progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
+        done.setdefault(job.step.notebook, []).append(_run_job(job, run, settings, done, progress))
 
 
-def _jobs(run_dir: Path, settings: Settings, notebooks: Path, steps: tuple[Step, ...]) -> list[_Job]:
-    """Every execution of the run, all notebooks checked before the first one starts."""
-    jobs = []
-    for step in steps:
-        source = notebook.read(notebooks / f"{step.notebook}.ipynb")
-        if step.each_fold:
-            jobs += [_Job(step, f"{step.notebook}_2d_fold_{fold}", source,
-                          {"run_dir": str(run_dir), "config": "2d", "fold": fold})
-                     for fold in settings.train.folds]
-        else:
-            jobs.append(_Job(step, step.notebook, source, {"run_dir": str(run_dir)}))
-    for job in jobs:
-        notebook.check_parameters(job.notebook, job.parameters)
-    return jobs
-
-
-def _run_job(job: _Job, run_dir: Path, settings: Settings, done: dict, progress: "_Progress") -> str:
+def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress") -> str:
     """Execute one notebook, or skip it. What comes back stands for this very execution in later steps' inputs.
 
     Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
     """
-    data_is_new = job.step.data and not settings.data.root.is_dir()
     now = datetime.now().astimezone().isoformat()
-    line = {"step": job.name, "status": "skipped", "started": now, "seconds": 0.0, "peak_memory_mb": 0,
-            "inputs": _inputs(job, settings, done), "shown": hashes.digest(_sections(settings, job.step.shows)),
-            "made": now, "error": None, "exit": 0}
-    copy = run_dir / "notebooks" / f"{job.name}.ipynb"
-    before = ledger.last(ledger.read(run_dir), job.name)
-    if before and before["status"] == "done" and before["inputs"] == line["inputs"] and copy.exists() and all(
-            (run_dir / name.format(**job.parameters)).exists() for name in job.step.leaves):
-        line["made"] = before["made"]  # also where it runs again to show something else
-        if before["shown"] == line["shown"]:
+    line = Line(step=job.name, status="skipped", started=now, seconds=0.0, peak_memory_mb=0,
+                inputs=_inputs(job, settings, done), shown=hashes.digest(_sections(settings, job.step.shows)),
+                made=now, error=None, exit=0)
+    before = ledger.last(ledger.read(run), job.name)
+    if before and before.status == "done" and before.inputs == line.inputs and all(
+            path.exists() for path in job.results(run)):
+        line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
+        if before.shown == line.shown:
             progress.skipped()
-            ledger.append(run_dir, line)
-            return f"{line['inputs']} {line['made']}"
+            ledger.append(run, line)
+            return f"{line.inputs} {line.made}"
+    line = _execute(job, run, settings, done, progress, line)
+    return f"{line.inputs} {line.made}"
+
+
+def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
+             line: Line) -> Line:
+    """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises."""
+    inputs, data = line.inputs, {}
+    failure: BaseException | None = None
+    data_is_new = job.step.data and not settings.data.root.is_dir()
     # A killed run leaves no line; with the copy gone, the line of an earlier success does not count either.
-    copy.unlink(missing_ok=True)
+    job.copy(run).unlink(missing_ok=True)
     began = time.monotonic()
-    line["status"] = "failed"
     with notebook.PeakMemory() as memory:
         try:
             progress.started()
-            notebook.execute(job.notebook, job.parameters, copy, progress.cell)
-            line["status"] = "done"
+            notebook.execute(job.notebook, job.parameters, job.copy(run), progress.cell)
             if data_is_new:  # made by this step: what it depends on are the files that stand there now
-                line["inputs"] = _inputs(job, settings, done)
+                inputs = _inputs(job, settings, done)
             if job.step.data:
-                line["data"] = [hashes.data_contents(root) for root in _roots(settings)]
-        except KeyboardInterrupt:
-            line |= {"error": "interrupted", "exit": 130}
-            raise
-        except Exception as failure:
-            line |= {"error": str(failure), "exit": getattr(failure, "exit", 1)}
-            if isinstance(failure, NotebookFailed):
-                if failure.exit < 0:
-                    line |= {"status": "killed", "error": f"{failure}. {memory.in_words()}"}
-                raise NotebookFailed(f"{job.name}, {line['error']}", failure.exit) from failure
-            raise
-        finally:
-            line |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": memory.peak_mb(),
-                     "made_with": ledger.made_with()}
-            _put_down(run_dir, line)
-            progress.ended(line)
-    return f"{line['inputs']} {line['made']}"
-
-
-def _put_down(run_dir: Path, line: dict) -> None:
-    """Add the line of a step that has run. Where no line can be written, an error on its way says more than that."""
+                data = {"data": [hashes.data_contents(root) for root in settings.data_roots]}
+        except (Exception, KeyboardInterrupt) as error:  # the ledger says of every end how it came
+            failure = error
+        status, message, code = _ending(failure, memory)
+        line = line.model_copy(update={
+            "status": status, "inputs": inputs, "error": message, "exit": code, **data, "made_with": ledger.made_with(),
+            "seconds": round(time.monotonic() - began, 1), "peak_memory_mb": memory.peak_mb()})
+    progress.ended(line)
     try:
-        ledger.append(run_dir, line)
-    except OSError:
-        if line["status"] == "done":
+        ledger.append(run, line)
+    except OSError:  # where no line can be written, the failure on its way says more than that
+        if failure is None:
             raise
+    if isinstance(failure, NotebookFailed):
+        raise NotebookFailed(f"{job.name}, {line.error}", failure.exit) from failure
+    if failure:
+        raise failure
+    return line
 
 
-def _roots(settings: Settings) -> tuple[Path, ...]:
-    return settings.data.root, *settings.train.extra_roots
+def _ending(failure: BaseException | None, memory: notebook.PeakMemory) -> tuple[str, str | None, int]:
+    """What the ledger says of an execution's end: status, error, exit code."""
+    if failure is None:
+        return "done", None, 0
+    if isinstance(failure, KeyboardInterrupt):
+        return "failed", "interrupted", 130
+    code = failure.exit if isinstance(failure, NotebookFailed) else 1
+    return ("killed", f"{failure}. {memory.in_words()}", code) if code < 0 else ("failed", str(failure), code)
 
 
 def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
@@ -242,38 +259,26 @@ def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
     if job.step.each_fold:  # a fold's training does not depend on which other folds there are
         sections["train"] = {key: value for key, value in sections["train"].items() if key != "folds"}
     return hashes.digest({
-        "cells": job.notebook.cells,
+        "code_cells": [text for kind, text in job.notebook.cells if kind == "code"],
         "parameters": {key: value for key, value in job.parameters.items() if key != "run_dir"},
         "settings": sections,
         "code": ledger.code_version(),
         "needs": {name: done[name] for name in job.step.needs},
-        "data": [hashes.data_stamp(root) for root in _roots(settings)] if job.step.data else None,
+        "data": [hashes.data_stamp(root) for root in settings.data_roots] if job.step.data else None,
     })
 
 
-def _sections(settings: Settings, names: tuple[str, ...]) -> dict:
+def _sections(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
     return tree if names == ("*",) else {name: reduce(dict.__getitem__, name.split("."), tree) for name in names}
-
-
-def _keep_settings(run_dir: Path, settings: Settings, console: Console) -> None:
-    """Write settings.json; what that changes in an earlier run's settings is said."""
-    path = run_dir / "settings.json"
-    if path.exists():
-        old, new = flat(read_json(path)), flat(settings.model_dump(mode="json"))
-        changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in sorted(old | new)
-                   if old.get(key) != new.get(key)]
-        if changed:
-            console.print(f"{path}: changed {', '.join(changed)}; the steps that depend on it run again",
-                          markup=False, highlight=False, soft_wrap=True)
-    settings.save(path)
 
 
 class _Progress:
     """What the user sees of one step: a live line on a terminal, plain lines in a log."""
 
     def __init__(self, console: Console, label: str, began: float):
-        self.console, self.label, self.began, self.bar = console, label, began, None
+        self.console, self.label, self.began = console, label, began
+        self.bar: Progress | None = None
 
     def started(self) -> None:
         if self.console.is_terminal:
@@ -292,12 +297,12 @@ class _Progress:
     def skipped(self) -> None:
         self._say(f"{self.label}: done before, skipped")
 
-    def ended(self, line: dict) -> None:
+    def ended(self, line: Line) -> None:
         if self.bar:
             self.bar.stop()
-        self._say(f"{self.label}: {line['status']} in {line['seconds']} s, "
-                  f"peak memory {line['peak_memory_mb']} MB, "
-                  f"{timedelta(seconds=round(time.monotonic() - self.began))} in all")
+        in_all = timedelta(seconds=round(time.monotonic() - self.began))
+        self._say(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
+                  f"{in_all} in all")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from helpers import smoke, write_notebook
 
 from octkit.lessons import ledger, run_all
 from octkit.lessons.run_all import Step
+from octkit.planning.run import Run
 
 # A kernel with a worker of the kind that a training has, a program that it has called, and that one's own child.
 CELL = """
@@ -26,11 +27,12 @@ open(run_dir + "/ready", "w").write(str(os.getpid()))
 RUN = """
 import sys
 from pathlib import Path
-from octkit import pipeline, settings
-from octkit.pipeline import Step
+from octkit.common import settings
+from octkit.lessons.run_all import Step, run_story
+from octkit.planning.run import Run
 folder = Path(sys.argv[1])
 try:
-    pipeline.run(folder / "run", settings.from_profile("smoke"), folder / "notebooks", (Step("step"),))
+    run_story(Run(folder / "run"), settings.from_profile("smoke"), folder / "notebooks", (Step("step"),))
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -58,8 +60,8 @@ def test_nothing_outlives_a_run_that_is_stopped(tmp_path, number, code):
     assert run.wait(20) == code
     _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive
-    lines = ledger.read(tmp_path / "run")
-    assert [(line["status"], line["error"]) for line in lines] == [("failed", "interrupted")] * (code == 130)
+    lines = ledger.read(Run(tmp_path / "run"))
+    assert [(line.status, line.error) for line in lines] == [("failed", "interrupted")] * (code == 130)
 
 
 def test_nothing_outlives_a_kernel_that_is_killed(tmp_path):
@@ -75,7 +77,7 @@ def test_nothing_outlives_a_kernel_that_has_ended(tmp_path):
     write_notebook(tmp_path / "notebooks", "step", "import subprocess, sys, json\n"
                    "left = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'])\n"
                    "json.dump(left.pid, open(run_dir + '/left.json', 'w'))")
-    run_all.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
+    run_all.run_story(Run(tmp_path / "run"), smoke(), tmp_path / "notebooks", (Step("step"),))
     left = json.loads((tmp_path / "run" / "left.json").read_text())
     if psutil.pid_exists(left):
         _, alive = psutil.wait_procs([psutil.Process(left)], timeout=20)

@@ -16,6 +16,7 @@ from octkit.common.errors import OctkitError
 from octkit.data.doctor import data_set
 from octkit.lessons import ledger, notebook, repeat, run_all
 from octkit.lessons.run_all import Step
+from octkit.planning.run import Run
 
 KILLS = 5
 
@@ -43,7 +44,7 @@ def same_results(one: Path, other: Path) -> None:
     """All results, the weights of both networks among them."""
     import torch
 
-    same, differ = repeat.compare(one, other)
+    same, differ = repeat.compare(Run(one), Run(other))
     assert not differ and same >= 20
     for path in sorted(one.glob("models/*/*/checkpoint.pt")):
         mine, theirs = (torch.load(found, weights_only=True)["network"]
@@ -62,17 +63,17 @@ def made(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / "scans" / f"{name}.png").write_text(name)
     write_notebook(tmp_path / "notebooks", "step")
-    run_all.run(tmp_path / "run", smoke(f"data.dir={tmp_path / 'scans'}"), tmp_path / "notebooks",
-                 (Step("step", data=True),))
+    run_all.run_story(Run(tmp_path / "run"), smoke(f"data.dir={tmp_path / 'scans'}"), tmp_path / "notebooks",
+                      (Step("step", data=True),))
     return tmp_path
 
 
 def test_the_ledger_tells_what_a_run_was_made_with(made):
-    [line] = ledger.read(made / "run")
-    assert line["made_with"] == ledger.made_with()
-    assert line["made_with"]["packages"]["torch"] and line["made_with"]["packages"]["paddlepaddle"]
-    assert {"octkit", "code", "python", "processor", "cores", "threads"} <= line["made_with"].keys()
-    assert line["data"] == [hashes.data_contents(made / "scans")]
+    [line] = ledger.read(Run(made / "run"))
+    assert line.made_with == ledger.made_with()
+    assert line.made_with["packages"]["torch"] and line.made_with["packages"]["paddlepaddle"]
+    assert {"octkit", "code", "python", "processor", "cores", "threads"} <= line.made_with.keys()
+    assert line.data == [hashes.data_contents(made / "scans")]
 
 
 def test_nothing_differs_on_the_same_machine(made):
@@ -99,12 +100,18 @@ def test_what_differs_is_named(made, monkeypatch):
 def test_a_repetition_never_writes_into_another_run(made):
     source = made / "run" / "settings.json"
     chosen = smoke(f"data.dir={made / 'scans'}")
-    assert repeat.prepare(source) == (made / "run-again", chosen)
-    assert repeat.prepare(source, made / "elsewhere") == (made / "elsewhere", chosen)
+
+    def prepared(*arguments):
+        run, found = repeat.prepare(source, *arguments)
+        assert found == chosen
+        return run.folder
+
+    assert prepared() == made / "run-again"
+    assert prepared(made / "elsewhere") == made / "elsewhere"
     with pytest.raises(OctkitError, match="is the folder of the run to repeat"):
         repeat.prepare(source, made / "run")
     chosen.save(made / "run-again" / "settings.json")
-    assert repeat.prepare(source) == (made / "run-again", chosen)  # one that was stopped goes on
+    assert prepared() == made / "run-again"  # one that was stopped goes on
     smoke("seed=3").save(made / "run-again" / "settings.json")
     with pytest.raises(OctkitError, match="run-again: holds a run with other settings than"):
         repeat.prepare(source)
@@ -113,15 +120,15 @@ def test_a_repetition_never_writes_into_another_run(made):
 
 
 def test_a_repetition_says_how_it_came_out(made, monkeypatch, capsys):
-    def pretend(run_dir, chosen):
+    def pretend(run, chosen):
         assert chosen == smoke(f"data.dir={made / 'scans'}")
         for name, text in (("thickness.csv", "1,2"), ("models/2d/fold_0/log.csv", "epoch,seconds\n1,9\n")):
-            (run_dir / name).parent.mkdir(parents=True, exist_ok=True)
-            (run_dir / name).write_text(text)
+            (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.folder / name).write_text(text)
 
     (made / "run" / "models/2d/fold_0").mkdir(parents=True)
     (made / "run" / "models/2d/fold_0/log.csv").write_text("epoch,seconds\n1,5\n")
-    monkeypatch.setattr(run_all, "run", pretend)
+    monkeypatch.setattr(run_all, "run_story", pretend)
     source = made / "run" / "settings.json"
     assert repeat.repeat(source) == f"{made / 'run-again'}: all done; 2 of 2 results are the same to the last byte"
     assert "code, packages, machine and data are as they were" in capsys.readouterr().out
@@ -134,17 +141,17 @@ def test_a_repetition_says_how_it_came_out(made, monkeypatch, capsys):
 @pytest.mark.long
 def test_a_run_killed_five_times_ends_as_one_that_was_not(undisturbed, tmp_path):
     folder = undisturbed
-    lines = ledger.read(folder / "run")
+    lines = ledger.read(Run(folder / "run"))
     seed = random.randrange(10**6)
     moments = random.Random(seed)
     print(f"seed of the moments: {seed}")
     command = ("--profile", "smoke", "--run-dir", tmp_path / "run", "--set", f"data.dir={folder / 'data'}")
     for number in sorted(moments.sample(range(len(lines) - 1), KILLS)):  # at any moment of five of the steps
-        run, step = octkit_run(*command), lines[number]["step"]
+        run, step = octkit_run(*command), lines[number].step
         for said in run.stdout:
             if f" {step} ..." in said:
                 break
-        time.sleep(moments.uniform(0, 1) * lines[number]["seconds"])
+        time.sleep(moments.uniform(0, 1) * lines[number].seconds)
         os.killpg(run.pid, signal.SIGKILL)
         output, _ = run.communicate()
         assert run.returncode == -signal.SIGKILL, output

@@ -22,7 +22,7 @@ from octkit.figures import picture as picture_
 from octkit.layers.thickness import thickness_table, write_csv
 from octkit.lessons import report
 from octkit.phantoms.circle_scans import make_dataset
-from octkit.planning.run import Run as RunFolder
+from octkit.planning.run import Run
 
 NASTY = "<script>alert(1)</script>"
 
@@ -51,7 +51,9 @@ def finished(tmp_path_factory):
             f"{n},{0.01 / (n + 1)},{-0.1 * n},{-0.09 * n},0.{n + 5}1,0.{n + 4}1,0.{n + 5}3,60\n" for n in range(3)))
     write_json(folder / "selection.json", {
         "configuration": "2d", "why": "the only configuration of 2-D data", "folds": [0, 1], "cases": 4,
-        "candidates": [{"name": "2d", "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8,
+        "configurations": ["2d"], "circle": True, "surfaces": True,
+        "candidates": [{"name": "2d", "configurations": ["2d"],
+                        "dice": {"rnfl": 0.8123, "gcipl": 0.7, "choroid": 0.9}, "mean_dice": 0.8,
                         "over_cases": {"mean": 0.8, "sd": 0.05, "n": 4},
                         "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}],
         "postprocessing": [{"step": "keep only the largest component of all foreground together", "labels": [1, 2, 3],
@@ -116,7 +118,7 @@ class Page(HTMLParser):
 
 
 def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
-    page = Page(report.write_report(RunFolder(run)))
+    page = Page(report.write_report(Run(run)))
     scores = json.loads((run / "scores.json").read_text())
     for layer in LAYERS:
         assert f"{scores['summary'][layer]['dice']['mean']:.3f}" in page.text["summary"]
@@ -142,7 +144,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
 
 
 def test_examples_are_best_median_and_worst_with_their_dice(run):
-    page = Page(report.write_report(RunFolder(run)))
+    page = Page(report.write_report(Run(run)))
     alts = [image["alt"] for section, image in page.images if section == "examples"]
     assert [word in alt for word, alt in zip(("best", "median", "worst"), alts, strict=True)] == [True] * 3
     cases = json.loads((run / "scores.json").read_text())["cases"].values()
@@ -154,15 +156,15 @@ def test_examples_are_best_median_and_worst_with_their_dice(run):
 
 def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
     run = run_without_figures
-    text = report.write_report(RunFolder(run)).read_text()
+    text = report.write_report(Run(run)).read_text()
     assert re.search(r'class="loud">[^<]*RANDOM INITIALISATION, not from ImageNet', text)
     write_json(run / "classifier/weights_origin.json", {"origin": "imagenet file", "reason": "classify.weights"})
-    text = report.write_report(RunFolder(run)).read_text()
+    text = report.write_report(Run(run)).read_text()
     assert "RANDOM" not in text and "started from ImageNet weights" in text
 
 
 def test_the_page_is_alone_in_the_world(run):
-    path = report.write_report(RunFolder(run))
+    path = report.write_report(Run(run))
     page = Page(path)
     assert page.fetched and all(link.startswith(("#", "data:image/png;base64,")) for link in page.fetched)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -173,7 +175,7 @@ def test_the_page_is_alone_in_the_world(run):
 
 
 def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path):
-    page = Page(report.write_report(RunFolder(tmp_path)))
+    page = Page(report.write_report(Run(tmp_path)))
     for section, file in (("summary", "settings.json"), ("summary", "selection.json"), ("data", "settings.json"),
                           ("summary", "classifier/metrics.json"), ("fingerprint", "fingerprint.json"),
                           ("plan", "plan.json"), ("training", "log.csv"), ("inference", "mirroring.json"),
@@ -188,7 +190,7 @@ def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path
 
 def test_without_truth_cross_validation_stands_in_and_says_so(run):
     (run / "scores.json").unlink()
-    page = Page(report.write_report(RunFolder(run)))
+    page = Page(report.write_report(Run(run)))
     assert "0.812" in page.text["summary"] and "cross-validation" in page.text["summary"]
     assert "not run: scores.json" in page.text["scores"]
 
@@ -214,8 +216,8 @@ def test_names_from_outside_are_escaped(run_without_figures):
                                                  names=[data.name]))
     picture, ((ax,),) = picture_.new_picture("title", alt=f'"><script>{NASTY}')
     ax.plot([0, 1])
-    picture_.save(picture, odd / "figures/02_odd.png")
-    page = Page(report.write_report(RunFolder(odd)))
+    picture_.save(Run(odd), picture, "02_odd")
+    page = Page(report.write_report(Run(odd)))
     assert "script" not in page.tags
     assert NASTY in page.text["plan"] and NASTY in page.text["summary"] and NASTY in page.text["ledger"]
     assert data.name in page.text["data"] and "cannot be shown" not in page.text["examples"]
@@ -227,8 +229,8 @@ def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
     run = run_without_figures
     picture, ((ax,),) = picture_.new_picture("Sizes", alt="All scans have one size.")
     ax.plot([0, 1])
-    kept = picture_.save(picture, run / "figures/02_sizes.png").read_bytes()
-    page = Page(report.write_report(RunFolder(run)))
+    kept = picture_.save(Run(run), picture, "02_sizes").read_bytes()
+    page = Page(report.write_report(Run(run)))
     (image,) = [image for section, image in page.images if section == "fingerprint"]
     assert image["src"].endswith(base64.b64encode(kept).decode()) and image["alt"] == "All scans have one size."
 
@@ -237,7 +239,7 @@ def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
 def test_a_damaged_file_costs_its_own_section_only(run, content):
     for name in ("selection.json", "fingerprint.json", "scores.json", "classifier/metrics.json", "mirroring.json"):
         (run / name).write_text(content)
-    page = Page(report.write_report(RunFolder(run)))
+    page = Page(report.write_report(Run(run)))
     for section in ("summary", "scores", "fingerprint", "glaucoma"):
         assert "cannot be shown" in page.text[section]
     assert "[64, 80]" in page.text["plan"] and "0.710" in page.text["training"]
@@ -249,11 +251,11 @@ def test_a_failed_step_and_an_invalid_submission_are_shouted(run_without_figures
         file.write(json.dumps({"step": "08_infer", "status": "failed", "started": "", "seconds": 1.0, "exit": 1,
                                "peak_memory_mb": 1, "inputs": "", "error": "out of paper"}) + "\n")
     (run / "submission.zip").write_bytes(b"no zip")
-    text = report.write_report(RunFolder(run)).read_text()
+    text = report.write_report(Run(run)).read_text()
     assert re.search(r'class="loud">Step 08_infer failed: out of paper', text)
     assert re.search(r'class="loud">submission.zip is NOT valid', text)
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(OctkitError, match="no such folder"):
-        report.write_report(RunFolder(tmp_path / "nowhere"))
+        report.write_report(Run(tmp_path / "nowhere"))

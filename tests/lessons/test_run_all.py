@@ -16,8 +16,10 @@ from octkit.common.files import read_json
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.lessons import ledger, notebook, run_all
+from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import NotebookFailed
 from octkit.lessons.run_all import STEPS, Step
+from octkit.planning.run import Run
 
 
 def quiet(number, of):
@@ -25,7 +27,7 @@ def quiet(number, of):
 
 
 def statuses(run_dir):
-    return [(line["step"], line["status"]) for line in ledger.read(run_dir)]
+    return [(line.step, line.status) for line in ledger.read(Run(run_dir))]
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def story(tmp_path, monkeypatch):
     def again(*changes):
         ran.clear()
         chosen = smoke(f"data.dir={tmp_path / 'scans'}", *changes)
-        run_all.run(tmp_path / "run", chosen, tmp_path / "notebooks", steps)
+        run_all.run_story(Run(tmp_path / "run"), chosen, tmp_path / "notebooks", steps)
         return list(ran)
 
     monkeypatch.setattr(notebook, "execute", pretend)
@@ -131,9 +133,9 @@ def test_going_on_after_a_failure(story):
     story["then"] = fail
     with pytest.raises(NotebookFailed, match=r"train_2d_fold_1, cell \[3\] `x`: ValueError: y"):
         story["again"]()
-    line = ledger.read(story["run_dir"])[-1]
-    assert (line["step"], line["status"], line["exit"]) == ("train_2d_fold_1", "failed", 1)
-    assert line["error"] == "cell [3] `x`: ValueError: y"
+    line = ledger.read(Run(story["run_dir"]))[-1]
+    assert (line.step, line.status, line.exit) == ("train_2d_fold_1", "failed", 1)
+    assert line.error == "cell [3] `x`: ValueError: y"
     del story["then"]
     assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
 
@@ -170,8 +172,8 @@ def test_interrupted(story):
     story["then"] = interrupt
     with pytest.raises(KeyboardInterrupt):
         story["again"]()
-    [line] = ledger.read(story["run_dir"])
-    assert (line["status"], line["error"], line["exit"]) == ("failed", "interrupted", 130)
+    [line] = ledger.read(Run(story["run_dir"]))
+    assert (line.status, line.error, line.exit) == ("failed", "interrupted", 130)
 
 
 def test_one_run_a_folder(story):
@@ -222,16 +224,16 @@ def test_real_kernels(tmp_path, monkeypatch, capsys):
     write_notebook(folder, "bad", "1 / 1", "\n# why\nraise ValueError('one\\ntwo')", "3")
     steps = (Step("good"), Step("bad", needs=("good",)))
     with pytest.raises(NotebookFailed) as failure:
-        run_all.run(tmp_path / "run", smoke(), folder, steps)
+        run_all.run_story(Run(tmp_path / "run"), smoke(), folder, steps)
     copies = tmp_path / "run" / "notebooks"
     assert str(failure.value) == f"bad, cell [4] `# why`: ValueError: one two; see {copies / 'bad.ipynb'}"
     assert sorted(path.name for path in copies.iterdir()) == ["bad.ipynb", "good.ipynb"]
     assert read_json(tmp_path / "run" / "left.json") == [
         sys.executable, str(folder), str(settings.PROJECT / "octkit" / "__init__.py"),
         "module://matplotlib_inline.backend_inline"]
-    good, bad = ledger.read(tmp_path / "run")
-    assert (good["status"], good["exit"], good["error"], bad["status"], bad["exit"]) == ("done", 0, None, "failed", 1)
-    assert good["peak_memory_mb"] > 20
+    good, bad = ledger.read(Run(tmp_path / "run"))
+    assert (good.status, good.exit, good.error, bad.status, bad.exit) == ("done", 0, None, "failed", 1)
+    assert good.peak_memory_mb > 20
     assert settings.load(tmp_path / "run" / "settings.json") == smoke()
     out = capsys.readouterr().out
     assert "[ 1/2] good: done in" in out and "[ 2/2] bad: failed in" in out
@@ -285,10 +287,10 @@ def test_a_killed_step_says_where_and_what_memory_had_to_do_with_it(tmp_path, mo
     with pytest.raises(NotebookFailed, match=r"^step, cell \[4\] `import os, time`: the kernel was killed by SIGKILL "
                        r"\(signal 9\); see .*step.ipynb. Its memory peaked at \d{3,} MB, with at least \d+ MB "
                        "left free, so that want of memory is not the likely cause"):
-        run_all.run(tmp_path / "run", smoke(), tmp_path / "notebooks", (Step("step"),))
-    [line] = ledger.read(tmp_path / "run")
-    assert (line["status"], line["exit"]) == ("killed", -9) and line["peak_memory_mb"] > 200
-    assert "killed by SIGKILL" in line["error"] and "memory peaked" in line["error"]
+        run_all.run_story(Run(tmp_path / "run"), smoke(), tmp_path / "notebooks", (Step("step"),))
+    [line] = ledger.read(Run(tmp_path / "run"))
+    assert (line.status, line.exit) == ("killed", -9) and line.peak_memory_mb > 200
+    assert "killed by SIGKILL" in line.error and "memory peaked" in line.error
 
 
 @pytest.mark.parametrize("counted, free, expected", [
@@ -363,12 +365,12 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, smal
     rest = small_disk / "of_somebody_else"
     rest.write_bytes(b"x" * (2**20 - 2**18))
     with pytest.raises((NotebookFailed, OctkitError), match="(?i)no space left on device|the disk is full"):
-        run_all.run(run_dir, smoke(), folder, steps)
+        run_all.run_story(Run(run_dir), smoke(), folder, steps)
     assert (run_dir / "kept.txt").read_text() == "whole" and not (run_dir / "big.bin").exists()
     assert not [path for path in run_dir.rglob("*.tmp")]
     assert statuses(run_dir)[:1] == [("first", "done")] and ("second", "done") not in statuses(run_dir)
     rest.unlink()
-    run_all.run(run_dir, smoke(), folder, steps)
+    run_all.run_story(Run(run_dir), smoke(), folder, steps)
     assert statuses(run_dir)[-2:] == [("first", "skipped"), ("second", "done")]
 
 
@@ -385,21 +387,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run").write_text("a file")
     write_notebook(tmp_path / "notebooks", "step")
     with pytest.raises(OctkitError, match=r"run/x.*: cannot be written \(Not a directory\)"):
-        run_all.run(tmp_path / "run" / "x", smoke(), tmp_path / "notebooks", (Step("step"),))
+        run_all.run_story(Run(tmp_path / "run" / "x"), smoke(), tmp_path / "notebooks", (Step("step"),))
 
 
 def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):
-    lines = [{"step": "a", "status": "done"}, {"step": "ü", "status": "failed"}, {"step": "c", "status": "done"}]
+    run = Run(tmp_path)
+    lines = [Line(step="a", status="done"), Line(step="ü", status="failed"), Line(step="c", status="done")]
     for line in lines:
-        ledger.append(tmp_path, line)
-    whole = (tmp_path / "ledger.jsonl").read_bytes()
-    assert ledger.read(tmp_path) == lines
+        ledger.append(run, line)
+    whole = run.ledger_file.read_bytes()
+    assert ledger.read(run) == lines
     for size in range(len(whole)):
-        (tmp_path / "ledger.jsonl").write_bytes(whole[:size])
-        kept = ledger.read(tmp_path)
+        run.ledger_file.write_bytes(whole[:size])
+        kept = ledger.read(run)
         assert kept == lines[:len(kept)] and len(kept) >= whole[:size].count(b"\n")
-        ledger.append(tmp_path, {"step": "new"})
-        assert ledger.read(tmp_path) == [*kept, {"step": "new"}]
+        ledger.append(run, new := Line(step="new", status="skipped"))
+        assert ledger.read(run) == [*kept, new]
 
 
 def test_the_steps_cover_all_settings_and_each_other():
