@@ -2,7 +2,7 @@
 
 Run by hand from the project's root, in the project's environment; goes on where it was stopped:
 
-    .venv/bin/python benchmarks/default_model.py RUN --export octkit/default.zip
+    .venv/bin/python benchmarks/default_model.py RUN --export octkit/network/default.zip
 
 Makes three sets of phantoms of every look ("varied": machine, anatomy, scale and crop differ from scan to scan)
 beside RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). Then it is scored on
@@ -24,7 +24,7 @@ from octkit.inference.predict import predict_folder
 from octkit.network.model import load_model
 from octkit.network.model_file import run_card, save_model
 from octkit.phantoms import circle_scans
-from octkit.planning import fingerprint, planner, preprocess
+from octkit.planning import steps
 from octkit.planning.run import Run
 from octkit.training import train
 
@@ -75,11 +75,11 @@ def main() -> None:
     changes = [f"data.dir={own}", "data.phantom=null", f"train.extra_data={extra}".replace("'", '"')]
     chosen = settings.with_overrides(settings.from_profile("default"), changes + chosen_options.changes)
     chosen.save(run / "settings.json")
-    fingerprint.extract(detect.open_run(chosen), units=chosen.plan.units).save(run / "fingerprint.json")
-    planner.plan_run(Run(run))
+    steps.fingerprint_run(Run(run))
+    steps.plan_run(Run(run))
     if not (run / "splits.json").exists():
-        preprocess.preprocess_run(Run(run))
-        preprocess.split_run(Run(run))
+        steps.preprocess_run(Run(run))
+        steps.split_run(Run(run))
     train.train_fold(Run(run), "2d", "all")
     select.select(Run(run))
     if chosen_options.export:

@@ -6,7 +6,7 @@ ENV is an environment of its own with nnunetv2 2.8.1. octkit writes models of ra
 predicts a phantom with them; the script then runs itself in ENV, where nnU-Net opens the exported folders and predicts
 the same arrays through its nnUNetPredictor; the two exchange .npz files.
 
-octkit averages scores as nnU-Net does (`blend`), in half precision as nnU-Net does: nothing of nnU-Net is changed.
+octkit averages logits as nnU-Net does (`blend`), in half precision as nnU-Net does: nothing of nnU-Net is changed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def make_models(folder: Path) -> None:
         weights = {str(fold): {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor
                                in build_network(plan, config, False).state_dict().items()} for fold in range(2)}
         model = Model(plan, (Member(config, weights),), plan.classes, True, (-3, -2, -1), 0.5, "float32",
-                      blend="scores")
+                      blend="logits")
         image = random.uniform(1, 255, (1, *shape)).astype(np.float32)
         [exported] = export_model(model, folder / config)
         found = {kind: Predictor(model, "cpu", mirror)(image, spacing)

@@ -63,16 +63,16 @@ def prepare_ours(folder: Path, options) -> None:
     """The run's folder with all that training needs, from the data set in FOLDER/data."""
     from octkit.common import settings
     from octkit.data.layouts import detect
-    from octkit.planning import fingerprint, planner, preprocess
+    from octkit.planning import fingerprint, steps
 
     run = folder / options.run
     chosen = settings.with_overrides(settings.from_profile("goals"), [
         f"data.dir={folder / 'data'}", "device=cpu", "plan.units=px", f"plan.batch_size={options.batch}"])
     chosen.save(run / "settings.json")
     fingerprint.extract(detect.open_run(chosen), units="px").save(run / "fingerprint.json")
-    planner.plan_run(Run(run))
-    preprocess.preprocess_run(Run(run), progress=False)
-    preprocess.split_run(Run(run))
+    steps.plan_run(Run(run))
+    steps.preprocess_run(Run(run), progress=False)
+    steps.split_run(Run(run))
 
 
 def train_ours(folder: Path, options) -> dict:

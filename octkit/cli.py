@@ -129,29 +129,29 @@ def doctor(
 @app.command()
 def fingerprint(run_dir: RunFolder) -> None:
     """Describe a run's data set: fingerprint.json."""
-    from octkit.planning import planner
+    from octkit.planning import steps
 
     with _held_run(run_dir) as run:
-        planner.fingerprint_run(run)
+        steps.fingerprint_run(run)
 
 
 @app.command()
 def plan(run_dir: RunFolder) -> None:
     """Derive the network from the fingerprint: plan.json."""
-    from octkit.planning import planner
+    from octkit.planning import steps
 
     with _held_run(run_dir) as run:
-        planner.plan_run(run)
+        steps.plan_run(run)
 
 
 @app.command()
 def preprocess(run_dir: RunFolder) -> None:
     """Crop, resample and normalise training cases; make the folds."""
-    from octkit.planning import preprocess
+    from octkit.planning import steps
 
     with _held_run(run_dir) as run:
-        preprocess.preprocess_run(run)
-        preprocess.split_run(run)
+        steps.preprocess_run(run)
+        steps.split_run(run)
 
 
 @app.command()

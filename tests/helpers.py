@@ -15,7 +15,7 @@ from octkit.common import settings
 from octkit.common.files import write_json
 from octkit.data.layouts import detect
 from octkit.data.volume_files import write_nifti
-from octkit.planning import fingerprint, planner, preprocess
+from octkit.planning import fingerprint, steps
 from octkit.planning.run import Run
 
 SHARED = Path(__file__).parents[2] / "shared"  # data for tests alone; what needs it is skipped where it is not
@@ -198,9 +198,9 @@ def make_run(folder, goals, *changes):
     chosen = settings.with_overrides(settings.from_profile("smoke"), [f"data.dir={goals}", *SMALL, *changes])
     chosen.save(folder / "settings.json")
     fingerprint.extract(detect.open_run(chosen), units="px").save(folder / "fingerprint.json")
-    planner.plan_run(Run(folder))
-    preprocess.preprocess_run(Run(folder), progress=False)
-    preprocess.split_run(Run(folder))
+    steps.plan_run(Run(folder))
+    steps.preprocess_run(Run(folder), progress=False)
+    steps.split_run(Run(folder))
     return folder
 
 

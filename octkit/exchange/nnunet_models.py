@@ -79,7 +79,7 @@ def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
     member = _member(folder, config, plan.configurations, checkpoints)
     dimensions = len(plan.configurations[config].patch_size)
     traits = {"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes], "step": 0.5,
-              "precision": "float32", "blend": "scores"}
+              "precision": "float32", "blend": "logits"}
     if (folder / CARRIED).exists():
         traits = read_json(folder / CARRIED)
     try:

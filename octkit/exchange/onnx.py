@@ -48,11 +48,11 @@ def export_onnx(model: Model, path: str | Path) -> None:
     for fold, state in member.weights.items():
         scores = graph.network(f"fold_{fold}", configuration, {name: np.asarray(tensor) for name, tensor
                                                                in state.items()})
-        averaged = scores if model.blend == "scores" else graph.add("Softmax", [scores], axis=1)
+        averaged = scores if model.blend == "logits" else graph.add("Softmax", [scores], axis=1)
         outputs.append(averaged)
     mean = graph.add("Mean", outputs)
-    graph.add("Softmax" if model.blend == "scores" else "Identity", [mean], "probabilities",
-              **({"axis": 1} if model.blend == "scores" else {}))
+    graph.add("Softmax" if model.blend == "logits" else "Identity", [mean], "probabilities",
+              **({"axis": 1} if model.blend == "logits" else {}))
     shapes = {"image": len(model.plan.channels), "probabilities": len(model.labels) + 1}
     image, probabilities = (helper.make_tensor_value_info(name, TensorProto.FLOAT,
                                                           ["batch", channels, *configuration.patch_size])

@@ -24,7 +24,7 @@ from octkit.data.labels import SURFACES, mask_coding
 from octkit.data.layouts import detect
 from octkit.data.volume_files import volume_spacing, write_nifti
 from octkit.inference.scan_result import Reading, has_surfaces, mask_of, mean_of, read
-from octkit.inference.sliding_window import Predictor, first_stage_mask
+from octkit.inference.sliding_window import Predictor, first_step_mask
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
 from octkit.planning.preprocess import check_grid, load_geometry, load_preprocessed
@@ -212,7 +212,7 @@ def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) ->
             target = load_geometry(load_preprocessed(run, second, [name])[0])
             path = run.first_step(second) / f"{name}.npy"
             with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, first_stage_mask(values, geometry, target))
+                np.save(file, first_step_mask(values, geometry, target))
         found = stage.off_grid(values, geometry)
         if len(configs) > 1 or has_surfaces(dataset.labels, found.ndim - 1):
             save_probabilities(out, name, found.astype(np.float16))

@@ -163,12 +163,12 @@ class Stage:
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
         self.weights = torch.from_numpy(gaussian_weights(self.window)).float().to(device)
-        if self.blend == "scores":
+        if self.blend == "logits":
             half = torch.from_numpy(HALF_SCALE * gaussian_weights(self.window)).half()
             half[half == 0] = half[half > 0].min()
             self.weights = half.to(device)
         # With scores averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
-        self.as_trained = self.blend == "scores" and precision == "float32"
+        self.as_trained = self.blend == "logits" and precision == "float32"
         self.memory_format = memory_format(axes, device, precision, self.as_trained)
         inputs = len(model.plan.channels) + (len(model.plan.classes) if self.previous else 0)
         self.engine = choose_engine(engine, model.plan.configurations[member.config], inputs,
@@ -203,7 +203,7 @@ class Stage:
         """What `blend` names on the network's grid, (classes, *grid) float32, and the Geometry that leads there."""
         prepared, _, geometry = preprocess(image, spacing, self.plan, self.config)
         if self.previous is not None:
-            found = first_stage_mask(*self.previous.on_grid(image, spacing, circle), geometry)
+            found = first_step_mask(*self.previous.on_grid(image, spacing, circle), geometry)
             prepared = np.concatenate([prepared, one_hot(found, len(self.plan.classes))])
         around = self._around(prepared.shape[-1]) if circle else 0
         columns = np.arange(-around, prepared.shape[-1] + around)
@@ -278,7 +278,7 @@ def _without_weights(member: Member) -> Member:
     return replace(member, weights={}, previous=_without_weights(member.previous) if member.previous else None)
 
 
-def first_stage_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
+def first_step_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
     """A first stage's result as labels on the second stage's grid: (*grid) uint8.
 
     `values` (classes, *first grid) are probabilities or scores, `geometry` leads to the first stage's grid and

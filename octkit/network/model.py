@@ -35,7 +35,7 @@ class Model:
     `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
     `postprocessing` the steps chosen by cross-validation, `circle` says that it was so on scans whose last A-scan is
     the neighbour of the first, and `surfaces` that masks are drawn from ordered boundaries. `blend` is what is averaged
-    over windows, mirrored copies and folds: "probabilities" (the recipe's), or "scores" before softmax (nnU-Net v2's,
+    over windows, mirrored copies and folds: "probabilities" (the recipe's), or "logits" (nnU-Net v2's,
     for models that come from there).
     """
 

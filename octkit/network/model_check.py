@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.settings import LEAST_STEP
 from octkit.network.model import Member, Model, expected_shapes
 from octkit.planning.plan import Plan, check_plan
+
+
+def _renamed(blend: object) -> object:
+    return "logits" if blend == "scores" else blend  # older files say "scores"
 
 
 class Traits(BaseModel):
@@ -28,7 +32,7 @@ class Traits(BaseModel):
     postprocessing: tuple[tuple[int, ...], ...] = ()
     circle: bool = False
     surfaces: bool = False
-    blend: Literal["probabilities", "scores"]
+    blend: Annotated[Literal["probabilities", "logits"], BeforeValidator(_renamed)]
 
 
 def check_model(model: Model, where: str | Path) -> None:

@@ -16,9 +16,8 @@ import numpy as np
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.planning import rules
-from octkit.planning.fingerprint import Fingerprint, extract
+from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Configuration, Plan
-from octkit.planning.run import Run
 
 MOST_3D_FEATURES = 320  # the recipe's; 2-D networks have up to 512 maps
 ENOUGH_CONTEXT = 0.25  # of the median volume: a patch that covers less needs a first look at low resolution
@@ -139,24 +138,6 @@ def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], sha
         "3d_cascade_fullres": (replace(full, previous_stage="3d_lowres"),
                                words | {"previous_stage": "its result is given along, one channel a class"}),
     }, why
-
-
-def fingerprint_run(run: Run) -> Fingerprint:
-    """Describe a run's training cases; leaves fingerprint.json."""
-    found = extract(run.training_data, units=run.settings.plan.units)
-    found.save(run.fingerprint_file)
-    return found
-
-
-def plan_run(run: Run) -> Plan:
-    """Plan a run from its fingerprint.json and settings.json; leaves plan.json."""
-    wanted = run.settings.plan
-    plan = plan_experiment(run.fingerprint, wanted.memory_gb, wanted.base_features,
-                           wanted.max_features)
-    if wanted.batch_size is not None:
-        plan = with_batch_size(plan, wanted.batch_size)
-    plan.save(run.plan_file, blueprint(run.settings))
-    return plan
 
 
 def with_batch_size(plan: Plan, size: int) -> Plan:

@@ -8,21 +8,18 @@ both do the same. Without resampling, which is the rule for circle scans, there 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from tqdm.auto import tqdm
 
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import clear_unfinished, read_json, replacing, write_json
-from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.common.files import read_json
 from octkit.data.volume_files import MAX_VOXELS
-from octkit.planning.fingerprint import crop_to_nonzero, readers
-from octkit.planning.folds import Split, make_splits
+from octkit.planning.fingerprint import crop_to_nonzero
 from octkit.planning.plan import Plan
 from octkit.planning.resampling import coarse_axis, new_shape, resample, resample_mask
 from octkit.planning.run import Run
@@ -55,7 +52,7 @@ class PreprocessedCase:
 
     name: str
     folder: Path
-    first_stage: Path | None = None  # the folder of a cascade's first-stage masks
+    first_step: Path | None = None  # the folder of a cascade's first-step masks
 
     @property
     def image(self) -> np.ndarray:
@@ -74,8 +71,8 @@ class PreprocessedCase:
 
     @property
     def previous(self) -> np.ndarray:
-        """What the cascade's first stage found, (*spatial) uint8 labels on this case's grid."""
-        return _stored(self.first_stage / f"{self.name}.npy")
+        """What the cascade's first step found, (*spatial) uint8 labels on this case's grid."""
+        return _stored(self.first_step / f"{self.name}.npy")
 
 
 def _stored(path: Path) -> np.ndarray:
@@ -220,47 +217,15 @@ def _ordered(values: Sequence, order: Sequence[int]) -> tuple:
     return tuple(values[axis] for axis in order) if order else tuple(values)
 
 
-def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, ...]:
-    """Preprocess a run's training cases for every configuration that it trains.
-
-    Leaves preprocessed/<config>/ with <case>.image.npy, .mask.npy and .json; returns the first configuration's cases.
-    """
-    plan, dataset, configs = run.plan, run.training_data, run.configs
-    # A cascade's second stage needs its first one's grid as well, whether or not that one is a candidate itself.
-    needed = [config for name in configs for config in (plan.configurations[name].previous_stage, name) if config]
-    for folder, config in {run.preprocessed(config): config for config in needed}.items():
-        for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
-            marker.unlink()
-        clear_unfinished(folder)
-        with readers(dataset.training) as pool:  # decoding, arithmetic and waiting for the disk overlap
-            done = pool.map(partial(_preprocess_case, dataset, plan, config, folder), dataset.training)
-            for _ in tqdm(done, f"preprocess {config}", len(dataset.training), unit="scan", disable=not progress):
-                pass
-    return load_preprocessed(run, configs[0], [case.name for case in dataset.training])
-
-
-def split_run(run: Run) -> list[Split]:
-    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json.
-
-    Cases from extra data sets are in every fold's training part.
-    """
-    chosen, dataset = run.settings, run.training_data
-    splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
-                         {case.name: case.glaucoma for case in dataset.train},
-                         extra=[case.name for case in dataset.extra])
-    write_json(run.splits_file, splits)
-    return splits
-
-
 def load_preprocessed(run: Run, config: str, names: Sequence[str],
-                      first_stage: Path | None = None) -> tuple[PreprocessedCase, ...]:
+                      first_step: Path | None = None) -> tuple[PreprocessedCase, ...]:
     """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed, or is damaged."""
     folder = run.preprocessed(config)
     for name in names:
         if not (folder / f"{name}.json").exists():
             raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run.folder}` first")
         _facts(folder / f"{name}.json")
-    return tuple(PreprocessedCase(name, folder, first_stage) for name in names)
+    return tuple(PreprocessedCase(name, folder, first_step) for name in names)
 
 
 def load_geometry(case: PreprocessedCase) -> Geometry:
@@ -268,16 +233,6 @@ def load_geometry(case: PreprocessedCase) -> Geometry:
     content = _facts(case.folder / f"{case.name}.json")
     return Geometry(*(tuple(tuple(x) if isinstance(x, list) else x for x in content[name])
                       for name in Geometry.__dataclass_fields__))
-
-
-def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:
-    check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
-    image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
-    for kind, array in (("image", image), ("mask", mask)):
-        with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, array)
-    # Last: its presence says that all is there.
-    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

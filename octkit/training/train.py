@@ -199,7 +199,7 @@ def fingerprint_of(chosen: settings.Settings, plan: Plan, config: str, split: di
         "code": [path.read_text() for path in code_files("octkit.training.train", CODE_ROOMS)],
         "preprocessed cases": [[case.name, list(case.image.shape), float(case.image[..., ::7].sum())]
                                for case in training],
-        "first stage": [[case.name, int(case.previous[..., ::7].sum())] for case in training if case.first_stage],
+        "first stage": [[case.name, int(case.previous[..., ::7].sum())] for case in training if case.first_step],
     }
     return {name: _digest(part) for name, part in parts.items()}
 

@@ -58,7 +58,7 @@ def check_against(found, mask, probabilities, expected_mask):
 def test_nnunets_model_gives_nnunets_answers(name, kind):
     image, probabilities, mask = answers(name, kind)
     model = open_folder(ORACLE / name)
-    assert model.labels == ("rnfl", "gcipl", "choroid") and model.blend == "scores"
+    assert model.labels == ("rnfl", "gcipl", "choroid") and model.blend == "logits"
     found = Predictor(model, "cpu", mirror=kind == "mirrored")(image[None])
     check_against(found, found.argmax(0), probabilities, mask)
 
@@ -307,10 +307,10 @@ def test_what_nnunet_cannot_carry_is_said_and_written_down(tmp_path, capsys):
     folders = export_model(model, tmp_path)
     assert capsys.readouterr().out.splitlines() == sentences
     assert all(sentence in (folders[0] / "README.txt").read_text() for sentence in sentences)
-    assert what_is_lost(tiny_model("2d", blend="scores")) == []
-    flat = tiny_model("2d", blend="scores")
+    assert what_is_lost(tiny_model("2d", blend="logits")) == []
+    flat = tiny_model("2d", blend="logits")
     assert "as NIfTI files" in what_is_lost(replace(flat, plan=replace(flat.plan, units="mm")))[0]
-    deep = tiny_model("3d_fullres", blend="scores")
+    deep = tiny_model("3d_fullres", blend="logits")
     assert "1 x 1 x 1 mm" in what_is_lost(replace(deep, plan=replace(deep.plan, units="px")))[0]
 
 

@@ -37,7 +37,7 @@ def answer(path, images: np.ndarray) -> np.ndarray:
     return session.run(["probabilities"], {"image": images})[0]
 
 
-@pytest.mark.parametrize("changes", [{}, {"folds": ("0", "1")}, {"folds": ("0", "1"), "blend": "scores"},
+@pytest.mark.parametrize("changes", [{}, {"folds": ("0", "1")}, {"folds": ("0", "1"), "blend": "logits"},
                                      {"patch": (4, 16, 24)}])
 def test_onnxruntime_gives_the_same_masks(tmp_path, changes):
     whole = model(**changes)
@@ -49,7 +49,7 @@ def test_onnxruntime_gives_the_same_masks(tmp_path, changes):
     found = answer(tmp_path / "model.onnx", prepared[None])[0]
     expected = Predictor(whole)(scan)
     # Scores of nnU-Net's models go through half precision on the way, which leaves few digits in a window's corners.
-    np.testing.assert_allclose(found, expected, atol=1e-2 if whole.blend == "scores" else 1e-4)
+    np.testing.assert_allclose(found, expected, atol=1e-2 if whole.blend == "logits" else 1e-4)
     second, first = np.sort(expected, axis=0)[-2:]
     clear = first - second > 2e-2
     assert clear.mean() > 0.7

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from octkit.common.errors import OctkitError
-from octkit.inference.sliding_window import Predictor, first_stage_mask, gaussian_weights, softmax, window_starts
+from octkit.inference.sliding_window import Predictor, first_step_mask, gaussian_weights, softmax, window_starts
 from octkit.network.model import Member, Model, build_network
 from octkit.planning.plan import Configuration, Plan
 from octkit.planning.preprocess import Geometry, preprocess
@@ -118,20 +118,20 @@ def test_a_cascade_shows_its_second_stage_what_the_first_one_found():
     stage_one = network_on(model(found, first), first, low)
     # linear interpolation to twice the size, then the most probable label
     to = preprocess(scan, None, found, "3d_fullres")[2]
-    labels = first_stage_mask(stage_one, preprocess(scan, None, found, "3d_lowres")[2], to)
+    labels = first_step_mask(stage_one, preprocess(scan, None, found, "3d_lowres")[2], to)
     one_hot = np.stack([labels == label for label in (1, 2, 3)]).astype(np.float32)
     seen = np.concatenate([preprocess(scan, None, found, "3d_cascade_fullres")[0], one_hot])
     whole = model(found, second)
     np.testing.assert_allclose(Predictor(whole)(scan), network_on(whole, second, seen), atol=1e-5)
 
 
-def test_first_stage_masks_by_hand():
+def test_first_step_masks_by_hand():
     probabilities = np.zeros((2, 1, 2, 2), np.float32)
     probabilities[1, 0, 1] = 1  # the lower row is label 1
     probabilities[0] = 1 - probabilities[1]
     low = Geometry((1, 4, 4), ((0, 1), (0, 4), (0, 4)), (0, 1, 2), (1, 1, 1), (1, 2, 2), (1, 2, 2))
     full = dataclasses.replace(low, target=(1.0, 1.0, 1.0), resampled_shape=(1, 4, 4))
-    np.testing.assert_array_equal(first_stage_mask(probabilities, low, full)[0, :, 0], [0, 0, 1, 1])
+    np.testing.assert_array_equal(first_step_mask(probabilities, low, full)[0, :, 0], [0, 0, 1, 1])
 
 
 def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_prediction():
@@ -144,14 +144,14 @@ def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_predicti
     assert not np.allclose(plain(scan[..., ::-1].copy()), plain(scan)[..., ::-1], atol=1e-3)
 
 
-@pytest.mark.parametrize("blend", ["probabilities", "scores"])
+@pytest.mark.parametrize("blend", ["probabilities", "logits"])
 def test_mirrored_copies_at_once_are_those_in_turn(blend):
     found = plan()
     whole = model(found, member(found, "2d", folds=2), mirror=True, blend=blend)
     predictor, scan = Predictor(whole, "cpu"), image(30, 40)
     in_turn = predictor(scan)
     predictor.stages[0].together = True
-    np.testing.assert_allclose(predictor(scan), in_turn, atol=2e-3 if blend == "scores" else 1e-5)  # half precision
+    np.testing.assert_allclose(predictor(scan), in_turn, atol=2e-3 if blend == "logits" else 1e-5)  # half precision
 
 
 def test_the_precision_may_be_another_than_in_training(monkeypatch):
@@ -196,14 +196,14 @@ def test_scores_are_averaged_before_softmax_where_the_model_says_so():
     prepared = preprocess(scan, None, found, "2d")[0]
     logs = [np.log(network_on(model(found, two), two, prepared, fold)) for fold in ("0", "1")]
     expected = softmax((logs[0] + logs[1]) / 2)  # softmax does not see that each log is off by a constant
-    by_scores = Predictor(model(found, two, blend="scores"))(scan)
+    by_scores = Predictor(model(found, two, blend="logits"))(scan)
     np.testing.assert_allclose(by_scores, expected, atol=5e-3)  # in half precision, as nnU-Net has it
     assert not np.allclose(expected, Predictor(model(found, two))(scan), atol=1e-2)
 
 
 def test_scores_are_summed_in_half_precision():
     found = plan()
-    stage = Predictor(model(found, member(found, "2d"), blend="scores")).stages[0]
+    stage = Predictor(model(found, member(found, "2d"), blend="logits")).stages[0]
     assert stage.weights.dtype == torch.float16 and stage.weights.max() == 10 and stage.weights.min() > 0
     values, _ = stage.on_grid(image(40, 60), None, False)
     np.testing.assert_array_equal(values, values.astype(np.float16))
@@ -215,7 +215,7 @@ def test_outside_the_crop_all_is_background_whatever_is_averaged():
     found = plan()
     scan = image(20, 30)
     scan[:, :4] = 0
-    for blend in ("probabilities", "scores"):
+    for blend in ("probabilities", "logits"):
         probabilities = Predictor(model(found, member(found, "2d"), blend=blend))(scan)
         np.testing.assert_array_equal(probabilities[:, :4].argmax(0), 0)
         np.testing.assert_allclose(probabilities[0, :4], 1)
@@ -267,6 +267,6 @@ def test_opinions_are_of_each_network_and_copy_and_their_mean_is_the_prediction(
 
 def test_a_model_that_averages_scores_has_one_opinion():
     found = plan()
-    predictor = Predictor(model(found, member(found, "2d", folds=2), blend="scores"))
+    predictor = Predictor(model(found, member(found, "2d", folds=2), blend="logits"))
     [opinion] = predictor.opinions(image(20, 30))
     np.testing.assert_array_equal(opinion, predictor(image(20, 30)))

@@ -105,7 +105,7 @@ def test_freed_memory_is_kept_for_the_next_array():
     code = """if True:
         import resource, sys
         import numpy as np
-        from octkit.memory import keep_freed_memory
+        from octkit.network.memory import keep_freed_memory
         if sys.argv[1] == "keep":
             keep_freed_memory()
         np.ones(5_000_000)

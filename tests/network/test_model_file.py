@@ -65,11 +65,16 @@ def run_folder(path, model):
 
 @pytest.mark.parametrize("configs", [("2d",), ("2d", "3d_fullres"), ("3d_lowres", "3d_cascade_fullres")])
 def test_models_go_round_bit_for_bit(tmp_path, configs):
-    model = tiny_model(*configs, postprocessing=((1, 2, 3), (2,)), circle=True, blend="scores", mirror=False, step=0.4)
+    model = tiny_model(*configs, postprocessing=((1, 2, 3), (2,)), circle=True, blend="logits", mirror=False, step=0.4)
     save_model(model, tmp_path / "model.zip", CARD)
     again = open_model(tmp_path / "model.zip")
     assert replace(again, members=()) == replace(model, members=())
     assert len(again.members) == len(configs) and all(map(same_weights, again.members, model.members))
+
+
+def test_an_older_file_that_calls_logits_scores_opens(file):
+    described(file, lambda content: content.update(blend="scores"))
+    assert open_model(file).blend == "logits"
 
 
 def test_the_same_model_makes_the_same_bytes(tmp_path, file):

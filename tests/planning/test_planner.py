@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
+from octkit.common.settings import from_profile, with_overrides
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
-from octkit.planning.planner import blueprint, plan_experiment, plan_run
+from octkit.planning.planner import blueprint, plan_experiment
 from octkit.planning.rules import divisors
 from octkit.planning.run import Run
+from octkit.planning.steps import plan_run
 
 ORACLE = SHARED / "oracle" / "plans.json"
 ORDER = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -172,7 +174,7 @@ def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
 
 
 def test_a_run_is_planned_with_its_own_settings(tmp_path):
-    chosen = settings.with_overrides(settings.from_profile("demo"), ["plan.batch_size=7"])
+    chosen = with_overrides(from_profile("demo"), ["plan.batch_size=7"])
     chosen.save(tmp_path / "settings.json")
     fingerprint((128, 1024, 512), CUBE, 40).save(tmp_path / "fingerprint.json")
     plan = plan_run(Run(tmp_path))
@@ -185,7 +187,7 @@ def test_a_run_is_planned_with_its_own_settings(tmp_path):
 
 
 def test_the_blueprint_names_the_axes_as_the_settings_do():
-    chosen = settings.from_profile("goals")
+    chosen = from_profile("goals")
     axes, reason = blueprint(chosen)["mirror_axes"]
     assert axes == chosen.augment.mirror_axes == (-3, -2, -1)
     assert all(f"{axis} " in reason for axis in axes)

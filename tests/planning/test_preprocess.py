@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from octkit.common.errors import OctkitError
 from octkit.common.settings import DataSettings, from_profile
 from octkit.data.layouts import detect
-from octkit.planning import fingerprint, planner
+from octkit.planning import fingerprint
 from octkit.planning.plan import Configuration, Plan
-from octkit.planning.preprocess import normalise, preprocess, preprocess_run, restore
+from octkit.planning.preprocess import normalise, preprocess, restore
 from octkit.planning.run import Run
+from octkit.planning.steps import plan_run, preprocess_run
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
 
@@ -121,7 +122,7 @@ def preprocessed_run(folder: Path, data: Path) -> Path:
     chosen.save(folder / "settings.json")
     dataset = detect.open_dataset(data)
     fingerprint.extract(dataset, units="px").save(folder / "fingerprint.json")
-    planner.plan_run(Run(folder))
+    plan_run(Run(folder))
     preprocess_run(Run(folder), progress=False)
     return folder / "preprocessed" / "2d"
 

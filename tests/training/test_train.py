@@ -12,7 +12,7 @@ from octkit.data.layouts import detect
 from octkit.inference.predict import predict_held_out
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.model import finished_weights
-from octkit.planning import preprocess
+from octkit.planning import preprocess, steps
 from octkit.planning.run import Run
 from octkit.training import train
 from octkit.training.train import Optimiser, poly_rate, train_fold
@@ -157,11 +157,11 @@ def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk)
         path.unlink()
     fill(small_disk / "ballast", leave=3 * len(whole["0001.image.npy"]))
     with pytest.raises(OctkitError, match=r"preprocessed/2d/.*: the disk is full"):
-        preprocess.preprocess_run(Run(run), progress=False)
+        steps.preprocess_run(Run(run), progress=False)
     left = list((run / "preprocessed/2d").iterdir())
     assert 0 < len(left) < len(whole) and all(path.read_bytes() == whole[path.name] for path in left)
     (small_disk / "ballast").unlink()
-    preprocess.preprocess_run(Run(run), progress=False)
+    steps.preprocess_run(Run(run), progress=False)
     assert {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()} == whole
 
 

@@ -1,0 +1,76 @@
+"""The steps of a run before training: fingerprint, plan, preprocessed cases, folds. Each leaves files."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from octkit.common.files import clear_unfinished, replacing, write_json
+from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.planning.fingerprint import Fingerprint, extract, readers
+from octkit.planning.folds import Split, make_splits
+from octkit.planning.plan import Plan
+from octkit.planning.planner import blueprint, plan_experiment, with_batch_size
+from octkit.planning.preprocess import PreprocessedCase, check_grid, load_preprocessed, preprocess
+from octkit.planning.run import Run
+
+
+def fingerprint_run(run: Run) -> Fingerprint:
+    """Describe a run's training cases; leaves fingerprint.json."""
+    found = extract(run.training_data, units=run.settings.plan.units)
+    found.save(run.fingerprint_file)
+    return found
+
+
+def plan_run(run: Run) -> Plan:
+    """Plan a run from its fingerprint.json and settings.json; leaves plan.json."""
+    wanted = run.settings.plan
+    plan = plan_experiment(run.fingerprint, wanted.memory_gb, wanted.base_features, wanted.max_features)
+    if wanted.batch_size is not None:
+        plan = with_batch_size(plan, wanted.batch_size)
+    plan.save(run.plan_file, blueprint(run.settings))
+    return plan
+
+
+def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, ...]:
+    """Preprocess a run's training cases for every configuration that it trains.
+
+    Leaves preprocessed/<config>/ with <case>.image.npy, .mask.npy and .json; returns the first configuration's cases.
+    """
+    plan, dataset, configs = run.plan, run.training_data, run.configs
+    # A cascade's second step needs its first one's grid as well, whether or not that one is a candidate itself.
+    needed = [config for name in configs for config in (plan.configurations[name].previous_stage, name) if config]
+    for folder, config in {run.preprocessed(config): config for config in needed}.items():
+        for marker in folder.glob("*.json"):  # stopped half-way, no case of another plan may pass for a new one
+            marker.unlink()
+        clear_unfinished(folder)
+        with readers(dataset.training) as pool:  # decoding, arithmetic and waiting for the disk overlap
+            done = pool.map(partial(_preprocess_case, dataset, plan, config, folder), dataset.training)
+            for _ in tqdm(done, f"preprocess {config}", len(dataset.training), unit="scan", disable=not progress):
+                pass
+    return load_preprocessed(run, configs[0], [case.name for case in dataset.training])
+
+
+def split_run(run: Run) -> list[Split]:
+    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json.
+
+    Cases from extra data sets are in every fold's training part.
+    """
+    chosen, dataset = run.settings, run.training_data
+    splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
+                         {case.name: case.glaucoma for case in dataset.train},
+                         extra=[case.name for case in dataset.extra])
+    write_json(run.splits_file, splits)
+    return splits
+
+
+def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:
+    check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
+    image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
+    for kind, array in (("image", image), ("mask", mask)):
+        with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+    # Last: its presence says that all is there.
+    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})
