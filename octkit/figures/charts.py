@@ -1,6 +1,6 @@
 """Figures of numbers: histograms, learning curves, scores, thickness around the circle, ROC.
 
-Like `plots`, every function returns a Picture and takes arrays or dicts, no files (but for `read_log`).
+Every function returns a Picture and takes arrays or dicts, no files (but for `read_log`).
 """
 
 import csv
@@ -8,55 +8,62 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import LAYERS
-from octkit.evaluation.metrics import spread
-from octkit.figures.picture import GREY, Picture, label_colours, layer_name, new_picture
+from octkit.evaluation.metrics import THRESHOLD, spread
+from octkit.figures.picture import (
+    BLUE,
+    GREY,
+    PURPLE,
+    VERMILION,
+    YELLOW,
+    Picture,
+    label_colours,
+    layer_name,
+    legend_below,
+    new_picture,
+    unit_name,
+)
+from octkit.layers.thickness import QUADRANT_NAMES, QUADRANTS, angles
 
-GROUP_COLOURS = {"healthy": "#0072B2", "glaucoma": "#D55E00"}
-TRAIN_COLOUR, VALIDATION_COLOUR = "#0072B2", "#D55E00"
-# Quadrants in degrees from the temporal middle, in TSNIT order; the temporal one lies on both ends.
-QUADRANTS = (("T", 0, 45), ("S", 45, 135), ("N", 135, 225), ("I", 225, 315), ("T", 315, 360))
-QUADRANT_NAMES = {"T": "temporal", "S": "superior", "N": "nasal", "I": "inferior"}
+GROUP_COLOURS = {"healthy": BLUE, "glaucoma": VERMILION}
+TRAIN_COLOUR, VALIDATION_COLOUR = BLUE, VERMILION
 
 
 def intensity_histogram(images: Sequence[np.ndarray], masks: Sequence[np.ndarray],
-                        clip: tuple[float, float] | None = None, labels: Sequence[str] = LAYERS,
-                        title: str = "How bright each layer is") -> Picture:
+                        clip: tuple[float, float] | None = None, labels: Sequence[str] = LAYERS) -> Picture:
     """Grey values of each layer over all the given scans, with the fingerprint's clip limits marked."""
+    title = "How bright each layer is"
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
-    values = {label: np.concatenate([np.ravel(np.asarray(image).squeeze()[np.asarray(mask) == number])
-                                     for image, mask in zip(images, masks, strict=True)])
-              for number, label in enumerate(labels, 1)}
-    if not any(part.size for part in values.values()):
+    grey, label_of = (np.concatenate([np.ravel(array) for array in arrays]) for arrays in (images, masks))
+    parts = {label: grey[label_of == number] for number, label in enumerate(labels, 1) if (label_of == number).any()}
+    if not parts:
         raise OctkitError("intensity_histogram: found no labelled pixel in the masks, expected some")
-    everything = np.concatenate(list(values.values()))
+    everything = np.concatenate(list(parts.values()))
     bins = np.linspace(everything.min(), everything.max() + 1e-6, 65)
-    for label, colour in label_colours(labels).items():
-        part = values[label]
-        if part.size:
-            shares = np.histogram(part, bins)[0] * 100 / part.size
-            ax.stairs(shares, bins, fill=True, alpha=0.3, color=colour)
-            ax.stairs(shares, bins, lw=1.6, color=colour, label=f"{layer_name(label)}, mean {part.mean():.0f}")
+    for label, part in parts.items():
+        shares, colour = np.histogram(part, bins)[0] * 100 / part.size, label_colours(labels)[label]
+        ax.stairs(shares, bins, fill=True, alpha=0.3, color=colour)
+        ax.stairs(shares, bins, lw=1.6, color=colour, label=f"{layer_name(label)}, mean {part.mean():.0f}")
     for limit, name in zip(clip or (), ("0.5 %", "99.5 %"), strict=False):
         ax.axvline(limit, color="black", ls="--", lw=1)
         ax.annotate(f" clip {limit:.0f} ({name})", (limit, 0.97), xycoords=("data", "axes fraction"), fontsize=8,
                     ha="right" if name.startswith("99") else "left", va="top")
     ax.set(xlabel="intensity (grey value as stored)", ylabel="pixels of the layer (%)")
-    _legend_below(picture)
-    picture.alt = f"{title}: " + ", ".join(f"{layer_name(label)} mean {part.mean():.0f}" for label, part
-                                           in values.items() if part.size) + "."
+    legend_below(picture)
+    picture.alt = f"{title}: " + ", ".join(f"{layer_name(label)} mean {part.mean():.0f}"
+                                           for label, part in parts.items()) + "."
     return picture
 
 
-def class_shares(masks: Sequence[np.ndarray], labels: Sequence[str] = LAYERS,
-                 title: str = "How much of a scan each layer fills") -> Picture:
+def class_shares(masks: Sequence[np.ndarray], labels: Sequence[str] = LAYERS) -> Picture:
     """Share of pixels of each layer, a dot a scan: the imbalance that Dice and oversampling answer."""
     shares = {label: [100 * float((np.asarray(mask) == number).mean()) for mask in masks]
               for number, label in enumerate(labels, 1)}
-    return layer_scores(shares, "share of the scan's pixels", "%", title, best=None)
+    return layer_scores(shares, "share of the scan's pixels", "%", "How much of a scan each layer fills", best=None)
 
 
 def read_log(path: str | Path) -> dict[str, np.ndarray]:
@@ -106,9 +113,9 @@ def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], labels: Sequen
     return picture
 
 
-def classifier_curves(log: Mapping[str, np.ndarray], title: str = "Classifier: loss and AUC by epoch") -> Picture:
+def classifier_curves(log: Mapping[str, np.ndarray]) -> Picture:
     """Loss and validation AUC of the glaucoma classifier; `log` as `read_log` gives it."""
-    picture, ((loss, area),) = new_picture(title, 1, 2, (9, 3.3))
+    picture, ((loss, area),) = new_picture("Classifier: loss and AUC by epoch", 1, 2, (9, 3.3))
     _fold_lines(loss, {"": log}, "train_loss", TRAIN_COLOUR, "training")
     _fold_lines(loss, {"": log}, "validation_loss", VALIDATION_COLOUR, "validation")
     _fold_lines(area, {"": log}, "validation_auc", VALIDATION_COLOUR, "validation")
@@ -147,10 +154,9 @@ def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", 
     return picture
 
 
-def mirroring_price(runs: Mapping[str, Mapping[str, float]],
-                    title: str = "What mirroring costs and what it gives") -> Picture:
+def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
     """Seconds an image against Dice; `runs` is name -> {"seconds": …, "dice": …, "dice_by_scan": {…}}."""
-    picture, ((ax,),) = new_picture(title, size=(6.5, 3.6))
+    picture, ((ax,),) = new_picture("What mirroring costs and what it gives", size=(6.5, 3.6))
     names, points = list(runs), np.array([(run["seconds"], run["dice"]) for run in runs.values()], float)
     ax.scatter(*points.T, s=60, color=[(TRAIN_COLOUR, VALIDATION_COLOUR)[i % 2] for i in range(len(names))])
     for name, (seconds, dice) in zip(names, points, strict=True):
@@ -181,9 +187,9 @@ def thickness_profile(thickness: np.ndarray, unit: str = "px", truth: np.ndarray
     if truth is not None:
         ax.plot(angles(truth), truth, color="black", lw=1, ls="--", label="truth")
     ax.plot(angles(thickness), thickness, color=label_colours([label])[label], lw=2, label="predicted")
-    _legend_below(picture)
+    legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {written(unit)}."
+    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {unit_name(unit)}."
     return picture
 
 
@@ -198,8 +204,8 @@ def group_profiles(groups: Mapping[str, np.ndarray], unit: str = "px", label: st
         mean, deviation = np.nanmean(groups[name], axis=0), np.nanstd(groups[name], axis=0)
         ax.fill_between(angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
         ax.plot(angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
-        means.append(f"{name} {mean.mean():.1f} {written(unit)}")
-    _legend_below(picture)
+        means.append(f"{name} {mean.mean():.1f} {unit_name(unit)}")
+    legend_below(picture)
     ax.set_ylim(bottom=0)
     picture.alt = f"Mean {layer_name(label)} thickness: {', '.join(means)}; bands are one standard deviation."
     return picture
@@ -212,17 +218,16 @@ def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str = "px", la
     width = 0.8 / len(means)
     for i, (name, colour) in enumerate(_group_colours(means, label).items()):
         places = np.arange(4) + (i - (len(means) - 1) / 2) * width
-        bars = ax.bar(places, [means[name][q] for q in "TSNI"], width * 0.92, color=colour, label=name)
+        bars = ax.bar(places, [means[name][quadrant] for quadrant in QUADRANTS], width * 0.92, color=colour, label=name)
         ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
-    ax.set_xticks(range(4), [QUADRANT_NAMES[q] for q in "TSNI"])
-    ax.set(xlabel="quadrant", ylabel=f"mean thickness ({written(unit)})")
+    ax.set_xticks(range(4), [QUADRANT_NAMES[quadrant] for quadrant in QUADRANTS])
+    ax.set(xlabel="quadrant", ylabel=f"mean thickness ({unit_name(unit)})")
     if len(means) > 1:
-        _legend_below(picture)
+        legend_below(picture)
     return picture
 
 
-def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: float,
-        title: str = "ROC: glaucoma against healthy") -> Picture:
+def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: float, title: str) -> Picture:
     """ROC curve with its AUC and the line of chance."""
     picture, ((ax,),) = new_picture(title, size=(4.6, 4.6), alt=f"ROC curve with an AUC of {auc:.3f}.")
     ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="chance, AUC 0.5")
@@ -233,9 +238,9 @@ def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: fl
     return picture
 
 
-def probability_strip(probabilities: Sequence[float], truth: Sequence[int], threshold: float = 0.5,
-                      title: str = "Probability of glaucoma, by true class") -> Picture:
+def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> Picture:
     """A dot a scan, by true class (1 glaucoma, 0 healthy), with the threshold of the decision."""
+    title = "Probability of glaucoma, by true class"
     picture, ((ax,),) = new_picture(title, size=(7, 2.6))
     probabilities, truth = np.asarray(probabilities, float), np.asarray(truth)
     said = []
@@ -243,31 +248,16 @@ def probability_strip(probabilities: Sequence[float], truth: Sequence[int], thre
         points = probabilities[truth == row]
         ax.scatter(points, row + 0.5 * ((np.arange(points.size) * 0.618) % 1 - 0.5), s=22, alpha=0.75, linewidths=0,
                    color=GROUP_COLOURS[name])
-        said.append(f"{((points >= threshold) == row).sum()} of {points.size} {name}")
-    ax.axvline(threshold, color="black", lw=1, ls="--")
+        said.append(f"{((points >= THRESHOLD) == row).sum()} of {points.size} {name}")
+    ax.axvline(THRESHOLD, color="black", lw=1, ls="--")
     ax.set_yticks((0, 1), ("healthy", "glaucoma"))
     ax.set(xlabel="predicted probability of glaucoma (0 to 1)", ylabel="true class",
            xlim=(-0.02, 1.02), ylim=(-0.6, 1.6))
-    picture.alt = f"{title}. On the right side of {threshold}: {', '.join(said)}."
+    picture.alt = f"{title}. On the right side of {THRESHOLD}: {', '.join(said)}."
     return picture
 
 
-def confusion(probabilities: Sequence[float], truth: Sequence[int], threshold: float = 0.5,
-              title: str = "Right and wrong decisions") -> Picture:
-    """The four counts of true against predicted class."""
-    picture, ((ax,),) = new_picture(title, size=(4.4, 3.9))
-    decided = (np.asarray(probabilities) >= threshold).astype(int)
-    counts = np.array([[int(((np.asarray(truth) == t) & (decided == p)).sum()) for p in (0, 1)] for t in (0, 1)])
-    ax.imshow(counts, cmap="Blues", vmin=0, vmax=max(1, counts.max()) * 1.6)
-    for t, p in np.ndindex(2, 2):
-        ax.text(p, t, counts[t, p], ha="center", va="center", fontsize=16)
-    ax.set_xticks((0, 1), ("healthy", "glaucoma"))
-    ax.set_yticks((0, 1), ("healthy", "glaucoma"), rotation=90, va="center")
-    ax.set(xlabel=f"predicted (threshold {threshold:g})", ylabel="true (scans)")
-    return picture
-
-
-def _fold_lines(ax, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
+def _fold_lines(ax: Axes, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
     """Draw a column of all folds and return its mean; folds without the column, or empty in it, are left out."""
     found = [np.asarray(log[column], float) for log in logs.values() if np.isfinite(log.get(column, ())).any()]
     if not found:
@@ -286,33 +276,20 @@ def _fold_lines(ax, logs: Mapping[str, Mapping], column: str, colour: str, name:
     return mean
 
 
-def angles(values: np.ndarray) -> np.ndarray:
-    """Where the A-scans of a profile in TSNIT order look, in degrees from the temporal middle."""
-    return (np.arange(len(values)) + 0.5) * 360 / len(values)
-
-
-def circle_axis(ax, unit: str, quantity: str = "thickness") -> None:
+def circle_axis(ax: Axes, unit: str, quantity: str = "thickness") -> None:
     """Set axes up for a profile around the circle: 0 to 360 degrees with the quadrants' letters."""
-    for i, (letter, start, stop) in enumerate(QUADRANTS):
-        ax.axvspan(start, stop, color="#F2F2F2" if i % 2 else "white", lw=0, zorder=0)
-        ax.text((start + stop) / 2, 0.02, letter, transform=ax.get_xaxis_transform(), ha="center", fontsize=10,
-                fontweight="bold", color=GREY)
+    for i, (letter, (start, stop)) in enumerate(QUADRANTS.items()):
+        # The temporal quadrant lies on both ends.
+        for left, right in [(start, stop)] if start < stop else [(0, stop), (start, 360)]:
+            ax.axvspan(left, right, color="#F2F2F2" if i % 2 else "white", lw=0, zorder=0)
+            ax.text((left + right) / 2, 0.02, letter, transform=ax.get_xaxis_transform(), ha="center", fontsize=10,
+                    fontweight="bold", color=GREY)
     ax.set_xticks(range(0, 361, 45))
     ax.set(xlim=(0, 360), xlabel="angle from the temporal middle (degrees; T S N I T)",
-           ylabel=f"{quantity} ({written(unit)})")
+           ylabel=f"{quantity} ({unit_name(unit)})")
 
 
 def _group_colours(groups: Mapping[str, object], label: str = "rnfl") -> dict[str, str]:
     """Names that begin with healthy or glaucoma have their colours, others the layer's own and what is left."""
-    others = iter((label_colours([label])[label], "#CC79A7", "#F0E442", "#000000") * len(groups))
+    others = iter((label_colours([label])[label], PURPLE, YELLOW, "black") * len(groups))
     return {name: GROUP_COLOURS.get(name.split()[0].strip(",:")) or next(others) for name in groups}
-
-
-def _legend_below(picture: Picture) -> None:
-    """Below the axes, where it hides no data whatever the data are."""
-    picture.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=8)
-
-
-def written(unit: str) -> str:
-    """A unit as it stands in a figure: um is µm."""
-    return "µm" if unit == "um" else unit

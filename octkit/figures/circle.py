@@ -6,15 +6,17 @@ Like `charts`, every function returns a Picture; profiles come as `thickness.Thi
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Wedge
+from matplotlib.typing import ColorType
 
-from octkit.figures.charts import angles, circle_axis, written
-from octkit.figures.picture import GREY, Picture, label_colours, layer_name, new_picture
-from octkit.layers.thickness import GARWAY_HEATH, Thickness, asymmetry, clock_hours, means
+from octkit.figures.charts import circle_axis
+from octkit.figures.picture import BLUE, GREY, VERMILION, Picture, label_colours, layer_name, new_picture, unit_name
+from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means
 
 # Told apart by the colour-blind, and by their dashes in print.
-RIGHT, LEFT = {"color": "#0072B2", "ls": "-"}, {"color": "#D55E00", "ls": "--"}
+RIGHT, LEFT = {"color": BLUE, "ls": "-"}, {"color": VERMILION, "ls": "--"}
 EYE_NAMES = {"R": "right eye", "L": "left eye", None: "side not known, drawn as a right eye"}
 
 
@@ -34,14 +36,16 @@ def sector_discs(scans: Mapping[str, Thickness], layer: str = "rnfl", title: str
         values = found[name]
         for ring, sectors in ((1, GARWAY_HEATH), (2, clock_hours(scan.eye) if scan.eye else {})):
             for sector, limits in sectors.items():
-                _sector(ax, ring, limits, scan.eye, sector.partition("_")[2], values[sector], colours, thickest)
+                mean = values[sector]
+                colour = colours(mean / thickest if thickest else 0) if np.isfinite(mean) else "white"
+                _sector(ax, ring, limits, scan.eye, f"{sector.partition('_')[2]}\n{_number(mean)}", colour)
         ax.text(0, 0, _number(values["global"]), ha="center", va="center", fontsize=13, fontweight="bold")
         ax.set(xlim=(-3.1, 3.1), ylim=(-3.1, 3.1), aspect="equal", xticks=[], yticks=[])
-        ax.set_xlabel(f"{name}\n{EYE_NAMES[scan.eye]}; mean thickness ({written(scan.unit)})", fontsize=8)
+        ax.set_xlabel(f"{name}\n{EYE_NAMES[scan.eye]}; mean thickness ({unit_name(scan.unit)})", fontsize=8)
         ax.spines[["left", "bottom"]].set_visible(False)
         said.append(f"{name} ({EYE_NAMES[scan.eye]}): global {_number(values['global'])}, " + ", ".join(
             f"{sector.partition('_')[2]} {_number(values[sector])}" for sector in GARWAY_HEATH))
-    unit = written(next(iter(scans.values())).unit)
+    unit = unit_name(next(iter(scans.values())).unit)
     picture.alt = f"Mean {layer_name(layer)} thickness by sector in {unit}. {'; '.join(said)}."
     return picture
 
@@ -64,22 +68,18 @@ def two_eyes(right: Thickness, left: Thickness, layer: str = "rnfl", title: str 
         below.fill_between(angles(difference), np.where(side, difference, 0), color=look["color"], alpha=0.4, lw=0)
     circle_axis(below, right.unit, "right minus left")
     picture.alt = (f"{layer_name(layer)} thickness of a right and a left eye in TSNIT order; right minus left: mean "
-                   f"{difference.mean():+.1f} {written(right.unit)}, from {difference.min():+.1f} to "
+                   f"{difference.mean():+.1f} {unit_name(right.unit)}, from {difference.min():+.1f} to "
                    f"{difference.max():+.1f}.")
     return picture
 
 
-def _sector(ax, ring: int, limits: tuple[float, float], eye: str | None, name: str, value: float, colours,
-            thickest: float) -> None:
+def _sector(ax: Axes, ring: int, limits: tuple[float, float], eye: str | None, text: str, colour: ColorType) -> None:
     start, stop = limits[0], limits[1] + (360 if limits[1] < limits[0] else 0)
     # The temple is on the left of a right eye: 0° there, and clockwise. A left eye is its mirror image.
     first, last = (start, stop) if eye == "L" else (180 - stop, 180 - start)
-    unknown = not np.isfinite(value)
-    ax.add_patch(Wedge((0, 0), ring + 1, first, last, width=1, lw=1, edgecolor=GREY,
-                       facecolor="white" if unknown else colours(value / thickest if thickest else 0)))
+    ax.add_patch(Wedge((0, 0), ring + 1, first, last, width=1, lw=1, edgecolor=GREY, facecolor=colour))
     middle = np.deg2rad((first + last) / 2)
-    ax.text((ring + 0.5) * np.cos(middle), (ring + 0.5) * np.sin(middle), f"{name}\n{_number(value)}", ha="center",
-            va="center", fontsize=8)
+    ax.text((ring + 0.5) * np.cos(middle), (ring + 0.5) * np.sin(middle), text, ha="center", va="center", fontsize=8)
 
 
 def _number(value: float) -> str:

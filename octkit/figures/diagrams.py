@@ -4,47 +4,52 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from octkit.common.errors import OctkitError
-from octkit.figures.picture import GREY, LAYER_COLOURS, OTHER_COLOURS, Picture, colour_bar, new_picture
-from octkit.figures.scans import show_scan
+from octkit.figures.picture import (
+    BLUE,
+    GREY,
+    LAYER_COLOURS,
+    ORANGE,
+    OTHER_COLOURS,
+    PURPLE,
+    VERMILION,
+    Picture,
+    colour_bar,
+    legend_below,
+    new_picture,
+)
+from octkit.figures.scans import show_image
 
 # What decides a parameter: fixed for all data, derived by a rule, or found by cross-validation.
-KIND_COLOURS = {"blueprint": "#0072B2", "inferred": "#E69F00", "empirical": "#CC79A7"}
+KIND_COLOURS = {"blueprint": BLUE, "inferred": ORANGE, "empirical": PURPLE}
 
 
-def image_sizes(shapes: Sequence[Sequence[int]], patch_size: Sequence[int] | None = None,
-                title: str | None = None) -> Picture:
-    """The distinct (H, W) of the scans as outlines drawn to scale, with the patch filled in."""
-    title = title or ("Image sizes" if patch_size is None else "Image sizes, and the patch that the network sees")
-    picture, ((ax,),) = new_picture(title, size=(6.5, 4.6))
+def image_sizes(shapes: Sequence[Sequence[int]]) -> Picture:
+    """The distinct (H, W) of the scans as outlines drawn to scale."""
+    picture, ((ax,),) = new_picture("Image sizes", size=(6.5, 4.6))
     sizes, counts = np.unique(np.array(shapes, int), axis=0, return_counts=True)
     for (height, width), count in zip(sizes, counts, strict=True):
         ax.add_patch(Rectangle((0, 0), width, height, fill=False, lw=1 + 3 * count / counts.max(), color=GREY))
         ax.annotate(f"{height} × {width} px: {count} scan{'s' if count > 1 else ''} ", (width, height), fontsize=8,
                     ha="right", va="top", xytext=(-4, 14), textcoords="offset points")
-    if patch_size is not None:
-        ax.add_patch(Rectangle((0, 0), patch_size[1], patch_size[0], color=LAYER_COLOURS["gcipl"], alpha=0.4, lw=0))
-        ax.text(patch_size[1] / 2, patch_size[0] / 2, f"patch\n{patch_size[0]} × {patch_size[1]}",
-                ha="center", va="center")
-        sizes = np.vstack([sizes, patch_size])
     ax.set(xlim=(0, sizes[:, 1].max() * 1.05), ylim=(sizes[:, 0].max() * 1.12, 0), aspect="equal",
            xlabel="width (A-scans, px)", ylabel="depth (px)")
-    found = ", ".join(f"{count} of {h} × {w} px" for (h, w), count in zip(sizes, counts, strict=False))
+    found = ", ".join(f"{count} of {h} × {w} px" for (h, w), count in zip(sizes, counts, strict=True))
     picture.alt = f"Image sizes: {found}."
     return picture
 
 
-def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]], unit: str = "mm",
-                  title: str = "How much of a volume each configuration sees at once") -> Picture:
+def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]], unit: str = "mm") -> Picture:
     """Two sections of a volume, along a B-scan and from above, with the patch of each configuration, to scale.
 
     `volume` and `patches` (name -> extent) are lengths along B-scans, rows and A-scans, in `unit`. A 2-D patch has
     two numbers and lies within one B-scan: from above it is a line. Patches are drawn around the volume's middle.
     """
-    picture, (axes,) = new_picture(title, 1, 2, (9, 3.8))
+    picture, (axes,) = new_picture("How much of a volume each configuration sees at once", 1, 2, (9, 3.8))
     colours = dict(zip(patches, OTHER_COLOURS, strict=False))  # a configuration is no layer: not a layer's colour
     extents = {name: (0, *extent) if len(extent) == 2 else tuple(extent) for name, extent in patches.items()}
     for ax, vertical, name in ((axes[0], 1, "one B-scan"), (axes[1], 0, "from above")):
@@ -58,9 +63,9 @@ def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]
         ax.set(xlim=(-over[0], volume[2] + over[0]), ylim=(volume[vertical] + over[1], -over[1]), aspect="equal",
                xlabel=f"along the A-scans ({unit})", ylabel=f"{('across the B-scans', 'depth')[vertical]} ({unit})")
         ax.set_title(name, fontsize=9)
-    picture.legend(handles=[Patch(fc="#E5E5E5", ec=GREY, label="the median volume"),
-                            *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],
-                   loc="outside lower left", ncols=len(colours) + 1, frameon=False, fontsize=8)
+    legend_below(picture, [Patch(fc="#E5E5E5", ec=GREY, label="the median volume"),
+                           *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],
+                 columns=len(colours) + 1)
     picture.alt = (f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} {unit}; patches: "
                    + ", ".join(f"{name} {' × '.join(f'{n:.2g}' for n in extent)}" for name, extent in patches.items())
                    + ".")
@@ -83,14 +88,15 @@ def plan_rows(plan: Mapping) -> list[tuple[str, object, str, str]]:
     return rows
 
 
-def plan_table(plan: Mapping, title: str = "The plan: each parameter, what decides it, and why") -> Picture:
+def plan_table(plan: Mapping) -> Picture:
     """A plan.json as a table, coloured by kind: blueprint, inferred, empirical."""
     rows = [(name, textwrap.wrap(in_words(value), 34) or [""], kind, textwrap.wrap(reason, 62) or [""])
             for name, value, kind, reason in plan_rows(plan)]
     if not rows:
         raise OctkitError("plan_table: found no parameter with value, kind and reason, expected a plan's JSON")
     lines = [max(len(value), len(reason)) + 0.5 for _, value, _, reason in rows]
-    picture, ((ax,),) = new_picture(title, size=(11, 0.9 + 0.165 * (sum(lines) + 2)))
+    picture, ((ax,),) = new_picture("The plan: each parameter, what decides it, and why",
+                                    size=(11, 0.9 + 0.165 * (sum(lines) + 2)))
     ax.axis("off")
     ax.set(xlim=(0, 1), ylim=(sum(lines) + 1.5, 0))
     for x, head in zip((0.01, 0.22, 0.47, 0.56), ("parameter", "value", "kind", "reason"), strict=True):
@@ -104,68 +110,66 @@ def plan_table(plan: Mapping, title: str = "The plan: each parameter, what decid
             ax.text(x, top + 0.25, text, fontsize=8, va="top", linespacing=1.1)
         top += height
     kinds = [row[2] for row in rows]
-    picture.legend(handles=[Patch(color=colour, alpha=0.6, label=f"{kind} ({kinds.count(kind)})")
-                            for kind, colour in KIND_COLOURS.items()],
-                   loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    legend_below(picture, [Patch(color=colour, alpha=0.6, label=f"{kind} ({kinds.count(kind)})")
+                           for kind, colour in KIND_COLOURS.items()])
     picture.alt = "; ".join(f"{name} = {' '.join(value)} ({kind})" for name, value, kind, _ in rows) + "."
     return picture
 
 
 def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_size: Sequence[int], channels: int = 1,
-             classes: int = 4, title: str = "The U-Net that the plan asks for") -> Picture:
-    """The U-Net of a configuration: a box a stage with its maps and their size, skips, auxiliary outputs."""
+             classes: int = 4) -> Picture:
+    """The U-Net of a configuration: a box a stage with its maps and their size, skip connections, auxiliary outputs."""
     stages = len(features)
     sizes = [np.array(patch_size)]
     for stride in strides[1:]:
         sizes.append(sizes[-1] // np.array(stride))
-    picture, ((ax,),) = new_picture(title, size=(9, 0.9 + 0.72 * stages))
+    picture, ((ax,),) = new_picture("The U-Net that the plan asks for", size=(9, 0.9 + 0.72 * stages))
     ax.axis("off")
     ax.set(xlim=(-0.2, 10.2), ylim=(stages - 0.3, -0.7))
+    # The encoder's boxes lie on the left, the decoder's on the right; below, the two sides meet in the middle.
+    encoder = [1.6 + 0.62 * 3.4 * stage / max(1, stages - 1) for stage in range(stages - 1)] + [5]
+    decoder = [10 - x for x in encoder]
+    for stage, (maps, size) in enumerate(zip(features, sizes, strict=True)):
+        for x in dict.fromkeys((encoder[stage], decoder[stage])):
+            ax.add_patch(FancyBboxPatch((x - 0.85, stage - 0.3), 1.7, 0.6, boxstyle="round,pad=0,rounding_size=0.06",
+                                        lw=1, ec=GREY, fc="#FBE9C6" if x == 5 else "#DCEEFA" if x < 5 else "#D6EEE5"))
+            ax.text(x, stage, f"{maps} maps\n{' × '.join(map(str, size))}", fontsize=8, ha="center", va="center")
     outputs = max(1, stages - 3)  # an output on every decoder stage but the two lowest
     share = 0.5 ** np.arange(outputs)
-    for stage in range(stages):
-        bottom = stage == stages - 1
-        lateral = 3.4 * stage / max(1, stages - 1)
-        for x in ((5,) if bottom else (1.6 + 0.62 * lateral, 8.4 - 0.62 * lateral)):
-            ax.add_patch(FancyBboxPatch((x - 0.85, stage - 0.3), 1.7, 0.6, boxstyle="round,pad=0,rounding_size=0.06",
-                                        lw=1, ec=GREY, fc="#FBE9C6" if bottom else "#DCEEFA" if x < 5 else "#D6EEE5"))
-            ax.text(x, stage, f"{features[stage]} maps\n{' × '.join(map(str, sizes[stage]))}", fontsize=8,
-                    ha="center", va="center")
-        if bottom:
-            continue
-        left, right = 1.6 + 0.62 * lateral, 8.4 - 0.62 * lateral
-        following = 3.4 * (stage + 1) / max(1, stages - 1)
-        inner = (5, 5) if stage + 2 == stages else (1.6 + 0.62 * following, 8.4 - 0.62 * following)
+    for stage in range(stages - 1):
+        left, right = encoder[stage], decoder[stage]
+        aside = 0.3 if stage + 2 == stages else 0  # both arrows of the lowest box, side by side
         _arrow(ax, (left + 0.87, stage), (right - 0.87, stage), ls="--")
-        _arrow(ax, (left, stage + 0.31), (inner[0] - (0.3 if inner[0] == 5 else 0), stage + 0.69))
-        _arrow(ax, (inner[1] + (0.3 if inner[1] == 5 else 0), stage + 0.69), (right, stage + 0.31))
+        _arrow(ax, (left, stage + 0.31), (encoder[stage + 1] - aside, stage + 0.69))
+        _arrow(ax, (decoder[stage + 1] + aside, stage + 0.69), (right, stage + 0.31))
         ax.text(left - 0.75, stage + 0.5, "stride " + "×".join(map(str, strides[stage + 1])), fontsize=7, color=GREY,
                 ha="right", va="center")
         if stage < outputs:
-            _arrow(ax, (right + 0.87, stage), (right + 1.15, stage), color="#D55E00")
+            _arrow(ax, (right + 0.87, stage), (right + 1.15, stage), color=VERMILION)
             ax.text(right + 1.2, stage, f"loss × {share[stage] / share.sum():.2f}", fontsize=8, va="center",
-                    color="#D55E00")
+                    color=VERMILION)
     size = " × ".join(map(str, patch_size))
     ax.text(0, -0.5, f"input: {channels} channel{'s' if channels > 1 else ''}, {size} px", fontsize=8)
     ax.text(10, -0.5, f"output: {classes} classes", fontsize=8, ha="right")
-    ax.text(5, -0.12, "skip", fontsize=7, color=GREY, ha="center")
+    ax.text(5, -0.12, "skip connection", fontsize=7, color=GREY, ha="center")
     picture.alt = (f"U-Net with {stages} stages of {', '.join(map(str, features))} maps on {size} px, "
                    f"{outputs} outputs with a loss.")
     return picture
 
 
-def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequence[Sequence[int]], weights: np.ndarray,
-                   title: str = "Sliding window: where it stops, and how each pixel counts") -> Picture:
+def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequence[Sequence[int]],
+                   weights: np.ndarray) -> Picture:
     """Three panels: the windows on the scan, one window's weights, and the weights summed over all windows.
 
     `starts` are the (row, column) of the windows' upper left corners, `weights` is (rows, columns) of a patch.
     """
     height, width = np.shape(image)[-2:]
     total = np.zeros((height, width))
-    picture, axes = new_picture(title, 1, 3, (11, 1.0 + 2.9 * height / width),
+    picture, axes = new_picture("Sliding window: where it stops, and how each pixel counts", 1, 3,
+                                (11, 1.0 + 2.9 * height / width),
                                 f"{len(starts)} windows of {patch_size[0]} × {patch_size[1]} px over a scan of "
                                 f"{height} × {width} px; weights fall from the centre outwards.")
-    show_scan(axes[0, 0], image)
+    show_image(axes[0, 0], image)
     for number, (row, column) in enumerate(starts):
         # Inset by a step each, or windows that share an edge hide one another.
         inset = 1.5 + 1.5 * (number % 4)
@@ -182,32 +186,31 @@ def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequenc
     return picture
 
 
-def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]], glaucoma: Mapping[str, int] | None = None,
-                  title: str = "The folds: who trains and who is held back") -> Picture:
+def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]],
+                  glaucoma: Mapping[str, int | None] | None = None) -> Picture:
     """A row a fold, a column a case: held back for validation or in training; `glaucoma` orders and marks cases."""
     names = sorted({name for split in splits for part in ("train", "validation") for name in split[part]},
-                   key=lambda name: ((glaucoma or {}).get(name, 0), name))
+                   key=lambda name: ((glaucoma or {}).get(name) or 0, name))
     table = np.array([[name in set(split["validation"]) for name in names] for split in splits], float)
-    picture, ((ax,),) = new_picture(title, size=(9, 1.5 + 0.32 * len(splits)))
-    ax.pcolormesh(table, cmap=ListedColormap(["#D9D9D9", "#D55E00"]), vmin=0, vmax=1, edgecolors="white", lw=0.4)
+    picture, ((ax,),) = new_picture("The folds: who trains and who is held back", size=(9, 1.5 + 0.32 * len(splits)))
+    ax.pcolormesh(table, cmap=ListedColormap(["#D9D9D9", VERMILION]), vmin=0, vmax=1, edgecolors="white", lw=0.4)
     ax.invert_yaxis()
     ax.set_yticks(np.arange(len(splits)) + 0.5,
                   [f"fold {i}: {int(row.sum())} of {len(names)}" for i, row in enumerate(table)])
     ax.set(xlabel=f"case ({len(names)} in all{'; right of the line: glaucoma' if glaucoma else ''})", ylabel="fold")
     if glaucoma:
         ax.axvline(sum(not glaucoma.get(name) for name in names), color="black", lw=1.5)
-    picture.legend(handles=[Patch(color="#D9D9D9", label="training"), Patch(color="#D55E00", label="validation")],
-                   loc="outside lower left", ncols=2, frameon=False, fontsize=8)
+    legend_below(picture, [Patch(color="#D9D9D9", label="training"), Patch(color=VERMILION, label="validation")])
     held = ", ".join(str(int(row.sum())) for row in table)
     picture.alt = f"{len(splits)} folds over {len(names)} cases, which hold back {held} of them."
     return picture
 
 
-def _arrow(ax, start, stop, color=GREY, ls="-") -> None:
+def _arrow(ax: Axes, start: tuple[float, float], stop: tuple[float, float], color: str = GREY, ls: str = "-") -> None:
     ax.annotate("", stop, start, arrowprops={"arrowstyle": "->", "color": color, "ls": ls, "lw": 1})
 
 
-def in_words(value) -> str:
+def in_words(value: object) -> str:
     """A plan's value as short text: floats with four digits, lists in brackets."""
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -2,28 +2,26 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
 from octkit.planning.run import Run
 
-LAYER_COLOURS = {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
-
-# For labels that are no layer of ours, in their order; the three above are taken.
-OTHER_COLOURS = ("#CC79A7", "#0072B2", "#D55E00", "#F0E442")
-
-# What is wrong in a prediction: truth lost, something made up, one layer taken for another.
-ERROR_COLOURS = {"missed": "#D55E00", "added": "#CC79A7", "swapped": "#F0E442"}
-
-LAYER_NAMES = {"rnfl": "RNFL", "gcipl": "GCIPL", "choroid": "choroid"}
-
+# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, and a grey.
+ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 GREY = "#4D4D4D"
+
+LAYER_COLOURS = {"rnfl": ORANGE, "gcipl": SKY_BLUE, "choroid": GREEN}
+LAYER_NAMES = {"rnfl": "RNFL", "gcipl": "GCIPL", "choroid": "choroid"}
+OTHER_COLOURS = (PURPLE, BLUE, VERMILION, YELLOW)  # of labels that are no layer of ours, in their order
 
 DPI = 144  # 1.5 pixels of the file to one of the page: sharp, and a scan's figure still under half a megabyte
 
@@ -70,23 +68,25 @@ def png(picture: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save(run: Run, picture: Figure, name: str) -> Path:
-    """Write the figure into the run's figures, as <name>.png; returns the path."""
-    return write(picture, run.figures / f"{name}.png")
-
-
-def write(picture: Figure, path: str | Path) -> Path:
-    """Write the figure as PNG, whole or not at all, making its folder; returns the path."""
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise OctkitError(f"{path}: found the ending {path.suffix or '(none)'}, expected .png")
-    write_atomic(path, png(picture))
-    return path
+def save(run: Run, picture: Picture, name: str) -> Picture:
+    """Write the figure as <name>.png into the run's figures and return it: a cell that ends with this shows it."""
+    write_atomic(run.figures / f"{name}.png", png(picture))
+    return picture
 
 
 def layer_name(label: str) -> str:
     """How a label is written in figures: RNFL and GCIPL are acronyms."""
     return LAYER_NAMES.get(label, label)
+
+
+def unit_name(unit: str) -> str:
+    """How a unit is written in figures: um is µm."""
+    return "µm" if unit == "um" else unit
+
+
+def pixel_size(um_per_px: Scale) -> tuple[float, float]:
+    """(axial, lateral) size of a pixel in µm; an unknown one counts as 1."""
+    return um_per_px if isinstance(um_per_px, tuple) else (um_per_px or 1, 1)
 
 
 def label_colours(labels: Sequence[str]) -> dict[str, str]:
@@ -96,7 +96,12 @@ def label_colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: LAYER_COLOURS.get(label) or spare[label] for label in labels}
 
 
-def colour_bar(picture: Picture, shown, ax, label: str) -> None:
+def legend_below(picture: Figure, handles: Sequence[Artist] | None = None, columns: int = 4) -> None:
+    """A legend below the axes, where it hides no data: of all that has a label there, or of the handles given."""
+    picture.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+
+
+def colour_bar(picture: Picture, shown: ScalarMappable, ax: Axes | list[Axes], label: str) -> None:
     """A colour bar beside axes, written like their other labels."""
     bar = picture.colorbar(shown, ax=ax, shrink=0.8)
     bar.set_label(label, size=9)

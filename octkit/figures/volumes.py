@@ -6,11 +6,9 @@ import numpy as np
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import LAYERS
-from octkit.figures.picture import GREY, Picture, colour_bar, new_picture
+from octkit.figures.picture import BLUE, GREY, VERMILION, Picture, colour_bar, new_picture, unit_name
 from octkit.figures.scans import data_grid
 from octkit.planning.selection import Candidate
-
-CHOSEN_COLOUR, OTHER_COLOUR = "#D55E00", "#0072B2"
 
 
 def b_scans(volume: np.ndarray, mask: np.ndarray | None, numbers: Sequence[int], title: str = "B-scans of a volume",
@@ -27,7 +25,7 @@ def b_scans(volume: np.ndarray, mask: np.ndarray | None, numbers: Sequence[int],
 
 def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] | None, unit: str = "px",
                    title: str = "Thickness seen from above", compare: bool = True) -> Picture:
-    """En-face maps (B-scans, A-scans) side by side, on one colour scale where they are to be compared.
+    """En-face maps (B-scans, A-scans) side by side, on one colour scale where they are to be `compare`d.
 
     `spacing` is mm between B-scans and between A-scans; without it the axes count them.
     """
@@ -38,30 +36,30 @@ def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] 
         extent = (0, found.shape[1] * along, found.shape[0] * between, 0)
         shown = ax.imshow(found, extent=extent, aspect="equal" if spacing else "auto", cmap="viridis", vmin=0,
                           vmax=max(highest) if compare else own, interpolation="nearest")
-        ax.set_title(f"{name}, mean {np.nanmean(found):.0f} {unit.replace('um', 'µm')}", fontsize=9)
+        ax.set_title(f"{name}, mean {np.nanmean(found):.0f} {unit_name(unit)}", fontsize=9)
         ax.set(xlabel="along the B-scan (mm)" if spacing else "A-scan",
                ylabel=("across the B-scans (mm)" if spacing else "B-scan") if ax is axes[0, 0] else "")
         if not compare:
-            colour_bar(picture, shown, ax, f"thickness ({unit.replace('um', 'µm')})")
+            colour_bar(picture, shown, ax, f"thickness ({unit_name(unit)})")
     if compare:
-        colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit.replace('um', 'µm')})")
+        colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit_name(unit)})")
     picture.alt = f"{title}: " + ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}"
                                            for name, found in maps.items()) + "."
     return picture
 
 
-def candidates(scored: Sequence[Candidate], chosen: str,
-               title: str = "Every configuration and every pair, by cross-validation") -> Picture:
+def candidates(scored: Sequence[Candidate], chosen: str) -> Picture:
     """Mean foreground Dice of each candidate in selection.json, best first, the chosen one marked.
 
     The whiskers are a standard deviation of how far a candidate stays behind the best one, case by case.
     """
     ranked = sorted(scored, key=lambda candidate: -candidate.mean_dice)
-    picture, ((ax,),) = new_picture(title, size=(9, 1.2 + 0.32 * len(ranked)))
+    picture, ((ax,),) = new_picture("Every configuration and every pair, by cross-validation",
+                                    size=(9, 1.2 + 0.32 * len(ranked)))
     values = [candidate.mean_dice for candidate in ranked]
     ax.hlines(range(len(ranked)), min(values), values, color=GREY, lw=0.8)
     ax.scatter(values, range(len(ranked)), s=44, zorder=3,
-               color=[CHOSEN_COLOUR if candidate.name == chosen else OTHER_COLOUR for candidate in ranked])
+               color=[VERMILION if candidate.name == chosen else BLUE for candidate in ranked])
     ax.errorbar(values, range(len(ranked)), xerr=[found.behind_best["sd"] or 0 for found in ranked], fmt="none",
                 ecolor=GREY, elinewidth=0.8, capsize=2)
     for row, value in enumerate(values):

@@ -14,7 +14,7 @@ import numpy as np
 from octkit.common.errors import OctkitError
 from octkit.data.dataset import Case, Dataset
 from octkit.figures.picture import Picture, new_picture, png
-from octkit.figures.scans import augment_grid, overlay, show_scan
+from octkit.figures.scans import augment_grid, overlay, show_image
 
 
 def browse(dataset: Dataset, cases: Sequence[Case] | None = None,
@@ -28,7 +28,7 @@ def browse(dataset: Dataset, cases: Sequence[Case] | None = None,
     if not cases:
         raise OctkitError(f"{dataset.root}: found no case to browse, expected at least one")
     number = ipywidgets.IntSlider(0, 0, len(cases) - 1, description="scan", continuous_update=False)
-    opacity = _opacity()
+    opacity = ipywidgets.FloatSlider(0.45, min=0, max=1, step=0.05, description="opacity", continuous_update=False)
 
     def draw() -> Picture:
         case = cases[number.value]
@@ -67,7 +67,7 @@ def window(image: np.ndarray) -> ipywidgets.VBox:
         outside = ((plane < start) | (plane > stop)).mean()
         picture, ((ax,),) = new_picture(f"Window {start:.1f} to {stop:.1f}: {100 * outside:.1f} % of pixels clipped",
                                         size=(9, 1 + 8.2 * plane.shape[-2] / plane.shape[-1]))
-        show_scan(ax, plane, window=(start, stop))
+        show_image(ax, plane, window=(start, stop))
         return picture
 
     return _redrawn(draw, ends)
@@ -75,10 +75,6 @@ def window(image: np.ndarray) -> ipywidgets.VBox:
 
 def _scale(case: Case) -> tuple[float, float] | None:
     return None if case.spacing is None else (case.spacing[0] * 1000, case.spacing[1] * 1000)
-
-
-def _opacity() -> ipywidgets.FloatSlider:
-    return ipywidgets.FloatSlider(0.45, min=0, max=1, step=0.05, description="opacity", continuous_update=False)
 
 
 def _redrawn(draw: Callable[[], Picture], *controls: ipywidgets.Widget) -> ipywidgets.VBox:

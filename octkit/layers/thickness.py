@@ -37,6 +37,7 @@ from octkit.evaluation.metrics import layer_thickness
 
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.
 QUADRANTS = {"T": (315, 45), "S": (45, 135), "N": (135, 225), "I": (225, 315)}
+QUADRANT_NAMES = {"T": "temporal", "S": "superior", "N": "nasal", "I": "inferior"}
 # The six sectors of Garway-Heath et al. (Ophthalmology 107(10):1809, 2000), who mapped the visual field's points to
 # the disc: TS is temporal superior, NI nasal inferior. The limits are those commonly given for reports of Spectralis
 # devices; we could not hold them against the paper's map, which is drawn at the disc's edge.
@@ -98,14 +99,19 @@ def clock_hours(eye: str) -> dict[str, tuple[float, float]]:
     return {name: ((mark - 15) % 360, (mark + 15) % 360) for name, mark in marks.items()}
 
 
+def angles(thickness: np.ndarray) -> np.ndarray:
+    """Where the middles of the A-scans of a profile (W,) lie, in degrees from the temporal middle: (W,)."""
+    return (np.arange(len(thickness)) + 0.5) * 360 / len(thickness)
+
+
 def sector_means(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Mean of a layer's profile (W,) in TSNIT order over each sector, name -> (start, stop) in degrees.
 
     An A-scan belongs where its middle lies, one on a border to the sector that starts there. nan for a profile that
     is nan, and for a sector without A-scans (in scans of fewer than 12).
     """
-    angles = (np.arange(len(thickness)) + 0.5) * 360 / len(thickness)
-    inside = {name: (angles - start) % 360 < (stop - start) % 360 for name, (start, stop) in sectors.items()}
+    middles = angles(thickness)
+    inside = {name: (middles - start) % 360 < (stop - start) % 360 for name, (start, stop) in sectors.items()}
     return {name: float(thickness[there].mean()) if there.any() else float("nan") for name, there in inside.items()}
 
 

@@ -62,10 +62,11 @@ def test_windows_are_drawn_where_they_stop_and_their_weights_are_summed():
     assert len([patch for patch in picture.axes[0].patches if isinstance(patch, Rectangle)]) == 3
 
 
-def test_image_sizes_are_counted_and_the_patch_is_drawn_to_scale():
-    picture = diagrams.image_sizes([(80, 100)] * 3 + [(50, 60)], (48, 64))
-    assert {"80 × 100 px: 3 scans ", "50 × 60 px: 1 scan ", "patch\n48 × 64"} <= set(texts(picture.axes[0]))
-    assert (64, 48) in [(patch.get_width(), patch.get_height()) for patch in picture.axes[0].patches]
+def test_image_sizes_are_counted_and_drawn_to_scale():
+    picture = diagrams.image_sizes([(80, 100)] * 3 + [(50, 60)])
+    assert texts(picture.axes[0]) == ["50 × 60 px: 1 scan ", "80 × 100 px: 3 scans "]
+    outlines = [(patch.get_width(), patch.get_height()) for patch in picture.axes[0].patches]
+    assert outlines == [(60, 50), (100, 80)]
     assert picture.axes[0].get_xlabel() == "width (A-scans, px)"
 
 
@@ -75,8 +76,6 @@ def test_patches_lie_around_the_middle_of_their_volume_and_a_2d_one_is_a_line_fr
                       for ax in picture.axes)
     assert section == [(0, 0, 4, 2), (0, 0, 4, 2), (0.5, 0.5, 3, 1)]  # x, y, width, height: volume, 2d, 3d_fullres
     assert above == [(0, 0, 4, 6), (0, 3, 4, 0), (0.5, 2, 3, 2)]
-    edges = [patch.get_edgecolor() for patch in picture.axes[0].patches]
-    assert edges == [patch.get_edgecolor() for patch in picture.axes[1].patches] and len(set(edges)) == 3
     assert [text.get_text() for text in picture.legends[0].get_texts()] == ["the median volume", "2d", "3d_fullres"]
     assert {ax.get_ylabel() for ax in picture.axes} == {"depth (mm)", "across the B-scans (mm)"}
     assert "3d_fullres 2 × 1 × 3" in picture.alt
@@ -104,4 +103,4 @@ def test_every_diagram_has_a_title_and_a_text_alternative():
     for picture in (diagrams.plan_table(PLAN), diagrams.topology([8, 16], [[1, 1], [2, 2]], (32, 32)),
                     diagrams.image_sizes([(8, 9)]), diagrams.patch_extents((6, 2, 6), {"2d": (2, 6)}),
                     diagrams.split_diagram([{"train": ["a"], "validation": ["b"]}])):
-        assert picture.get_suptitle() and len(picture.alt) > 20
+        assert picture.get_suptitle() and picture.alt != picture.get_suptitle()

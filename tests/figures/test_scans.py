@@ -1,4 +1,4 @@
-"""Figures of scans and masks: what is drawn, where, in which colour, and how it shows and saves."""
+"""Figures of scans, masks and boundaries: what is drawn, where and in which colour."""
 
 import io
 
@@ -12,31 +12,28 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import LAYERS
+from octkit.data.labels import SURFACES
 from octkit.figures import picture as picture_
 from octkit.figures import scans
 
 IMAGE = np.full((1, 20, 30), 100, np.float32)
 MASK = np.zeros((20, 30), np.uint8)
 MASK[4:8], MASK[8:12], MASK[14:18] = 1, 2, 3
+BOUNDARIES = np.repeat([[4.0], [8], [12], [14], [18]], 30, axis=1)
 
 
-def every_figure() -> dict[str, picture_.Picture]:
+@pytest.fixture(scope="module")
+def figures() -> dict[str, picture_.Picture]:
     """One figure of each function, by its name."""
     z_scored = (IMAGE - 90) / 30 + np.linspace(-1, 1, 30, dtype=np.float32)
     return {
         "overlay": scans.overlay(IMAGE, MASK, MASK),
         "data_grid": scans.data_grid([IMAGE] * 4, [MASK, None, MASK, MASK], ["a", "b", "c", "d"]),
         "comparison": scans.comparison(IMAGE, np.roll(MASK, 1, 0), MASK),
-        "postprocessing": scans.postprocessing(IMAGE, MASK, np.where(MASK == 3, 0, MASK)),
         "before_after": scans.before_after(IMAGE, z_scored),
         "augment_grid": scans.augment_grid(z_scored, MASK, {"low_resolution": (z_scored, MASK)}),
+        "boundary_band": scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 2.0)),
     }
-
-
-@pytest.fixture(scope="module")
-def figures():
-    return every_figure()
 
 
 def pixels(picture: Figure) -> np.ndarray:
@@ -63,16 +60,9 @@ def test_every_figure_says_what_one_sees_and_names_its_axes(figures):
 
 
 def test_every_figure_with_layers_has_their_legend(figures):
-    for name in figures.keys() - {"before_after"}:
+    for name in figures.keys() - {"before_after", "boundary_band"}:
         entries = [text.get_text() for legend in figures[name].legends for text in legend.get_texts()]
         assert entries[:3] == ["RNFL", "GCIPL", "choroid"], name
-
-
-def test_colours_are_okabe_and_itos_and_one_for_each_layer():
-    assert picture_.label_colours(LAYERS) == {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
-    others = picture_.label_colours(("disc", "gcipl", "cup"))
-    assert others["gcipl"] == "#56B4E9"
-    assert len(set(others.values()) | set(picture_.LAYER_COLOURS.values())) == 5
 
 
 def test_paint_gives_background_no_colour_and_each_label_its_own():
@@ -140,50 +130,41 @@ def test_a_grid_shows_every_scan_once(count, columns):
 def test_masks_of_another_size_and_empty_grids_are_refused():
     with pytest.raises(OctkitError, match=r"\(5, 5\).*\(20, 30\)"):
         scans.overlay(IMAGE, np.zeros((5, 5), np.uint8))
-    with pytest.raises(OctkitError, match="expected equal sizes"):
+    with pytest.raises(OctkitError, match="equal sizes"):
         scans.comparison(IMAGE, MASK, MASK[1:])
     with pytest.raises(OctkitError, match="no image"):
         scans.data_grid([])
 
 
-def test_figures_leave_nothing_in_pyplot_and_do_not_need_it():
+@pytest.mark.parametrize(("um_per_px", "unit", "scale", "row"),
+                         [(None, "px", 1, 3.5), (4.0, "µm", 4, 16.0), ((4.0, 14.0), "µm", 4, 16.0)])
+def test_lines_lie_on_the_boundaries_and_bands_around_them(um_per_px, unit, scale, row):
+    picture = scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 2.0), um_per_px=um_per_px)
+    above, below = picture.axes
+    np.testing.assert_allclose(above.lines[0].get_ydata(), row)
+    edges = above.collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (row - 2 * scale, row + 2 * scale)
+    np.testing.assert_allclose(below.lines[4].get_ydata(), 2 * scale)
+    assert unit in below.get_ylabel() and unit in above.get_ylabel() and f"{2 * scale:.1f} {unit}" in picture.alt
+    assert [text.get_text() for text in picture.legends[0].get_texts()][:5] == list(SURFACES)
+
+
+def test_a_band_never_leaves_the_image_which_keeps_its_place():
+    above = scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 200.0)).axes[0]
+    edges = np.concatenate([band.get_paths()[0].vertices[:, 1] for band in above.collections])
+    assert edges.min() >= -0.5 and edges.max() <= 19.5
+    assert above.axis() == (-0.5, 29.5, 19.5, -0.5)
+
+
+def test_doubts_are_named_in_plain_numbers():
+    picture = scans.boundary_band(IMAGE, BOUNDARIES, np.geomspace(0.3, 4, 150).reshape(5, 30))
+    picture_.png(picture)  # places the ticks
+    low, high = picture.axes[1].get_ylim()
+    ticks = picture.axes[1].get_yticklabels()
+    assert [tick.get_text() for tick in ticks if low <= tick.get_position()[1] <= high] == ["0.5", "1", "2"]
+
+
+def test_figures_leave_nothing_in_pyplot():
     before = plt.get_fignums()
     scans.overlay(IMAGE, MASK)
     assert plt.get_fignums() == before
-
-
-def test_a_figure_shows_itself_in_a_notebook_with_its_text_alternative():
-    from IPython.core.formatters import DisplayFormatter
-
-    picture = scans.overlay(IMAGE, MASK, title="Scan 7")
-    data, metadata = DisplayFormatter().format(picture)
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert metadata["image/png"]["alt"].startswith("Scan 7: OCT B-scan with RNFL, GCIPL, choroid")
-
-
-def test_saving_keeps_title_and_text_and_gives_the_same_bytes_again(tmp_path):
-    picture = scans.overlay(IMAGE, MASK, title="Scan „7“ <b>")
-    first = picture_.save(picture, tmp_path / "deep" / "01_scan.png")
-    assert scans.read_texts(first) == ("Scan „7“ <b>", picture.alt)
-    again = picture_.save(scans.overlay(IMAGE, MASK, title="Scan „7“ <b>"), tmp_path / "again.png")
-    assert again.read_bytes() == first.read_bytes()
-    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["01_scan.png", "again.png"]  # no temporary file
-
-
-def test_texts_of_a_foreign_png_are_its_name_and_bad_names_are_refused(tmp_path):
-    Image.new("L", (2, 2)).save(tmp_path / "other.png")
-    assert scans.read_texts(tmp_path / "other.png") == ("other", "other")
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(OctkitError, match="text.png"):
-        scans.read_texts(tmp_path / "text.png")
-    with pytest.raises(OctkitError, match=r"expected \.png"):
-        picture_.save(scans.overlay(IMAGE, MASK), tmp_path / "figure.jpg")
-
-
-def test_names_with_dollars_are_no_formulas():
-    picture, ((ax,),) = picture_.new_picture("$x_{$")
-    ax.plot([1, 2], [1, 1000], label="$y_{$")
-    ax.set(yscale="log", title="$z_{$", xlabel="$a_{$")
-    ax.set_xticks([1, 2], ["$b_{$", "c"])
-    ax.legend()
-    assert picture_.png(picture).startswith(b"\x89PNG")

@@ -1,8 +1,11 @@
+"""Figures of volumes: the B-scans asked for, maps on one scale or each on its own, candidates in their order."""
+
 import numpy as np
 import pytest
 
 from octkit.common.errors import OctkitError
 from octkit.figures import volumes
+from octkit.planning.selection import Candidate
 
 
 def images(axes):
@@ -21,7 +24,7 @@ def test_b_scans_are_those_asked_for_with_their_masks():
 
 
 def test_a_b_scan_that_is_not_there():
-    with pytest.raises(OctkitError, match="found the number 4, expected 0 to 3"):
+    with pytest.raises(OctkitError, match="0 to 3"):
         volumes.b_scans(np.zeros((4, 6, 8)), None, [1, 4])
 
 
@@ -42,8 +45,9 @@ def test_without_a_scale_maps_count_b_scans():
 
 
 def test_candidates_are_ranked_and_the_chosen_one_is_marked():
-    scored = [{"name": "2d", "mean_dice": 0.8, "behind_best": {"mean": 0.1, "sd": 0.05, "n": 4}},
-              {"name": "3d_fullres", "mean_dice": 0.9, "behind_best": {"mean": 0.0, "sd": 0.0, "n": 4}}]
+    scored = [Candidate(name=name, configurations=(name,), dice={}, mean_dice=dice,
+                        behind_best={"mean": behind, "sd": behind / 2, "n": 4})
+              for name, dice, behind in (("2d", 0.8, 0.1), ("3d_fullres", 0.9, 0.0))]
     figure = volumes.candidates(scored, "3d_fullres")
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["3d_fullres (chosen)", "2d"]
     assert "3d_fullres 0.9000, 2d 0.8000" in figure.alt
