@@ -64,6 +64,11 @@ class Dataset:
         """All cases to learn from: the data set's own and the extra ones."""
         return self.train + self.extra
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether the scans are phantoms, as their phantom.json says."""
+        return (self.root / "phantom.json").exists()
+
     def read_image(self, case: Case) -> np.ndarray:
         """The case's image, (channels, *spatial) float32, values as stored.
 

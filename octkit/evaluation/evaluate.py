@@ -72,6 +72,23 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
                      for metric in metrics}}
 
 
+def by_layer(scores: Mapping[str, Any], metric: str) -> dict[str, list[float | None]]:
+    """A metric of `score_folder`'s scores: layer -> its value in each case, None where it is undefined."""
+    return {layer: [case[layer][metric] for case in scores["cases"].values()] for layer in scores["layers"]}
+
+
+def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """The "worst", the "median" and the "best" case of `score_folder`'s scores: its name and its mean Dice.
+
+    A case without any layer in either mask counts as 0: nothing in it is right or wrong.
+    """
+    found = {name: [layer["dice"] for layer in layers.values() if layer["dice"] is not None]
+             for name, layers in scores["cases"].items()}
+    mean = {name: float(np.mean(dice)) if dice else 0.0 for name, dice in found.items()}
+    ranked = sorted(mean.items(), key=lambda case: case[1])
+    return {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+
+
 def in_words(scores: Mapping[str, Any]) -> str:
     """The means of `score_folder`'s scores as a table: a row for each metric, a column for each layer."""
     summary = scores["summary"]

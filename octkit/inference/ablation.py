@@ -8,9 +8,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from octkit.data.image_files import read_image, read_mask
+from octkit.data.labels import GOALS_GREYS
+from octkit.data.layouts import detect
 from octkit.evaluation.metrics import broken_a_scans, dice, spread
 from octkit.inference.scan_result import mask_of
 from octkit.inference.sliding_window import Predictor
@@ -36,6 +40,15 @@ def steps(plain: Model, varied: Model) -> dict[str, Predictor]:
     return dict(zip(MEASURES, (Predictor(replace(plain, surfaces=False, postprocessing=()), mirror=False),
                                Predictor(bare, mirror=False), Predictor(drawn, mirror=False),
                                Predictor(drawn, mirror=True)), strict=True))
+
+
+def annotated_scans(folder: Path) -> list[Scan]:
+    """The scans in images/, with their masks in masks_goals/ (PNGs in GOALS greys) where there are any."""
+    scans = []
+    for path in detect.list_scans(folder / "images") if (folder / "images").is_dir() else ():
+        mask = folder / "masks_goals" / path.name
+        scans.append(Scan(path.stem, read_image(path), read_mask(mask, GOALS_GREYS) if mask.exists() else None))
+    return scans
 
 
 def masks(predictors: dict[str, Predictor], scan: Scan) -> dict[str, np.ndarray]:

@@ -149,6 +149,11 @@ def _save_quality(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
             print(f"{name}: do not trust this scan's boundaries: {reasons}")
 
 
+def predict_splits(run: Run, progress: bool = True) -> list[Path]:
+    """Predict all scans without masks, those for validation and those for the test, as far as the data set has them."""
+    return [predict_split(run, split, progress) for split in ("validation", "test") if getattr(run.dataset, split)]
+
+
 def predict_split(run: Run, split: str = "validation", progress: bool = True) -> Path:
     """Predict a run's validation or test scans with the chosen model: predictions/<split>/."""
     chosen, dataset = run.settings, run.dataset

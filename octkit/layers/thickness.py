@@ -31,6 +31,7 @@ import numpy as np
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
+from octkit.data.dataset import Case
 from octkit.data.image_files import list_images, read_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.evaluation.metrics import layer_thickness
@@ -86,6 +87,11 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
     if order == "TINST":
         values = values[:, ::-1].copy()
     return Thickness(values * (um_per_px or 1.0), tuple(layers), "px" if um_per_px is None else "um", eye)
+
+
+def of_case(case: Case, mask: np.ndarray) -> Thickness:
+    """Thickness of a case's layers along its circle, of its true or a predicted mask (H, W); in um if it has a scale."""
+    return profile(mask, case.spacing and case.spacing[0] * 1000, case.eye)
 
 
 def clock_hours(eye: str) -> dict[str, tuple[float, float]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jinja2
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import write_atomic
+from octkit.common.files import read_json, write_atomic
 from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
 from octkit.lessons import ledger
@@ -136,3 +136,13 @@ VOLUME_SECTIONS = (
     ("environment", "Environment", (_environment,)),
     ("ledger", "Ledger", (_ledger,)),
 )
+
+
+def key_numbers(run: Run) -> list[str]:
+    """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the classifier."""
+    scores = read_json(run.scores_file)["summary"] if run.scores_file.exists() else {}
+    lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(metrics[metric]['mean'])}"
+                                         for metric in ("dice", "med", "thickness_error"))])
+             for layer, metrics in scores.items()]
+    return lines + [f"classifier, {path.stem}: AUC {number(read_json(path)['auc'])}"
+                    for path in sorted(run.classifier.glob("*metrics.json"))]

@@ -21,6 +21,7 @@ from octkit.data.image_files import read_mask
 from octkit.evaluation.metrics import spread, with_spread
 from octkit.figures import charts, diagrams, picture, scans, volumes
 from octkit.figures.picture import Picture, layer_name
+from octkit.layers.thickness import QUADRANT_NAMES
 from octkit.lessons import ledger
 from octkit.planning.run import Run
 from octkit.planning.selection import Selection
@@ -316,7 +317,7 @@ def examples(run: Run) -> Iterator[Block]:
 
 def thickness(run: Run) -> Iterator[Block]:
     path = needed(run.thickness_file)
-    quarters = {"global": "whole circle", **charts.QUADRANT_NAMES}
+    quarters = {"global": "whole circle", **QUADRANT_NAMES}
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

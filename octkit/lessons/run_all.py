@@ -121,7 +121,8 @@ def _check_files(run: Run, settings: Settings) -> None:
     if settings.data.phantom is None:
         if not settings.data.root.is_dir():
             raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
-        detect.open_dataset(settings.data.root)
+        if not detect.open_dataset(settings.data.root).validation:
+            raise OctkitError(f"{settings.data.root}: has no validation images, which the lessons predict and score")
     if run.folder.exists() and not run.folder.is_dir():
         raise OctkitError(f"{run.folder}: is a file, expected a run's folder, new or old")
     weights = settings.classify.weights

@@ -176,11 +176,13 @@ def make_any(out: str | Path, counts: tuple[int, int, int], size: tuple[int, ...
         make_volumes(out, *counts, size, seed, kind, looks=looks)
 
 
-def make_once(out: str | Path, wanted: PhantomSettings) -> None:
-    """Make the data set of circle scans or volumes unless `out` holds it already.
+def make_once(out: str | Path, wanted: PhantomSettings | None) -> None:
+    """Make the data set of circle scans or volumes, if one is wanted, unless `out` holds it already.
 
     Raises OctkitError where it holds other phantoms. Scans of the user's own stay as they are.
     """
+    if wanted is None:
+        return
     out = Path(out)
     counts = (wanted.train, wanted.validation, wanted.test)
     if not out.exists():

@@ -32,6 +32,14 @@ class Run:
         self.folder = Path(folder)
         self._kept: dict[str, tuple[object, Any]] = {}
 
+    @staticmethod
+    def start(folder: str | Path, profile: str) -> "Run":
+        """The run in a folder; a new one gets the settings of a profile."""
+        run = Run(folder)
+        if not run.exists:
+            settings.from_profile(profile).save(run.settings_file)
+        return run
+
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 

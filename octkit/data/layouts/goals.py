@@ -6,16 +6,19 @@
     Validation/Image/0101.png …     Test/Image/0201.png …     no labels
     Truth/Layer_Masks/0101.png …    optional: true masks of validation and test scans, read for scoring alone
     Truth/GC_GT.xlsx                optional: their true diagnoses, likewise
+    phantom.json                    optional: which eye each phantom is
     scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
 
 GOALS does not state its scale; without scale.json lengths stay in pixels.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from octkit.common.errors import Report, bad_file, refuse, tried
-from octkit.common.files import read_json
+from octkit.common.files import read_json, read_json_as
 from octkit.data.dataset import Case, Dataset
 from octkit.data.excel import read_rows
 from octkit.data.image_files import list_images
@@ -34,8 +37,10 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
     truth = true_masks(root / "Truth" / "Layer_Masks", report)
     unlabelled = {split: _cases(root / split / "Image", truth, spacing, report)
                   for split in ("Validation", "Test") if (root / split).is_dir()}
-    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
-                      unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
+    eyes = tried(report, _eyes, root / "phantom.json") or {}
+    train, validation, test = (tuple(replace(case, eye=eyes.get(case.image.name)) for case in cases) for cases in (
+        train, unlabelled.get("Validation", ()), unlabelled.get("Test", ())))
+    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train, validation, test)
     refuse_doubled_names(dataset, report)
     return dataset
 
@@ -95,6 +100,14 @@ def _scale(path: Path) -> tuple[float, float] | None:
     if not good:
         raise bad_file(path, f"found {content!r}", 'expected {"um_per_px": [axial, lateral]}, both above 0')
     return scale[0] / 1000, scale[1] / 1000
+
+
+def _eyes(path: Path) -> dict[str, str | None]:
+    """Image file name -> "R" or "L", which phantoms alone tell."""
+    if not path.exists():
+        return {}
+    scans = read_json_as(path, dict[str, Any], "make the phantoms anew").get("scans", {})
+    return {name: fact.get("eye") for name, fact in scans.items()}
 
 
 def _cases(folder: Path, truth: dict[str, Path], spacing: tuple[float, float] | None,
