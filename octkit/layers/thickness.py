@@ -90,7 +90,7 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
 
 
 def of_case(case: Case, mask: np.ndarray) -> Thickness:
-    """Thickness of a case's layers along its circle, of its true or a predicted mask (H, W); in um if it has a scale."""
+    """Thickness of a case's layers along its circle, of a true or predicted mask (H, W); in um if it has a scale."""
     return profile(mask, case.spacing and case.spacing[0] * 1000, case.eye)
 
 
