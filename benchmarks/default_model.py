@@ -4,7 +4,7 @@ Run by hand from the project's root, in the project's environment; goes on where
 
     .venv/bin/python benchmarks/default_model.py RUN --export octkit/network/default.zip
 
-Makes three sets of phantoms of every look ("varied": machine, anatomy, scale and crop differ from scan to scan)
+Makes three sets of phantoms of every look ("varied": device, anatomy, scale and crop differ from scan to scan)
 beside RUN, of three sizes, and trains one network on all of them (profile `default`, fold `all`). Then it is scored on
 phantoms of other seeds, one set of a look that it never saw, and written as one file with its card. What came out
 stands in benchmarks/README.md.
@@ -23,7 +23,7 @@ from octkit.inference import select
 from octkit.inference.predict import predict_folder
 from octkit.network.model import load_model
 from octkit.network.model_file import run_card, save_model
-from octkit.phantoms import circle_scans
+from octkit.phantoms.data_sets import make_data_set
 from octkit.planning import steps
 from octkit.planning.run import Run
 from octkit.training import train
@@ -42,7 +42,7 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
     for name, (count, size, seed, looks) in UNSEEN.items():
         folder = run.parent / f"unseen-{looks}-{size[0]}"
         if not folder.exists():
-            circle_scans.make_dataset(folder, 1, count, size=size, seed=seed, looks=looks)
+            make_data_set(folder, (1, count, 0), size, seed, looks=looks)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
         predict_folder(run, folder / "Validation" / "Image", out, mirror=mirror)
         [case, *_] = detect.open_dataset(folder).validation
@@ -69,8 +69,8 @@ def main() -> None:
     folders = {name: run.parent / name for name in SETS}
     for name, (count, size, seed) in SETS.items():
         if not folders[name].exists():
-            circle_scans.make_dataset(folders[name], chosen_options.times * count, 0, size=size,
-                                 seed=seed + chosen_options.other_phantoms, looks="varied")
+            make_data_set(folders[name], (chosen_options.times * count, 0, 0), size,
+                          seed + chosen_options.other_phantoms, looks="varied")
     own, *extra = map(str, folders.values())
     changes = [f"data.dir={own}", "data.phantom=null", f"train.extra_data={extra}".replace("'", '"')]
     chosen = settings.with_overrides(settings.from_profile("default"), changes + chosen_options.changes)

@@ -109,10 +109,9 @@ def phantom(
     looks: Annotated[str, Option(help="spectralis: one kind of device; varied: many")] = "spectralis",
 ) -> None:
     """Make a synthetic data set: circle scans in the GOALS layout, or NIfTI volumes."""
-    from octkit.phantoms.circle_scans import parse_size
-    from octkit.phantoms.volume_scans import make_any
+    from octkit.phantoms.data_sets import make_data_set, parse_size
 
-    make_any(out, (train, val, test), parse_size(size, kind), seed, kind, looks)
+    make_data_set(out, (train, val, test), parse_size(size, kind), seed, kind, looks)
 
 
 @app.command()

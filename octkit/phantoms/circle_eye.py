@@ -1,21 +1,27 @@
-"""The random shapes of an eye on the circle around the optic disc: how thick each layer is, where vessels lie.
+"""How thick the layers of a random eye are on the circle around the optic disc, and where its vessels lie.
 
 Everything is periodic in the angle. Angle 0 is the first A-scan, temporal; the angle grows superior, nasal,
 inferior (TSNIT). Devices unroll left eyes the other way round so that both eyes come in this order, and so do
 these: right and left eyes share one course.
 
 Source of the numbers: the statistical shape model of Rathke, Schmidt and Schnörr (Med. Image Anal. 18(5):781,
-2014), trained on 80 labelled circle scans. It has no choroid and no glaucoma: those are ours, see below.
+2014), trained on 80 labelled circle scans. It has no choroid and no glaucoma: those numbers are ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.random import Generator
 from scipy.interpolate import CubicSpline
 
-# Upper edges of the layers from the vitreous down; the last is the choroid's lower edge.
+from octkit.phantoms.draws import course, log_uniform, near, uniform
+
+# Boundaries from the vitreous down, the first axis of all arrays of boundaries. Layer n lies between n and n + 1.
 BOUNDARIES = ("ilm", "rnfl_gcipl", "gcipl_inl", "inl_opl", "opl_onl", "onl_is", "is_os", "os_rpe", "bruch", "sclera")
+ILM, RNFL_GCIPL, GCIPL_INL, INL_OPL, OPL_ONL, ONL_IS, IS_OS, OS_RPE, BRUCH, SCLERA = range(10)
+RNFL, GCIPL, INL, OPL, ONL, INNER_SEGMENTS, OUTER_SEGMENTS, RPE, CHOROID = range(9)
 
 # Mean thickness (um) every 15 degrees from temporal, and the standard deviation between eyes.
 RNFL_MEAN = (57, 71, 83, 105, 142, 141, 104, 90, 102, 107, 90, 69,
@@ -29,15 +35,15 @@ ONL_MEAN = (69, 69, 72, 73, 66, 66, 74, 73, 67, 65, 68, 69, 70, 70, 69, 65, 64, 
 ILM_MEAN = (140, 125, 99, 56, 1, -34, -48, -70, -105, -130, -134, -122,
             -104, -86, -65, -43, -14, 15, 30, 41, 67, 107, 132, 142)
 
-# Per layer: mean, sd between eyes, and the share of it (of the mean) that moves the whole circle at once. The
-# shares are ours: the table gives no correlations; 9 % gives a circle mean of the RNFL of 95 +- 10 um.
-LAYERS = ((RNFL_MEAN, RNFL_SD, 0.09), (GCIPL_MEAN, 6.5, 0.06), (INL_MEAN, 4.3, 0.10), (OPL_MEAN, 3.6, 0.09),
+# Per layer of the retina: mean, sd between eyes, and the share of it (of the mean) that moves the whole circle at once.
+# The shares are ours: the table gives no correlations; 9 % gives a circle mean of the RNFL of 95 +- 10 um.
+RETINA = ((RNFL_MEAN, RNFL_SD, 0.09), (GCIPL_MEAN, 6.5, 0.06), (INL_MEAN, 4.3, 0.10), (OPL_MEAN, 3.6, 0.09),
           (ONL_MEAN, 8.4, 0.08), (16, 1.5, 0.06), (21, 3.1, 0.10), (22, 2.7, 0.10))
 
 # Fine unevenness (um, sd) of the edges below the RNFL, GCIPL, INL and OPL, by eye from real scans. The ILM is smooth.
 ROUGHNESS = (2.5, 1.6, 1.3, 1.3)
 
-# No layer gets thinner than this (um): even end-stage glaucoma leaves glia and vessels.
+# No layer of the retina gets thinner than this (um): even end-stage glaucoma leaves glia and vessels.
 FLOORS = (24, 20, 9, 9, 28, 8, 9, 10)
 
 CIRCUMFERENCE = np.pi * 3460  # um: the usual circle of 3.46 mm diameter
@@ -56,61 +62,50 @@ class Vessel:
 
 @dataclass(frozen=True)
 class Eye:
-    """One eye on the circle, in um: `thickness` (9, W) from the RNFL to the choroid, `bruch` (W,) the depth of
-    Bruch's membrane below its circle mean, and the retinal vessels."""
+    """One eye on the circle, in um.
+
+    `thickness` (9, W) from the RNFL to the choroid; `bruch` (W,) the depth of Bruch's membrane below its circle mean.
+    """
 
     thickness: np.ndarray
     bruch: np.ndarray
     vessels: tuple[Vessel, ...]
 
+    @property
+    def depth(self) -> np.ndarray:
+        """The boundaries (10, W) in um below Bruch's membrane."""
+        depth = np.vstack([np.zeros_like(self.bruch), np.cumsum(self.thickness, axis=0)])
+        return depth - depth[BRUCH]
 
-def draw_eye(rng: np.random.Generator, width: int, glaucoma: bool, wide: bool = False) -> Eye:
+
+def draw_eye(rng: Generator, width: int, glaucoma: bool, wide: bool = False) -> Eye:
     """A random eye sampled at `width` A-scans, healthy or with glaucoma; `wide` goes beyond the norm, see `_widened`.
 
     The random numbers drawn do not depend on `width`: one seed is one eye at any resolution.
     """
     angle = np.arange(width) * (360 / width)
     shifted = angle + HUMP_SHIFT * course(rng, angle, (1, 0.7, 0.5))
-    layers = [_layer(rng, angle, shifted, *numbers) for numbers in LAYERS]
+    layers = [_layer(rng, angle, shifted, *statistics) for statistics in RETINA]
     vessels = _vessels(rng)
     for above, rough in enumerate(ROUGHNESS):
         unevenness = rough * course(rng, angle, np.where(np.arange(70) < 12, 0, 1))
         layers[above] += unevenness
         layers[above + 1] -= unevenness
     if glaucoma:
-        layers[0], layers[1] = _thinned(rng, angle, layers[0], layers[1])
-    retina = np.array([_at_least(layer, floor) for layer, floor in zip(layers, FLOORS, strict=True)])
+        layers[RNFL], layers[GCIPL] = _thinned(rng, angle, layers[RNFL], layers[GCIPL])
+    retina = _at_least_floors(layers)
     _make_room(retina, angle, vessels)
     choroid = _choroid(rng, angle)
     # The table gives the ILM; Bruch's membrane, which has no humps, is what is smooth in an eye.
-    mean_retina = sum(_table(numbers[0], angle) for numbers in LAYERS)
+    mean_retina = sum(_table(mean, angle) for mean, *_ in RETINA)
     bruch = _table(ILM_MEAN, angle) + mean_retina
     bruch = bruch - bruch.mean() + 76 * course(rng, angle, (1, 0.5, 0.16))
     eye = Eye(np.vstack([retina, choroid]), bruch, vessels)
     return _widened(rng, angle, eye, glaucoma) if wide else eye
 
 
-def course(rng: np.random.Generator, angle: np.ndarray, weights) -> np.ndarray:
-    """A random periodic course with mean 0 and variance 1 at every angle (degrees), (W,) float64.
-
-    `weights` are the amplitudes of harmonics 1, 2, …; those that W samples cannot carry are left out.
-    """
-    weights = np.asarray(weights, float) / np.linalg.norm(weights)
-    cosine, sine = rng.standard_normal((2, len(weights)))
-    order = np.arange(1, len(weights) + 1)
-    kept = order <= len(angle) // 3
-    phase = np.radians(angle)[:, None] * order[kept]
-    return np.cos(phase) @ (weights * cosine)[kept] + np.sin(phase) @ (weights * sine)[kept]
-
-
-def near(angle: np.ndarray, centre: float, width: float) -> np.ndarray:
-    """A bell of height 1 and standard deviation `width` around `centre` (all degrees), periodic."""
-    distance = (angle - centre + 180) % 360 - 180
-    return np.exp(-0.5 * (distance / width) ** 2)
-
-
-def _table(values, angle: np.ndarray) -> np.ndarray:
-    return np.full(len(angle), float(values)) if np.isscalar(values) else _spline(values)(angle % 360)
+def _table(values: float | tuple[float, ...], angle: np.ndarray) -> np.ndarray:
+    return _spline(values)(angle % 360) if isinstance(values, tuple) else np.full(len(angle), float(values))
 
 
 @lru_cache  # an eye asks some fifty times for one of nine courses
@@ -118,7 +113,8 @@ def _spline(values: tuple[float, ...]) -> CubicSpline:
     return CubicSpline(np.linspace(0, 360, len(values) + 1), (*values, values[0]), bc_type="periodic")
 
 
-def _layer(rng, angle, shifted, mean, sd, whole) -> np.ndarray:
+def _layer(rng: Generator, angle: np.ndarray, shifted: np.ndarray, mean: float | tuple[float, ...],
+           sd: float | tuple[float, ...], whole: float) -> np.ndarray:
     """Mean course, shifted along the circle, with a common scale and a random course that fills up the sd."""
     expected = _table(mean, angle)
     slope = (_table(mean, angle + 1) - _table(mean, angle - 1)) / 2
@@ -129,55 +125,62 @@ def _layer(rng, angle, shifted, mean, sd, whole) -> np.ndarray:
     return _table(mean, shifted) * scale + left * smooth
 
 
-def _at_least(thickness: np.ndarray, floor: float) -> np.ndarray:
-    # A soft knee: clipping would leave ruler-straight stretches.
-    knee = floor / 6
-    return floor + knee * np.logaddexp(0, (thickness - floor) / knee)
+def _at_least_floors(retina: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """No layer thinner than its floor, by a soft knee: clipping would leave ruler-straight stretches."""
+    return np.array([floor + floor / 6 * np.logaddexp(0, (layer - floor) / (floor / 6))
+                     for layer, floor in zip(retina, FLOORS, strict=True)])
 
 
-def _thinned(rng, angle, rnfl, gcipl) -> tuple[np.ndarray, np.ndarray]:
+def _thinned(rng: Generator, angle: np.ndarray, rnfl: np.ndarray, gcipl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Glaucoma: diffuse loss, and one to three notches, most often where the two bundles leave the disc.
 
     Our numbers, chosen for a circle mean of the RNFL of about 65 +- 10 um, as clinical series report.
     """
-    diffuse = rng.uniform(0.62, 0.90)
-    loss = 1 - diffuse * (1 + 0.05 * course(rng, angle, (1, 1, 0.5)))
+    left = rng.uniform(0.62, 0.90)
+    loss = 1 - left * (1 + 0.05 * course(rng, angle, (1, 1, 0.5)))
     notch = np.zeros(len(angle))
     for _ in range(rng.integers(1, 4)):
-        centre = rng.choice((*HUMPS, rng.uniform(0, 360)), p=(0.35, 0.5, 0.15)) + rng.normal(0, 9)
-        depth, width = rng.uniform(0.25, 0.6), rng.uniform(7, 18)
-        notch = 1 - (1 - notch) * (1 - depth * near(angle, centre, width))
+        anywhere = rng.uniform(0, 360)
+        centre = rng.choice((*HUMPS, anywhere), p=(0.35, 0.5, 0.15)) + rng.normal(0, 9)
+        drawn = uniform(rng, depth=(0.25, 0.6), degrees=(7, 18))
+        notch = 1 - (1 - notch) * (1 - drawn.depth * near(angle, centre, drawn.degrees))
     return rnfl * (1 - loss) * (1 - notch), gcipl * (1 - 0.6 * loss) * (1 - 0.45 * notch)
 
 
-def _vessels(rng) -> tuple[Vessel, ...]:
+def _vessels(rng: Generator) -> tuple[Vessel, ...]:
     vessels = []
     for hump in HUMPS:  # an artery and a vein each
         centre = hump + rng.normal(0, 7)
         for side in (-1, 1):
-            vessels.append(Vessel(centre + side * rng.uniform(4, 14), rng.uniform(85, 135)))
+            drawn = uniform(rng, aside=(4, 14), diameter=(85, 135))
+            vessels.append(Vessel(centre + side * drawn.aside, drawn.diameter))
     for centre in (125, 240):  # the nasal arcades are thinner
         vessels += [Vessel(centre + rng.normal(0, 15), rng.uniform(50, 95)) for _ in range(rng.integers(1, 3))]
-    vessels += [Vessel(rng.uniform(0, 360), rng.uniform(20, 50)) for _ in range(rng.integers(5, 13))]
+    vessels += _small_vessels(rng, (5, 13), (20, 50))
     return tuple(vessels)
 
 
-def _make_room(retina: np.ndarray, angle: np.ndarray, vessels) -> None:
+def _small_vessels(rng: Generator, count: tuple[int, int], diameter: tuple[float, float]) -> list[Vessel]:
+    """Vessels anywhere on the circle; their number is below the second of `count`."""
+    return [Vessel(rng.uniform(0, 360), rng.uniform(*diameter)) for _ in range(rng.integers(*count))]
+
+
+def _make_room(retina: np.ndarray, angle: np.ndarray, vessels: Sequence[Vessel]) -> None:
     """Vessels lie in the RNFL: they lift the ILM a little and press into the layer below. In place.
 
     The table's eyes had their vessels too, so the circle means stay what they were.
     """
     lifted, pressed = np.zeros((2, len(angle)))
     for vessel in vessels:
-        bell = near(angle, vessel.angle, 0.4 * vessel.diameter / UM_PER_DEGREE)
-        lifted += 0.08 * vessel.diameter * bell
-        pressed = np.maximum(pressed, 0.16 * vessel.diameter * bell)
-    pressed = np.minimum(pressed, 0.4 * (retina[1] - FLOORS[1]))
-    retina[0] += lifted - lifted.mean() + pressed - pressed.mean()
-    retina[1] -= pressed - pressed.mean()
+        profile = near(angle, vessel.angle, 0.4 * vessel.diameter / UM_PER_DEGREE)
+        lifted += 0.08 * vessel.diameter * profile
+        pressed = np.maximum(pressed, 0.16 * vessel.diameter * profile)
+    pressed = np.minimum(pressed, 0.4 * (retina[GCIPL] - FLOORS[GCIPL]))
+    retina[RNFL] += lifted - lifted.mean() + pressed - pressed.mean()
+    retina[GCIPL] -= pressed - pressed.mean()
 
 
-def _choroid(rng, angle) -> np.ndarray:
+def _choroid(rng: Generator, angle: np.ndarray) -> np.ndarray:
     """Thickness (um): mean about 140 with a wide spread, thinner inferiorly, its lower edge scalloped by vessels."""
     mean = np.clip(np.exp(rng.normal(np.log(140), 0.28)), 78, 255)
     order = np.arange(1, 41)
@@ -187,28 +190,33 @@ def _choroid(rng, angle) -> np.ndarray:
     return np.clip(mean * shape, 45, 330)
 
 
-def _widened(rng, angle, eye: Eye, glaucoma: bool) -> Eye:
+def _widened(rng: Generator, angle: np.ndarray, eye: Eye, glaucoma: bool) -> Eye:
     """The eye as a circle beside the disc's centre meets it, and as myopia, age or chance may have made it.
 
     Our numbers: circles are some 160 um off on average, choroids are 60 to 350 um thick, and half of the eyes are
     tilted by more than 35 um (sd) beside what the table has.
     """
-    eye = off_centre(eye, min(abs(rng.normal(0, 200)), 500), rng.uniform(0, 360))
-    layers = eye.thickness[:8] * np.exp(rng.normal(0, 0.06))
-    layers[0] *= np.exp(np.clip(rng.normal(0, 0.22), -0.5, 0.1 if glaucoma else 0.45) * (rng.random() < 0.4))
-    layers[1] *= rng.uniform(0.65, 1) if glaucoma else np.exp(rng.normal(0, 0.08))
-    bumps = rng.uniform(0, 5) * course(rng, angle, np.where(np.arange(60) < 15, 0, 1))
-    layers[0] += bumps
-    layers[1] -= bumps
-    layers = np.array([_at_least(layer, floor) for layer, floor in zip(layers, FLOORS, strict=True)])
-    choroid = eye.thickness[8] * (1 + 0.15 * course(rng, angle, (1, 0.5)))
-    choroid = np.clip(choroid / choroid.mean() * np.exp(rng.uniform(np.log(60), np.log(350))), 40, 420)
-    tilt = np.exp(rng.uniform(np.log(8), np.log(160))) * course(rng, angle, (1, 0.6, 0.12))
+    distance, direction = min(abs(rng.normal(0, 200)), 500), rng.uniform(0, 360)
+    eye = off_centre(eye, distance, direction)
+    layers = eye.thickness[:CHOROID] * np.exp(rng.normal(0, 0.06))
+    other_rnfl = np.clip(rng.normal(0, 0.22), -0.5, 0.1 if glaucoma else 0.45)  # in 40 % of eyes; natural logarithm
+    layers[RNFL] *= np.exp(other_rnfl * (rng.random() < 0.4))
+    layers[GCIPL] *= rng.uniform(0.65, 1) if glaucoma else np.exp(rng.normal(0, 0.08))
+    bumps_um = rng.uniform(0, 5)
+    bumps = bumps_um * course(rng, angle, np.where(np.arange(60) < 15, 0, 1))
+    layers[RNFL] += bumps
+    layers[GCIPL] -= bumps
+    layers = _at_least_floors(layers)
+    choroid = eye.thickness[CHOROID] * (1 + 0.15 * course(rng, angle, (1, 0.5)))
+    choroid = np.clip(choroid / choroid.mean() * log_uniform(rng, 60, 350), 40, 420)
+    tilt_um = log_uniform(rng, 8, 160)
+    tilt = tilt_um * course(rng, angle, (1, 0.6, 0.12))
     # A frame that was not averaged shows the eye's and the head's motion.
-    unsteady = rng.uniform(0, 3) * course(rng, angle, np.where(np.arange(60) < 8, 0, 1)) * (rng.random() < 0.2)
+    motion_um = rng.uniform(0, 3)
+    motion = motion_um * course(rng, angle, np.where(np.arange(60) < 8, 0, 1)) * (rng.random() < 0.2)
     vessels = [Vessel(vessel.angle, vessel.diameter * rng.uniform(0.8, 1.25)) for vessel in eye.vessels]
-    vessels += [Vessel(rng.uniform(0, 360), rng.uniform(15, 60)) for _ in range(rng.integers(0, 10))]
-    return Eye(np.vstack([layers, choroid]), eye.bruch + tilt + unsteady, tuple(vessels))
+    vessels += _small_vessels(rng, (0, 10), (15, 60))
+    return Eye(np.vstack([layers, choroid]), eye.bruch + tilt + motion, tuple(vessels))
 
 
 def off_centre(eye: Eye, distance: float, direction: float) -> Eye:
@@ -221,37 +229,9 @@ def off_centre(eye: Eye, distance: float, direction: float) -> Eye:
     angle = np.arange(len(eye.bruch)) * (360 / len(eye.bruch))
     met = radius * np.exp(1j * np.radians(angle)) + distance * np.exp(1j * np.radians(direction))
     seen = np.degrees(np.angle(met))
-    layers = [np.interp(seen, angle, layer, period=360) for layer in eye.thickness[:8]]
-    layers[0] *= radius / np.abs(met)
+    layers = [np.interp(seen, angle, layer, period=360) for layer in eye.thickness[:CHOROID]]
+    layers[RNFL] *= radius / np.abs(met)
     turned = (angle - seen + 180) % 360 - 180
     vessels = [Vessel(float(vessel.angle + np.interp(vessel.angle, seen, turned, period=360)), vessel.diameter)
                for vessel in eye.vessels]
-    return Eye(np.vstack([layers, eye.thickness[8:]]), eye.bruch, tuple(vessels))
-
-
-def place(eye: Eye, height: int, axial: float, position: float, margin: float = 0.03) -> np.ndarray:
-    """Put the eye into a frame of `height` rows of `axial` um: `BOUNDARIES` as (10, W) float64 rows.
-
-    Row 0.0 is the upper edge of the first pixel. `position` 0 lays the eye at the frame's top, 1 at its
-    bottom, but for a `margin`, a share of the height. A frame that is a crop cannot hold every tilt: there the eye
-    is flattened until all layers are inside.
-    """
-    depth = np.vstack([np.zeros_like(eye.bruch), np.cumsum(eye.thickness, axis=0)])
-    depth -= depth[8]  # Bruch's membrane is at 0
-    margin *= height * axial
-    room = height * axial - 2 * margin
-    for share in np.linspace(1, 0, 41):
-        placed = depth + share * eye.bruch
-        spare = room - (placed[9].max() - placed[0].min())
-        if spare >= 0:
-            break
-    return (placed - placed[0].min() + margin + max(spare, 0) * position) / axial
-
-
-def rasterise(boundaries: np.ndarray, height: int) -> np.ndarray:
-    """Boundaries (10, W) to a mask (H, W) uint8: a pixel belongs to the layer in which its centre lies."""
-    centre = np.arange(height)[:, None] + 0.5
-    mask = np.zeros((height, boundaries.shape[1]), np.uint8)
-    for label, (upper, lower) in {1: (0, 1), 2: (1, 2), 3: (8, 9)}.items():
-        mask[(centre >= boundaries[upper]) & (centre < boundaries[lower])] = label
-    return mask
+    return Eye(np.vstack([layers, eye.thickness[CHOROID:]]), eye.bruch, tuple(vessels))

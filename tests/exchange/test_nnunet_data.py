@@ -14,7 +14,7 @@ from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import volume_spacing, write_nifti
 from octkit.exchange import nnunet_data
 from octkit.exchange.nnunet_data import export_dataset, import_dataset, is_raw_folder
-from octkit.phantoms.circle_scans import make_dataset
+from octkit.phantoms.data_sets import make_data_set
 
 
 def files_of(root):
@@ -43,7 +43,7 @@ def same_scans(raw, root):
 
 
 def test_phantoms_go_round_file_for_file(tmp_path):
-    make_dataset(tmp_path / "phantom", train=2, validation=1, test=1, size=(64, 96))
+    make_data_set(tmp_path / "phantom", (2, 1, 1), (64, 96))
     raw, back = there_and_back(tmp_path, tmp_path / "phantom")
     assert files_of(back) == files_of(tmp_path / "phantom")
     same_scans(raw, back)

@@ -12,7 +12,7 @@ from octkit.evaluation import metrics
 from octkit.layers.boundaries import Cost, bounds, full_grid, mask_from, ordered_surfaces
 from octkit.phantoms.circle_scans import draw
 
-TRUE = (0, 1, 2, 8, 9)  # anatomy.BOUNDARIES that are ours
+TRUE = (0, 1, 2, 8, 9)  # circle_eye.BOUNDARIES that are ours
 
 
 @pytest.fixture(scope="module", params=[(256, 320), (496, 768)], ids=str)

@@ -21,7 +21,7 @@ from octkit.evaluation.submission import write_submission
 from octkit.figures import picture as picture_
 from octkit.layers.thickness import thickness_table, write_csv
 from octkit.lessons import report
-from octkit.phantoms.circle_scans import make_dataset
+from octkit.phantoms.data_sets import make_data_set
 from octkit.planning.run import Run
 
 NASTY = "<script>alert(1)</script>"
@@ -31,7 +31,7 @@ NASTY = "<script>alert(1)</script>"
 def finished(tmp_path_factory):
     """A run folder as the notebooks leave it, in small: two folds of three epochs, three validation scans."""
     data = tmp_path_factory.mktemp("data") / "phantom"
-    make_dataset(data, train=4, validation=3, size=(64, 80), seed=1)
+    make_data_set(data, (4, 3, 0), (64, 80), seed=1)
     folder = tmp_path_factory.mktemp("runs") / "first"
     folder.mkdir()
     with_overrides(from_profile("smoke"), [f"data.dir={data}", "seed=4711"]).save(folder / "settings.json")
@@ -207,7 +207,7 @@ def test_names_from_outside_are_escaped(run_without_figures):
         file.write(json.dumps({"step": NASTY, "status": "killed", "seconds": 1.0, "peak_memory_mb": 1,
                                "error": NASTY}) + "\n")
     data = odd.with_name(NASTY.replace("/", "_") + " $x_{$")  # what TeX would trip on, too
-    make_dataset(data, train=2, validation=1, size=(64, 80), seed=1)
+    make_data_set(data, (2, 1, 0), (64, 80), seed=1)
     for folder in ("Validation/Image", "Truth/Layer_Masks"):
         (data / folder / "0003.png").rename(data / folder / f"{data.name}.png")
     with_overrides(from_profile("smoke"), [f"data.dir={data}"]).save(odd / "settings.json")

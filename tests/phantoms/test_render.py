@@ -4,6 +4,7 @@ from scipy.ndimage import uniform_filter1d
 
 from octkit.common.errors import OctkitError
 from octkit.phantoms import circle_eye, circle_scans, render, varied_device, varied_tissue
+from octkit.phantoms.frame import Frame, PlacedEye
 from octkit.phantoms.render import paint
 
 # Greys of the look that the README's numbers rest on, every 12th row from 5 on and every 14th A-scan from 3 on.
@@ -30,7 +31,7 @@ def flat(width: int = 160) -> np.ndarray:
 
 def painted(seed: int, boundaries=None, vessels=(), periodic=True, kind="varied") -> np.ndarray:
     boundaries = flat() if boundaries is None else boundaries
-    return paint(*streams(seed), boundaries, vessels, (8.0, 35.0), (120, 160), kind, periodic)
+    return paint(*streams(seed), PlacedEye(boundaries, vessels, Frame((120, 160), (8.0, 35.0), periodic)), kind)
 
 
 @pytest.mark.parametrize(("seed", "size"), KEPT)
@@ -60,7 +61,7 @@ def test_the_look_does_not_depend_on_the_size():
 
 
 def test_unknown_looks_are_refused():
-    with pytest.raises(OctkitError, match="found 'pretty', expected one of spectralis, varied"):
+    with pytest.raises(OctkitError, match="pretty.* spectralis, varied"):
         painted(0, kind="pretty")
 
 
@@ -116,13 +117,13 @@ def test_edges_lie_where_the_labels_have_them():
 
 
 def test_a_pixel_that_the_ilm_halves_is_half_retina():
-    """Before the machine blurs it: neither darker nor brighter than half way from the vitreous to the RNFL."""
+    """Before the device blurs it: neither darker nor brighter than half way from the vitreous to the RNFL."""
     boundaries, shares = flat(), []
     boundaries[0] = 30.5
     for seed in range(40):
         look, noise = streams(seed)
-        image = varied_tissue.paint(look, noise, varied_device.draw_machine(look), boundaries, (), (2.4, 35.0),
-                                    (120, 160))
+        eye = PlacedEye(boundaries, (), Frame((120, 160), (2.4, 35.0)))
+        image = varied_tissue.paint(look, noise, varied_device.draw_device(look), eye)
         vitreous, halved, retina = (image[row].mean() for row in (29, 30, 31))
         shares.append((halved - vitreous) / (retina - vitreous))
     assert abs(np.mean(shares) - 0.5) < 0.05

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 
 from octkit.phantoms import circle_eye
-from octkit.phantoms.volume_eye import CIRCLE, draw_raster, relief
+from octkit.phantoms.circle_eye import CHOROID, GCIPL, RNFL
+from octkit.phantoms.volume_eye import CIRCLE, draw_volume_eye
 
 ACROSS, DOWN = np.linspace(-3, 3, 121), np.linspace(-3, 3, 61)
-RNFL, GCIPL, CHOROID = 0, 1, 8
 
 
-def raster(seed: int, kind: str, eye: str = "R", glaucoma: bool = False, down=DOWN, across=ACROSS):
-    return draw_raster(np.random.default_rng(seed), kind, down, across, eye, glaucoma)
+def drawn_eye(seed: int, kind: str, eye: str = "R", glaucoma: bool = False, down=DOWN, across=ACROSS):
+    return draw_volume_eye(np.random.default_rng(seed), kind, down, across, eye, glaucoma)
 
 
 def thickness(kind: str, glaucoma: bool = False, count: int = 12) -> np.ndarray:
     """(count, 9, B, W) um of right eyes, nan inside the disc's opening."""
-    drawn = [raster(seed, kind, "R", glaucoma) for seed in range(count)]
+    drawn = [drawn_eye(seed, kind, "R", glaucoma) for seed in range(count)]
     return np.array([np.where(one.opening, np.nan, np.diff(one.depth, axis=0)) for one in drawn])
 
 
@@ -41,7 +41,7 @@ def ring(maps: np.ndarray, radius: float, width: float = 0.06) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["macular", "peripapillary"])
 def test_no_layer_is_crossed_and_all_is_finite(kind):
     for seed in range(10):
-        drawn = raster(seed, kind, "RL"[seed % 2], bool(seed % 3))
+        drawn = drawn_eye(seed, kind, "RL"[seed % 2], bool(seed % 3))
         assert np.isfinite(drawn.depth).all() and np.isfinite(drawn.bruch).all()
         assert (np.diff(drawn.depth, axis=0) >= -1e-9).all()
         assert drawn.opening.any() == (kind == "peripapillary")
@@ -81,7 +81,7 @@ def test_on_the_circle_around_the_disc_the_tables_hold():
     met = []
     for seed in range(40):  # a right eye: temporal is on the left
         x, y = -CIRCLE * np.cos(np.radians(angle)), CIRCLE * np.sin(np.radians(angle))
-        layers = np.diff(raster(seed, "peripapillary", down=-y[::2], across=x[::2]).depth, axis=0)
+        layers = np.diff(drawn_eye(seed, "peripapillary", down=-y[::2], across=x[::2]).depth, axis=0)
         met.append([layers[[RNFL, GCIPL], point, point] for point in range(12)])
     rnfl, gcipl = np.mean(met, axis=0).T
     # The window is off the disc's centre by some 0.1 mm: means are a little wider than the table's humps.
@@ -98,7 +98,7 @@ def test_the_nerve_fibre_layer_falls_off_with_distance(disc):
 
 def test_layers_end_at_the_opening():
     for seed in range(8):
-        drawn = raster(seed, "peripapillary")
+        drawn = drawn_eye(seed, "peripapillary")
         area = drawn.opening.mean() * 36.0
         assert 1.5 < 2 * np.sqrt(area / np.pi) < 1.9
         layers = np.diff(drawn.depth, axis=0)
@@ -116,38 +116,30 @@ def test_glaucoma_thins_along_the_bundles_and_widens_the_cup(macula, disc):
     assert 0.7 < ring(ill_macula[:, GCIPL], 1.0).mean() / ring(macula[:, GCIPL], 1.0).mean() < 0.93
     np.testing.assert_allclose(ill_macula[:, 2:8].mean(), macula[:, 2:8].mean(), rtol=0.02)
     for seed in range(5):
-        cups = [np.count_nonzero(raster(seed, "peripapillary", "R", ill).depth[0] > 0) for ill in (False, True)]
+        cups = [np.count_nonzero(drawn_eye(seed, "peripapillary", "R", ill).depth[0] > 0) for ill in (False, True)]
         assert cups[1] > cups[0]
 
 
 def test_left_eyes_are_mirrored():
-    right, left = (raster(3, "macular", eye) for eye in "RL")
+    right, left = (drawn_eye(3, "macular", eye) for eye in "RL")
     np.testing.assert_allclose(right.depth, left.depth[..., ::-1], atol=1e-9)
     np.testing.assert_allclose(right.bruch, left.bruch[..., ::-1], atol=1e-9)
 
 
 def test_one_seed_is_one_eye_at_any_resolution():
-    fine = raster(5, "peripapillary", glaucoma=True)
-    coarse = raster(5, "peripapillary", "R", True, DOWN[::3], ACROSS[::4])
+    fine = drawn_eye(5, "peripapillary", glaucoma=True)
+    coarse = drawn_eye(5, "peripapillary", "R", True, DOWN[::3], ACROSS[::4])
     np.testing.assert_allclose(fine.depth[:, ::3, ::4], coarse.depth, atol=1e-6)
     np.testing.assert_allclose(np.ptp(fine.bruch[::3, ::4] - coarse.bruch), 0, atol=1e-6)  # but for the mean
 
 
 def test_vessels_are_one_line_that_leaves_the_disc_and_spares_the_fovea():
-    drawn = raster(2, "peripapillary")
+    drawn = drawn_eye(2, "peripapillary")
     assert len(drawn.vessels) >= 10
     for vessel in drawn.vessels:
         assert np.isnan(vessel.distance[np.hypot(*np.meshgrid(ACROSS, DOWN)) < 0.1]).all()
         assert (abs(vessel.distance[np.isfinite(vessel.distance)]) < 60).any()
         assert (vessel.diameter > 5).all()
-    fovea = raster(2, "macular")
+    fovea = drawn_eye(2, "macular")
     middle = np.hypot(*np.meshgrid(ACROSS, DOWN)) < 0.15
     assert all(np.isnan(vessel.distance[middle]).all() for vessel in fovea.vessels)
-
-
-def test_relief_has_mean_0_variance_1_and_its_length():
-    x = np.array([0.0, 0.5, 1.0, 4.0])
-    drawn = np.array([relief(np.random.default_rng(seed), x, 0 * x, 0.5) for seed in range(3000)])
-    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.07)
-    # exp(-(r / length)^2 / 2) at 0, 1, 2 and 8 lengths.
-    np.testing.assert_allclose((drawn[:, :1] * drawn).mean(axis=0), [1, 0.607, 0.135, 0], atol=0.08)

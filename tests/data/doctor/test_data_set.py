@@ -21,8 +21,7 @@ from octkit.common.files import read_json
 from octkit.data.doctor import data_set
 from octkit.data.doctor.data_set import look_through
 from octkit.data.layouts.detect import open_dataset
-from octkit.phantoms.circle_scans import make_dataset
-from octkit.phantoms.volume_scans import make_volumes
+from octkit.phantoms.data_sets import make_data_set
 
 KINDS = {"GOALS": damages.GOALS, "VOLUMES": damages.VOLUMES, "RAW": damages.RAW, "MGUNET": damages.MGUNET}
 
@@ -358,8 +357,8 @@ EXPECTED = {
 def whole(tmp_path_factory) -> Path:
     """A whole data set of each layout: phantoms, but for those layouts that phantoms do not have."""
     folder = tmp_path_factory.mktemp("whole")
-    make_dataset(folder / "GOALS", 6, 2, 1, (96, 96))
-    make_volumes(folder / "VOLUMES", 3, 1, 0, (3, 64, 64), 0, "macular")
+    make_data_set(folder / "GOALS", (6, 2, 1), (96, 96))
+    make_data_set(folder / "VOLUMES", (3, 1, 0), (3, 64, 64), 0, "macular")
     write_nnunet_raw(folder / "RAW", channels=("OCT", "shifted"))
     write_mgunet(folder / "MGUNET")
     return folder

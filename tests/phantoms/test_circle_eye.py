@@ -1,0 +1,128 @@
+import csv
+
+import numpy as np
+import pytest
+from helpers import SHARED
+
+from octkit.phantoms import circle_eye
+from octkit.phantoms.circle_eye import CHOROID, FLOORS, GCIPL, RNFL
+
+TABLE = SHARED / "circle-anatomy" / "thickness_by_angle.csv"
+measured = pytest.mark.skipif(not TABLE.exists(), reason="the table of measured thickness is not here")
+
+
+def eyes(glaucoma: bool) -> np.ndarray:
+    """Thickness (200, 9, 48) of eyes with the seeds 0, 1, …"""
+    return np.array([circle_eye.draw_eye(np.random.default_rng(seed), 48, glaucoma).thickness for seed in range(200)])
+
+
+@pytest.fixture(scope="module")
+def healthy() -> np.ndarray:
+    return eyes(False)
+
+
+@pytest.fixture(scope="module")
+def diseased() -> np.ndarray:
+    return eyes(True)
+
+
+def test_healthy_rnfl_follows_the_published_course(healthy):
+    mean, sd = healthy[:, RNFL].mean(axis=0), healthy[:, RNFL].std(axis=0)
+    # Angle: mean and sd (um) of 80 real eyes, Rathke et al. 2014; 48 samples are 7.5 degrees apart.
+    published = {0: (56.7, 9.5), 37.5: (94.0, 17.7), 60: (142.1, 27.3), 67.5: (146.6, 26.2), 75: (141.0, 29.7),
+                 97.5: (92.5, 22.2), 127.5: (107.6, 28.4), 187.5: (53.4, 9.3), 232.5: (93.7, 24.0),
+                 270: (133.5, 28.8), 292.5: (157.4, 26.3), 337.5: (59.1, 11.1)}
+    for angle, (expected, spread) in published.items():
+        assert mean[int(angle / 7.5)] == pytest.approx(expected, abs=6), angle
+        assert sd[int(angle / 7.5)] == pytest.approx(spread, rel=0.3), angle
+
+
+def test_healthy_circle_means(healthy):
+    # RNFL, GCIPL, INL, OPL, ONL, inner segments, outer segments, RPE: circle means of the same source.
+    np.testing.assert_allclose(healthy[:, :CHOROID].mean(axis=(0, 2)), (95, 52, 21, 21, 67, 16, 21, 22), atol=1.5)
+    assert 7 < healthy[:, RNFL].mean(axis=1).std() < 13
+    choroid = healthy[:, CHOROID].mean(axis=1)
+    assert 125 < choroid.mean() < 155
+    assert choroid.std() > 25
+    inferior, superior = healthy[:, CHOROID, 36].mean(), healthy[:, CHOROID, 12].mean()
+    assert inferior < superior - 15
+
+
+@measured
+def test_tables_agree_with_their_source():
+    rows = list(csv.DictReader(TABLE.read_text().splitlines()))[::2]
+    for name, column in {"RNFL_MEAN": "RNFL_mean_um", "RNFL_SD": "RNFL_sd_um", "GCIPL_MEAN": "GCIPL_mean_um",
+                         "INL_MEAN": "INL_mean_um", "OPL_MEAN": "OPL_mean_um", "ONL_MEAN": "ONL_mean_um"}.items():
+        np.testing.assert_allclose(getattr(circle_eye, name), [float(row[column]) for row in rows], atol=0.61)
+    height = [3.87 * float(row["ilm_row_minus_mean_px_mean"]) for row in rows]
+    np.testing.assert_allclose(circle_eye.ILM_MEAN, height, atol=0.61)
+
+
+@measured
+def test_eyes_are_as_thick_and_as_different_as_those_measured(healthy):
+    """200 eyes, 48 angles: means within 9 % (or 1.2 um) and 4.5 um, SDs within 8 % on average, each by 0.6 to 1.7."""
+    rows = list(csv.DictReader(TABLE.read_text().splitlines()))
+    for layer, name in enumerate(("RNFL", "GCIPL", "INL", "OPL", "ONL", "ELM-IS", "IS-OS", "RPE")):
+        mean, sd = (np.array([float(row[f"{name}_{what}_um"]) for row in rows]) for what in ("mean", "sd"))
+        found = healthy[:, layer]
+        assert (abs(found.mean(axis=0) - mean) < np.minimum(np.maximum(0.09 * mean, 1.2), 4.5)).all(), name
+        ratio = found.std(axis=0) / sd
+        assert ratio.mean() == pytest.approx(1, abs=0.08), name
+        assert ratio.min() > 0.6 and ratio.max() < 1.7, name
+
+
+def test_wide_eyes_keep_the_means_and_go_beyond_the_norm(healthy):
+    drawn = [circle_eye.draw_eye(np.random.default_rng(seed), 48, False, wide=True) for seed in range(200)]
+    wide = np.array([eye.thickness for eye in drawn])
+    np.testing.assert_allclose(wide[:, :CHOROID].mean(axis=(0, 2)), healthy[:, :CHOROID].mean(axis=(0, 2)), rtol=0.03)
+    assert (wide[:, RNFL].std(axis=0) > 0.95 * healthy[:, RNFL].std(axis=0)).all()
+    choroid = wide[:, CHOROID].mean(axis=1)
+    assert choroid.min() < 75 and choroid.max() > 300 and wide[:, CHOROID].min() >= 40
+    tilt = np.array([np.ptp(eye.bruch) for eye in drawn])  # um from peak to peak
+    assert tilt.min() < 150 and 250 < np.median(tilt) < 500 and tilt.max() > 700
+    assert (wide[:, :CHOROID] > np.array(FLOORS)[:, None]).all()
+
+
+def test_a_circle_off_centre_is_thick_where_it_is_near_the_disc():
+    layers = np.repeat([[100.0], [50], [30], [30], [60], [20], [20], [22], [150]], 360, axis=1)
+    layers[GCIPL] += 10 * np.cos(np.radians(np.arange(360)))
+    vessels = (circle_eye.Vessel(0.0, 90.0), circle_eye.Vessel(90.0, 90.0), circle_eye.Vessel(-90.0, 90.0))
+    eye = circle_eye.off_centre(circle_eye.Eye(layers, np.zeros(360), vessels), 300.0, 0.0)
+    # At angle 0 the circle is 2030 um from the disc's centre, at 180 degrees 1430 um; its radius is 1730 um.
+    assert eye.thickness[RNFL, [0, 180]] == pytest.approx([100 * 1730 / 2030, 100 * 1730 / 1430], abs=0.1)
+    assert eye.thickness[CHOROID] == pytest.approx(150)
+    # What lies straight above the disc, the circle meets asin(300 / 1730) = 9.99 degrees further on.
+    assert [vessel.angle for vessel in eye.vessels] == pytest.approx([0, 99.99, -99.99], abs=0.05)
+    assert eye.thickness[GCIPL, 100] == pytest.approx(50, abs=0.2)
+
+
+def test_glaucoma_thins_rnfl_and_gcipl_and_can_be_told(healthy, diseased):
+    sound, ill = healthy[:, RNFL].mean(axis=1), diseased[:, RNFL].mean(axis=1)
+    assert ill.mean() == pytest.approx(65, abs=5)
+    assert 6 < ill.std() < 13
+    assert (sound[:, None] > ill).mean() > 0.95  # the AUC of the mean RNFL thickness
+    ratio = diseased[:, :CHOROID].mean(axis=(0, 2)) / healthy[:, :CHOROID].mean(axis=(0, 2))
+    assert ratio[0] < ratio[1] < 0.9
+    np.testing.assert_allclose(ratio[2:], 1, atol=0.02)
+
+
+def test_glaucoma_has_focal_notches_that_favour_the_humps(healthy, diseased):
+    # Of the same seed the healthy eye is the ill one before its loss.
+    left = diseased[:, RNFL] / healthy[:, RNFL]
+    deepest = left.argmin(axis=1) * 7.5
+    hump = np.minimum(abs(deepest - 67), abs(deepest - 292)) < 30
+    assert hump.mean() > 0.6  # 120 of 360 degrees would be a third
+    assert np.median(left.max(axis=1) - left.min(axis=1)) > 0.2
+
+
+def test_no_layer_vanishes(healthy, diseased):
+    for thickness in (healthy, diseased):
+        assert (thickness[:, :CHOROID] > np.array(FLOORS)[:, None] - 3).all()
+        assert thickness[:, CHOROID].min() >= 45
+
+
+def test_one_seed_is_one_eye_at_any_resolution():
+    coarse, fine = (circle_eye.draw_eye(np.random.default_rng(5), width, True) for width in (240, 480))
+    assert coarse.vessels == fine.vessels
+    np.testing.assert_allclose(coarse.thickness, fine.thickness[:, ::2], atol=0.2)
+    np.testing.assert_allclose(coarse.bruch, fine.bruch[::2], atol=0.2)
