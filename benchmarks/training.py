@@ -90,14 +90,14 @@ def train_ours(folder: Path, options) -> dict:
         # As in the profile: where the processor has bfloat16, and compiled as its many steps would be.
         "train.precision=bfloat16", *(["train.compile=always"] if "compile" in base.train.model_dump() else []),
     ]).save(run / "settings.json")
-    ends, step = [], train._step
+    ends, step = [], train.Training.step
 
     def timed(*arguments):
         loss = step(*arguments)
         ends.append(time.perf_counter())
         return loss
 
-    train._step = timed
+    train.Training.step = timed
     where = train.train_fold(Run(run), "2d", 0, resume=False, progress=False)
     log = pd.read_csv(where / "log.csv")
     dice = log.filter(regex="^dice_").mean(axis=1)

