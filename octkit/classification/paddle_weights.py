@@ -3,6 +3,7 @@
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,13 @@ class _ArraysOnly(pickle.Unpickler):
     ALLOWED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict"),
                ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
         return _empty_array if name == "_reconstruct" else super().find_class(module, name)
 
 
-def _empty_array(kind: type, shape: tuple, _dtype) -> np.ndarray:
+def _empty_array(kind: type, shape: tuple[int, ...], _dtype: Any) -> np.ndarray:
     """What numpy's `_reconstruct` makes before its content is set; for another shape it would take any memory."""
     if kind is not np.ndarray or shape != (0,):
         raise pickle.UnpicklingError("it asks for an array of its own making, which is no part of a state dict")
@@ -35,10 +36,12 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
-        content.pop("StructuredToParameterName@@", None)
-        arrays = {str(name): np.asarray(array) for name, array in content.items()}
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # reading a pickle is running it: a damaged one can raise any error
         raise OctkitError(f"{path}: cannot be read as weights ({error}), expected arrays by name") from None
-    if wrong := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
-        raise OctkitError(f"{path}: {wrong[0]!r} is no array of numbers, expected arrays by name")
-    return arrays
+    if not isinstance(content, dict):
+        raise OctkitError(f"{path}: holds a {type(content).__name__}, expected arrays by name")
+    content.pop("StructuredToParameterName@@", None)
+    for name, array in content.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+            raise OctkitError(f"{path}: {name!r} is no array of numbers, expected arrays by name")
+    return {str(name): array for name, array in content.items()}

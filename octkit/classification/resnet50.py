@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,7 +32,7 @@ from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, replacing, write_atomic, write_json
+from octkit.common.files import read_json, replacing, write_csv, write_json
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
@@ -39,6 +40,7 @@ from octkit.common.settings import PROJECT, ClassifySettings, Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.image_files import read_image
 from octkit.evaluation.metrics import classification_scores
+from octkit.planning.folds import Split
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
@@ -72,18 +74,19 @@ def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> dict[str, list[str]]:
+def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
     """Names of the cases to learn from and to hold out, {"train": [...], "validation": [...]}.
 
     Each class is divided by the same fraction. Raises OctkitError for a case without a label, and where a
     class has fewer than two cases (one for each side).
     """
-    by_label = {0: [], 1: []}
+    by_label: dict[int, list[str]] = {0: [], 1: []}
     for case in cases:
         if case.glaucoma not in (0, 1):
             raise OctkitError(f"{case.image}: found no glaucoma label, expected 0 or 1 for a training case")
         by_label[case.glaucoma].append(case.name)
-    draw, split = np.random.default_rng(seed), {"train": [], "validation": []}
+    draw = np.random.default_rng(seed)
+    split: Split = {"train": [], "validation": []}
     for label, names in by_label.items():
         if len(names) < 2:
             raise OctkitError(f"glaucoma labels: found {len(names)} training cases with label {label}, "
@@ -103,7 +106,7 @@ def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path:
             found = tuple(weights[name].shape) if name in weights else "nothing"
             if found != (expected := tuple(state[name].shape)):
                 raise OctkitError(f"{path}: found {found} for {name}, expected {expected} as in a ResNet50")
-            state[name] = weights[name]
+            state[name] = paddle.to_tensor(weights[name])
     network.set_state_dict(state)
 
 
@@ -111,7 +114,7 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
     """Give the network its first weights and say where they came from.
 
     A file named in the settings comes first (its SHA-256 must be the one stated), then Paddle's own download,
-    then random weights with the reason why. Returns {"origin", "reason", ...} and prints the same. Raises
+    then random weights with the reason why. Returns {"origin", "reason", ...} and says the same. Raises
     OctkitError for a named file that is missing, has another checksum, or does not fit.
     """
     origin = {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
@@ -124,13 +127,13 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
     return origin
 
 
-def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str) -> dict[str, str]:
+def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str | None) -> dict[str, str]:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), see classify.weights") from None
-    if found != expected.lower():
-        raise OctkitError(f"{path}: found SHA-256 {found}, expected {expected.lower()} (classify.weights_sha256)")
+    if expected is None or found != expected.lower():
+        raise OctkitError(f"{path}: found SHA-256 {found}, expected {expected} (classify.weights_sha256)")
     _set_weights(network, read_weights(path), path, head=False)
     return {"origin": "imagenet file", "reason": f"classify.weights names {path.name}", "sha256": found}
 
@@ -170,8 +173,8 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
         write_json(out_dir / "splits.json", split)
         _train(images, labels, settings, key, out_dir)
     if dataset.validation:
-        images = [case.image for case in dataset.validation]
-        write_predictions(out_dir / "predictions.csv", predict(out_dir, images, settings))
+        scans = [case.image for case in dataset.validation]
+        write_predictions(out_dir / "predictions.csv", predict(out_dir, scans, settings))
     write_json(out_dir / "trained.json", {"made_from": key})
     (out_dir / "checkpoint.npz").unlink(missing_ok=True)
 
@@ -185,7 +188,8 @@ def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
     return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")
 
 
-def _train(images: dict, labels: dict, settings: Settings, key: str, out_dir: Path) -> None:
+def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], settings: Settings, key: str,
+           out_dir: Path) -> None:
     """Train to the end, from the checkpoint where there is one: weights, their origin, log and metrics."""
     chosen, network = settings.classify, _network(settings)
     optimiser = paddle.optimizer.Adam(chosen.initial_rate, parameters=network.parameters())
@@ -205,8 +209,7 @@ def _train(images: dict, labels: dict, settings: Settings, key: str, out_dir: Pa
                 "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(logits, truth),
                 "validation_auc": classification_scores(truth, _glaucoma(logits))["auc"],
                 "learning_rate": optimiser.get_lr(), "seconds": round(time.perf_counter() - start, 3)})
-            lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
-            write_atomic(out_dir / "log.csv", "\n".join(lines) + "\n")
+            write_csv(out_dir / "log.csv", list(rows[0]), [list(row.values()) for row in rows])
             _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
     with replacing(out_dir / "model.pdparams") as temporary:
         paddle.save(network.state_dict(), str(temporary))
@@ -234,7 +237,8 @@ def _tensor(images: np.ndarray) -> paddle.Tensor:
     return paddle.to_tensor((images[:, None].astype(np.float32) / 255 - mean) / std)
 
 
-def _train_epoch(network, optimiser, images, labels, settings: Settings, epoch: int, bar: tqdm) -> float:
+def _train_epoch(network: paddle.nn.Layer, optimiser: paddle.optimizer.Optimizer, images: np.ndarray,
+                 labels: np.ndarray, settings: Settings, epoch: int, bar: tqdm) -> float:
     """One pass over the images in a new order, each augmented anew. Returns the mean loss."""
     chosen = settings.classify
     moves = (chosen.rotation_degrees, chosen.vertical_flip)
@@ -281,15 +285,17 @@ def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np
     return digest.hexdigest()
 
 
-def _save_checkpoint(path: Path, key: str, network, optimiser, rows: list[dict]) -> None:
+def _save_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: paddle.optimizer.Optimizer,
+                     rows: list[dict]) -> None:
     """The state after an epoch as one .npz of plain arrays: weights, Adam's moments, the log so far."""
     state = network.state_dict() | {f"adam/{name}": value for name, value in optimiser.state_dict().items()}
-    arrays = {name: value.numpy() for name, value in state.items() if isinstance(value, paddle.Tensor)}
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in state.items() if isinstance(value, paddle.Tensor)}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, key=np.array(key), rows=np.array(json.dumps(rows)), **arrays)
 
 
-def _load_checkpoint(path: Path, key: str, network, optimiser) -> list[dict]:
+def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer,
+                     optimiser: paddle.optimizer.Optimizer) -> list[dict]:
     """Put the state back if there is one of the same training. Returns the log so far, empty without one."""
     if not path.exists():
         return []
@@ -321,5 +327,4 @@ def predict(model_dir: Path, images: Iterable[Path], settings: Settings) -> dict
 
 def write_predictions(path: Path, probabilities: dict[str, float]) -> None:
     """Write ImgName,GC_Pred as the challenge wants it: a line an image, in the order of the names."""
-    lines = [f"{name},{probabilities[name]:.6f}" for name in sorted(probabilities)]
-    write_atomic(path, "\n".join(["ImgName,GC_Pred", *lines]) + "\n")
+    write_csv(path, ("ImgName", "GC_Pred"), [(name, f"{probabilities[name]:.6f}") for name in sorted(probabilities)])

@@ -1,7 +1,7 @@
 """Augmentation: the recipe's eight transforms and mirroring; on albumentations for 2-D patches.
 
-`intensities` and `warps` hold what is done to a patch, here is how it is put together. Probabilities, ranges and
-order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's range and whether slices
+`grey_changes` and `rotate_scale` hold what is done to a patch, here is how it is put together. Probabilities, ranges
+and order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's range and whether slices
 are warped in their plane follow from the patch.
 
 albumentations moves a 2-D image and its labels together (affine, flips) and decides what is applied. What changes
@@ -17,6 +17,7 @@ import random as python_random
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ class Augmenter:
     Args:
         patch_size: (H, W) or (D, H, W) of the patches.
         rotation_degrees: rotate by up to this much either way (3-D: about each axis, or in the slices' plane where
-            they are few); None: nnU-Net's rule, `warps.rotation_limit`.
+            they are few); None: nnU-Net's rule, `rotate_scale.rotation_limit`.
         mirror_axes: axes that may be mirrored, counted from the last: -1 A-scans, -2 rows, -3 B-scans; () for none.
             A 2-D patch has no -3.
         enabled: False passes patches through unchanged.
@@ -83,7 +84,7 @@ class Augmenter:
             image: (C, *patch) float32, z-scores of any range; left as it is.
             mask: (*patch) uint8 labels; left as it is.
             seed: a whole number from 0.
-            previous: (*patch) uint8 labels of a cascade's first stage, which move like the mask; left as they are.
+            previous: (*patch) uint8 labels of a cascade's first step, which move like the mask; left as they are.
 
         Returns:
             New contiguous arrays of the same shapes and types: image and mask, and previous where it is given.
@@ -119,17 +120,17 @@ class Augmenter:
 
 
 class Intensity(A.ImageOnlyTransform):
-    """One of `intensities`' changes for albumentations; labels are not touched."""
+    """One of the `grey_changes` for albumentations; labels are not touched."""
 
     def __init__(self, change: Change, p: float):
         super().__init__(p=p)
         self.change = change
 
-    def apply(self, img: np.ndarray, **_) -> np.ndarray:
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         return self.change(img, self.random_generator)
 
 
-def _affine(p: float, **how) -> A.Affine:
+def _affine(p: float, **how: Any) -> A.Affine:
     # strict: albumentations otherwise drops an unknown argument with a mere warning.
     return A.Affine(interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST, keep_ratio=True,
                     **OUTSIDE, **how, p=p, strict=True)
@@ -168,8 +169,7 @@ def _run(pipeline: A.Compose, image: np.ndarray, maps: Sequence[np.ndarray], see
             *(np.ascontiguousarray(done[name]) for name in labels))
 
 
-def _alone(make: Callable[[], list], image: np.ndarray, mask: np.ndarray,
-           seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _alone(make: Callable[[], list], image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
     return _run(_compose(make()), image, [mask], seed)
 
 
@@ -183,7 +183,7 @@ def _strongest(change: Callable[..., np.ndarray], values: tuple[float, ...], cou
 
 # Each transform of a 2-D patch alone and always, (image, mask, seed) -> (image, mask), for looking at it. Strengths
 # are the far ends of the ranges, so that one sees them; where a range has two, the seed picks one.
-TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, np.ndarray]]] = {
+TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, ...]]] = {
     name: functools.partial(_alone, make) for name, make in {
         "rotation": lambda: [A.OneOf([_affine(1.0, rotate=(degrees, degrees)) for degrees in (
             -rotate_scale.ROTATION_DEGREES_ELONGATED, rotate_scale.ROTATION_DEGREES_ELONGATED)], p=1.0)],

@@ -55,7 +55,8 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
         raise OctkitError(f"{ended}; give the same command again, it goes on; with train.workers=0 there are no "
                           "workers, and less memory is needed") from None
     finally:
-        iterator._shutdown_workers()  # torch does it when the last reference is gone; an error's traceback holds some
+        # torch does it when the last reference is gone; an error's traceback holds some.
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _watched(iterator: Iterator[Batch], crew: Sequence) -> Iterator[Batch]:
@@ -127,6 +128,6 @@ def _start_worker(_: int) -> None:
     # Workers stand beside a training that uses all cores; their own threads would only get in its way.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    faulthandler.register(signal.SIGUSR1, sys.__stderr__)
+    faulthandler.register(signal.SIGUSR1, 2)  # to stderr
     if sys.platform == "linux":  # elsewhere torch's own watchdog ends it within seconds of the training's end
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

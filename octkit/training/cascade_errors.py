@@ -1,6 +1,6 @@
-"""A cascade's first result as the second stage is shown it: as channels, in training with errors put in.
+"""A cascade's first result with random errors, as the second step is shown it in training.
 
-A second stage that had seen only good first results would copy them. So nnU-Net spoils some: it grows, shrinks,
+A second step that had seen only good first results would copy them. So nnU-Net spoils some: it grows, shrinks,
 opens or closes classes, and takes pieces away. Probabilities, operations, the ball's radii and the limit on pieces
 are those of its trainer (`get_training_transforms`, `is_cascaded`).
 """

@@ -1,7 +1,7 @@
 """What augmentation does to grey values: noise, blur, brightness, contrast, low resolution and gamma.
 
-Ranges, probabilities and order are nnU-Net v2's defaults (`get_training_transforms` of its trainer), all of
-them blueprint parameters: the same for every data set, for scans and volumes. Two readings are ours. The noise's
+Ranges, probabilities and order are nnU-Net v2's defaults (`get_training_transforms` of its trainer), the
+same for every data set, for scans and volumes. Two readings are ours. The noise's
 number is a variance, as nnU-Net's paper says (its code takes it for the standard deviation). Low resolution goes
 back up by cubic interpolation, as in the paper (version 2: linear).
 
@@ -135,7 +135,7 @@ def between(span: tuple[float, float], random: np.random.Generator) -> float:
 def intensity_changes(patch_size: Sequence[int]) -> tuple[tuple[float, Change], ...]:
     """The changes in their order, each with the probability that a patch of this size undergoes it.
 
-    A patch whose slices are warped in their plane (`warps.in_plane`) keeps its slices in low resolution, too.
+    A patch whose slices are warped in their plane (`rotate_scale.in_plane`) keeps its slices in low resolution, too.
     """
     draw = functools.partial
     coarser = functools.partial(lower_resolution, slices_apart=in_plane(patch_size))

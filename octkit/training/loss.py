@@ -1,4 +1,4 @@
-"""Dice + cross-entropy with deep supervision (report, section on training; formula in RECIPE order).
+"""Dice + cross-entropy with deep supervision (team report, section on training).
 
     L_dice = -(2 / |K|) sum_k  sum_i(u_ik v_ik) / (sum_i u_ik + sum_i v_ik)
 
@@ -13,19 +13,19 @@ from torch.nn import functional as F
 SMOOTH = 1e-5
 
 
-def dice_loss(scores: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
     """Soft Dice loss over the foreground classes, in [-1, 0].
 
     Args:
-        scores: (batch, classes, *spatial) float, before softmax.
+        logits: (batch, classes, *spatial) float.
         truth: (batch, *spatial) integer labels.
         batch_dice: True takes the batch as one sample (2-D, where a patch may lack a class), False takes
             each sample by itself and averages.
     """
-    probabilities = torch.softmax(scores.float(), dim=1)[:, 1:]
+    probabilities = torch.softmax(logits.float(), dim=1)[:, 1:]
     # One byte a pixel and class: F.one_hot's eight take longer than the rest of this function.
-    one_hot = torch.stack([truth == label for label in range(1, scores.shape[1])], dim=1)
-    axes = tuple(range(2, scores.ndim))
+    one_hot = torch.stack([truth == label for label in range(1, logits.shape[1])], dim=1)
+    axes = tuple(range(2, logits.ndim))
     intersection = (probabilities * one_hot).sum(axes)  # (batch, foreground classes)
     total = probabilities.sum(axes) + one_hot.sum(axes)
     if batch_dice:
@@ -33,15 +33,15 @@ def dice_loss(scores: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> to
     return -((2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
 
 
-def dice_and_cross_entropy(scores: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+def dice_and_cross_entropy(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
     """Dice loss plus mean cross-entropy over pixels; shapes as in `dice_loss`."""
-    return dice_loss(scores, truth, batch_dice) + F.cross_entropy(scores.float(), truth.long())
+    return dice_loss(logits, truth, batch_dice) + F.cross_entropy(logits.float(), truth.long())
 
 
 def supervision_weights(outputs: int) -> list[float]:
     """Weight of each decoder stage's output, full resolution first: halved at every stage, summing to 1.
 
-    The two lowest decoder stages carry no loss (recipe), but for nets so shallow that nothing would be left:
+    The two lowest decoder stages carry no loss (nnU-Net), but for nets so shallow that nothing would be left:
     5 outputs -> 4/7, 2/7, 1/7, 0, 0; 2 outputs -> 1, 0.
     """
     supervised = max(1, outputs - 2)
@@ -53,13 +53,13 @@ def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batc
     """Weighted sum of the loss over the decoder's outputs; the truth is taken at each one's resolution.
 
     Args:
-        outputs: scores (batch, classes, *spatial_i), full resolution first.
+        outputs: logits (batch, classes, *spatial_i), full resolution first.
         truth: (batch, *spatial) integer labels at full resolution.
     """
     total = outputs[0].new_zeros((), dtype=torch.float32)
-    for scores, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):
+    for logits, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):
         if weight:
-            total = total + weight * dice_and_cross_entropy(scores, _at_size(truth, scores.shape[2:]), batch_dice)
+            total = total + weight * dice_and_cross_entropy(logits, _at_size(truth, logits.shape[2:]), batch_dice)
     return total
 
 

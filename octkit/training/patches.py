@@ -27,7 +27,7 @@ class Patches(Dataset):
     A 2-D patch of a volume lies in one of its slices, across the first axis.
 
     `cases` have `.image` (channels, *spatial), `.mask` (*spatial) and `.circle`, as preprocessed cases do. For a
-    cascade's second stage they also have `.previous`, the labels (*spatial) that the first stage found, and
+    cascade's second step they also have `.previous`, the labels (*spatial) that the first step found, and
     `previous_classes` is how many foreground classes those are: each becomes a channel (0 or 1) behind the image's
     own. Its patch moves with image and mask and is then perturbed; without an augmenter it stays as it is.
 

@@ -59,7 +59,7 @@ def random_warp(image: np.ndarray, labels: np.ndarray, degrees: float,
     return (warp_slices if flat else warp_volume)(image, labels, matrix)
 
 
-def affine(angles: Sequence[float], factors: Sequence[float]) -> np.ndarray:
+def affine(angles: Sequence[float] | np.ndarray, factors: Sequence[float]) -> np.ndarray:
     """Where a warped volume's voxels come from: (3, 3), source = matrix @ target, both seen from the centre.
 
     Things become `factors` times as large along the axes, then turn by `angles` in degrees about the first axis,

@@ -25,6 +25,7 @@ def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2]), pickle.dumps({"a": "text"}),
+                                     pickle.dumps({"a": [[1], [1, 2]]}),
                                      pickle.dumps({"a": np.array(["text"], object)})])
 def test_what_holds_no_arrays_is_refused(tmp_path, content):
     path = tmp_path / "weights.pdparams"

@@ -8,6 +8,7 @@ import pytest
 
 from octkit.classification import resnet50
 from octkit.classification.paddle_weights import read_weights
+from octkit.common import hashes
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.common.settings import from_profile
@@ -248,6 +249,16 @@ def test_a_damaged_checkpoint_is_noticed(tmp_path, capsys, damage):
     path.write_bytes(damage(path.read_bytes()))
     assert resnet50._load_checkpoint(path, "key", network, optimiser) == []
     assert f"{path}: is damaged" in capsys.readouterr().out
+
+
+def test_the_code_that_decides_is_that_of_the_weights_reader_too(tmp_path, monkeypatch):
+    before = resnet50._key(tiny(), {}, {})
+    package = shutil.copytree(hashes.PACKAGE, tmp_path / "octkit", ignore=shutil.ignore_patterns("*.zip", "*.pyc"))
+    monkeypatch.setattr(hashes, "PACKAGE", package)
+    (package / "lessons/notebook.py").write_text("EDITED = True\n")
+    assert resnet50._key(tiny(), {}, {}) == before
+    (package / "classification/paddle_weights.py").write_text("EDITED = True\n")
+    assert resnet50._key(tiny(), {}, {}) != before
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path, capsys):

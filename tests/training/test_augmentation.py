@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass, maximum_filter, minimum_filter
 
 from octkit.common.errors import OctkitError
-from octkit.training import augmentation
+from octkit.training import augmentation, grey_changes, rotate_scale
 from octkit.training.augmentation import TRANSFORMS, Augmenter
 
 EIGHT = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "low_resolution", "gamma")
@@ -356,7 +356,7 @@ def test_volumes_are_left_alone_as_often_as_independent_changes_would(size):
 
 @pytest.mark.parametrize("axes", [(), (-3,), (-3, -1), (-2,)])
 def test_each_axis_of_a_volume_is_mirrored_half_of_the_time(axes, monkeypatch):
-    for module, name in ((augmentation.warps, "random_warp"), (augmentation.intensities, "intensity_changes")):
+    for module, name in ((rotate_scale, "random_warp"), (grey_changes, "intensity_changes")):
         monkeypatch.setattr(module, name, lambda image, labels=None, *_: () if labels is None else (image, labels))
     mask = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)  # the corner voxel says in bits who has come there
     augmenter = Augmenter((2, 2, 2), mirror_axes=axes)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from octkit.common.errors import OctkitError
-from octkit.training import batches as workers
+from octkit.training import batches as module
 from octkit.training.batches import batches
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_batches_come_in_order_whoever_makes_them(processes):
 def test_a_worker_that_raises_brings_its_traceback(processes):
     with pytest.raises(ZeroDivisionError, match="no octkit sentence") as caught:
         drawn(Numbers(n5=no_octkit_sentence), 4, processes)
-    assert processes == 0 or "test_workers.py" in str(caught.value)
+    assert processes == 0 or "test_batches.py" in str(caught.value)
     assert multiprocessing.active_children() == []
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_ends_is_reported():
 @pytest.mark.parametrize(("happens", "state", "stack"), [(stopped, "stopped", None),
                                                          (hanging_on_a_lock, "sleeping", "in hanging_on_a_lock")])
 def test_a_worker_that_hangs_says_where(monkeypatch, capfd, happens, state, stack):
-    monkeypatch.setattr(workers, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.2)
     with pytest.raises(OctkitError, match=rf"none of them did anything for 1 s \(.*process \d+: {state}"):
         drawn(Numbers(n5=happens), 4, 2)
     assert stack is None or stack in capfd.readouterr().err
@@ -112,11 +112,11 @@ def test_a_worker_that_hangs_says_where(monkeypatch, capfd, happens, state, stac
 
 
 def test_hanging_is_told_within_a_minute():
-    assert workers.LOOKS * workers.LOOK_EVERY + 10 < 60
+    assert module.LOOKS * module.LOOK_EVERY + 10 < 60
 
 
 def test_a_worker_that_is_slow_is_waited_for(monkeypatch):
-    monkeypatch.setattr(workers, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.2)
     assert drawn(Numbers(n2=slow_but_working), 2, 1) == [[2, 3], [4, 5]]
 
 
@@ -132,7 +132,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which the tests' own parent may have switched off
 sys.path.insert(0, sys.argv[1])
 from test_batches import CPU, Numbers
-from octkit.workers import batches
+from octkit.training.batches import batches
 with batches(Numbers(), 0, 1000, 2, CPU) as source:
     next(source)
     print("ready", flush=True)

@@ -5,25 +5,25 @@ import torch
 
 from octkit.training.loss import deep_supervision_loss, dice_and_cross_entropy, dice_loss, supervision_weights
 
-# 2 x 2 px, 3 classes; scores of +-50 make the softmax a one-hot to machine precision.
+# 2 x 2 px, 3 classes; logits of +-50 make the softmax a one-hot to machine precision.
 TRUTH = torch.tensor([[[1, 1], [2, 0]]])
 
 
-def scores_of(labels: torch.Tensor, classes: int = 3) -> torch.Tensor:
+def logits_of(labels: torch.Tensor, classes: int = 3) -> torch.Tensor:
     return 100 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).float() - 50
 
 
-def test_perfect_scores_reach_minus_one():
-    assert dice_and_cross_entropy(scores_of(TRUTH), TRUTH, batch_dice=True).item() == pytest.approx(-1, abs=1e-5)
+def test_perfect_logits_reach_minus_one():
+    assert dice_and_cross_entropy(logits_of(TRUTH), TRUTH, batch_dice=True).item() == pytest.approx(-1, abs=1e-5)
 
 
 def test_dice_by_hand():
     # predicted 1 1 / 0 0: class 1 has 2*2/(2+2) = 1, class 2 has 0/(0+1) = 0
-    predicted = scores_of(torch.tensor([[[1, 1], [0, 0]]]))
+    predicted = logits_of(torch.tensor([[[1, 1], [0, 0]]]))
     assert dice_loss(predicted, TRUTH, batch_dice=True).item() == pytest.approx(-0.5, abs=1e-4)
 
 
-def test_uniform_scores_by_hand():
+def test_uniform_logits_by_hand():
     # softmax 1/3 everywhere: class 1: 2*(2/3)/(4/3 + 2) = 0.4; class 2: 2*(1/3)/(4/3 + 1) = 2/7; entropy log 3
     value = dice_and_cross_entropy(torch.zeros(1, 3, 2, 2), TRUTH, batch_dice=True).item()
     assert value == pytest.approx(-(0.4 + 2 / 7) / 2 + math.log(3), abs=1e-4)
@@ -31,18 +31,18 @@ def test_uniform_scores_by_hand():
 
 def test_batch_dice_takes_the_batch_as_one_sample():
     truth = torch.tensor([[[1, 1]], [[0, 0]]])  # the second sample lacks class 1
-    predicted = scores_of(torch.tensor([[[1, 0]], [[1, 0]]]), 2)
+    predicted = logits_of(torch.tensor([[[1, 0]], [[1, 0]]]), 2)
     # together: 2*1/(2+2) = 0.5; apart: 2*1/(1+2) = 2/3 and 2*0/(1+0) = 0, mean 1/3
     assert dice_loss(predicted, truth, batch_dice=True).item() == pytest.approx(-0.5, abs=1e-4)
     assert dice_loss(predicted, truth, batch_dice=False).item() == pytest.approx(-1 / 3, abs=1e-4)
 
 
 def test_a_class_in_neither_mask_counts_as_right_and_has_a_finite_gradient():
-    scores = scores_of(torch.zeros(1, 2, 2, dtype=torch.long)).requires_grad_()
-    loss = dice_loss(scores, torch.zeros(1, 2, 2, dtype=torch.long), batch_dice=True)
+    logits = logits_of(torch.zeros(1, 2, 2, dtype=torch.long)).requires_grad_()
+    loss = dice_loss(logits, torch.zeros(1, 2, 2, dtype=torch.long), batch_dice=True)
     loss.backward()
     assert loss.item() == pytest.approx(-1, abs=1e-4)
-    assert torch.isfinite(scores.grad).all()
+    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize(("outputs", "expected"), [

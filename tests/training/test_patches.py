@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from octkit.training import patches as module
 from octkit.training.augmentation import Augmenter
 from octkit.training.patches import Patches, cut, foreground_patches, foreground_voxels, patch_corner
 
@@ -24,7 +25,7 @@ def numbered_volume() -> FakeCase:
 
 
 def with_previous(size) -> FakeCase:
-    """Random blocks of labels 0 to 2; the first stage called 1 what is 2, and 2 what is 1."""
+    """Random blocks of labels 0 to 2; the first step called 1 what is 2, and 2 what is 1."""
     mask = np.kron(np.random.default_rng(0).integers(0, 3, [-(-n // 4) for n in size], np.uint8),
                    np.ones((4,) * len(size), np.uint8))[tuple(slice(n) for n in size)]
     image = np.random.default_rng(1).normal(size=(1, *size)).astype(np.float32)
@@ -140,7 +141,7 @@ def test_a_slice_is_cut_by_hand():
 
 
 @pytest.mark.parametrize("size", [(16, 20), (5, 16, 20)])
-def test_the_first_stage_is_shown_as_channels(size):
+def test_the_first_step_is_shown_as_channels(size):
     case = with_previous(size)
     patches = Patches([case], size, 2, 1 / 3, (3,), None, previous_classes=3)
     image, mask = patches[0]
@@ -152,12 +153,12 @@ def test_the_first_stage_is_shown_as_channels(size):
 
 
 @pytest.mark.parametrize("size", [(16, 20), (5, 16, 20)])
-def test_the_first_stage_moves_along_and_is_perturbed_in_training(size, monkeypatch):
+def test_the_first_step_moves_along_and_is_perturbed_in_training(size, monkeypatch):
     case = with_previous(size)
     arguments = [case], size, 2, 1 / 3, (3,), Augmenter(size)
     patches, plain = Patches(*arguments, previous_classes=3), Patches(*arguments)
     with monkeypatch.context() as faithful:
-        faithful.setattr(patches, "perturb", lambda labels, *_: labels)
+        faithful.setattr(module, "perturb", lambda labels, *_: labels)
         unspoilt = [patches[number] for number in range(40)]
     changed = 0
     for number, (image, mask) in enumerate(unspoilt):

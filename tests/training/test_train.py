@@ -330,7 +330,7 @@ def test_the_code_that_decides_a_training_is_what_it_imports():
 def test_a_checkpoint_is_of_another_training_where_that_code_changed(goals, tmp_path, monkeypatch, edited, another):
     run = Run(make_run(tmp_path / "run", goals))
     fold = train.open_fold(run, "2d", 0)
-    package = shutil.copytree(hashes.PACKAGE, tmp_path / "octkit", ignore=shutil.ignore_patterns("*.zip", "__pycache__"))
+    package = shutil.copytree(hashes.PACKAGE, tmp_path / "octkit", ignore=shutil.ignore_patterns("*.zip", "*.pyc"))
     (package / "training/stranger.py").write_text('"""Imported by nobody."""\n')
     monkeypatch.setattr(hashes, "PACKAGE", package)
     before = train.fingerprint_of(fold)
