@@ -233,6 +233,6 @@ def test_a_step_declares_the_settings_that_its_notebook_reads(story, step):
         declared |= {name for notebook in front for name in steps[notebook].settings + steps[notebook].shows}
         front = {need for notebook in front for need in steps[notebook].needs}
     read = {node.attr for node in ast.walk(code(PROJECT / "notebooks" / f"{step.notebook}.ipynb"))
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "chosen"}
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("chosen", "run.settings")}
     assert read <= set(Settings.model_fields) | {"save", "model_dump", "model_copy"}
     assert "*" in declared or read & set(Settings.model_fields) <= declared

@@ -242,10 +242,9 @@ def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> P
     """A dot a scan, by true class (1 glaucoma, 0 healthy), with the threshold of the decision."""
     title = "Probability of glaucoma, by true class"
     picture, ((ax,),) = new_picture(title, size=(7, 2.6))
-    probabilities, truth = np.asarray(probabilities, float), np.asarray(truth)
     said = []
     for row, name in enumerate(("healthy", "glaucoma")):
-        points = probabilities[truth == row]
+        points = np.array(probabilities, float)[np.array(truth) == row]
         ax.scatter(points, row + 0.5 * ((np.arange(points.size) * 0.618) % 1 - 0.5), s=22, alpha=0.75, linewidths=0,
                    color=GROUP_COLOURS[name])
         said.append(f"{((points >= THRESHOLD) == row).sum()} of {points.size} {name}")

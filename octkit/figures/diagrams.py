@@ -84,7 +84,7 @@ def plan_rows(plan: Mapping) -> list[tuple[str, object, str, str]]:
         if {"value", "kind", "reason"} <= set(entry):
             rows.append((name, entry["value"], entry["kind"], entry["reason"]))
         else:
-            rows += [(f"{name}.{inner}", *rest) for inner, *rest in plan_rows(entry)]
+            rows += [(f"{name}.{inner}", value, kind, reason) for inner, value, kind, reason in plan_rows(entry)]
     return rows
 
 
@@ -148,11 +148,11 @@ def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_si
             _arrow(ax, (right + 0.87, stage), (right + 1.15, stage), color=VERMILION)
             ax.text(right + 1.2, stage, f"loss × {share[stage] / share.sum():.2f}", fontsize=8, va="center",
                     color=VERMILION)
-    size = " × ".join(map(str, patch_size))
-    ax.text(0, -0.5, f"input: {channels} channel{'s' if channels > 1 else ''}, {size} px", fontsize=8)
+    patch = " × ".join(map(str, patch_size))
+    ax.text(0, -0.5, f"input: {channels} channel{'s' if channels > 1 else ''}, {patch} px", fontsize=8)
     ax.text(10, -0.5, f"output: {classes} classes", fontsize=8, ha="right")
     ax.text(5, -0.12, "skip connection", fontsize=7, color=GREY, ha="center")
-    picture.alt = (f"U-Net with {stages} stages of {', '.join(map(str, features))} maps on {size} px, "
+    picture.alt = (f"U-Net with {stages} stages of {', '.join(map(str, features))} maps on {patch} px, "
                    f"{outputs} outputs with a loss.")
     return picture
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -41,7 +42,7 @@ class Picture(Figure):
 
 
 def new_picture(title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), alt: str = "",
-                **grid) -> tuple[Picture, np.ndarray]:
+                **grid: Any) -> tuple[Picture, np.ndarray]:
     """An empty Picture with a title over a grid of axes: (picture, axes (rows, columns)); size in inches."""
     picture = Picture(figsize=size, layout="constrained")
     FigureCanvasAgg(picture)

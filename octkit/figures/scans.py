@@ -6,6 +6,7 @@ with 0 for background. A layer has one colour everywhere.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -248,7 +249,7 @@ def _extent(shape: Sequence[int], um_per_px: Scale) -> tuple[float, float, float
     return -edge * lateral, (shape[1] - edge) * lateral, (shape[0] - edge) * axial, -edge * axial
 
 
-def _place(ax: Axes, pixels: np.ndarray, um_per_px: Scale, **how) -> None:
+def _place(ax: Axes, pixels: np.ndarray, um_per_px: Scale, **how: Any) -> None:
     """Draw pixels where they belong on the axes, each as a square on the page."""
     axial, lateral = pixel_size(um_per_px)
     ax.imshow(pixels, extent=_extent(pixels.shape, um_per_px), aspect=lateral / axial, interpolation="nearest", **how)

@@ -81,7 +81,7 @@ def _redrawn(draw: Callable[[], Picture], *controls: ipywidgets.Widget) -> ipywi
     """The controls over a picture that `draw` makes anew whenever one of them changes."""
     shown = ipywidgets.HTML()  # ipywidgets' own Image has no text alternative
 
-    def redraw(_change=None) -> None:
+    def redraw(_change: object = None) -> None:
         picture = draw()
         data = base64.b64encode(png(picture)).decode()
         shown.value = (f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}" '

@@ -20,13 +20,14 @@ def score_validation(run: Run) -> dict | None:
     None where the validation scans have no truth; scores.json, which then stems from other data, is removed.
     """
     dataset = run.dataset
-    known = [case for case in dataset.validation if case.truth is not None]
-    if not known:
+    truth = {case.name: case.truth for case in dataset.validation if case.truth is not None}
+    if not truth:
         run.scores_file.unlink(missing_ok=True)
         return None
-    spacing = None if is_volume(known[0].image) else known[0].spacing  # volumes' files state their own
-    scores = score_folder(run.predictions("validation"), known[0].truth.parent, spacing, labels=dataset.labels,
-                          names=[case.name for case in known])
+    first = dataset.validation[0]
+    spacing = None if is_volume(first.image) else first.spacing  # volumes' files state their own
+    scores = score_folder(run.predictions("validation"), next(iter(truth.values())).parent, spacing, names=truth,
+                          labels=dataset.labels)
     write_json(run.scores_file, scores)
     return scores
 

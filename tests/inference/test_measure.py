@@ -2,22 +2,21 @@
 
 import shutil
 
+import numpy as np
 import pytest
-from helpers import make_run, smoke, write_goals, write_volumes
+from helpers import smoke, write_goals, write_volumes
 
-from octkit.common import settings
-from octkit.common.files import read_json
+from octkit.common.files import read_json, write_json
 from octkit.inference import measure
+from octkit.planning.folds import make_splits
 from octkit.planning.run import Run
-from octkit.training import train
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("measure")
-    run = Run(make_run(folder / "run", write_goals(folder / "goals"), "train.folds=[0,1]", "train.epochs=1"))
-    for fold in (0, 1):
-        train.train_fold(run, fold=fold, progress=False)
+@pytest.fixture
+def run(goals, tmp_path):
+    run = Run(tmp_path / "run")
+    smoke(f"data.dir={goals}", "train.folds=[0,1]").save(run.settings_file)
+    write_json(run.splits_file, make_splits([case.name for case in run.dataset.train], folds=2))
     return run
 
 
@@ -27,33 +26,47 @@ def test_every_training_case_was_held_out_by_one_fold(run):
     assert all(name in run.splits[fold]["validation"] for name, fold in found.items())
 
 
-def test_the_price_of_mirroring_is_that_of_the_same_scans_with_and_without(run):
+def test_the_price_of_mirroring_is_that_of_the_same_held_out_scans(run, monkeypatch):
+    truths = {run.dataset.read_image(case).tobytes(): (case.name, run.dataset.read_mask(case))
+              for case in run.dataset.train}
+
+    class Predictor:
+        """Right about scans that its fold held out where it mirrors; it sees nothing else."""
+
+        @classmethod
+        def load(cls, _model, _device, mirror, folds):
+            predictor = cls()
+            predictor.mirror, predictor.folds = mirror, folds
+            return predictor
+
+        def __call__(self, image, _spacing, _circle):
+            name, truth = truths[image.tobytes()]
+            right = self.mirror and self.folds == [measure.held_out(run)[name]]
+            return np.stack([(truth if right else 0 * truth) == label for label in range(4)]).astype(np.float32)
+
+    monkeypatch.setattr(measure, "Predictor", Predictor)
     prices = measure.mirroring_price(run)
     assert read_json(run.mirroring_file) == prices
-    plain, mirrored = prices["plain"], prices["mirrored"]
-    assert plain["dice_by_scan"].keys() == mirrored["dice_by_scan"].keys() == measure.held_out(run).keys()
-    assert plain["dice"] == pytest.approx(sum(plain["dice_by_scan"].values()) / 6)
-    assert plain["seconds"] > 0 and plain["dice_by_scan"] != mirrored["dice_by_scan"]
+    assert {name: found["dice"] for name, found in prices.items()} == {"plain": 0, "mirrored": 1}
+    assert all(found["dice_by_scan"].keys() == measure.held_out(run).keys() for found in prices.values())
 
 
-def test_a_run_that_holds_nothing_out_has_no_price(run, tmp_path):
-    everything = Run(tmp_path)
-    settings.with_overrides(run.settings, ['train.folds=["all"]']).save(everything.settings_file)
-    everything.mirroring_file.write_text("{}")
-    assert measure.held_out(everything) == measure.mirroring_price(everything) == {}
-    assert not everything.mirroring_file.exists()
+def test_a_run_that_holds_nothing_out_has_no_price(run):
+    smoke(f"data.dir={run.settings.data.dir}", 'train.folds=["all"]').save(run.settings_file)
+    run.mirroring_file.write_text("{}")
+    assert measure.held_out(run) == measure.mirroring_price(run) == {}
+    assert not run.mirroring_file.exists()
 
 
-@pytest.mark.parametrize(("write", "truth"), [(write_goals, "Truth/Layer_Masks"), (write_volumes, "Truth/Mask")])
-def test_validation_masks_are_scored_where_there_is_truth(tmp_path, write, truth):
-    run = Run(tmp_path / "run")
-    data = write(tmp_path / "data")
+@pytest.mark.parametrize(("write", "truth", "spacing"), [(write_goals, "Truth/Layer_Masks", None),
+                                                         (write_volumes, "Truth/Mask", [0.12, 0.004, 0.015])])
+def test_validation_masks_are_scored_where_there_is_truth(tmp_path, write, truth, spacing):
+    run, data = Run(tmp_path / "run"), write(tmp_path / "data")
     smoke(f"data.dir={data}").save(run.settings_file)
     shutil.copytree(data / truth, run.predictions("validation"))
     scores = measure.score_validation(run)
     assert read_json(run.scores_file) == scores
     assert scores["cases"].keys() == {case.name for case in run.dataset.validation}
-    assert scores["mean"]["dice"] == 1
-    assert scores["spacing_mm"] == ([0.12, 0.004, 0.015] if write is write_volumes else None)
+    assert scores["mean"]["dice"] == 1 and scores["spacing_mm"] == (spacing and pytest.approx(spacing))
     shutil.rmtree(data / "Truth")
     assert measure.score_validation(Run(run.folder)) is None and not run.scores_file.exists()
