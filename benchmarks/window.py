@@ -1,4 +1,4 @@
-"""One window of a network by every way to compute it on this CPU: seconds, and how far the scores are from float64's.
+"""One window of a network by every way to compute it on this CPU: seconds, and how far the logits are from float64's.
 
     PYTHONPATH=. .venv/bin/python benchmarks/window.py                    the network that is planned for GOALS
     PYTHONPATH=. .venv/bin/python benchmarks/window.py --model default    a trained model's first network, on a phantom
@@ -68,12 +68,12 @@ def windows(options, model) -> str:
     images = image_for(model, (800, 1100))
     exact = Way(model, state, "float32", "channels first", True).network.double()(images.double())
     found = ways(model, state)
-    scores = {name: way(images) for name, way in found.items()}
+    logits = {name: way(images) for name, way in found.items()}
     seconds = alternate({name: partial(timed, way, images) for name, way in found.items()}, options.rounds)
     rows = [[name, f"{statistics.median(seconds[name]):.2f} s", f"{min(seconds[name]):.2f} s",
-             f"{float((scores[name] - exact).abs().max() / exact.std()):.1e}",
-             f"{100 * float((scores[name].argmax(1) == exact.argmax(1)).double().mean()):.4f} %"] for name in found]
-    text = table(["", "a window (median)", "fastest", "largest difference of a score, in their deviations",
+             f"{float((logits[name] - exact).abs().max() / exact.std()):.1e}",
+             f"{100 * float((logits[name].argmax(1) == exact.argmax(1)).double().mean()):.4f} %"] for name in found]
+    text = table(["", "a window (median)", "fastest", "largest difference of a logit, in their deviations",
                   "equal labels"], rows)
     fastest = min((name for name in found if name.startswith("torch")), key=lambda name: min(seconds[name]))
     four = torch.cat([images] * 4)

@@ -207,14 +207,14 @@ def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], setting
                                   f"diverge in epoch {epoch + 1}; expected a lower one")
             rows.append({
                 "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(logits, truth),
-                "validation_auc": classification_scores(truth, _glaucoma(logits))["auc"],
+                "validation_auc": classification_scores(truth.tolist(), _glaucoma(logits).tolist())["auc"],
                 "learning_rate": optimiser.get_lr(), "seconds": round(time.perf_counter() - start, 3)})
             write_csv(out_dir / "log.csv", list(rows[0]), [list(row.values()) for row in rows])
             _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
     with replacing(out_dir / "model.pdparams") as temporary:
         paddle.save(network.state_dict(), str(temporary))
-    probabilities = _glaucoma(_logits(network, images["validation"], chosen.batch_size))
-    write_json(out_dir / "metrics.json", classification_scores(labels["validation"], probabilities))
+    probabilities = _glaucoma(_logits(network, images["validation"], chosen.batch_size)).tolist()
+    write_json(out_dir / "metrics.json", classification_scores(labels["validation"].tolist(), probabilities))
 
 
 def _network(settings: Settings) -> paddle.nn.Layer:

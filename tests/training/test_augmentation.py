@@ -101,22 +101,6 @@ def test_spatial_transforms_move_mask_and_image_together(name):
             assert ((changed[channel] > 2) == (moved == label)).mean() > 0.96
 
 
-def test_whole_augmentation_moves_mask_and_image_together():
-    mask = layers()
-    image = (40 * (mask == 3) - 20).astype(np.float32)[None]
-    augmenter = Augmenter(SIZE)
-    changed_masks = 0
-    for seed in range(150):
-        changed, moved = augmenter(image, mask, seed)
-        changed_masks += not np.array_equal(moved, mask)
-        assert set(np.unique(moved)) <= {0, 1, 2, 3}
-        # Bright stays above 8 and the padding's 0 below, whatever contrast and gamma do. Low resolution shifts
-        # edges by a pixel, so look two pixels away from them.
-        sure = maximum_filter(moved, 5) == minimum_filter(moved, 5)
-        assert ((changed[0] > 8) == (moved == 3))[sure].mean() > 0.99
-    assert changed_masks > 75
-
-
 def test_rotation_turns_by_fifteen_degrees_about_the_centre():
     image, mask = np.zeros((1, 81, 81), np.float32), np.zeros((81, 81), np.uint8)
     image[0, 39:42, 69:72], mask[39:42, 69:72] = 5, 1  # 30 px right of the centre (40, 40)
@@ -178,13 +162,6 @@ def test_nothing_is_clipped_or_coarsened(name):
         assert len(np.unique(changed)) > 700  # 8 bits have 256
 
 
-def test_whole_augmentation_keeps_values_far_from_zero_to_one():
-    augmenter = Augmenter(SIZE)
-    for seed in range(100):
-        changed = augmenter(scan() + 5, layers(), seed)[0]
-        assert changed.max() > 5 and np.isfinite(changed).all()
-
-
 @given(st.floats(-50, 50), st.floats(0, 20), st.integers(1, 3), st.integers(0, 2**31 - 1))
 @settings(max_examples=60, deadline=None)
 def test_any_range_gives_finite_values(mean, spread, channels, seed):
@@ -244,12 +221,6 @@ def test_each_mirror_axis_comes_half_of_the_time(axes):
         assert counts[axis] / 1000 == (pytest.approx(0.5, abs=0.06) if axis in axes else 0)
 
 
-def test_channels_are_drawn_apart():
-    image = np.repeat(scan(), 2, axis=0)
-    pairs = [TRANSFORMS["brightness"](image, layers(), seed)[0] for seed in range(20)]
-    assert 0 < sum(np.array_equal(a, b) for a, b in pairs) < 20
-
-
 @pytest.mark.parametrize(("degrees", "low", "high"), [(None, 120, 180), (15.0, 8, 15.5), (0.0, 0, 0.5)])
 def test_rotation_stays_within_its_range(degrees, low, high):
     image, mask = np.zeros((1, 61, 61), np.float32), np.zeros((61, 61), np.uint8)
@@ -260,13 +231,6 @@ def test_rotation_stays_within_its_range(degrees, low, high):
         row, column = center_of_mass(augmenter(image, mask, seed)[1])
         angles.append(abs(np.degrees(np.arctan2(row - 30, column - 30))))
     assert low <= max(angles) <= high + 2  # nearest-pixel labels: up to 2 degrees at this radius
-
-
-def test_disabled_it_passes_copies_through():
-    image, mask = scan(), layers()
-    changed, moved = Augmenter(SIZE, enabled=False)(image, mask, 5)
-    assert np.array_equal(changed, image) and np.array_equal(moved, mask)
-    assert not np.shares_memory(changed, image) and not np.shares_memory(moved, mask)
 
 
 def test_an_unknown_argument_to_albumentations_raises():
@@ -382,9 +346,10 @@ def test_few_slices_stay_apart_in_space():
     assert labels_seen(FLAT) and not labels_seen(CUBE)
 
 
-def test_a_disabled_augmenter_passes_volumes_through():
-    image, mask = volume(CUBE)
-    changed, moved = Augmenter(CUBE, enabled=False)(image, mask, 5)
+@pytest.mark.parametrize("size", [SIZE, CUBE])
+def test_disabled_it_passes_copies_through(size):
+    image, mask = (scan(), layers()) if size == SIZE else volume(size)
+    changed, moved = Augmenter(size, enabled=False)(image, mask, 5)
     assert np.array_equal(changed, image) and np.array_equal(moved, mask)
     assert not np.shares_memory(changed, image) and not np.shares_memory(moved, mask)
 
