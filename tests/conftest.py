@@ -20,5 +20,3 @@ def small_disk(tmp_path):
         pytest.skip(f"a small disk takes the right to mount one: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
-
-

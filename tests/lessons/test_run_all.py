@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
-from helpers import smoke, write_notebook
+from helpers import fill, smoke, write_notebook
 from nbformat.v4 import new_notebook
 
 from octkit.common import locks, settings
@@ -16,7 +16,6 @@ from octkit.common.files import read_json
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.lessons import ledger, notebook, run_all
-from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import NotebookFailed
 from octkit.lessons.run_all import STEPS, Step
 from octkit.planning.run import Run
@@ -99,6 +98,15 @@ def test_an_edited_notebook_runs_again_with_what_needs_it(story):
     assert story["again"]() == ["infer", "report"]
     write_notebook(story["notebooks"], "data", "1 + 1")
     assert story["again"]() == EVERYTHING
+
+
+def test_an_edited_text_runs_nothing_again(story):
+    story["again"]()
+    content = nbformat.read(story["notebooks"] / "data.ipynb", as_version=4)
+    assert content.cells[0].cell_type == "markdown"
+    content.cells[0].source = "# A better text"
+    nbformat.write(content, story["notebooks"] / "data.ipynb")
+    assert story["again"]() == []
 
 
 def test_a_deleted_result_is_made_again(story):
@@ -343,17 +351,6 @@ def test_peak_memory_counts_all_children():
     assert 300 < memory.peak_mb() < 500
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MB; only root may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs the right to mount")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("where", ["in a step", "in the executed notebook"])
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, small_disk, where):
     folder, run_dir = tmp_path / "notebooks", small_disk / "run"
@@ -363,7 +360,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_space(tmp_path, smal
                       else "print('x' * 2**19)"))
     steps = (Step("first"), Step("second", needs=("first",)))
     rest = small_disk / "of_somebody_else"
-    rest.write_bytes(b"x" * (2**20 - 2**18))
+    fill(rest, leave=2**18)
     with pytest.raises((NotebookFailed, OctkitError), match="(?i)no space left on device|the disk is full"):
         run_all.run_story(Run(run_dir), smoke(), folder, steps)
     assert (run_dir / "kept.txt").read_text() == "whole" and not (run_dir / "big.bin").exists()
@@ -388,21 +385,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     write_notebook(tmp_path / "notebooks", "step")
     with pytest.raises(OctkitError, match=r"run/x.*: cannot be written \(Not a directory\)"):
         run_all.run_story(Run(tmp_path / "run" / "x"), smoke(), tmp_path / "notebooks", (Step("step"),))
-
-
-def test_a_torn_ledger_costs_its_last_line_alone(tmp_path):
-    run = Run(tmp_path)
-    lines = [Line(step="a", status="done"), Line(step="ü", status="failed"), Line(step="c", status="done")]
-    for line in lines:
-        ledger.append(run, line)
-    whole = run.ledger_file.read_bytes()
-    assert ledger.read(run) == lines
-    for size in range(len(whole)):
-        run.ledger_file.write_bytes(whole[:size])
-        kept = ledger.read(run)
-        assert kept == lines[:len(kept)] and len(kept) >= whole[:size].count(b"\n")
-        ledger.append(run, new := Line(step="new", status="skipped"))
-        assert ledger.read(run) == [*kept, new]
 
 
 def test_the_steps_cover_all_settings_and_each_other():

@@ -1,0 +1,43 @@
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+
+from octkit.common import locks
+from octkit.common.errors import OctkitError
+from octkit.common.settings import PROJECT
+
+HOLD = """
+import sys, time
+from octkit.common.locks import locked
+with locked(sys.argv[1], shared=sys.argv[2] == "True"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lock_keeps_others_out_and_ends_with_a_process_that_is_killed(tmp_path, shared):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), str(shared)], cwd=PROJECT,
+                              stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(OctkitError, match=f"process {holder.pid} is running"), locks.locked(tmp_path):
+        pass
+    with nullcontext() if shared else pytest.raises(OctkitError), locks.locked(tmp_path, shared=True):
+        pass
+    holder.kill()
+    holder.wait()
+    with locks.locked(tmp_path):
+        pass
+
+
+def test_a_process_refuses_itself_and_its_parts_go_side_by_side(tmp_path):
+    with locks.held(tmp_path, "one"), locks.held(tmp_path, "two"):
+        for part in ("one", None):
+            with pytest.raises(OctkitError), locks.held(tmp_path, part):
+                pass
+    with locks.locked(tmp_path), pytest.raises(OctkitError), locks.held(tmp_path, "one"):
+        pass
+    with locks.held(tmp_path / "nowhere"):
+        assert not (tmp_path / "nowhere").exists()
