@@ -59,7 +59,7 @@ def code_files(module: str, rooms: Collection[str]) -> list[Path]:
         found[name] = path
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                front += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                front += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
                 front += [alias.name for alias in node.names]
     return sorted(found.values())

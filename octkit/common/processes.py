@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 
@@ -23,38 +23,34 @@ def in_processes(function: Callable, jobs: Sequence[tuple], workers: int) -> Ite
     by then are done again one by one, so that only the one to blame is lost. What `function` raises is raised here. It
     and its arguments travel by pickle.
     """
-    again: list[tuple] = []
+    lost: list[tuple] = []
     with _pool(function, min(workers, len(jobs)) or 1) as pool:
         waiting = {}
         for job in jobs:
             try:
                 waiting[pool.submit(function, *job)] = job
             except BrokenProcessPool:
-                again.append(job)
+                lost.append(job)
         for future in as_completed(waiting):
             try:
                 result = future.result()
             except BrokenProcessPool:
-                again.append(waiting[future])
+                lost.append(waiting[future])
             else:
                 yield waiting[future], result
-    while again:
-        with _pool(function, 1) as pool:
-            alive = True
-            while again and alive:
-                job, result = again.pop(), None
-                try:
-                    result = pool.submit(function, *job).result()
-                except BrokenProcessPool:
-                    alive = False
-                yield job, result
+    for job in lost:
+        result = None
+        with _pool(function, 1) as pool, suppress(BrokenProcessPool):
+            result = pool.submit(function, *job).result()
+        yield job, result
 
 
 @contextmanager
 def _pool(function: Callable, workers: int) -> Iterator[ProcessPoolExecutor]:
     # Not forked from here: a notebook's or torch's threads may hold locks that a forked worker would wait for.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([function.__module__])
+    context = get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    if hasattr(os, "fork"):
+        context.set_forkserver_preload([function.__module__])
     pool = ProcessPoolExecutor(workers, context, _begin)
     try:
         yield pool
@@ -67,7 +63,7 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
-        connection.wait([parent_process().sentinel])
+        connection.wait([parent_process().sentinel])  # type: ignore[union-attr] (a worker has a parent)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
