@@ -1,38 +1,65 @@
-"""Data sets into nnU-Net's raw format and back, file for file.
+"""Data sets into nnU-Net's raw format and back.
 
     Dataset001_GOALS/
         dataset.json  imagesTr/  labelsTr/  imagesTs/     what nnU-Net reads; imagesTs are validation and test scans
-        octkit.json                                       ours: what each original file is made from again
-        octkit/…                                          originals that cannot be made again, at their own places
+        octkit.json                                       ours: which file each original is made from again
+        octkit/…                                          all other originals (tables, truth, scale), in their places
 
 The only channel is called "CT", as nnU-Net then scales grey values by the data set's own percentiles, mean and
-deviation, which is the recipe's normalisation (by any other name it z-scores each scan by itself). Masks become label
-numbers. Grey PNGs and NIfTI files are copied byte for byte; a PNG that stores grey as RGB becomes grey, as nnU-Net
-would take it for three channels; a folder of B-scans becomes a NIfTI file.
+deviation, as octkit does (by any other name it z-scores each scan by itself). Masks become label numbers. Grey PNGs and
+NIfTI files are copied, and packed (.nii.gz); a PNG that stores grey as RGB becomes grey, as nnU-Net would take it for
+three channels; a folder of B-scans becomes a NIfTI file. On the way back all scans and masks have the same pixels.
 """
 
 import gzip
-import hashlib
 import re
 import shutil
-import tempfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, Field
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import new_folder, read_json, write_atomic, write_json
-from octkit.data.dataset import Case, Dataset, is_volume
-from octkit.data.image_files import read_image, stored_as_grey, write_mask, write_png
+from octkit.common.files import new_folder, read_json_as, write_json
+from octkit.data.dataset import Case, Dataset, is_volume, read_scan, read_scan_mask
+from octkit.data.image_files import list_images, read_image, stored_as_grey, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.volume_files import MAX_VOXELS, SPACING_FILE, is_nifti, is_stack, read_volume, write_nifti
+from octkit.data.volume_files import is_nifti, is_stack, read_volume, write_nifti
+from octkit.exchange.nnunet_plans import dataset_to
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
-FORMAT = "octkit data set"
-MAX_UNPACKED = 4 * MAX_VOXELS  # bytes: a small .gz may unpack to any size
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or set(path.parts) & {"..", "\0"} or "\\" in name:
+        raise ValueError("expected a file within the folder")
+    return name
+
+
+_Name = Annotated[str, AfterValidator(_inside)]
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Original(BaseModel):
+    """A file of the data set and what it is made from: a copy, a B-scan of a volume, or greys for label numbers.
+
+    Without `source` it lies in octkit/ as it was.
+    """
+
+    file: _Name
+    source: _Name | None = Field(None, alias="from")
+    coding: dict[_Byte, _Byte] = {}
+    slice: Annotated[int, Field(ge=0)] | None = None
+
+
+class _Manifest(BaseModel):
+    format: Literal["octkit data set"]
+    version: Literal[1]
+    files: Annotated[list[_Original], Field(min_length=1)]
 
 
 def is_raw_folder(folder: str | Path) -> bool:
@@ -43,7 +70,7 @@ def is_raw_folder(folder: str | Path) -> bool:
 def export_dataset(path: str | Path, folder: str | Path) -> Path:
     """Write a data set of any layout as a raw data set of nnU-Net's; `folder` is named like Dataset001_GOALS.
 
-    Raises OctkitError where the folder has another name or is there already, and else as `layouts.open_dataset`.
+    Raises OctkitError where the folder has another name or is there already, and else as `detect.open_dataset`.
     """
     folder = Path(folder)
     if not re.fullmatch(r"Dataset\d{3}_\w+", folder.name, re.ASCII):
@@ -53,62 +80,54 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
     if dataset.layout == "nnunet":
         raise OctkitError(f"{path}: is a raw data set of nnU-Net's already")
     with new_folder(folder, path) as target:
-        ending = _ending(dataset)
-        made: dict[Path, dict] = {}  # an original file -> what it may be made from again
+        cases = dataset.train + dataset.validation + dataset.test
+        ending = ".nii.gz" if any(is_volume(case.image) for case in cases) else ".png"  # one for all
+        made: dict[Path, dict] = {}  # an original file -> what it can be made from again
         for part, cases in (("Tr", dataset.train), ("Ts", dataset.validation + dataset.test)):
             for case in cases:
                 for channel, image in enumerate((case.image, *case.more_channels)):
                     name = f"images{part}/{case.name}_{channel:04d}{ending}"
                     _write_image(image, target / name, case)
-                    made |= _sources(image, name, None)
-                if part == "Tr":
+                    made |= _sources(image, {"from": name})
+                if part == "Tr" and case.mask is not None:
                     name = f"labelsTr/{case.name}{ending}"
                     _write_labels(dataset, case, target / name)
-                    coding = {label: value for value, label in dataset.mask_values.items()}
-                    made |= _sources(case.mask, name, coding)
+                    made |= _mask_sources(case.mask, name, dataset.mask_values)
         write_json(target / "dataset.json", {
-            "name": folder.name, "channel_names": {str(i): "CT" for i in range(len(dataset.channels))},
-            "labels": {"background": 0, **{label: i for i, label in enumerate(dataset.labels, start=1)}},
-            "numTraining": len(dataset.train), "file_ending": ending})
-        write_json(target / MANIFEST, {
-            "format": FORMAT, "version": 1, "name": dataset.name, "layout": dataset.layout,
-            "channels": dataset.channels, "mask_values": {str(v): n for v, n in dataset.mask_values.items()},
-            "cases": {case.name: {"split": split, "glaucoma": case.glaucoma, "circle": case.circle,
-                                  "spacing": case.spacing}
-                      for split in ("train", "validation", "test") for case in getattr(dataset, split)},
-            "files": [_kept(target, dataset.root, file, made.get(file)) for file in _files(dataset.root)]})
+            "name": folder.name, "numTraining": len(dataset.train),
+            **dataset_to(["CT"] * len(dataset.channels), dataset.labels, ending)})
+        files = []
+        for file in _visible_files(dataset.root):
+            name = file.relative_to(dataset.root).as_posix()
+            files.append({"file": name, **made.get(file, {})})
+            if file not in made:
+                _copy(file, target / ORIGINALS / name)
+        write_json(target / MANIFEST, {"format": "octkit data set", "version": 1, "files": files})
     return folder
 
 
 def import_dataset(folder: str | Path, out: str | Path) -> Path:
-    """Take a raw data set of nnU-Net's in: one that octkit wrote becomes what it was, file for file.
+    """Take a raw data set of nnU-Net's in: one that octkit wrote becomes what it was, with the masks as they are now.
 
     Any other is checked and copied as it is (its cases and dataset.json, nothing else), since octkit reads nnU-Net's
-    layout itself. Raises OctkitError where `out` is there already or the data set is damaged or has changed.
+    layout itself. Raises OctkitError where `out` is there already, the data set is damaged, or a file is missing.
     """
     folder, out = Path(folder), Path(out)
-    if (folder / MANIFEST).exists():
-        with new_folder(out, folder) as target:
-            for entry in _manifest(folder / MANIFEST):
-                write_atomic(target / entry["file"], _original(folder, entry))
-            open_dataset(target)
-        return out
     dataset = open_dataset(folder)
     with new_folder(out, folder) as target:
-        files = [file for case in dataset.train + dataset.test
-                 for file in (case.image, *case.more_channels, case.mask) if file]
-        for file in [dataset.root / "dataset.json", *files]:
-            _copy(file, target / file.relative_to(dataset.root))
+        if (folder / MANIFEST).exists():
+            manifest = read_json_as(folder / MANIFEST, _Manifest, "expected what export-nnunet leaves; without this "
+                                    "file the data set is taken in as it is now")
+            read = lru_cache(maxsize=1)(_pixels)  # each B-scan asks for its whole volume
+            for original in manifest.files:
+                _restore(folder, original, target, read)
+            open_dataset(target)
+        else:
+            files = [file for case in dataset.train + dataset.test
+                     for file in (case.image, *case.more_channels, case.mask) if file]
+            for file in [dataset.root / "dataset.json", *files]:
+                _copy(file, target / file.relative_to(dataset.root))
     return out
-
-
-def _ending(dataset: Dataset) -> str:
-    """nnU-Net wants one for the whole data set."""
-    images = [image for case in dataset.train + dataset.validation + dataset.test
-              for image in (case.image, *case.more_channels)]
-    if not any(map(is_volume, images)):
-        return ".png"
-    return ".nii" if all(image.name.lower().endswith(".nii") for image in images) else ".nii.gz"
 
 
 def _write_image(image: Path, target: Path, case: Case) -> None:
@@ -123,7 +142,7 @@ def _write_image(image: Path, target: Path, case: Case) -> None:
 def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:
     numbers = {label: label for label in range(len(dataset.labels) + 1)}
     labels = dataset.read_mask(case)  # checks the values, also of a mask that is copied
-    if is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers:
+    if case.mask and is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers:
         _copy(case.mask, target)
     elif is_volume(case.image):
         write_nifti(target, labels, case.spacing, case.image)
@@ -131,118 +150,53 @@ def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:
         write_mask(target, labels, numbers)
 
 
-def _copy(file: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    packed, wanted = (name.lower().endswith(".gz") for name in (file.name, target.name))
-    if packed == wanted:
-        shutil.copyfile(file, target)
-    elif packed:
-        target.write_bytes(_unpacked(file))
-    else:
-        target.write_bytes(gzip.compress(file.read_bytes(), compresslevel=4, mtime=0))
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """All files of a data set's folder but hidden ones, also those that belong to no case: tables, truth, scale."""
-    for file in sorted(root.rglob("*")):
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts):
-            yield file
-
-
-def _sources(original: Path, name: str, coding: dict[int, int] | None) -> dict[Path, dict]:
-    """How the files of a scan or mask may be made from `name`: coded greys for masks, one slice a B-scan."""
-    source = {"from": name} | ({"coding": {str(label): value for label, value in coding.items()}} if coding else {})
+def _sources(original: Path, source: dict) -> dict[Path, dict]:
+    """The files of a scan or mask, each with what it is made from; a folder of B-scans has one slice a file."""
     if not original.is_dir():
         return {original: source}
-    slices = sorted(file for file in original.iterdir() if file.name != SPACING_FILE and file.name[0] != ".")
-    return {file: source | {"slice": number} for number, file in enumerate(slices)}
+    return {file: source | {"slice": number} for number, file in enumerate(list_images(original))}
 
 
-def _kept(target: Path, root: Path, file: Path, source: dict | None) -> dict:
-    """The manifest's entry of an original file; the file itself goes along where it cannot be made again."""
-    data = file.read_bytes()
-    entry = {"file": file.relative_to(root).as_posix(), "sha256": hashlib.sha256(data).hexdigest()}
-    if source is not None:
-        copied = {"from": source["from"]}
-        for way in (copied, copied | {"unpacked": True}, source):
-            if _made(target, way) == data:
-                return entry | way
-    write_atomic(target / ORIGINALS / entry["file"], data)
-    return entry
+def _mask_sources(mask: Path, name: str, values: Mapping[int, int]) -> dict[Path, dict]:
+    coding = {label: value for value, label in values.items()}
+    if len(coding) < len(values):
+        return {}  # several greys became one label: only the original knows them apart
+    return _sources(mask, {"from": name} if is_nifti(mask) else {"from": name, "coding": coding})
 
 
-def _made(folder: Path, entry: dict) -> bytes | None:
-    """The bytes of a file made again by its entry: a copy, or a PNG of a slice or of a mask's greys.
-
-    None where this entry cannot make it.
-    """
-    path = folder / entry["from"]
-    if "unpacked" in entry:
-        return _unpacked(path) if path.name.endswith(".gz") else None
-    if not {"coding", "slice"} & set(entry):
-        return path.read_bytes()
-    if is_nifti(path) != ("slice" in entry):
-        return None
-    pixels = _values(path, path.stat().st_mtime_ns)
-    if "slice" in entry and entry["slice"] >= len(pixels):
-        return None
-    pixels = pixels[entry["slice"]] if "slice" in entry else pixels
-    lookup = np.arange(256, dtype=np.uint8)
-    for label, value in entry.get("coding", {}).items():
-        lookup[int(label)] = value
-    with tempfile.TemporaryDirectory() as scratch:
-        write_png(Path(scratch) / "made.png", lookup[pixels])
-        return (Path(scratch) / "made.png").read_bytes()
+def _visible_files(root: Path) -> list[Path]:
+    """All files of a data set's folder but hidden ones, also those that belong to no case: tables, truth, scale."""
+    return [file for file in sorted(root.rglob("*")) if file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(root).parts)]
 
 
-def _unpacked(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            data = file.read(MAX_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise OctkitError(f"{path}: is damaged ({error}), expected a whole .gz file") from None
-    if len(data) > MAX_UNPACKED:
-        raise OctkitError(f"{path}: unpacks to more than the limit of {MAX_UNPACKED} bytes, expected a volume")
-    return data
-
-
-@lru_cache(maxsize=1)
-def _values(path: Path, _changed: int) -> np.ndarray:
-    # Each B-scan asks for its whole volume.
-    return (read_volume if is_nifti(path) else read_image)(path)[0].astype(np.uint8)
-
-
-def _original(folder: Path, entry: dict) -> bytes:
-    path = folder / (entry["from"] if "from" in entry else f"{ORIGINALS}/{entry['file']}")
+def _restore(folder: Path, original: _Original, root: Path, read: Callable[..., np.ndarray]) -> None:
+    """Write an original file again below `root`, from nnU-Net's file or from its copy."""
+    path, target = folder / (original.source or f"{ORIGINALS}/{original.file}"), root / original.file
     if not path.is_file():
         raise OctkitError(f"{path}: not found, expected it as octkit wrote it")
-    data = _made(folder, entry) if "from" in entry else path.read_bytes()
-    if data is None or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise OctkitError(f"{path}: has changed since octkit wrote it, so that {entry['file']} cannot be made again; "
-                          f"without {MANIFEST} the data set is taken in as it is now")
-    return data
+    if original.source is None or (original.slice is None and not original.coding):
+        packed = is_nifti(target) and path.name.lower().endswith(".gz") and not target.name.lower().endswith(".gz")
+        return _copy(path, target.with_name(f"{target.name}.gz") if packed else target)
+    pixels = read(path, tuple(original.coding))
+    if original.slice is not None:
+        if pixels.ndim != 3 or original.slice >= len(pixels):
+            raise OctkitError(f"{path}: found no B-scan {original.slice}, expected it for {original.file}")
+        pixels = pixels[original.slice]
+    if original.coding:
+        return write_mask(target, pixels, {value: label for label, value in original.coding.items()})
+    return write_png(target, pixels)
 
 
-def _manifest(path: Path) -> list[dict]:
-    content = read_json(path)
-    files = content.get("files") if isinstance(content, dict) and content.get("format") == FORMAT else None
-    if not isinstance(files, list) or not files or content.get("version") != 1:
-        raise OctkitError(f"{path}: is no {MANIFEST} of a data set in version 1, expected what export-nnunet leaves")
-    for entry in files:
-        names = [entry.get("file"), entry.get("from", "-")] if isinstance(entry, dict) else [None]
-        if not all(isinstance(name, str) and _inside(name) for name in names) or not _says_how(entry):
-            raise OctkitError(f"{path}: found the entry {str(entry)[:80]}, expected a file within the folder")
-    return files
+def _pixels(path: Path, labels: tuple[int, ...]) -> np.ndarray:
+    """A scan (*spatial) uint8; a mask where `labels` are given, which are all that it may hold."""
+    return read_scan_mask(path, {label: label for label in labels}) if labels else read_scan(path)[0].astype(np.uint8)
 
 
-def _says_how(entry: dict) -> bool:
-    """Whether an entry's checksum, slice and greys are of the kinds that `_made` takes."""
-    coding, number = entry.get("coding", {}), entry.get("slice", 0)
-    return (isinstance(entry.get("sha256"), str) and type(number) is int and number >= 0 and isinstance(coding, dict)
-            and all(label.isascii() and label.isdecimal() and len(label) < 4 and int(label) < 256
-                    and type(value) is int and 0 <= value < 256 for label, value in coding.items()))
-
-
-def _inside(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not PurePosixPath(name).is_absolute() and not set(parts) & {"..", "\0"} and "\\" not in name
+def _copy(file: Path, target: Path) -> None:
+    """Copy a file; one that is not packed is packed where the new name ends in .gz."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.name.lower().endswith(".gz") and not file.name.lower().endswith(".gz"):
+        target.write_bytes(gzip.compress(file.read_bytes(), compresslevel=4, mtime=0))
+    else:
+        shutil.copyfile(file, target)

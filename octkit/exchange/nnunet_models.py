@@ -298,7 +298,8 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
                 "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
             }, temporary)
     write_json(target / "plans.json", plans_to(plan, name))
-    write_json(target / "dataset.json", dataset_to(plan))
+    ending = ".png" if plan.units == "px" and not plan.axis_order else ".nii.gz"
+    write_json(target / "dataset.json", dataset_to(plan.channels, plan.classes, ending))
     write_json(target / CARRIED, {name: getattr(model, name) for name in Traits.model_fields})
     write_atomic(target / "README.txt", "\n".join([
         f"Written by octkit {__version__} for nnU-Net v2: nnUNetv2_predict_from_modelfolder -m THIS_FOLDER", "",

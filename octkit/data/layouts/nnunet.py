@@ -42,7 +42,7 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     ending = content["file_ending"]
     if ending not in ENDINGS:
         raise bad_file(where, f"found the file_ending {ending!r}", f"expected one of {', '.join(ENDINGS)}")
-    channels, labels = _channels(where, content["channel_names"]), _labels(where, content["labels"])
+    channels, labels = _channels(where, content["channel_names"]), label_names(where, content["labels"])
     images = _images_in(root / "imagesTr", ending, channels, report)
     masks = {file.name.removesuffix(ending): file
              for file in tried(report, _files_in, root / "labelsTr", ending) or ()}
@@ -75,7 +75,14 @@ def _channels(where: Path, found) -> tuple[str, ...]:
     return tuple(found[number] for number in expected)
 
 
-def _labels(where: Path, found) -> tuple[str, ...]:
+def label_names(where: Path, found: object, ignore: bool = False) -> tuple[str, ...]:
+    """The names of the labels 1, 2, … in the "labels" of a dataset.json, as LAYERS where they are these in their order.
+
+    `ignore` lets nnU-Net's label "ignore" pass, which stands for pixels without a label: no network predicts it.
+    Raises OctkitError for regions, gaps, and what is no label.
+    """
+    if isinstance(found, dict) and ignore:
+        found = {name: value for name, value in found.items() if name != "ignore"}
     if not isinstance(found, dict):
         raise bad_file(where, f"found the labels {found!r}",
                        'expected numbers by name: {"background": 0, "rnfl": 1, …}')
