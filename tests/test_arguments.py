@@ -514,7 +514,8 @@ CASES = [
     ("import: data's manifest leaves its folder", copy("raw", "x", octkit_json=json.dumps(
         {"format": "octkit data set", "version": 1, "files": [{"file": "../evil", "sha256": ""}]})),
      "import-nnunet x -o d", "octkit.json: is not valid"),
-    ("import: data's manifest empty", copy("raw", "x", octkit_json="{}"), "import-nnunet x -o d", "octkit.json: is not valid"),
+    ("import: data's manifest empty", copy("raw", "x", octkit_json="{}"), "import-nnunet x -o d",
+     "octkit.json: is not valid"),
     ("import: data's manifest wants a folder", copy("raw", "x", octkit_json=json.dumps(
         {"format": "octkit data set", "version": 1, "files": [{"file": "a", "from": "imagesTr", "sha256": ""}]})),
      "import-nnunet x -o d", "imagesTr: not found"),

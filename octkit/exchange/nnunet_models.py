@@ -5,8 +5,8 @@
         fold_0/checkpoint_final.pth     its weights, one folder a fold
         octkit.json  README.txt         ours: what nnU-Net has no place for
 
-A checkpoint of nnU-Net is a pickle, which may call any function while it is read. Here it may ask for tensors, plain
-values and numpy's scalars (nnU-Net keeps its losses as such), and for nothing else.
+A checkpoint of nnU-Net is a pickle, which may call any function while it is read. Here it may hold tensors, plain
+values and numpy's scalars (nnU-Net stores its losses so), and nothing else.
 """
 
 import re
@@ -15,18 +15,21 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, FailFast, ValidationError
 
 from octkit import __version__
-from octkit.common.errors import OctkitError, first_problem
-from octkit.common.files import new_folder, read_json, replacing, write_atomic, write_json
+from octkit.common.errors import OctkitError
+from octkit.common.files import new_folder, read_json, read_json_as, replacing, write_atomic, write_json
+from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.model import Member, Model
-from octkit.network.model_check import Traits, check_model
+from octkit.network.model_check import Traits, check_model, stages_of
 from octkit.network.model_file import LICENCE, save_model
+from octkit.planning.plan import Configuration
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"
@@ -37,6 +40,20 @@ HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.mult
             type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
 Weights = dict[str, torch.Tensor]
+
+
+class _Arguments(BaseModel):
+    configuration: str | None = None
+
+
+class Checkpoint(BaseModel):
+    """What octkit reads of an nnU-Net checkpoint; `network_weights` are tensors, all of them checked."""
+
+    network_weights: dict[str, Any]
+    trainer_name: str
+    init_args: _Arguments = _Arguments()
+    inference_allowed_mirroring_axes: Annotated[tuple[int, ...], FailFast(), BeforeValidator(
+        lambda axes: () if axes is None else axes)] = ()
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -52,9 +69,10 @@ def import_model(folder: str | Path, out: str | Path) -> Model:
     folder = Path(folder)
     checkpoints = _checkpoints(folder)
     model = _open(folder, checkpoints)
+    trainer = next(iter(checkpoints.values())).trainer_name
     save_model(model, out, {
         "name": folder.resolve().name, "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
-        "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {checkpoints[0][1]['trainer_name']}",
+        "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
         "versions": {"octkit": __version__}, "licence": LICENCE, "created_by": "octkit import-nnunet"})
     return model
 
@@ -62,7 +80,7 @@ def import_model(folder: str | Path, out: str | Path) -> Model:
 def open_folder(folder: str | Path) -> Model:
     """Open a folder of nnU-Net's with the folds trained to their end: fold_*/checkpoint_final.pth.
 
-    The configuration is the checkpoint's, else the one in the folder's name; the first stage of a cascade is looked for
+    The configuration is the checkpoint's, else the one in the folder's name; the first step of a cascade is looked for
     in the folder beside. As nnU-Net does, `fold_all` is taken where there is no other fold. Windows, mirrored copies
     and folds are averaged as there, before softmax, unless octkit.json says otherwise.
     Raises OctkitError where something is missing, damaged, or has no counterpart here.
@@ -70,48 +88,42 @@ def open_folder(folder: str | Path) -> Model:
     return _open(Path(folder), _checkpoints(Path(folder)))
 
 
-def _open(folder: Path, checkpoints: list[tuple[str, dict]]) -> Model:
+def _open(folder: Path, checkpoints: dict[str, Checkpoint]) -> Model:
     plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     if found := sorted(folder.glob("**/postprocessing.pkl")):
-        print(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
+        say(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
     config, axes = _agreed(folder, checkpoints)
     plan = plan_from(plans, dataset, config, folder)
     member = _member(folder, config, plan.configurations, checkpoints)
     dimensions = len(plan.configurations[config].patch_size)
-    traits = {"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes], "step": 0.5,
-              "precision": "float32", "blend": "logits"}
+    if odd := [axis for axis in axes if axis not in range(dimensions)]:
+        raise OctkitError(f"{folder}: its checkpoints mirror axis {odd[0]}, expected axes from 0 to {dimensions - 1}")
+    traits = Traits.model_validate({"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes],
+                                    "step": 0.5, "precision": "float32", "blend": "logits"})
     if (folder / CARRIED).exists():
-        traits = read_json(folder / CARRIED)
-    try:
-        traits = Traits.model_validate(traits)
-    except ValidationError as error:
-        raise OctkitError(f"{folder}: how it predicts is not as nnU-Net or octkit writes it; "
-                          f"{first_problem(error)}") from None
+        traits = read_json_as(folder / CARRIED, Traits, "expected what export-nnunet leaves; without this file it "
+                              "predicts as nnU-Net does")
     model = Model(plan, (member,), plan.classes, **traits.model_dump())
     check_model(model, folder)
     return model
 
 
 def export_model(model: Model, folder: str | Path) -> list[Path]:
-    """Write a model as folders that nnU-Net predicts with, one a configuration, cascades with their first stage's.
+    """Write a model as folders that nnU-Net predicts with, one a configuration, cascades with their first step's.
 
-    What nnU-Net has no place for is printed, and stands in each folder's README.txt and octkit.json. Returns the
+    What nnU-Net has no place for is said, and stands in each folder's README.txt and octkit.json. Returns the
     folders. Raises OctkitError where one is there already.
     """
     folder = Path(folder)
     check_model(model, folder)
-    stages = {}
-    for member in model.members:
-        while member is not None:
-            stages[member.config] = member
-            member = member.previous
-    targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in stages}
+    steps = {step.config: step for member in model.members for step in stages_of(member)}
+    targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in steps}
     with ExitStack() as unfinished:  # all are finished, or none is left: nnU-Net takes all folds that it finds
-        for config, member in stages.items():
+        for config, member in steps.items():
             target = unfinished.enter_context(new_folder(targets[config]))
             _write_folder(model, member, target, folder.resolve().name)
     for sentence in what_is_lost(model):
-        print(sentence)
+        say(sentence)
     return list(targets.values())
 
 
@@ -192,7 +204,7 @@ def weights_to(ours: Weights, stages: int) -> Weights:
     return {alias: ours[name].detach().cpu() for name, aliases in names_of_weights(stages) for alias in aliases}
 
 
-def read_checkpoint(path: Path) -> dict:
+def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
     _check_zip(path)
     try:
@@ -207,12 +219,12 @@ def read_checkpoint(path: Path) -> dict:
     if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(tensor)
                                                 for name, tensor in weights.items()):
         raise OctkitError(f"{path}: holds no network_weights, expected a checkpoint of nnU-Net")
-    arguments, axes = content.get("init_args", {}), content.get("inference_allowed_mirroring_axes") or ()
-    if not (isinstance(content.get("trainer_name"), str) and isinstance(arguments, dict)
-            and isinstance(arguments.get("configuration", ""), str) and isinstance(axes, tuple | list)
-            and all(type(axis) is int for axis in axes)):
-        raise OctkitError(f"{path}: does not say who trained it and how, expected a checkpoint of nnU-Net")
-    return content
+    try:
+        return Checkpoint.model_validate(content)
+    except ValidationError as error:  # its values stay unsaid: nested ones may be of any length
+        problem = error.errors(include_input=False)[0]
+        raise OctkitError(f"{path}: is no checkpoint of nnU-Net; {'.'.join(map(str, problem['loc']))}: "
+                          f"{problem['msg']}") from None
 
 
 def _check_zip(path: Path) -> None:
@@ -229,14 +241,14 @@ def _check_zip(path: Path) -> None:
                           "one as nnU-Net v2 writes it")
 
 
-def _is_plain(tensor) -> bool:
+def _is_plain(tensor: object) -> bool:
     """Whether it is a tensor all of whose numbers are stored: a view may claim any size."""
     return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
             and not tensor.is_quantized and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
 
 
-def _checkpoints(folder: Path) -> list[tuple[str, dict]]:
-    """(fold, checkpoint) of each fold that is trained to its end."""
+def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
+    """The checkpoint of each fold that is trained to its end, by the fold's name."""
     found = {}
     for inside in sorted(folder.glob("fold_*")):
         fold = inside.name.removeprefix("fold_")
@@ -245,44 +257,45 @@ def _checkpoints(folder: Path) -> list[tuple[str, dict]]:
         if (inside / CHECKPOINT).exists():
             found[fold] = inside / CHECKPOINT
         else:
-            print(f"{inside}: has no {CHECKPOINT} and is left out")
+            say(f"{inside}: has no {CHECKPOINT} and is left out")
     if len(found) > 1 and found.pop("all", None):
-        print(f"{folder}: fold_all is left out, as there are others")
+        say(f"{folder}: fold_all is left out, as there are others")
     if not found:
         raise OctkitError(f"{folder}: found no fold_*/{CHECKPOINT}, expected the folder of a model that nnU-Net has "
                           "trained to its end")
-    return [(fold, read_checkpoint(path)) for fold, path in found.items()]
+    return {fold: read_checkpoint(path) for fold, path in found.items()}
 
 
-def _agreed(folder: Path, checkpoints: list[tuple[str, dict]]) -> tuple[str, tuple[int, ...]]:
+def _agreed(folder: Path, checkpoints: dict[str, Checkpoint]) -> tuple[str, tuple[int, ...]]:
     """The configuration and the axes to mirror that all folds state."""
     named = folder.resolve().name.rpartition("__")[2]
-    stated = {(checkpoint.get("init_args", {}).get("configuration", named),
-               tuple(checkpoint.get("inference_allowed_mirroring_axes") or ())) for _, checkpoint in checkpoints}
+    stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes)
+              for checkpoint in checkpoints.values()}
     if len(stated) > 1:
         raise OctkitError(f"{folder}: its folds are of different trainings, found {sorted(stated)}, expected one "
                           "configuration and one choice of axes to mirror")
     return stated.pop()
 
 
-def _member(folder: Path, config: str, configurations: dict, checkpoints: list[tuple[str, dict]]) -> Member:
+def _member(folder: Path, config: str, configurations: dict[str, Configuration],
+            checkpoints: dict[str, Checkpoint]) -> Member:
     stages = len(configurations[config].features)
-    weights = {fold: weights_from(checkpoint["network_weights"], stages, folder / f"fold_{fold}" / CHECKPOINT)
-               for fold, checkpoint in checkpoints}
+    weights = {fold: weights_from(checkpoint.network_weights, stages, folder / f"fold_{fold}" / CHECKPOINT)
+               for fold, checkpoint in checkpoints.items()}
     name = configurations[config].previous_stage
-    return Member(config, weights, name and _first_stage(folder, name, configurations))
+    return Member(config, weights, _first_step(folder, name, configurations) if name else None)
 
 
-def _first_stage(folder: Path, config: str, configurations: dict) -> Member:
+def _first_step(folder: Path, config: str, configurations: dict[str, Configuration]) -> Member:
     prefix, separator, _ = folder.resolve().name.rpartition("__")
     beside = folder.resolve().with_name(prefix + separator + config)
     if not is_model_folder(beside):
-        raise OctkitError(f"{folder}: is the second stage of a cascade and cannot predict without its first, expected "
+        raise OctkitError(f"{folder}: is the second step of a cascade and cannot predict without its first, expected "
                           f"that one in {beside}")
     checkpoints = _checkpoints(beside)
     plan = plan_from(read_json(beside / "plans.json"), read_json(beside / "dataset.json"), config, beside)
     if _agreed(beside, checkpoints)[0] != config or plan.configurations[config] != configurations[config]:
-        raise OctkitError(f"{beside}: is no {config} of the same plan as {folder}, expected the cascade's first stage")
+        raise OctkitError(f"{beside}: is no {config} of the same plan as {folder}, expected the cascade's first step")
     return _member(beside, config, configurations, checkpoints)
 
 
