@@ -63,7 +63,7 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def follow() -> None:
-        connection.wait([parent_process().sentinel])  # type: ignore[union-attr] (a worker has a parent)
+        connection.wait([parent_process().sentinel])  # type: ignore[union-attr]  # a worker has a parent
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
