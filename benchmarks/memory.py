@@ -76,12 +76,12 @@ def measure(what: str, number: int) -> None:
         image = np.random.default_rng(0).uniform(1, 255, (1, *scan)).astype(np.float32)
         # What is loaded once is loaded by a tiny network: the real one would leave its window's memory behind.
         small = image[(slice(None), *(slice(16),) * len(scan))]
-        Predictor(model_of(small.shape[1:], 1, 4, 2), "cpu", engine="torch")(small, None, False)
-        predictor = Predictor(model, "cpu", engine="torch")
+        Predictor(model_of(small.shape[1:], 1, 4, 2), "cpu")(small, None, False)
+        predictor = Predictor(model, "cpu")
         before = held("VmRSS")
         opinions = predictor.opinions(image, None, False)
-        one = memory.opinion_bytes(model, scan)
-        estimate = memory.window_bytes(model, ["torch"], unfolds=True) + (memory.AT_WORK + len(opinions)) * one
+        one = memory.probability_bytes(model, scan)
+        estimate = memory.window_bytes(model, unfolds=True) + (memory.AT_WORK + len(opinions)) * one
     print(f"{estimate / 1e6:.0f} {(held('VmHWM') - before) / 1e6:.0f}")
 
 

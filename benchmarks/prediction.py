@@ -122,13 +122,13 @@ def times(options, python: Path, scratch: Path) -> str:
         runs["nnU-Net", count] = partial(predict_with_nnunet, python, theirs, their_scans, scratch / "out.nnunet",
                                          options.mirror, options.threads, scratch)
     found = alternate({name: partial(told, name, run) for name, run in runs.items()}, options.rounds)
-    rows, engines = [], []
+    rows, precisions = [], []
     measured = {name: _measured(found[name, 1], found[name, counts[1]], options.further)
                 for name in dict.fromkeys(name for name, _ in runs)}
     for name in measured:
         if name == "nnU-Net":
             continue
-        engines.append(next(line for line in found[name, 1][0].output.splitlines() if "prediction runs on" in line))
+        precisions.append(next(line for line in found[name, 1][0].output.splitlines() if "prediction runs on" in line))
         for what, digits, unit in (("cold, one scan", 1, "s"), ("each further scan", 2, "s"),
                                    ("peak memory of the largest process", 0, "MB")):
             values = {who: measured[who][what] for who in ("nnU-Net", name)}
@@ -136,7 +136,7 @@ def times(options, python: Path, scratch: Path) -> str:
                          f"**{ratio(*values.values()):.2f}**",
                          ", ".join(f"{a:.{digits}f}/{b:.{digits}f}" for a, b in zip(*values.values(), strict=True))])
     kind = "averaged over four mirrored copies" if options.mirror else "no mirrored copies"
-    return (f"{kind}; {options.threads} threads; {options.rounds} rounds; {'; '.join(engines)}\n\n"
+    return (f"{kind}; {options.threads} threads; {options.rounds} rounds; {'; '.join(precisions)}\n\n"
             + table(["", "nnU-Net", "octkit", "times", "each round"], rows))
 
 
@@ -154,7 +154,7 @@ def agreement(options, python: Path, scratch: Path) -> str:
     from octkit.network.model_file import open_model
 
     rows = []
-    ways = [(), *(("--precision", "float32", "--engine", engine) for engine in ("torch", "ncnn"))]
+    ways = [(), ("--precision", "float32")]
     for number, name in enumerate(options.agree):
         folder = scratch / f"model{number}"
         model = as_nnunet_would(open_model(name, folds=[0] if Path(name).is_dir() else None))
@@ -165,7 +165,7 @@ def agreement(options, python: Path, scratch: Path) -> str:
         for way in ways:
             run = predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads,
                                       ("--probabilities", *way))
-            engine = next(line for line in run.output.splitlines() if "prediction runs on" in line)
+            runs_on = next(line for line in run.output.splitlines() if "prediction runs on" in line)
             equal, largest, scores = [], [], []
             for scan in sorted((folder / "out").glob("*.npz")):
                 a = np.load(scan)["probabilities"]
@@ -174,7 +174,7 @@ def agreement(options, python: Path, scratch: Path) -> str:
                 a, b = a.argmax(0), b.argmax(0)
                 equal.append((a == b).mean())
                 scores.append([dice(a, b, label) for label in range(1, 4)])
-            rows.append([name, engine.removeprefix("prediction runs on "), len(equal), f"{100 * np.mean(equal):.4f} %",
+            rows.append([name, runs_on.removeprefix("prediction runs on "), len(equal), f"{100 * np.mean(equal):.4f} %",
                          f"{100 * np.min(equal):.4f} %", f"{np.max(largest):.1e}", f"{np.nanmin(scores):.5f}"])
     return table(["trained model", "octkit runs on", "scans", "equal pixels", "worst scan",
                   "largest difference of a probability", "smallest Dice between both"], rows)
@@ -197,7 +197,7 @@ def main() -> None:
     python = nnunet_python(options.environment)
     with tempfile.TemporaryDirectory() as scratch:
         text = (agreement if options.agree else times)(options, python, Path(scratch))
-    text = (f"{machine()}; torch {version_there(OURS, 'torch')}, ncnn {version_there(OURS, 'ncnn')}; nnU-Net {NNUNET} "
+    text = (f"{machine()}; torch {version_there(OURS, 'torch')}; nnU-Net {NNUNET} "
             f"on torch {version_there(python, 'torch')}; {text}")
     print(text)
     if options.write:

@@ -4,8 +4,8 @@
     PYTHONPATH=. .venv/bin/python benchmarks/window.py --model default    a trained model's first network, on a phantom
 
 The ways take turns. "As trained" is by the functions with which training computes (instance norm), as in nnU-Net.
-Also: four windows at once against four in turn, the piece of the network by which `octkit predict` chooses, and how
-long torch.compile takes and what it gains in a training step. With --write the table goes into benchmarks/README.md.
+Also: four windows at once against four in turn, and how long torch.compile takes and what it gains in a training
+step. With --write the table goes into benchmarks/README.md.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import torch
 from prediction import goals_model
 from versus import alternate, machine, table, write_section
 
-from octkit.inference.engines import NcnnNetwork, piece_of, time_engines
 from octkit.network import memory
 from octkit.network.model import autocast, build_network, working_precision
 from octkit.network.model_file import open_model
@@ -47,8 +46,7 @@ def ways(model, state) -> dict:
     for precision in dict.fromkeys(("float32", working_precision("bfloat16", CPU))):
         for name, as_trained in (("as trained", True), ("for prediction", False)):
             for layout in LAYOUTS:
-                found[f"torch, {precision}, {layout}, {name}"] = Way(model, state, precision, layout, as_trained)
-    found["ncnn, float32"] = NcnnNetwork(model.plan.configurations[model.members[0].config], state)
+                found[f"{precision}, {layout}, {name}"] = Way(model, state, precision, layout, as_trained)
     return found
 
 
@@ -75,14 +73,11 @@ def windows(options, model) -> str:
              f"{100 * float((logits[name].argmax(1) == exact.argmax(1)).double().mean()):.4f} %"] for name in found]
     text = table(["", "a window (median)", "fastest", "largest difference of a logit, in their deviations",
                   "equal labels"], rows)
-    fastest = min((name for name in found if name.startswith("torch")), key=lambda name: min(seconds[name]))
+    fastest = min(found, key=lambda name: min(seconds[name]))
     four = torch.cat([images] * 4)
     once = statistics.median(timed(found[fastest], four) for _ in range(options.rounds))
     turn = statistics.median(sum(timed(found[fastest], images) for _ in range(4)) for _ in range(options.rounds))
-    text += f"\n\nFour windows at once ({fastest}): {once:.2f} s, in turn: {turn:.2f} s."
-    configuration = model.plan.configurations[model.members[0].config]
-    piece = time_engines(piece_of(configuration), 1, len(model.labels) + 1)
-    return text + f" The piece that decides: ncnn {piece['ncnn']:.3f} s, torch {piece['torch']:.3f} s."
+    return text + f"\n\nFour windows at once ({fastest}): {once:.2f} s, in turn: {turn:.2f} s."
 
 
 def timed(call, images: torch.Tensor) -> float:

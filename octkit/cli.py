@@ -195,14 +195,12 @@ def predict(
     um_per_px: Scale = None,
     circle: Annotated[bool | None, Option("--circle/--no-circle", help="whether the scans are full circles; "
                                           "default: as those that the model was made from")] = None,
-    engine: Annotated[str, Option(metavar="NAME", help="what computes: ncnn, torch or auto")] = "auto",
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.inference.predict import predict_folder
 
-    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, engine=engine,
-                             precision=precision)
+    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, precision=precision)
     print(f"{out}: {len(written)} masks")
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
+from octkit.common.messages import say
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +23,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 # Limits far above what makes sense: they stop a slip of the hand that would fill the memory, or never end.
 Maps = Annotated[int, Field(ge=1, le=4096)]
+RETIRED = ("infer.engine",)  # keys of old settings.json files that decide nothing any more
 LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
 ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
 Fold = Annotated[int, Field(ge=0)] | Literal["all"]
@@ -138,13 +140,9 @@ class TrainSettings(Section):
 
 
 class InferSettings(Section):
-    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides.
-
-    `engine` computes: "auto" takes torch, or for wide 2-D networks in float32 on a CPU the faster of torch and ncnn.
-    """
+    """How scans are predicted; `surfaces` says whether masks are drawn from ordered boundaries, or who decides."""
 
     mirror: bool = True
-    engine: Literal["auto", "torch", "ncnn"] = "auto"
     surfaces: Literal["choose", "always", "never"] = "choose"
     step: Annotated[float, Field(ge=LEAST_STEP, le=1)] = 0.5  # of the patch
 
@@ -274,8 +272,13 @@ def from_profile(name: str) -> Settings:
 
 
 def load(path: Path) -> Settings:
-    """Read a run's settings.json. Raises OctkitError that names the file and every wrong key."""
-    return _validated(read_json(path), str(path))
+    """Read a run's settings.json without what is `RETIRED`. Raises OctkitError that names the file and wrong keys."""
+    tree = read_json(path)
+    for key in RETIRED:
+        section, name = key.split(".")
+        if isinstance(tree, dict) and isinstance(tree.get(section), dict) and name in tree[section]:
+            say(f"{path}: {key} = {tree[section].pop(name)} is left out, this version has no such setting")
+    return _validated(tree, str(path))
 
 
 def with_overrides(settings: Settings, overrides: list[str]) -> Settings:

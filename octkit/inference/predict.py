@@ -63,7 +63,7 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 
 def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
                    probabilities: bool = False, um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True, engine: str = "auto", precision: str | None = None) -> list[Path]:
+                   progress: bool = True, precision: str | None = None) -> list[Path]:
     """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     Each file is written whole; stopped half-way, finished masks stay, and the same call starts over and replaces them.
@@ -77,14 +77,13 @@ def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirro
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
-        engine: what computes, see `engines.choose_engine`; which one it is gets printed.
         precision: "float32" or "bfloat16"; None: as in training. On a processor that has bfloat16 it is twice as fast.
     """
     files, out = detect.list_scans(images), Path(out)
     _check_place(out, Path(images), files)
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
-    predictor = Predictor.load(model, mirror=mirror, engine=engine, precision=precision)
+    predictor = Predictor.load(model, mirror=mirror, precision=precision)
     print(f"prediction runs on {predictor.describe()}")
     axes = predictor.model.plan.axes
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
@@ -160,7 +159,7 @@ def predict_split(run: Run, split: str = "validation", progress: bool = True) ->
     cases = getattr(dataset, split)
     if not cases:
         raise OctkitError(f"{dataset.root}: has no {split} images to predict")
-    predictor = Predictor.load(run.folder, chosen.device, engine=chosen.infer.engine)
+    predictor = Predictor.load(run.folder, chosen.device)
     print(f"prediction runs on {predictor.describe()}")
     out = _emptied(run.predictions(split))
     for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
@@ -196,7 +195,7 @@ def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) ->
     cases = {case.name: case for case in dataset.train}
     configs = run.configs
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
-    stage = Predictor(load_model(run, [config], [fold]), chosen.device, engine=chosen.infer.engine).stages[0]
+    stage = Predictor(load_model(run, [config], [fold]), chosen.device).stages[0]
     out = run.cross_validation(config)
     held_out = held_out_cases(run.splits, fold, cases)
     checkpoint = run.checkpoint(config, fold).stat()

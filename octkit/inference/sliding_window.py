@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from octkit.common.errors import OctkitError
-from octkit.inference.engines import NcnnNetwork, choose_engine
 from octkit.network import memory
 from octkit.network.model import (
     PRECISIONS,
@@ -80,14 +79,14 @@ class Predictor:
     `model` is the folder of a run, a one-file model or "default", the model in the box.
     """
 
-    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, engine: str = "auto",
+    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None,
                  precision: str | None = None):
         if precision not in (None, *PRECISIONS):
             raise OctkitError(f"precision: found {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
         self.precision = working_precision(precision or model.precision, self.device)
         self.mirror = model.mirror if mirror is None else mirror
-        self.stages = [Stage(model, member, self.device, self.precision, self.mirror, engine)
+        self.stages = [Stage(model, member, self.device, self.precision, self.mirror)
                        for member in model.members]
         # The networks have the weights now; a second copy of them all would stay in memory.
         self.model = replace(model, members=tuple(_without_weights(member) for member in model.members))
@@ -96,19 +95,18 @@ class Predictor:
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None, configs=None,
-             folds=None, engine: str = "auto", precision: str | None = None) -> "Predictor":
+             folds=None, precision: str | None = None) -> "Predictor":
         """Open a run's folder or a model's file.
 
         `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all;
-        `engine`: see `engines.choose_engine`; `precision` "float32" or "bfloat16", None: as in training.
+        `precision` "float32" or "bfloat16", None: as in training.
         """
-        return cls(open_model(model, configs, folds), device, mirror, engine, precision)
+        return cls(open_model(model, configs, folds), device, mirror, precision)
 
     def describe(self) -> str:
-        """What computes, on what: "ncnn, float32, cpu, 2 threads"."""
-        engines = " and ".join(sorted({stage.engine for stage in self.stages}))
+        """How and on what it computes: "float32, cpu, 2 threads"."""
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{engines}, {self.precision}, {self.device.type}{threads}"
+        return f"{self.precision}, {self.device.type}{threads}"
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
                  circle: bool | None = None) -> np.ndarray:
@@ -145,18 +143,16 @@ class Predictor:
 
     def _check_memory(self, image: np.ndarray, opinions: int) -> None:
         memory.check_prediction(self.model, image.shape[1:], opinions, self.device, self.precision,
-                                [stage.engine for stage in self.stages],
                                 max(len(stage.flips) if stage.together else 1 for stage in self.stages))
 
 
 class Stage:
     """One configuration's networks, one a fold, and those of the stage before it."""
 
-    def __init__(self, model: Model, member: Member, device: torch.device, precision: str, mirror: bool,
-                 engine: str = "auto"):
+    def __init__(self, model: Model, member: Member, device: torch.device, precision: str, mirror: bool):
         self.plan, self.config, self.blend, self.step = model.plan, member.config, model.blend, model.step
         self.device, self.precision = device, precision
-        self.previous = Stage(model, member.previous, device, precision, mirror, engine) if member.previous else None
+        self.previous = Stage(model, member.previous, device, precision, mirror) if member.previous else None
         self.window = model.plan.configurations[member.config].patch_size
         axes = len(self.window)
         # A 2-D window has no axis of B-scans to mirror.
@@ -170,9 +166,6 @@ class Stage:
         # With scores averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
         self.as_trained = self.blend == "logits" and precision == "float32"
         self.memory_format = memory_format(axes, device, precision, self.as_trained)
-        inputs = len(model.plan.channels) + (len(model.plan.classes) if self.previous else 0)
-        self.engine = choose_engine(engine, model.plan.configurations[member.config], inputs,
-                                    len(model.plan.classes) + 1, device, precision, self.as_trained)
         # A CPU takes as long for four images at once as for four in turn, and four times the memory.
         self.together = device.type == "cuda"
         self.networks = [self._network(state) for state in member.weights.values()]
@@ -183,8 +176,6 @@ class Stage:
 
     def _network(self, state: dict[str, torch.Tensor]):
         """A callable from images (1, inputs, *window) to scores (1, classes, *window)."""
-        if self.engine == "ncnn":
-            return NcnnNetwork(self.plan.configurations[self.config], state)
         network = build_network(self.plan, self.config, deep_supervision=False)
         load_weights(network, state, "the model")
         return network.train(self.as_trained).to(self.device, memory_format=self.memory_format)

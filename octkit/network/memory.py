@@ -26,9 +26,7 @@ FLOAT = 4  # bytes
 # buffers. Measured, see above.
 MOMENTARY_IN_TRAINING = 7
 LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
-# The same of prediction, by what computes, with what is freed and kept; ncnn's was 10.1 with 32 to 512 maps on
-# 896 x 1152 px in one piece, 8.9 in strips.
-FORWARD = {"torch": 12, "ncnn": 11}
+FORWARD = 12  # the same of prediction, with what is freed and kept
 # On a CPU torch unfolds volumes of few maps in float32 (its slow_conv3d): each voxel's surroundings are copied for
 # every map, of which the decoder reads two times as many; as much again is freed and kept. Where it begins hangs on
 # the window too: at 16 x 128 x 160 voxels 10 maps are unfolded and 11 are not, at 16 x 64 x 64 14 still are.
@@ -81,22 +79,21 @@ def loading_bytes(plan: Plan, config: str, workers: int) -> float:
     return workers * (PREFETCHED * batch + WORKER)
 
 
-def window_bytes(model: Model, engines: Sequence[str], at_once: int = 1, unfolds: bool = False) -> float:
+def window_bytes(model: Model, at_once: int = 1, unfolds: bool = False) -> float:
     """What `at_once` windows take in the network, of the configuration that takes most. Weights are there before.
 
-    `engines` are what computes each of the model's members, see `engines.choose_engine`; `unfolds` says whether
-    volumes of few maps are unfolded to be convolved, see above.
+    `unfolds` says whether volumes of few maps are unfolded to be convolved, see above.
     """
-    def sets(configuration: Configuration, engine: str) -> int:
+    def sets(configuration: Configuration) -> int:
         narrow = unfolds and len(configuration.patch_size) == 3 and configuration.features[0] < NARROW
-        return FORWARD[engine] + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
+        return FORWARD + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
 
     configurations = [model.plan.configurations[member.config] for member in model.members]
-    return at_once * max(sets(configuration, engine) * prod(configuration.patch_size) * configuration.features[0]
-                         * FLOAT for configuration, engine in zip(configurations, engines, strict=True))
+    return at_once * max(sets(configuration) * prod(configuration.patch_size) * configuration.features[0] * FLOAT
+                         for configuration in configurations)
 
 
-def opinion_bytes(model: Model, shape: Sequence[int]) -> float:
+def probability_bytes(model: Model, shape: Sequence[int]) -> float:
     """One set of probabilities of a scan of this shape (*spatial)."""
     return (len(model.labels) + 1) * prod(shape) * FLOAT
 
@@ -152,20 +149,20 @@ def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: Tr
                                                  "let the planner choose")
 
 
-def check_prediction(model: Model, shape: Sequence[int], opinions: int, device: torch.device, precision: str,
-                     engines: Sequence[str], at_once: int = 1) -> None:
+def check_prediction(model: Model, shape: Sequence[int], kept: int, device: torch.device, precision: str,
+                     at_once: int = 1) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `engines` and `at_once` are those of `window_bytes`, `precision` is the networks'; `opinions` is how many sets of
-    its probabilities are kept beside each other, in the computer's memory.
+    `at_once` is that of `window_bytes`, `precision` is the networks'; `kept` is how many sets of its probabilities are
+    kept beside each other, in the computer's memory.
     """
-    one, cpu = opinion_bytes(model, shape), torch.device("cpu")
+    one, cpu = probability_bytes(model, shape), torch.device("cpu")
     unfolds = device == cpu and precision == "float32"
-    needs = {device: window_bytes(model, engines, at_once, unfolds) + AT_WORK * one}
-    needs[cpu] = needs.get(cpu, 0) + (opinions + AT_WORK * (device != cpu)) * one
+    needs = {device: window_bytes(model, at_once, unfolds) + AT_WORK * one}
+    needs[cpu] = needs.get(cpu, 0) + (kept + AT_WORK * (device != cpu)) * one
     for where, need in needs.items():
         _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,
-                 "average fewer opinions (infer.mirror=false, or fewer folds), or cut the scan into parts")
+                 "average fewer predictions (infer.mirror=false, or fewer folds), or cut the scan into parts")
 
 
 def _compare(what: str, need: float, device: torch.device, helps: str) -> None:

@@ -58,6 +58,16 @@ def test_unknown_keys_in_the_file_are_errors(tmp_path):
         load(tmp_path / "settings.json")
 
 
+def test_what_old_runs_set_and_no_version_knows_any_more_is_left_out_and_said(tmp_path, capsys):
+    old = from_profile("demo").model_dump(mode="json")
+    old["infer"]["engine"] = "auto"
+    (tmp_path / "settings.json").write_text(json.dumps(old))
+    assert load(tmp_path / "settings.json") == from_profile("demo")
+    assert "settings.json: infer.engine = auto" in capsys.readouterr().out
+    with pytest.raises(OctkitError, match="infer.engine"):
+        with_overrides(from_profile("demo"), ["infer.engine=torch"])
+
+
 def test_unknown_profile_lists_the_known_ones():
     with pytest.raises(OctkitError, match="smoke"):
         from_profile("fast")

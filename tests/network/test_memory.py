@@ -36,17 +36,16 @@ def test_each_worker_keeps_two_batches_waiting(small):
 
 
 def test_prediction_by_hand(small):
-    for engine in ("torch", "ncnn"):
-        assert memory.window_bytes(small, [engine]) == 4 * memory.FORWARD[engine] * 256 * 4
-    assert memory.window_bytes(small, ["torch"], 4) == 4 * memory.window_bytes(small, ["torch"])
-    assert memory.window_bytes(small, ["torch"], unfolds=True) == memory.window_bytes(small, ["torch"])
-    assert memory.opinion_bytes(small, (100, 200)) == 4 * 4 * 20_000
+    assert memory.window_bytes(small) == 4 * memory.FORWARD * 256 * 4
+    assert memory.window_bytes(small, 4) == 4 * memory.window_bytes(small)
+    assert memory.window_bytes(small, unfolds=True) == memory.window_bytes(small)
+    assert memory.probability_bytes(small, (100, 200)) == 4 * 4 * 20_000
 
 
 def test_volumes_of_few_maps_are_unfolded():
     narrow = tiny_model("3d_fullres")
     # 4 maps of 4 x 16 x 16 voxels, float32; each copied with the 9 voxels around it, four times
-    plain, unfolded = (memory.window_bytes(narrow, ["torch"], unfolds=unfolds) for unfolds in (False, True))
+    plain, unfolded = (memory.window_bytes(narrow, unfolds=unfolds) for unfolds in (False, True))
     assert (plain, unfolded) == (12 * 16_384, (12 + 4 * 9) * 16_384)
 
 
@@ -57,10 +56,10 @@ def test_what_is_too_much_is_said_with_the_setting_that_helps(small, monkeypatch
                                           r"train.workers \(4 now\), plan.batch_size \(2 now\), or plan.memory_gb"):
         memory.check_training(network, small.plan, "2d", TrainSettings(), CPU, "float32")
     with pytest.raises(OctkitError, match="a scan of 500 x 1000 needs about 0.1 GB of memory, .*infer.mirror=false"):
-        memory.check_prediction(small, (500, 1000), 8, CPU, "float32", ["torch"])
+        memory.check_prediction(small, (500, 1000), 8, CPU, "float32")
     monkeypatch.setattr(memory, "free_bytes", lambda _: 1e12)
     memory.check_training(network, small.plan, "2d", TrainSettings(), CPU, "float32")
-    memory.check_prediction(small, (500, 1000), 8, CPU, "float32", ["torch"])
+    memory.check_prediction(small, (500, 1000), 8, CPU, "float32")
 
 
 def group(folder, **files):
