@@ -21,6 +21,7 @@ from octkit.data.layouts import detect
 from octkit.evaluation.evaluate import score_folder
 from octkit.inference import select
 from octkit.inference.predict import predict_folder
+from octkit.inference.sliding_window import Predictor
 from octkit.network.model import load_model
 from octkit.network.model_file import run_card, save_model
 from octkit.phantoms.data_sets import make_data_set
@@ -44,7 +45,7 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
         if not folder.exists():
             make_data_set(folder, (1, count, 0), size, seed, looks=looks)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
-        predict_folder(run, folder / "Validation" / "Image", out, mirror=mirror)
+        predict_folder(Predictor.load(run, mirror=mirror), folder / "Validation" / "Image", out)
         [case, *_] = detect.open_dataset(folder).validation
         scores = score_folder(out, case.truth.parent)
         write_json(run / f"scores-{out.name}.json", scores)

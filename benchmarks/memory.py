@@ -79,9 +79,9 @@ def measure(what: str, number: int) -> None:
         Predictor(model_of(small.shape[1:], 1, 4, 2), "cpu")(small, None, False)
         predictor = Predictor(model, "cpu")
         before = held("VmRSS")
-        opinions = predictor.opinions(image, None, False)
+        predictor(image, None, False)
         one = memory.probability_bytes(model, scan)
-        estimate = memory.window_bytes(model, unfolds=True) + (memory.AT_WORK + len(opinions)) * one
+        estimate = memory.window_bytes(model, unfolds=True) + (memory.AT_WORK + 1) * one
     print(f"{estimate / 1e6:.0f} {(held('VmHWM') - before) / 1e6:.0f}")
 
 

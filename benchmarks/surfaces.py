@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
 
-from octkit.layers.boundaries import mask_from, ordered_surfaces
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.phantoms.circle_scans import draw
 
 SIZES = ((256, 320), (496, 768), (800, 1100))  # the demo's, Spectralis, GOALS
@@ -41,7 +41,7 @@ def main() -> None:
             probabilities = simulated(phantom.mask, seed)
             for _ in range(chosen.repeats):
                 start, started = time.perf_counter(), time.process_time()
-                boundaries, _ = ordered_surfaces(probabilities, circular=True)
+                boundaries, _ = ordered_boundaries(probabilities, circular=True)
                 wall.append(time.perf_counter() - start)
                 processor.append(time.process_time() - started)
             errors.append(np.abs(boundaries - phantom.boundaries[[0, 1, 2, 8, 9]]).mean(axis=1))

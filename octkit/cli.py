@@ -199,8 +199,10 @@ def predict(
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
     from octkit.inference.predict import predict_folder
+    from octkit.inference.sliding_window import Predictor
 
-    written = predict_folder(model, images, out, mirror, probabilities, um_per_px, circle, precision=precision)
+    predictor = Predictor.load(model, mirror=mirror, precision=precision)
+    written = predict_folder(predictor, images, out, probabilities, um_per_px, circle)
     print(f"{out}: {len(written)} masks")
 
 

@@ -11,7 +11,7 @@ from helpers import SHARED
 from octkit.data.image_files import image_size, list_images, read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.evaluation.metrics import broken_a_scans, dice, layer_thickness
-from octkit.inference.scan_result import read
+from octkit.inference.scan_result import predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.network.model_file import DEFAULT, open_model
 from octkit.phantoms.circle_scans import draw
@@ -36,7 +36,7 @@ def test_it_knows_phantoms_that_it_has_not_seen(predictor, looks, least):
     scores = []
     for seed in range(3):
         phantom = draw((77, seed), (496, 768), glaucoma=seed == 1, looks=looks)
-        found = read(predictor.opinions(phantom.image[None].astype(np.float32), circle=True), predictor.model, True)
+        found = predict_scan(predictor, phantom.image[None].astype(np.float32), circle=True)
         assert broken_a_scans(found.mask) == 0
         scores.append([dice(found.mask, phantom.mask, label) for label in (1, 2, 3)])
     assert (np.mean(scores, axis=0) > least).all()

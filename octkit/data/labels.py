@@ -12,8 +12,8 @@ def mask_coding(labels: Sequence[str]) -> dict[int, int]:
     """How octkit codes PNG masks of its own, value -> label: GOALS greys for the three layers, else label numbers."""
     return dict(GOALS_GREYS) if tuple(labels) == LAYERS else {label: label for label in range(len(labels) + 1)}
 
-SURFACES = ("ILM", "RNFL/GCIPL", "GCIPL/INL", "choroid top", "choroid bottom")
+BOUNDARIES = ("ILM", "RNFL/GCIPL", "GCIPL/INL", "choroid top", "choroid bottom")
 
 LABELS = (0, 1, 2, 0, 3, 0)  # of the six regions, from the top
 
-BETWEEN = {1: (0, 1), 2: (1, 2), 3: (3, 4)}  # label -> the surfaces above and below the layer
+BETWEEN = {1: (0, 1), 2: (1, 2), 3: (3, 4)}  # label -> the boundaries above and below the layer

@@ -18,7 +18,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import LAYERS, SURFACES
+from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.figures.picture import (
     GREY,
     LAYER_COLOURS,
@@ -188,7 +188,7 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
     # Rows are counted from the image's upper edge; without a scale the axis names the pixels' centres.
     edge = 0 if um_per_px else 0.5
     along = (np.arange(width) + 0.5 - edge) * lateral
-    for row, sigma, name, (colour, style) in zip(boundaries, spread, SURFACES, BOUNDARY_LINES, strict=True):
+    for row, sigma, name, (colour, style) in zip(boundaries, spread, BOUNDARIES, BOUNDARY_LINES, strict=True):
         upper, lower = ((np.clip(row + side * sigma, 0, height) - edge) * axial for side in (-1, 1))
         above.fill_between(along, upper, lower, color=colour, alpha=0.4, linewidth=0)
         above.plot(along, (row - edge) * axial, color=colour, linestyle=style, linewidth=1.1, label=name,

@@ -16,7 +16,7 @@ from octkit.data.image_files import read_image, read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts import detect
 from octkit.evaluation.metrics import broken_a_scans, dice, spread
-from octkit.inference.scan_result import mask_of
+from octkit.inference.scan_result import ScanResult, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.network.model import Model
 
@@ -51,19 +51,18 @@ def annotated_scans(folder: Path) -> list[Scan]:
     return scans
 
 
-def masks(predictors: dict[str, Predictor], scan: Scan) -> dict[str, np.ndarray]:
-    """The mask (H, W) uint8 that each step draws of a scan."""
-    return {name: mask_of(predictor(scan.image, None, scan.circle), predictor.model, scan.circle)
-            for name, predictor in predictors.items()}
+def results(predictors: dict[str, Predictor], scan: Scan) -> dict[str, ScanResult]:
+    """What each step finds in a scan."""
+    return {name: predict_scan(predictor, scan.image, circle=scan.circle) for name, predictor in predictors.items()}
 
 
-def scores(found: dict[str, np.ndarray], scan: Scan, labels: Sequence[str]) -> list[dict]:
+def scores(masks: dict[str, np.ndarray], scan: Scan, labels: Sequence[str]) -> list[dict]:
     """One row a step: scan, step, Dice of each annotated layer (None where it is not), share of broken A-scans."""
     known = set() if scan.truth is None else set(np.unique(scan.truth).tolist()) - {0}
     return [{"scan": scan.name, "step": step, "broken": broken_a_scans(mask),
              **{name: dice(mask, scan.truth, label) if label in known else None
                 for label, name in enumerate(labels, 1)}}
-            for step, mask in found.items()]
+            for step, mask in masks.items()]
 
 
 def table(rows: Sequence[dict], labels: Sequence[str]) -> dict[str, dict[str, dict]]:

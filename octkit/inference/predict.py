@@ -2,13 +2,15 @@
 
     predictions/cv/<config>/<case>.png        each training case by the fold that did not see it; volumes as .nii.gz
     predictions/cv/<config>/<case>.npz        its probabilities, where several configurations are to be compared
-    predictions/validation/, test/            the final masks
-    preprocessed/3d_cascade_fullres/          a first stage's masks on the second stage's grid
+    predictions/validation/, test/            the final masks, boundaries and quality, as `octkit predict` leaves them
+    preprocessed/3d_cascade_fullres/          a first step's masks on the second step's grid
 """
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 
@@ -17,13 +19,14 @@ from tqdm.auto import tqdm
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.files import read_json, replacing, write_csv, write_json
+from octkit.common.messages import say
 from octkit.data.dataset import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import write_mask
-from octkit.data.labels import SURFACES, mask_coding
+from octkit.data.labels import BOUNDARIES, mask_coding
 from octkit.data.layouts import detect
 from octkit.data.volume_files import volume_spacing, write_nifti
-from octkit.inference.scan_result import Reading, has_surfaces, mask_of, mean_of, read
+from octkit.inference.scan_result import ScanResult, has_boundaries, predict_scan
 from octkit.inference.sliding_window import Predictor, first_step_mask
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
@@ -61,59 +64,87 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
         np.savez_compressed(file, probabilities=probabilities)
 
 
-def predict_folder(model: str | Path, images: str | Path, out: str | Path, mirror: bool | None = None,
-                   probabilities: bool = False, um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True, precision: str | None = None) -> list[Path]:
-    """Predict a scan or a folder of them: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
+@dataclass(frozen=True)
+class ScanToPredict:
+    """A scan before it is predicted, and all that is known of it without its pixels, which `read` gives.
 
-    Each file is written whole; stopped half-way, finished masks stay, and the same call starts over and replaces them.
+    `file` is where it lies, and says in which kind of file its mask is written. `spacing` is mm an axis or None,
+    `circle` says that the last A-scan is the neighbour of the first.
+    """
+
+    name: str
+    file: Path
+    size: tuple[int, ...]
+    spacing: Sequence[float] | None
+    circle: bool
+    read: Callable[[], np.ndarray]
+
+
+def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool = False,
+                  progress: bool = True) -> list[Path]:
+    """Predict scans into a folder: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     Where the labels are RNFL, GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with
     their doubt, and quality.csv says which scans are not to be trusted and why; that is printed as well.
 
+    Each file is written whole. A scan that cannot be read does not cost the others: they are predicted, then an
+    OctkitError names those that failed, a line each. Returns the masks' paths.
+    """
+    say(f"prediction runs on {predictor.describe()}")
+    written, rows, failed = [], [], []
+    for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
+        try:
+            result = predict_scan(predictor, scan.read(), scan.spacing, scan.circle)
+        except OctkitError as error:
+            failed.append(str(error))
+            continue
+        if probabilities:
+            save_probabilities(out, scan.name, result.probabilities)
+        written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
+        if result.quality is not None:
+            save_boundaries(out / f"{scan.name}.boundaries.csv", result)
+            rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
+            if not result.quality.trusted:
+                say(f"{scan.name}: do not trust this scan's boundaries: {rows[-1][2]}")
+    if rows:
+        write_csv(out / "quality.csv", ("scan", "trusted", "reasons"), rows)
+    if failed:
+        raise OctkitError("\n  ".join([f"{out}: {len(failed)} of {len(scans)} scans could not be predicted, the masks "
+                                       "of the others are there:", *failed]))
+    return written
+
+
+def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
+                   um_per_px: Sequence[float] | None = None, circle: bool | None = None,
+                   progress: bool = True) -> list[Path]:
+    """Predict a scan or a folder of them into the folder `out`: see `predict_scans` for its files.
+
+    Size, scale and number of axes of all scans are checked before the first is predicted. Stopped half-way, finished
+    masks stay, and the same call starts over and replaces them.
+
     Args:
-        model: a run's folder, or a one-file model.
         images: PNGs, NIfTI files, folders of B-scans, or a device's .vol files.
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
-        precision: "float32" or "bfloat16"; None: as in training. On a processor that has bfloat16 it is twice as fast.
     """
-    files, out = detect.list_scans(images), Path(out)
+    files, out, plan = detect.list_scans(images), Path(out), predictor.model.plan
     _check_place(out, Path(images), files)
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
-    predictor = Predictor.load(model, mirror=mirror, precision=precision)
-    print(f"prediction runs on {predictor.describe()}")
-    axes = predictor.model.plan.axes
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
-    for file in files:  # all are read first: a bad one stops before any mask is written
-        image, spacing, _ = _read(file, given)
-        if image.ndim - 1 != axes:
-            raise OctkitError(f"{file}: found a scan of {image.ndim - 1} axes, expected {axes} like those of the model")
-        for config in predictor.model.plan.configurations:
-            check_grid(image.shape[1:], spacing, predictor.model.plan, config, file)
-    in_mm = predictor.model.plan.units == "mm"
-    if in_mm and given is None and any(file.suffix.lower() == ".png" for file in files):
-        print("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
-    if not in_mm and given is not None:
-        print("this model was planned in pixels: the scale given makes no difference")
-    written, rows = [], []
-    for file in tqdm(files, desc="predict", unit="scan", disable=not progress):
-        image, spacing, known = _read(file, given)
-        round_the_disc = next(fact for fact in (circle, known, predictor.model.circle) if fact is not None)
-        opinions = predictor.opinions(image, spacing, round_the_disc)
-        if probabilities:
-            save_probabilities(out, scan_name(file), mean_of(opinions))
-        reading = read(opinions, predictor.model, round_the_disc)
-        written.append(save_mask(out, scan_name(file), reading.mask, predictor.model.labels, file, spacing))
-        if reading.quality is not None:
-            save_boundaries(out / f"{scan_name(file)}.boundaries.csv", reading)
-            trusted = "yes" if reading.quality.trusted else "NO"
-            rows.append((scan_name(file), trusted, "; ".join(reading.quality.reasons)))
-    if rows:
-        _save_quality(out / "quality.csv", rows)
-    return written
+    scans = [_scan_in(file, given, circle, predictor.model.circle) for file in files]
+    for scan in scans:
+        if len(scan.size) != plan.axes:
+            raise OctkitError(f"{scan.file}: found a scan of {len(scan.size)} axes, expected {plan.axes} like those of "
+                              "the model")
+        for config in plan.configurations:
+            check_grid(scan.size, scan.spacing, plan, config, scan.file)
+    if plan.units == "mm" and given is None and any(file.suffix.lower() == ".png" for file in files):
+        say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
+    if plan.units != "mm" and given is not None:
+        say("this model was planned in pixels: the scale given makes no difference")
+    return predict_scans(predictor, scans, out, probabilities, progress)
 
 
 def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:
@@ -126,26 +157,21 @@ def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:
         raise OctkitError(f"{out}: is a file, expected a folder for the masks")
 
 
-def _read(file: Path, given: Sequence[float] | None) -> tuple[np.ndarray, Sequence[float] | None, bool | None]:
-    """A scan's image, its spacing and whether it is a circle, as far as its file or the user says."""
-    if file.suffix.lower() == ".vol":
+def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, usual: bool) -> ScanToPredict:
+    """A file as a scan: its own scale or the one `given`, a circle as the user says, the file, or the `usual`."""
+    if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
         scan = open_vol(file)
-        return scan.image, scan.spacing, scan.circle
-    return read_scan(file), volume_spacing(file) if is_volume(file) else given, None
+        return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
+                             scan.circle if circle is None else circle, lambda: open_vol(file).image)
+    return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else given,
+                         usual if circle is None else circle, lambda: read_scan(file))
 
 
-def save_boundaries(path: Path, reading: Reading) -> None:
+def save_boundaries(path: Path, result: ScanResult) -> None:
     """Write the five boundaries and their doubt in px as CSV, one row an A-scan; row 0.0 is the image's upper edge."""
-    numbers = np.vstack([reading.boundaries, reading.doubt]).T
-    write_csv(path, ["a_scan", *SURFACES, *(f"doubt of {name}" for name in SURFACES)],
+    numbers = np.vstack([result.boundaries, result.doubt]).T
+    write_csv(path, ["a_scan", *BOUNDARIES, *(f"doubt of {name}" for name in BOUNDARIES)],
               ([column, *(f"{number:.3f}" for number in row)] for column, row in enumerate(numbers)))
-
-
-def _save_quality(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
-    write_csv(path, ("scan", "trusted", "reasons"), rows)
-    for name, trusted, reasons in rows:
-        if trusted == "NO":
-            print(f"{name}: do not trust this scan's boundaries: {reasons}")
 
 
 def predict_splits(run: Run, progress: bool = True) -> list[Path]:
@@ -154,18 +180,19 @@ def predict_splits(run: Run, progress: bool = True) -> list[Path]:
 
 
 def predict_split(run: Run, split: str = "validation", progress: bool = True) -> Path:
-    """Predict a run's validation or test scans with the chosen model: predictions/<split>/."""
-    chosen, dataset = run.settings, run.dataset
+    """Predict a run's validation or test scans with the chosen model: predictions/<split>/, see `predict_scans`."""
+    dataset, out = run.dataset, run.predictions(split)
     cases = getattr(dataset, split)
     if not cases:
         raise OctkitError(f"{dataset.root}: has no {split} images to predict")
-    predictor = Predictor.load(run.folder, chosen.device)
-    print(f"prediction runs on {predictor.describe()}")
-    out = _emptied(run.predictions(split))
-    for case in tqdm(cases, desc="predict", unit="scan", disable=not progress):
-        found = predictor(dataset.read_image(case), case.spacing, case.circle)
-        mask = mask_of(found, predictor.model, case.circle)
-        save_mask(out, case.name, mask, dataset.labels, case.image, case.spacing)
+    scans = [ScanToPredict(case.name, case.image, scan_size(case.image), case.spacing, case.circle,
+                           partial(dataset.read_image, case)) for case in cases]
+    predictor = Predictor.load(run.folder, run.settings.device)
+    # What is left of scans that are no longer in the data set would be scored and submitted with the others.
+    for pattern in ("*.png", "*.nii.gz", "*.boundaries.csv", "quality.csv"):
+        for path in out.glob(pattern):
+            path.unlink()
+    predict_scans(predictor, scans, out, progress=progress)
     return out
 
 
@@ -188,14 +215,14 @@ def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) ->
 
     These masks decide which configuration and which post-processing to use. Probabilities are kept, in half
     precision, where there are other configurations to average them with, or boundaries to draw from them. Where the
-    configuration is a cascade's first stage, its masks on the second stage's grid are left in preprocessed/ for
-    training that one.
+    configuration is a cascade's first step, its masks on the second step's grid are left in preprocessed/ for training
+    that one.
     """
     chosen, plan, dataset = run.settings, run.plan, run.dataset
     cases = {case.name: case for case in dataset.train}
     configs = run.configs
     seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
-    stage = Predictor(load_model(run, [config], [fold]), chosen.device).stages[0]
+    [predictor] = Predictor(load_model(run, [config], [fold]), chosen.device).configs
     out = run.cross_validation(config)
     held_out = held_out_cases(run.splits, fold, cases)
     checkpoint = run.checkpoint(config, fold).stat()
@@ -204,30 +231,22 @@ def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) ->
                   "mirror_axes": list(chosen.augment.mirror_axes)}
     stamp = out / f"fold_{fold}.json"
     if stamp.exists() and read_json(stamp) == decided_by:
-        print(f"{config} fold {fold}: its held-out cases have been predicted before")
+        say(f"{config} fold {fold}: its held-out cases have been predicted before")
         return out
     stamp.unlink(missing_ok=True)
     for name, second in itertools.product(held_out, seconds):  # stopped half-way, no old mask may pass for a new one
         (run.first_step(second) / f"{name}.npy").unlink(missing_ok=True)
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
         case = cases[name]
-        values, geometry = stage.on_grid(dataset.read_image(case), case.spacing, case.circle)
+        [values], geometry = predictor.on_grid(dataset.read_image(case), case.spacing, case.circle)
         for second in seconds:
             target = load_geometry(load_preprocessed(run, second, [name])[0])
             path = run.first_step(second) / f"{name}.npy"
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, first_step_mask(values, geometry, target))
-        found = stage.off_grid(values, geometry)
-        if len(configs) > 1 or has_surfaces(dataset.labels, found.ndim - 1):
+        found = predictor.off_grid(values, geometry)
+        if len(configs) > 1 or has_boundaries(dataset.labels, found.ndim - 1):
             save_probabilities(out, name, found.astype(np.float16))
         save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image, case.spacing)
     write_json(stamp, decided_by)  # last: its presence says that all is there
     return out
-
-
-def _emptied(folder: Path) -> Path:
-    # Masks of scans that are no longer in the data set would be scored and submitted with the others.
-    for pattern in ("*.png", "*.nii.gz"):
-        for mask in folder.glob(pattern):
-            mask.unlink()
-    return folder

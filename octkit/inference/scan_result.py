@@ -1,8 +1,8 @@
-"""From probabilities to what is read off a scan: its mask, and where they can be drawn its boundaries and their doubt.
+"""From a scan to its mask and, where they can be drawn, its boundaries and their doubt: the one way for all scans.
 
 Two ways lead to a mask: the most probable label of each pixel, cleaned by connected components, or five ordered
-boundaries through the whole scan (`surfaces`), whose layers cannot break. Which one a model uses is decided by
-cross-validation (`ensemble`).
+boundaries through the whole scan (`boundaries`), whose layers cannot break. Cross-validation decides which one a
+model uses (`select`).
 """
 
 from collections.abc import Sequence
@@ -12,64 +12,60 @@ import numpy as np
 
 from octkit.data.labels import LAYERS
 from octkit.inference.postprocess import apply_steps
-from octkit.layers.boundaries import mask_from, ordered_surfaces
+from octkit.inference.sliding_window import Predictor
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.quality import Quality, boundary_spread, doubt, quality
 from octkit.network.model import Model
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What is read off a scan.
+class ScanResult:
+    """What is found in a scan.
 
-    `mask` is (*spatial) uint8. `boundaries` and `doubt` are (5, W) px, the five `surfaces.SURFACES` and how uncertain
-    each is, and `quality` says whether they may be used unseen; all three None where the labels are other ones than
-    RNFL, GCIPL and choroid, and for volumes.
+    `mask` is (*spatial) uint8, `probabilities` (classes, *spatial) float32. `boundaries` and `doubt` are (5, W) px, the
+    five `labels.BOUNDARIES` and how uncertain each is, and `quality` says whether they may be used without a look at
+    them. These three are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid.
     """
 
     mask: np.ndarray
+    probabilities: np.ndarray
     boundaries: np.ndarray | None = None
     doubt: np.ndarray | None = None
     quality: Quality | None = None
 
 
-def has_surfaces(labels: Sequence[str], axes: int) -> bool:
-    """Whether scans of these labels and so many axes have the five boundaries that `surfaces` knows."""
+def has_boundaries(labels: Sequence[str], axes: int) -> bool:
+    """Whether scans of these labels and so many axes have the five boundaries."""
     return tuple(labels) == LAYERS and axes == 2
 
 
-def read(opinions: Sequence[np.ndarray], model: Model, circle: bool) -> Reading:
-    """The mask by the model's own way, and boundaries with their doubt where there are any.
+def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[float] | None = None,
+                 circle: bool | None = None) -> ScanResult:
+    """Predict a scan, and find in its probabilities what there is; arguments as those of `Predictor`'s call."""
+    model = predictor.model
+    circle = model.circle if circle is None else circle
+    if has_boundaries(model.labels, image.ndim - 1):
+        return with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle)
+    probabilities = predictor(image, spacing, circle)
+    return ScanResult(most_probable(probabilities, model, circle), probabilities)
+
+
+def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], model: Model, circle: bool) -> ScanResult:
+    """The mask by the model's own way, the boundaries and their doubt, of a 2-D scan of RNFL, GCIPL and choroid.
 
     Args:
-        opinions: probabilities (classes, *spatial) of each network and mirrored copy; their mean is the model's.
-        model: its labels, its way to a mask.
+        probabilities: (4, H, W) float32.
+        single: those of each network and mirrored copy, whose average they are: the same shape.
         circle: the last A-scan is the neighbour of the first.
     """
-    probabilities = mean_of(opinions)
-    if not has_surfaces(model.labels, probabilities.ndim - 1):
-        return Reading(most_probable(probabilities, model, circle))
-    boundaries, width = ordered_surfaces(probabilities, circle)
-    spread = boundary_spread(opinions, circle) if len(opinions) > 1 else np.zeros_like(width)
+    boundaries, deviation = ordered_boundaries(probabilities, circle)
+    spread = boundary_spread(single, circle) if len(single) > 1 else np.zeros_like(deviation)
     mask = (mask_from(boundaries, probabilities.shape[1]) if model.surfaces
             else most_probable(probabilities, model, circle))
-    return Reading(mask, boundaries, doubt(width, spread), quality(boundaries, width, spread, probabilities))
-
-
-def mask_of(probabilities: np.ndarray, model: Model, circle: bool) -> np.ndarray:
-    """The mask alone, by the model's own way: (*spatial) uint8."""
-    if model.surfaces:
-        return mask_from(ordered_surfaces(probabilities, circle)[0], probabilities.shape[1])
-    return most_probable(probabilities, model, circle)
+    return ScanResult(mask, probabilities, boundaries, doubt(deviation, spread),
+                      quality(boundaries, deviation, spread, probabilities))
 
 
 def most_probable(probabilities: np.ndarray, model: Model, circle: bool) -> np.ndarray:
     """The most probable label of each pixel, after the model's components have been cleaned: (*spatial) uint8."""
     return apply_steps(probabilities.argmax(0).astype(np.uint8), model.postprocessing, circle)
-
-
-def mean_of(opinions: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of probabilities, (classes, *spatial) float32."""
-    total = np.zeros_like(opinions[0])
-    for probabilities in opinions:
-        total += probabilities
-    return total / np.float32(len(opinions))

@@ -11,7 +11,7 @@ by layer on top of it.
 import itertools
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from octkit.data.dataset import Case, Dataset, scan_name
 from octkit.evaluation.metrics import dice, spread
 from octkit.inference.postprocess import apply_steps
 from octkit.inference.predict import read_prediction
-from octkit.inference.scan_result import has_surfaces, mean_of
-from octkit.layers.boundaries import mask_from, ordered_surfaces
+from octkit.inference.scan_result import has_boundaries
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.planning.folds import held_out_cases
 from octkit.planning.run import Run
 from octkit.planning.selection import Candidate, PostprocessingTest, Selection
@@ -154,8 +154,8 @@ def decide_surfaces(probabilities: Iterable[np.ndarray], cleaned: Sequence[np.nd
     mask whose layers cannot break is the better one. `wanted` "always" or "never" decides without a test.
     """
     before = case_dice(cleaned, truth, len(names))
-    after = case_dice((mask_from(ordered_surfaces(found, circle)[0], found.shape[1]) for found in probabilities), truth,
-                      len(names))
+    drawn = (mask_from(ordered_boundaries(found, circle)[0], found.shape[1]) for found in probabilities)
+    after = case_dice(drawn, truth, len(names))
     means = mean_over_cases(before), mean_over_cases(after)
     gain = float(np.nanmean(means[1]) - np.nanmean(means[0]))
     keep = gain >= 0 if wanted == "choose" else wanted == "always"
@@ -195,13 +195,17 @@ def select(run: Run) -> Selection:
     cases = {case.name: case for case in dataset.train}
     truth = [dataset.read_mask(cases[name]) for name in held_out]
     circle = all(case.circle for case in dataset.train)
-    found = {name: _mean_of([_found(run, config, cases[name], dataset) for config in winner.configurations])
-             for name in held_out}
-    steps, records = decide_postprocessing([_labels(one) for one in found.values()], truth, dataset.labels, circle)
+
+    def found() -> Iterator[np.ndarray]:  # read anew each time: the probabilities of all cases would fill the memory
+        for name in held_out:
+            yield _mean_of([_found(run, config, cases[name], dataset) for config in winner.configurations])
+
+    masks = [_labels(one) for one in found()]
+    steps, records = decide_postprocessing(masks, truth, dataset.labels, circle)
     surfaces = False
-    if has_surfaces(dataset.labels, truth[0].ndim):
-        cleaned = [apply_steps(_labels(one), steps, circle) for one in found.values()]
-        surfaces, record = decide_surfaces(found.values(), cleaned, truth, dataset.labels, circle,
+    if has_boundaries(dataset.labels, truth[0].ndim):
+        cleaned = [apply_steps(mask, steps, circle) for mask in masks]
+        surfaces, record = decide_surfaces(found(), cleaned, truth, dataset.labels, circle,
                                            chosen.infer.surfaces)
         records.append(record)
     selection = Selection(configuration=winner.name, configurations=winner.configurations, why=why, folds=folds,
@@ -225,7 +229,12 @@ def _found(run: Run, config: str, case: Case, dataset: Dataset) -> np.ndarray:
 
 
 def _mean_of(found: Sequence[np.ndarray]) -> np.ndarray:
-    return found[0] if len(found) == 1 else mean_of(found)
+    if len(found) == 1:
+        return found[0]
+    total = np.zeros_like(found[0])
+    for probabilities in found:
+        total += probabilities
+    return total / np.float32(len(found))
 
 
 def _labels(found: np.ndarray) -> np.ndarray:

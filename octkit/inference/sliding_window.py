@@ -6,24 +6,26 @@
         [------]
 
 A circle scan has no edges along its A-scans: before it is predicted it is continued round the circle on both sides.
-Volumes work the same way with one axis more; the 2-D configuration goes through a volume slice by slice. A cascade
-first predicts with its first stage and shows the second one the result beside the scan.
+Volumes work the same way with one axis more; the 2-D configuration goes through a volume slice by slice. A cascade's
+first step predicts the scan, and its second step gets the result beside the scan.
 
-A model that averages scores comes from nnU-Net v2 and does as nnU-Net does, so that its results come back digit for
-digit: windows are summed in half precision, fold by fold. Towards a window's corners, where the Gaussian is small,
-few digits are left that way; models trained here average probabilities in full precision.
-Source: report, section on inference; the Gaussian trusts a window's centre more than its border, where the network
-sees less context.
+A model that averages logits (`blend` is "logits") comes from nnU-Net v2 and does as nnU-Net does, so that its results
+come back digit for digit: windows are summed in half precision, fold by fold. Few digits are left towards a window's
+corners, where the Gaussian is small. Models trained here average probabilities in full precision.
+Source: report, section on inference. The Gaussian gives a window's centre more weight than its border, where the
+network sees less context.
 """
 
-import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from octkit.common.errors import OctkitError
 from octkit.network import memory
@@ -46,9 +48,8 @@ from octkit.planning.resampling import coarse_axis, resample
 GAUSSIAN_SIGMA = 1 / 8
 # By this the weights are raised where sums are in half precision, whose smallest number is 6e-8 (nnU-Net's factor).
 HALF_SCALE = 10
-# Outside the crop there is nothing: a score this far above the others' 0 is background for certain.
+# Outside the crop there is nothing: a logit this far above the others' 0 is background for certain.
 CERTAIN = 1000.0
-
 LEAST_AROUND = 16  # A-scans that a circle is continued by, at the least
 
 
@@ -79,23 +80,23 @@ class Predictor:
     `model` is the folder of a run, a one-file model or "default", the model in the box.
     """
 
-    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None,
-                 precision: str | None = None):
+    def __init__(self, model: Model, device: str = "auto", mirror: bool | None = None, precision: str | None = None):
         if precision not in (None, *PRECISIONS):
             raise OctkitError(f"precision: found {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
         self.precision = working_precision(precision or model.precision, self.device)
         self.mirror = model.mirror if mirror is None else mirror
-        self.stages = [Stage(model, member, self.device, self.precision, self.mirror)
-                       for member in model.members]
+        self.configs = [ConfigPredictor(model, member, self.device, self.precision, self.mirror)
+                        for member in model.members]
         # The networks have the weights now; a second copy of them all would stay in memory.
         self.model = replace(model, members=tuple(_without_weights(member) for member in model.members))
         if self.device.type == "cpu":
             memory.keep_freed_memory()
 
     @classmethod
-    def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None, configs=None,
-             folds=None, precision: str | None = None) -> "Predictor":
+    def load(cls, model: str | Path, device: str = "auto", mirror: bool | None = None,
+             configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,
+             precision: str | None = None) -> "Predictor":
         """Open a run's folder or a model's file.
 
         `mirror` None: as its settings say; `configs`, `folds`: these instead of the chosen configuration, and of all;
@@ -119,40 +120,44 @@ class Predictor:
 
         Returns:
             (classes, *spatial) float32, background first, summing to 1; the mean over the model's configurations.
+            Raises OctkitError where the memory is too small for the scan.
         """
-        circle = self.model.circle if circle is None else circle
-        self._check_memory(image, len(self.stages))
-        total = self.stages[0](image, spacing, circle)
-        for stage in self.stages[1:]:
-            total = total + stage(image, spacing, circle)
-        return total / np.float32(len(self.stages))
+        return self._predict(image, spacing, circle, each=False)[0]
 
-    def opinions(self, image: np.ndarray, spacing: Sequence[float] | None = None,
-                 circle: bool | None = None) -> list[np.ndarray]:
-        """Probabilities of each network and mirrored copy by itself; arguments as above.
+    def predict_each(self, image: np.ndarray, spacing: Sequence[float] | None = None,
+                     circle: bool | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What a call returns, and the probabilities of each network and mirrored copy by itself, at the same price.
 
-        Where they disagree is where the model is in doubt. Their mean is what a call returns, but for rounding, at the
-        same price; a model that averages scores has one opinion.
+        Where these differ the model is in doubt. Arguments and shapes as above. Of a configuration that averages
+        logits there is only their average.
         """
+        mean, *single = self._predict(image, spacing, circle, each=True)
+        return mean, single
+
+    def _predict(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool | None,
+                 each: bool) -> list[np.ndarray]:
         circle = self.model.circle if circle is None else circle
-        if self.model.blend != "probabilities":
-            return [self(image, spacing, circle)]
-        voices = [voice for stage in self.stages for voice in stage.voices()]
-        self._check_memory(image, len(voices))
-        return [voice(image, spacing, circle) for voice in voices]
+        kept = sum(config.singles for config in self.configs) if each else 0
+        memory.check_prediction(self.model, image.shape[1:], len(self.configs) + 2 * kept, self.device, self.precision,
+                                max(len(config.flips) if config.together else 1 for config in self.configs))
+        total, single = None, []
+        for config in self.configs:
+            found, geometry = config.on_grid(image, spacing, circle, each)
+            mean, *alone = (config.off_grid(values, geometry) for values in found)
+            total = mean if total is None else total + mean
+            if each:
+                single += alone or [mean]
+        return [total / np.float32(len(self.configs)), *single]
 
-    def _check_memory(self, image: np.ndarray, opinions: int) -> None:
-        memory.check_prediction(self.model, image.shape[1:], opinions, self.device, self.precision,
-                                max(len(stage.flips) if stage.together else 1 for stage in self.stages))
 
-
-class Stage:
-    """One configuration's networks, one a fold, and those of the stage before it."""
+class ConfigPredictor:
+    """One configuration's networks, one a fold, and in a cascade those of its first step."""
 
     def __init__(self, model: Model, member: Member, device: torch.device, precision: str, mirror: bool):
         self.plan, self.config, self.blend, self.step = model.plan, member.config, model.blend, model.step
         self.device, self.precision = device, precision
-        self.previous = Stage(model, member.previous, device, precision, mirror) if member.previous else None
+        self.first_step = (ConfigPredictor(model, member.previous, device, precision, mirror) if member.previous
+                           else None)
         self.window = model.plan.configurations[member.config].patch_size
         axes = len(self.window)
         # A 2-D window has no axis of B-scans to mirror.
@@ -163,44 +168,47 @@ class Stage:
             half = torch.from_numpy(HALF_SCALE * gaussian_weights(self.window)).half()
             half[half == 0] = half[half > 0].min()
             self.weights = half.to(device)
-        # With scores averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
-        self.as_trained = self.blend == "logits" and precision == "float32"
-        self.memory_format = memory_format(axes, device, precision, self.as_trained)
+        # With logits averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
+        as_trained = self.blend == "logits" and precision == "float32"
+        self.memory_format = memory_format(axes, device, precision, as_trained)
         # A CPU takes as long for four images at once as for four in turn, and four times the memory.
         self.together = device.type == "cuda"
-        self.networks = [self._network(state) for state in member.weights.values()]
+        self.networks = []
+        for state in member.weights.values():
+            network = build_network(self.plan, self.config, deep_supervision=False)
+            load_weights(network, state, "the model")
+            self.networks.append(network.train(as_trained).to(device, memory_format=self.memory_format))
 
-    def __call__(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool) -> np.ndarray:
-        """Probabilities (classes, *spatial) float32 on the scan's own grid."""
-        return self.off_grid(*self.on_grid(image, spacing, circle))
+    @property
+    def singles(self) -> int:
+        """How many networks and mirrored copies there are to look at one by one."""
+        return len(self.networks) * len(self.flips) if self.blend == "probabilities" else 1
 
-    def _network(self, state: dict[str, torch.Tensor]):
-        """A callable from images (1, inputs, *window) to scores (1, classes, *window)."""
-        network = build_network(self.plan, self.config, deep_supervision=False)
-        load_weights(network, state, "the model")
-        return network.train(self.as_trained).to(self.device, memory_format=self.memory_format)
+    def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool,
+                each: bool = False) -> tuple[list[np.ndarray], Geometry]:
+        """What `blend` names on the network's grid, and the Geometry that leads there.
 
-    def voices(self) -> list["Stage"]:
-        """This stage for each of its networks and mirrored copies alone."""
-        alone = []
-        for network, flip in itertools.product(self.networks, self.flips):
-            voice = copy.copy(self)
-            voice.networks, voice.flips = [network], [flip]
-            alone.append(voice)
-        return alone
-
-    def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None,
-                circle: bool) -> tuple[np.ndarray, Geometry]:
-        """What `blend` names on the network's grid, (classes, *grid) float32, and the Geometry that leads there."""
+        The first array, (classes, *grid) float32, is the average over networks and mirrored copies. With `each` those
+        of the single ones follow where there are several.
+        """
         prepared, _, geometry = preprocess(image, spacing, self.plan, self.config)
-        if self.previous is not None:
-            found = first_step_mask(*self.previous.on_grid(image, spacing, circle), geometry)
-            prepared = np.concatenate([prepared, one_hot(found, len(self.plan.classes))])
-        around = self._around(prepared.shape[-1]) if circle else 0
-        columns = np.arange(-around, prepared.shape[-1] + around)
-        continued = np.take(prepared, columns, axis=-1, mode="wrap")
-        found = self._sliding_window(continued)
-        return found[..., around:around + prepared.shape[-1]], geometry
+        if self.first_step is not None:
+            [values], first_geometry = self.first_step.on_grid(image, spacing, circle)
+            labels = first_step_mask(values, first_geometry, geometry)
+            prepared = np.concatenate([prepared, one_hot(labels, len(self.plan.classes))])
+        width = prepared.shape[-1]
+        around = self._around(width) if circle else 0
+        continued = np.take(prepared, np.arange(-around, width + around), axis=-1, mode="wrap")
+        found = self._sliding_window(continued, each and self.singles > 1)
+        return [values[..., around:around + width] for values in found], geometry
+
+    def off_grid(self, values: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """Probabilities (classes, *spatial) float32 on the scan's own grid from an array that `on_grid` gave."""
+        if self.blend == "probabilities":
+            return restore(values, geometry)
+        # nnU-Net resamples in double and keeps the result in half precision; by way of float32 ties would break.
+        restored = restore(values, geometry, outside=CERTAIN, dtype=np.float64)
+        return softmax(restored.astype(np.float16).astype(np.float32), axis=0)
 
     def _around(self, width: int) -> int:
         """By how many A-scans a circle is continued on either side: a quarter of a window.
@@ -211,17 +219,9 @@ class Stage:
         spare = self.window[-1] - width
         return spare // 2 if spare >= 2 * LEAST_AROUND else self.window[-1] // 4
 
-    def off_grid(self, values: np.ndarray, geometry: Geometry) -> np.ndarray:
-        """Probabilities on the scan's own grid from what `on_grid` gave."""
-        if self.blend == "probabilities":
-            return restore(values, geometry)
-        # nnU-Net resamples in double and keeps the result in half precision; by way of float32 ties would break.
-        restored = restore(values, geometry, outside=CERTAIN, dtype=np.float64)
-        return softmax(restored.astype(np.float16).astype(np.float32))
-
     @torch.inference_mode()
-    def _sliding_window(self, image: np.ndarray) -> np.ndarray:
-        """What `blend` names for a whole preprocessed scan, averaged over folds: (classes, *spatial) float32."""
+    def _sliding_window(self, image: np.ndarray, each: bool) -> list[np.ndarray]:
+        """What `blend` names for a whole preprocessed scan: the average, (classes, *spatial) float32, and each one."""
         slices = image.ndim - 1 - len(self.window)  # 1 where a 2-D window goes through a volume, else 0
         shape = image.shape[1:]
         window = (1,) * slices + self.window
@@ -231,38 +231,46 @@ class Stage:
         scan = torch.from_numpy(padded).to(self.device)
         inside = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
         if self.blend == "probabilities":
-            total = self._sum_of_windows(scan, self.networks, slices)
+            found = self._sum_of_windows(scan, self.networks, slices, each)
         else:
-            total = sum(self._sum_of_windows(scan, [network], slices) for network in self.networks)
-            total = total / len(self.networks)
-        return total[(slice(None), *inside)].float().cpu().numpy()
+            total = reduce(add, (self._sum_of_windows(scan, [network], slices, False)[0] for network in self.networks))
+            found = [total / len(self.networks)]
+        return [values[(slice(None), *inside)].float().cpu().numpy() for values in found]
 
-    def _sum_of_windows(self, scan: torch.Tensor, networks: list, slices: int) -> torch.Tensor:
-        """The weighted mean of all windows, (classes, *spatial), in the precision of the weights."""
-        total = torch.zeros((len(self.plan.classes) + 1, *scan.shape[1:]), dtype=self.weights.dtype, device=self.device)
+    def _sum_of_windows(self, scan: torch.Tensor, networks: Sequence[torch.nn.Module], slices: int,
+                        each: bool) -> list[torch.Tensor]:
+        """The weighted means of all windows, (classes, *spatial) in the precision of the weights: as `_window` says."""
+        count = 1 + len(networks) * len(self.flips) * each
+        totals = [torch.zeros((len(self.plan.classes) + 1, *scan.shape[1:]), dtype=self.weights.dtype,
+                              device=self.device) for _ in range(count)]
         weight = torch.zeros(scan.shape[1:], dtype=self.weights.dtype, device=self.device)
         axes = [window_starts(n, w, self.step) for n, w in zip(scan.shape[1 + slices:], self.window, strict=True)]
         for corner in itertools.product(*map(range, scan.shape[1:1 + slices]), *axes):
             place = (*corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
-            total[(slice(None), *place)] += self._window(scan[(slice(None), *place)], networks) * self.weights
+            values = self._window(scan[(slice(None), *place)], networks, each)
+            for total, found in zip(totals, values, strict=True):
+                total[(slice(None), *place)] += found * self.weights
             weight[place] += self.weights
-        return total / weight
+        return [total / weight for total in totals]
 
-    def _window(self, patch: torch.Tensor, networks: list) -> torch.Tensor:
-        """What `blend` names in one window, averaged over networks and mirrored copies: (classes, *window) float32."""
-        total = 0
+    def _window(self, patch: torch.Tensor, networks: Sequence[torch.nn.Module], each: bool) -> list[torch.Tensor]:
+        """What `blend` names in one window, (classes, *window) float32: the average, and with `each` every one."""
+        total, single = torch.zeros((), device=self.device), []
         for flips in [self.flips] if self.together else [[flip] for flip in self.flips]:
             mirrored = torch.stack([torch.flip(patch, [axis + 1 for axis in flip]) for flip in flips])
             mirrored = mirrored.contiguous(memory_format=self.memory_format)
             for network in networks:
                 with autocast(self.precision, self.device):
-                    scores = network(mirrored)
-                values = scores.float()
+                    logits = network(mirrored)
+                values = logits.float()
                 if self.blend == "probabilities":
                     values = torch.softmax(values, 1)
                 for flip, found in zip(flips, values, strict=True):
-                    total = total + torch.flip(found, [axis + 1 for axis in flip])
-        return total / (len(self.flips) * len(networks))
+                    turned_back = torch.flip(found, [axis + 1 for axis in flip])
+                    total = total + turned_back
+                    if each:
+                        single.append(turned_back)
+        return [total / (len(self.flips) * len(networks)), *single]
 
 
 def _without_weights(member: Member) -> Member:
@@ -270,16 +278,10 @@ def _without_weights(member: Member) -> Member:
 
 
 def first_step_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
-    """A first stage's result as labels on the second stage's grid: (*grid) uint8.
+    """What a cascade's first step found as labels on the second step's grid: (*grid) uint8.
 
-    `values` (classes, *first grid) are probabilities or scores, `geometry` leads to the first stage's grid and
+    `values` (classes, *first grid) are probabilities or logits, `geometry` leads to the first step's grid and
     `target` to the second's, both of the same scan.
     """
     coarse = coarse_axis(geometry.target, target.target)
     return resample(values, target.resampled_shape, order=1, coarse=coarse).argmax(0).astype(np.uint8)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of scores (classes, …), float32."""
-    powers = np.exp(scores - scores.max(0))
-    return powers / powers.sum(0)

@@ -74,7 +74,7 @@ class Cost:
     steepest: float = 1.0
 
 
-def ordered_surfaces(probabilities: np.ndarray, circular: bool,
+def ordered_boundaries(probabilities: np.ndarray, circular: bool,
                      cost: Cost | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The five boundaries of a B-scan and how uncertain each is: two arrays (5, W) float64, in px.
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import BETWEEN, SURFACES
-from octkit.layers.boundaries import mask_from, ordered_surfaces
+from octkit.data.labels import BETWEEN, BOUNDARIES
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 
 LAYER_NAMES = {1: "RNFL", 2: "GCIPL", 3: "choroid"}
 
@@ -50,14 +50,14 @@ class Quality:
 def boundary_spread(probabilities: Sequence[np.ndarray], circular: bool) -> np.ndarray:
     """How far models disagree: standard deviation of each boundary over them, (5, W) float64 in px.
 
-    `probabilities` has (4, H, W) from each model (or mirrored copy, mirrored back), as `ordered_surfaces` takes them.
+    `probabilities` has (4, H, W) from each model (or mirrored copy, mirrored back), as `ordered_boundaries` takes them.
     Raises OctkitError for fewer than two, which cannot disagree, and for different shapes.
     """
     shapes = {np.shape(member) for member in probabilities}
     if len(probabilities) < 2 or len(shapes) > 1:
         raise OctkitError(f"spread of boundaries: found {len(probabilities)} models with probabilities of shape "
                           f"{', '.join(map(str, sorted(shapes))) or 'none'}, expected at least two of one shape")
-    return np.std([ordered_surfaces(member, circular)[0] for member in probabilities], axis=0, ddof=1)
+    return np.std([ordered_boundaries(member, circular)[0] for member in probabilities], axis=0, ddof=1)
 
 
 def doubt(width: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ def quality(boundaries: np.ndarray, width: np.ndarray, spread: np.ndarray, proba
     """Flag a scan whose boundaries should not be used before somebody has looked.
 
     Args:
-        boundaries, width: what `ordered_surfaces` gave for the scan, (5, W) each.
+        boundaries, width: what `ordered_boundaries` gave for the scan, (5, W) each.
         spread: what `boundary_spread` gave, or zeros where there is one model only.
         probabilities: (4, H, W) that the boundaries were found in.
     """
@@ -102,7 +102,7 @@ def _reasons(found: dict, limits: Limits) -> tuple[str, ...]:
     reasons = [f"{LAYER_NAMES[label]} is not seen in {share:.0%} of the A-scans"
                for label, share in zip(BETWEEN, found["missing"], strict=True) if share > limits.missing_share]
     reasons += [f"the boundary {name} is not located in {share:.0%} of the A-scans"
-                for name, share in zip(SURFACES, found["wide"], strict=True) if share > limits.wide_share]
+                for name, share in zip(BOUNDARIES, found["wide"], strict=True) if share > limits.wide_share]
     if found["contradicted"] > limits.contradicted:
         reasons.append(f"the network's labels and the drawn layers differ on {found['contradicted']:.0%} of the "
                        "foreground")

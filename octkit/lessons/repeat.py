@@ -104,7 +104,7 @@ def _results(run: Run) -> dict[str, bytes]:
     files = [run.fingerprint_file, run.plan_file, run.splits_file, run.selection_file, run.scores_file,
              run.thickness_file, run.ablation_file, run.submission_file,
              run.classifier / "log.csv", run.classifier / "predictions.csv"]
-    for pattern in ("models/*/*/log.csv", "predictions/**/*.png", "predictions/**/*.nii.gz"):
+    for pattern in ("models/*/*/log.csv", "predictions/**/*.png", "predictions/**/*.nii.gz", "predictions/**/*.csv"):
         files += run.folder.glob(pattern)
     return {path.relative_to(run.folder).as_posix(): _without_times(path) for path in files if path.exists()}
 

@@ -70,8 +70,8 @@ def test_nnunets_model_as_one_file_predicts_nifti_files(tmp_path, name, spacing,
     image, probabilities, mask = answers(name, kind)
     write_nifti(tmp_path / "scans" / "0001.nii.gz", image, spacing)
     import_model(ORACLE / name, tmp_path / "model.zip")
-    predict_folder(tmp_path / "model.zip", tmp_path / "scans", tmp_path / "out", kind == "mirrored", True,
-                   progress=False)
+    predictor = Predictor.load(tmp_path / "model.zip", mirror=kind == "mirrored")
+    predict_folder(predictor, tmp_path / "scans", tmp_path / "out", True, progress=False)
     found = np.load(tmp_path / "out" / "0001.npz")["probabilities"]
     check_against(found, read_volume(tmp_path / "out" / "0001.nii.gz")[0], probabilities, mask)
 

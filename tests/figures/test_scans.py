@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import SURFACES
+from octkit.data import labels
 from octkit.figures import picture as picture_
 from octkit.figures import scans
 
@@ -146,7 +146,7 @@ def test_lines_lie_on_the_boundaries_and_bands_around_them(um_per_px, unit, scal
     assert (edges.min(), edges.max()) == (row - 2 * scale, row + 2 * scale)
     np.testing.assert_allclose(below.lines[4].get_ydata(), 2 * scale)
     assert unit in below.get_ylabel() and unit in above.get_ylabel() and f"{2 * scale:.1f} {unit}" in picture.alt
-    assert [text.get_text() for text in picture.legends[0].get_texts()][:5] == list(SURFACES)
+    assert [text.get_text() for text in picture.legends[0].get_texts()][:5] == list(labels.BOUNDARIES)
 
 
 def test_a_band_never_leaves_the_image_which_keeps_its_place():

@@ -30,9 +30,9 @@ def test_each_step_has_one_measure_more(scan):
     assert tuple(predictors) == ablation.MEASURES
     assert [predictor.model.surfaces for predictor in predictors.values()] == [False, False, True, True]
     assert [predictor.mirror for predictor in predictors.values()] == [False, False, False, True]
-    first, second = (predictors[name].stages[0].networks[0].state_dict() for name in ablation.MEASURES[:2])
+    first, second = (predictors[name].configs[0].networks[0].state_dict() for name in ablation.MEASURES[:2])
     assert not torch.equal(first["scores.0.weight"], second["scores.0.weight"])
-    found = ablation.masks(predictors, scan)
+    found = {step: result.mask for step, result in ablation.results(predictors, scan).items()}
     assert all(mask.shape == (32, 40) for mask in found.values())
     rows = ablation.scores(found, scan, LAYERS)
     broken = {row["step"]: row["broken"] for row in rows}

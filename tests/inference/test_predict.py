@@ -18,7 +18,9 @@ from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.inference import predict, select
 from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
+from octkit.inference.scan_result import most_probable
 from octkit.inference.sliding_window import Predictor
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.network.model import load_model
 from octkit.planning.run import Run
 from octkit.training import train
@@ -36,15 +38,20 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
+def predictor(run):
+    return Predictor.load(run)
+
+
+@pytest.fixture
 def image():
     return np.random.default_rng(0).uniform(1, 255, (70, 90)).astype(np.uint8)
 
 
-def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(run, tmp_path, image):
+def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(predictor, tmp_path, image):
     (tmp_path / "in").mkdir()
     for name, size in (("a", (50, 60)), ("b", (40, 48))):
         Image.fromarray(image[:size[0], :size[1]]).save(tmp_path / "in" / f"{name}.png")
-    predict_folder(run, tmp_path / "in", tmp_path / "out", probabilities=True)
+    predict_folder(predictor, tmp_path / "in", tmp_path / "out", probabilities=True)
     for name, size in (("a", (50, 60)), ("b", (40, 48))):
         mask = read_mask(tmp_path / "out" / f"{name}.png", GOALS_GREYS, size)
         with np.load(tmp_path / "out" / f"{name}.npz") as file:
@@ -52,52 +59,64 @@ def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(run, tmp_path,
             np.testing.assert_array_equal(file["probabilities"].argmax(0), mask)
 
 
-def test_a_nifti_scan_becomes_a_nifti_mask_in_its_place(run, tmp_path, image):
+def test_a_nifti_scan_becomes_a_nifti_mask_in_its_place(predictor, tmp_path, image):
     affine = np.diag((0.012, 0.004, 1, 1)) + np.eye(4, k=3)
     nibabel.save(nibabel.Nifti1Image(image.T[:48, :40, None].astype(np.float32), affine), tmp_path / "s.nii.gz")
-    [written] = predict_folder(run, tmp_path / "s.nii.gz", tmp_path / "out")
+    [written] = predict_folder(predictor, tmp_path / "s.nii.gz", tmp_path / "out")
     mask = nibabel.load(written)
     assert written.name == "s.nii.gz" and mask.shape == (48, 40, 1)
     np.testing.assert_allclose(mask.affine, affine, atol=1e-6)
-    expected = Predictor.load(run)(image[None, :40, :48].astype(np.float32)).argmax(0)
+    expected = predictor(image[None, :40, :48].astype(np.float32)).argmax(0)
     np.testing.assert_array_equal(np.asarray(mask.dataobj)[..., 0].T, expected)
 
 
-def test_a_volume_for_a_model_of_2d_scans_is_refused(run, tmp_path):
+def test_a_volume_for_a_model_of_2d_scans_is_refused(predictor, tmp_path):
     write_nifti(tmp_path / "v.nii.gz", np.ones((3, 20, 20), np.uint8), (0.2, 0.004, 0.01))
     with pytest.raises(OctkitError, match="v.nii.gz: found a scan of 3 axes, expected 2"):
-        predict_folder(run, tmp_path / "v.nii.gz", tmp_path / "out")
+        predict_folder(predictor, tmp_path / "v.nii.gz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bad_image_stops_before_anything_is_written(run, tmp_path, image):
+def test_a_bad_image_stops_before_anything_is_written(predictor, tmp_path, image):
     (tmp_path / "in").mkdir()
     Image.fromarray(image).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.png").write_text("no image")
     with pytest.raises(OctkitError, match=r"b\.png"):
-        predict_folder(run, tmp_path / "in", tmp_path / "out")
+        predict_folder(predictor, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_masks_never_overwrite_the_images(run, tmp_path, image):
+def test_a_scan_that_cannot_be_decoded_does_not_cost_the_others(predictor, tmp_path, image):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    whole = (tmp_path / "in/b.png").read_bytes()
+    (tmp_path / "in/b.png").write_bytes(whole[:len(whole) // 2])  # its header is whole
+    with pytest.raises(OctkitError, match=r"1 of 3 scans(?s:.*)\n  .*b\.png"):
+        predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a.boundaries.csv", "c.png",
+                                                                    "c.boundaries.csv", "quality.csv"}
+
+
+def test_masks_never_overwrite_the_images(predictor, tmp_path, image):
     Image.fromarray(image).save(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
     with pytest.raises(OctkitError, match="the images' own folder"):
-        predict_folder(run, tmp_path, tmp_path)
+        predict_folder(predictor, tmp_path, tmp_path)
     assert (tmp_path / "a.png").read_bytes() == before
 
 
-def test_a_scale_that_makes_no_difference_is_said(run, tmp_path, image, capsys):
+def test_a_scale_that_makes_no_difference_is_said(predictor, tmp_path, image, capsys):
     Image.fromarray(image).save(tmp_path / "a.png")
-    predict_folder(run, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
+    predict_folder(predictor, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
     assert "planned in pixels" in capsys.readouterr().out
 
 
-def test_two_images_of_one_name_are_refused(run, tmp_path, image):
+def test_two_images_of_one_name_are_refused(predictor, tmp_path, image):
     for name in ("a.PNG", "a.png"):
         Image.fromarray(image).save(tmp_path / name, format="PNG")
     with pytest.raises(OctkitError, match="same name"):
-        predict_folder(run, tmp_path, tmp_path / "out")
+        predict_folder(predictor, tmp_path, tmp_path / "out")
 
 
 def test_unfinished_or_missing_folds_are_errors(run, tmp_path):
@@ -120,10 +139,21 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
     predict.predict_cross_validation(Run(run), progress=False)
     assert len(list((run / "predictions/cv/2d").glob("*.png"))) == 6
     selection = select.select(Run(run))
-    assert selection == read_json(run / "selection.json")
-    assert selection["cases"] == 6 and selection["candidates"][0]["dice"]["rnfl"] > 0.3
+    assert selection == Run(run).selection
+    assert selection.cases == 6 and selection.candidates[0].dice["rnfl"] > 0.3
+    out = run / "predictions/validation"
+    out.mkdir()
+    for stale in ("0001.png", "0001.boundaries.csv"):  # of a scan that has left the data set
+        (out / stale).touch()
     predict.predict_split(Run(run), progress=False)
-    assert sorted(p.name for p in (run / "predictions/validation").iterdir()) == ["0007.png", "0008.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["0007.boundaries.csv", "0007.png", "0008.boundaries.csv",
+                                                           "0008.png", "quality.csv"]
+    dataset, predictor = Run(run).dataset, Predictor.load(run)
+    for case in dataset.validation:
+        probabilities = predictor(dataset.read_image(case), case.spacing, case.circle)
+        expected = (mask_from(ordered_boundaries(probabilities, case.circle)[0], probabilities.shape[1])
+                    if selection.surfaces else most_probable(probabilities, predictor.model, case.circle))
+        np.testing.assert_array_equal(read_prediction(out, case, dataset.labels), expected)
     with pytest.raises(OctkitError, match="no test images"):
         predict.predict_split(Run(run), "test")
 
@@ -178,17 +208,17 @@ def test_masks_are_coded_by_their_labels_and_read_back(tmp_path, labels, values)
         read_prediction(tmp_path / "out", dataclasses.replace(case, name="y"), labels)
 
 
-def test_a_devices_file_is_predicted_like_its_picture(run, tmp_path, image):
+def test_a_devices_file_is_predicted_like_its_picture(predictor, tmp_path, image):
     write_vol(tmp_path / "scan.vol", (image[:48, :60] / 255.0)[None] ** 4, [])
     Image.fromarray(open_vol(tmp_path / "scan.vol").image[0].astype(np.uint8)).save(tmp_path / "picture.png")
     for name in ("scan.vol", "picture.png"):
-        predict_folder(run, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
+        predict_folder(predictor, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
     assert (tmp_path / "out/scan.png").read_bytes() == (tmp_path / "out/picture.png").read_bytes()
 
 
-def test_boundaries_and_flags_stand_beside_the_masks(run, tmp_path, image):
+def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image):
     Image.fromarray(image).save(tmp_path / "noise.png")
-    predict_folder(run, tmp_path / "noise.png", tmp_path / "out")
+    predict_folder(predictor, tmp_path / "noise.png", tmp_path / "out")
     with open(tmp_path / "out/noise.boundaries.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0][:2] == ["a_scan", "ILM"] and len(rows) == 1 + 90 and len(rows[0]) == 11

@@ -29,7 +29,7 @@ def test_islands_are_removed_where_that_raises_dice():
     predicted = [array("11100 22200 00001")]
     steps, records = decide_postprocessing(predicted, truth, NAMES)
     assert steps == ((1, 2),)
-    assert [record["kept"] for record in records] == [True, False, False]
+    assert [record.kept for record in records] == [True, False, False]
     assert records[0]["dice_before"]["rnfl"] == pytest.approx(6 / 7)
     assert records[0]["dice_after"]["rnfl"] == 1
 
@@ -84,7 +84,7 @@ def test_ordered_boundaries_are_chosen_where_the_score_does_not_fall():
     probabilities = np.where(wrong == np.arange(4)[:, None, None], 0.9, 0.1 / 3).astype(np.float32)
     keep, record = decide_surfaces([probabilities], [wrong], [phantom.mask], LAYERS, True, "choose")
     assert record["dice_before"]["choroid"] == dice(wrong, phantom.mask, 3)
-    assert keep and record["kept"] and record["dice_after"]["choroid"] > record["dice_before"]["choroid"] + 0.01
+    assert keep and record.kept and record["dice_after"]["choroid"] > record["dice_before"]["choroid"] + 0.01
     assert record["gain"]["n"] == 1 and record["gain"]["sd"] is None and record["gain"]["mean"] > 0.003
     # a truth with an island, which no ordered boundaries can draw
     assert not decide_surfaces([probabilities], [wrong], [wrong], LAYERS, True, "choose")[0]

@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from octkit.common.errors import OctkitError
-from octkit.inference.sliding_window import Predictor, first_step_mask, gaussian_weights, softmax, window_starts
+from octkit.inference.sliding_window import Predictor, first_step_mask, gaussian_weights, window_starts
 from octkit.network.model import Member, Model, build_network
 from octkit.planning.plan import Configuration, Plan
 from octkit.planning.preprocess import Geometry, preprocess
@@ -150,7 +151,7 @@ def test_mirrored_copies_at_once_are_those_in_turn(blend):
     whole = model(found, member(found, "2d", folds=2), mirror=True, blend=blend)
     predictor, scan = Predictor(whole, "cpu"), image(30, 40)
     in_turn = predictor(scan)
-    predictor.stages[0].together = True
+    predictor.configs[0].together = True
     np.testing.assert_allclose(predictor(scan), in_turn, atol=2e-3 if blend == "logits" else 1e-5)  # half precision
 
 
@@ -172,7 +173,7 @@ def test_the_precision_may_be_another_than_in_training(monkeypatch):
 def test_axes_that_a_window_lacks_are_not_mirrored(configurations, config, axes, copies):
     found = plan(configurations)
     whole = model(found, member(found, config), mirror=True, mirror_axes=axes)
-    assert len(Predictor(whole).stages[0].flips) == copies
+    assert len(Predictor(whole).configs[0].flips) == copies
 
 
 def test_folds_and_configurations_are_averaged():
@@ -195,7 +196,7 @@ def test_scores_are_averaged_before_softmax_where_the_model_says_so():
     scan = image(16, 24)
     prepared = preprocess(scan, None, found, "2d")[0]
     logs = [np.log(network_on(model(found, two), two, prepared, fold)) for fold in ("0", "1")]
-    expected = softmax((logs[0] + logs[1]) / 2)  # softmax does not see that each log is off by a constant
+    expected = softmax((logs[0] + logs[1]) / 2, axis=0)  # softmax does not see that each log is off by a constant
     by_scores = Predictor(model(found, two, blend="logits"))(scan)
     np.testing.assert_allclose(by_scores, expected, atol=5e-3)  # in half precision, as nnU-Net has it
     assert not np.allclose(expected, Predictor(model(found, two))(scan), atol=1e-2)
@@ -203,11 +204,11 @@ def test_scores_are_averaged_before_softmax_where_the_model_says_so():
 
 def test_scores_are_summed_in_half_precision():
     found = plan()
-    stage = Predictor(model(found, member(found, "2d"), blend="logits")).stages[0]
+    stage = Predictor(model(found, member(found, "2d"), blend="logits")).configs[0]
     assert stage.weights.dtype == torch.float16 and stage.weights.max() == 10 and stage.weights.min() > 0
-    values, _ = stage.on_grid(image(40, 60), None, False)
+    [values], _ = stage.on_grid(image(40, 60), None, False)
     np.testing.assert_array_equal(values, values.astype(np.float16))
-    full = Predictor(model(found, member(found, "2d"))).stages[0]
+    full = Predictor(model(found, member(found, "2d"))).configs[0]
     assert full.weights.dtype == torch.float32
 
 
@@ -249,24 +250,29 @@ def test_on_a_circle_a_periodic_scan_has_a_periodic_prediction():
 
 def test_how_far_a_circle_is_continued():
     found = plan()
-    stage = Predictor(model(found, member(found, "2d"))).stages[0]
+    stage = Predictor(model(found, member(found, "2d"))).configs[0]
     stage.window = (896, 1152)
     assert [stage._around(width) for width in (1100, 1120, 1152, 2000)] == [26, 16, 288, 288]
 
 
 @pytest.mark.parametrize(("configurations", "config", "shape"), [(SCAN, "2d", (20, 30)),
                                                                  (VOLUME, "3d_fullres", (5, 20, 30))])
-def test_opinions_are_of_each_network_and_copy_and_their_mean_is_the_prediction(configurations, config, shape):
-    found = plan(configurations)
-    predictor = Predictor(model(found, member(found, config, folds=2), mirror=True, mirror_axes=(-1,)))
-    opinions = predictor.opinions(image(*shape))
-    assert len(opinions) == 4
-    np.testing.assert_allclose(np.mean(opinions, 0), predictor(image(*shape)), atol=1e-6)
-    assert not np.allclose(opinions[0], opinions[1], atol=1e-3)
+def test_each_network_and_mirrored_copy_is_what_it_gives_alone(configurations, config, shape):
+    found, scan = plan(configurations), image(*shape)
+    both = member(found, config, folds=2)
+    predictor = Predictor(model(found, both, mirror=True, mirror_axes=(-1,)))
+    mean, single = predictor.predict_each(scan)
+    np.testing.assert_array_equal(mean, predictor(scan))  # to the last bit: a run's masks are made of either
+    assert len(single) == 4
+    np.testing.assert_allclose(np.mean(single, 0), mean, atol=1e-6)
+    assert not np.allclose(single[0], single[1], atol=1e-3)
+    alone = Predictor(model(found, dataclasses.replace(both, weights={"1": both.weights["1"]})))
+    assert sum(np.array_equal(alone(scan), one) for one in single) == 1
 
 
-def test_a_model_that_averages_scores_has_one_opinion():
+def test_a_model_that_averages_logits_has_their_average_alone():
     found = plan()
     predictor = Predictor(model(found, member(found, "2d", folds=2), blend="logits"))
-    [opinion] = predictor.opinions(image(20, 30))
-    np.testing.assert_array_equal(opinion, predictor(image(20, 30)))
+    mean, [single] = predictor.predict_each(image(20, 30))
+    np.testing.assert_array_equal(single, mean)
+    np.testing.assert_array_equal(single, predictor(image(20, 30)))

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import SURFACES
+from octkit.data.labels import BOUNDARIES
 from octkit.evaluation import metrics
-from octkit.layers.boundaries import Cost, bounds, full_grid, mask_from, ordered_surfaces
+from octkit.layers.boundaries import Cost, bounds, full_grid, mask_from, ordered_boundaries
 from octkit.phantoms.circle_scans import draw
 
 TRUE = (0, 1, 2, 8, 9)  # circle_eye.BOUNDARIES that are ours
@@ -40,7 +40,7 @@ def assert_layers_in_order(mask: np.ndarray) -> None:
 
 def test_the_truth_blurred_is_found_to_less_than_a_pixel(phantom):
     size = phantom.mask.shape
-    boundaries, width = ordered_surfaces(blurred_truth(phantom.mask), circular=True)
+    boundaries, width = ordered_boundaries(blurred_truth(phantom.mask), circular=True)
     error = np.abs(boundaries - phantom.boundaries[list(TRUE)])
     assert (error.mean(axis=1) < 0.5).all() and np.percentile(error, 99) < 1.5
     assert np.median(width) < 2
@@ -52,7 +52,7 @@ def test_rows_are_counted_as_in_metrics():
     mask = np.zeros((60, 20), np.uint8)
     mask[10:20], mask[20:26], mask[40:50] = 1, 2, 3
     one_hot = np.stack([mask == label for label in range(4)]).astype(np.float32)
-    boundaries, _ = ordered_surfaces(one_hot, circular=False)
+    boundaries, _ = ordered_boundaries(one_hot, circular=False)
     found = np.array([metrics.boundaries(mask, 1)[0], *metrics.boundaries(mask, 2), *metrics.boundaries(mask, 3)])
     np.testing.assert_allclose(boundaries, found, atol=1e-3)
     np.testing.assert_array_equal(mask_from(boundaries, 60), mask)
@@ -104,7 +104,7 @@ def test_damage_stays_where_it_is_and_the_anatomy_whole(phantom, damage, most):
     broken = damaged(good, phantom, damage)
     assert not np.array_equal(good, broken)
     size = phantom.mask.shape
-    boundaries, width = ordered_surfaces(broken, circular=True)
+    boundaries, width = ordered_boundaries(broken, circular=True)
     assert_anatomy(boundaries, size, True)
     assert_layers_in_order(mask_from(boundaries, size[0]))
     error = np.abs(boundaries - phantom.boundaries[list(TRUE)]).mean(axis=1)
@@ -122,7 +122,7 @@ def test_what_was_not_seen_is_bridged_straight():
         mask[(rows + 0.5 >= ilm + upper) & (rows + 0.5 < ilm + lower)] = label
     probabilities = blurred_truth(mask, 0.7)
     probabilities[:, :, 80:120] = 0.25
-    boundaries, _ = ordered_surfaces(probabilities, circular=False)
+    boundaries, _ = ordered_boundaries(probabilities, circular=False)
     assert np.abs(boundaries[0] - ilm)[10:-10].max() < 1
     # A staircase of whole rows would have steps of 0 and 1 there; the slope is 0.3 all along.
     assert np.abs(np.diff(boundaries[0])[85:115] - 0.3).max() < 0.1
@@ -132,8 +132,8 @@ def test_a_circle_closes_wherever_it_is_cut(phantom):
     """The seam is no place of its own: a scan turned by half a turn gives the same surfaces, turned."""
     probabilities = blurred_truth(phantom.mask)
     half = phantom.mask.shape[1] // 2
-    turned, _ = ordered_surfaces(np.roll(probabilities, half, axis=2), circular=True)
-    straight, _ = ordered_surfaces(probabilities, circular=True)
+    turned, _ = ordered_boundaries(np.roll(probabilities, half, axis=2), circular=True)
+    straight, _ = ordered_boundaries(probabilities, circular=True)
     assert np.abs(np.roll(straight, half, axis=1) - turned).mean() < 0.05
     assert_anatomy(turned, phantom.mask.shape, True)
 
@@ -142,20 +142,20 @@ def test_a_scan_with_two_ends_need_not_close():
     rows = np.arange(96)[:, None]
     ilm = 20 + 0.5 * np.arange(80)
     mask = np.select([rows < ilm + depth for depth in (0, 6, 12, 22, 32)], [0, 1, 2, 0, 3], 0)
-    boundaries, _ = ordered_surfaces(blurred_truth(mask, 0.5), circular=False)
+    boundaries, _ = ordered_boundaries(blurred_truth(mask, 0.5), circular=False)
     assert np.abs(boundaries[0] - ilm).max() < 1
-    closed, _ = ordered_surfaces(blurred_truth(mask, 0.5), circular=True)
+    closed, _ = ordered_boundaries(blurred_truth(mask, 0.5), circular=True)
     assert_anatomy(closed, mask.shape, True)
 
 
 @pytest.mark.parametrize("circular", [False, True])
-def test_a_scan_of_background_alone_has_surfaces_that_nobody_has_seen(circular):
+def test_a_scan_of_background_alone_has_boundaries_that_nobody_has_seen(circular):
     empty = np.zeros((4, 128, 90), np.float32)
     empty[0] = 1
-    boundaries, width = ordered_surfaces(empty, circular)
+    boundaries, width = ordered_boundaries(empty, circular)
     assert_anatomy(boundaries, (128, 90), circular)
     assert (width > 0.9 * 128 / np.sqrt(12)).all()
-    assert len(width) == len(SURFACES)
+    assert len(width) == len(BOUNDARIES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,11 +163,11 @@ def test_a_scan_of_background_alone_has_surfaces_that_nobody_has_seen(circular):
 def test_whatever_the_network_says_the_anatomy_holds(seed, height, width, circular, peak):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(4, peak), (height, width)).transpose(2, 0, 1).astype(np.float32)
-    boundaries, spread = ordered_surfaces(probabilities, circular)
+    boundaries, spread = ordered_boundaries(probabilities, circular)
     assert_anatomy(boundaries, (height, width), circular)
     assert_layers_in_order(mask_from(boundaries, height))
     assert (spread >= 0).all() and (spread <= height).all()
-    again = ordered_surfaces(probabilities, circular)
+    again = ordered_boundaries(probabilities, circular)
     np.testing.assert_array_equal(boundaries, again[0])
     np.testing.assert_array_equal(spread, again[1])
 
@@ -185,7 +185,7 @@ def test_least_thickness_and_greatest_step_follow_the_size():
 ])
 def test_what_is_no_probability_is_refused(probabilities, message):
     with pytest.raises(OctkitError, match=message):
-        ordered_surfaces(probabilities.astype(np.float32), circular=False)
+        ordered_boundaries(probabilities.astype(np.float32), circular=False)
 
 
 @settings(max_examples=40, deadline=None)
@@ -202,7 +202,7 @@ def test_whatever_extreme_the_network_says_the_anatomy_holds(seed, height, width
         probabilities[:] = 0.25
     if kind == "tiny":
         probabilities *= np.float32(1e-45)  # the smallest float above 0
-    boundaries, width_of_doubt = ordered_surfaces(probabilities, circular)
+    boundaries, width_of_doubt = ordered_boundaries(probabilities, circular)
     assert_anatomy(boundaries, (height, width), circular)
     assert_layers_in_order(mask_from(boundaries, height))
     assert np.isfinite(width_of_doubt).all()

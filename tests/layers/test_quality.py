@@ -5,7 +5,7 @@ import pytest
 from helpers import blurred_truth
 
 from octkit.common.errors import OctkitError
-from octkit.layers.boundaries import ordered_surfaces
+from octkit.layers.boundaries import ordered_boundaries
 from octkit.layers.quality import Limits, boundary_spread, doubt, measures, quality
 from octkit.phantoms.circle_scans import draw
 
@@ -16,7 +16,7 @@ def good():
 
 
 def judge(probabilities: np.ndarray, spread=None):
-    boundaries, width = ordered_surfaces(probabilities, circular=True)
+    boundaries, width = ordered_boundaries(probabilities, circular=True)
     return quality(boundaries, width, np.zeros_like(width) if spread is None else spread, probabilities)
 
 
@@ -47,7 +47,7 @@ def test_what_is_wrong_is_named(good, damage, reason):
         p = np.zeros_like(p)
         p[0] = 1
     else:
-        ilm = ordered_surfaces(p, circular=True)[0][0]
+        ilm = ordered_boundaries(p, circular=True)[0][0]
         up = int(np.quantile(ilm, 0.25 if damage == "cut" else 0.6))
         above = p[:, :up][:, ::-1]
         p = np.concatenate([p[:, up:], np.zeros_like(p[:, :up])], axis=1)
@@ -97,5 +97,5 @@ def test_one_model_cannot_disagree(members):
 
 
 def test_limits_can_be_moved(good):
-    boundaries, width = ordered_surfaces(good, circular=True)
+    boundaries, width = ordered_boundaries(good, circular=True)
     assert not quality(boundaries, width, width * 0, good, Limits(contradicted=-1)).trusted
