@@ -11,15 +11,18 @@ intensity, step, mirror_axes; `preprocessing` says it in words.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper
+from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
 
 from octkit import __version__
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
 from octkit.network.model import Model
+from octkit.network.model_check import stages_of
 from octkit.planning.plan import Configuration
+from octkit.planning.rules import Ints
 
 OPSET, IR_VERSION = 17, 8  # of 2022: what any runtime of the last years reads
 # How a channel becomes the network's grey values, by the scheme's name in `normalisation`.
@@ -36,23 +39,19 @@ def export_onnx(model: Model, path: str | Path) -> None:
 
     Raises OctkitError for a model of several configurations: each wants other windows, which no single graph has.
     """
-    stages = [member.config for member in model.members] + [member.previous.config for member in model.members
-                                                            if member.previous]
-    if len(stages) > 1:
-        raise OctkitError(f"{path}: found a model of {' and '.join(stages)}, expected one configuration alone in an "
+    configs = [step.config for member in model.members for step in stages_of(member)]
+    if len(configs) > 1:
+        raise OctkitError(f"{path}: found a model of {' and '.join(configs)}, expected one configuration alone in an "
                           "ONNX file")
     [member] = model.members
     configuration = model.plan.configurations[member.config]
     graph = _Graph()
-    outputs = []
-    for fold, state in member.weights.items():
-        scores = graph.network(f"fold_{fold}", configuration, {name: np.asarray(tensor) for name, tensor
-                                                               in state.items()})
-        averaged = scores if model.blend == "logits" else graph.add("Softmax", [scores], axis=1)
-        outputs.append(averaged)
-    mean = graph.add("Mean", outputs)
-    graph.add("Softmax" if model.blend == "logits" else "Identity", [mean], "probabilities",
-              **({"axis": 1} if model.blend == "logits" else {}))
+    outputs = [graph.network(f"fold_{fold}", configuration, {name: np.asarray(value) for name, value in state.items()})
+               for fold, state in member.weights.items()]
+    if model.blend == "logits":
+        graph.add("Softmax", [graph.add("Mean", outputs)], "probabilities", axis=1)
+    else:
+        graph.add("Mean", [graph.add("Softmax", [logits], axis=1) for logits in outputs], "probabilities")
     shapes = {"image": len(model.plan.channels), "probabilities": len(model.labels) + 1}
     image, probabilities = (helper.make_tensor_value_info(name, TensorProto.FLOAT,
                                                           ["batch", channels, *configuration.patch_size])
@@ -88,26 +87,32 @@ def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
 
 
 class _Graph:
-    """Nodes and weights of a graph that grows from the image towards the scores."""
+    """Nodes and weights of a graph that grows from the image towards the logits.
 
-    def __init__(self):
-        self.nodes, self.weights = [], []
+    They are made by hand. torch 2.13's exporter needs two more packages (onnxscript, onnx_ir), took some 20 s for three
+    stages on one thread, and writes opset 20 with several nodes for each norm. The exporter before it is deprecated and
+    cannot write the group norm of `unet.InstanceNorm`.
+    """
 
-    def add(self, kind: str, inputs: list[str], name: str | None = None, **attributes) -> str:
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.weights: list[TensorProto] = []
+
+    def add(self, kind: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
         name = name or f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
     def network(self, fold: str, configuration: Configuration, state: dict[str, np.ndarray]) -> str:
-        """A fold's U-Net; returns the name of its scores."""
+        """A fold's U-Net; returns the name of its logits."""
 
-        def weighted(kind: str, source: str, weights: str, **attributes) -> str:
+        def weighted(kind: str, source: str, weights: str, **attributes: Any) -> str:
             names = [f"{fold}.{weights}.{part}" for part in ("weight", "bias")]
             self.weights.extend(numpy_helper.from_array(np.ascontiguousarray(state[f"{weights}.{part}"]), name)
                                 for part, name in zip(("weight", "bias"), names, strict=True))
             return self.add(kind, [source, *names], **attributes)
 
-        def block(prefix: str, source: str, kernel, stride) -> str:
+        def block(prefix: str, source: str, kernel: Ints, stride: Ints) -> str:
             for number, step in ((0, stride), (3, (1,) * len(kernel))):
                 padding = [size // 2 for size in kernel]
                 source = weighted("Conv", source, f"{prefix}.layers.{number}", kernel_shape=kernel, strides=step,
