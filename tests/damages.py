@@ -1,7 +1,7 @@
 """What can happen to a data set, one function a kind of damage: each takes the folder of a whole set and harms it.
 
-`GOALS`, `VOLUMES`, `RAW` and `MGUNET` hold them by the layout that they harm. tests/test_doctor.py says what each is to
-be told.
+`GOALS`, `VOLUMES`, `RAW` and `MGUNET` hold them by the layout that they harm. tests/data/doctor/test_data_set.py says
+what each is to be told.
 """
 
 import gzip

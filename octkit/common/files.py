@@ -163,4 +163,4 @@ def read_json_as(path: Path, kind: type[Kind], mend: str) -> Kind:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise OctkitError(f"{path}: is not valid; {first_problem(error)}; {mend}") from None
+        raise bad_file(path, f"is not valid; {first_problem(error)}", mend) from None

@@ -60,6 +60,16 @@ class Dataset:
     extra: tuple[Case, ...] = ()
 
     @property
+    def splits(self) -> dict[str, tuple[Case, ...]]:
+        """The data set's own cases by split; extra ones are in none."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The data set's own cases, of all splits."""
+        return self.train + self.validation + self.test
+
+    @property
     def training(self) -> tuple[Case, ...]:
         """All cases to learn from: the data set's own and the extra ones."""
         return self.train + self.extra
@@ -122,6 +132,6 @@ def read_scan(path: Path) -> np.ndarray:
 
 def read_scan_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A mask of a 2-D image or a volume as labels, (*spatial) uint8; `values` maps the file's values to labels."""
-    return (read_volume_mask if is_volume(path) else read_mask)(path, dict(values), shape)
+    return (read_volume_mask if is_volume(path) else read_mask)(path, values, shape)
 
 

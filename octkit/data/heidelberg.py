@@ -8,8 +8,6 @@ Lines carry the device's names. ILM is the retina's upper edge and BM its lower 
 that layer's lower edge: RNFL, GCL, IPL …
 """
 
-import csv
-import io
 import math
 import struct
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import new_folder, write_atomic, write_json
+from octkit.common.files import new_folder, write_csv, write_json
 from octkit.data.image_files import write_mask, write_png
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.volume_files import write_nifti
@@ -71,7 +69,7 @@ def open_vol(path: str | Path) -> DeviceScan:
                        {number: name for name, number in SEG_MAPPING.items()})
     except Exception as error:  # construct raises a dozen kinds for what a damaged header may ask for
         raise OctkitError(f"{path}: is damaged ({str(error).splitlines()[-1]}), expected a whole .vol file") from None
-    spacing = (parsed.distance, parsed.scale_y, parsed.scale_x)
+    spacing: tuple[float, ...] = (parsed.distance, parsed.scale_y, parsed.scale_x)
     if parsed.scan_pattern == RADIAL_SCAN:
         raise OctkitError(f"{path}: found a radial scan, expected a circle, a line or a volume")
     if parsed.scan_pattern in (LINE_SCAN, CIRCLE_SCAN) and len(pixels) != 1:
@@ -104,7 +102,7 @@ def device_mask(scan: DeviceScan) -> np.ndarray:
     rows = np.arange(mask.shape[-2])[:, None]
     for layer, (upper, lower) in BETWEEN.items():
         if upper in scan.lines and lower in scan.lines:
-            above, below = (scan.lines[name][..., None, :] for name in (upper, lower))
+            above, below = (np.expand_dims(scan.lines[name], -2) for name in (upper, lower))
             mask[(rows >= above) & (rows < below)] = LAYERS.index(layer) + 1
     return mask
 
@@ -137,7 +135,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
             write_nifti(written[0], pixels, scan.spacing)
         else:
             write_png(written[0], pixels)
-        write_atomic(written[1], _lines_csv(scan))
+        _write_lines(written[1], scan)
         write_json(written[2], {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye,
                                 "circle": scan.circle})
         if mask.any():
@@ -190,12 +188,8 @@ def _lines(found: list[np.ndarray], names: dict[int, str]) -> dict[str, np.ndarr
             if np.isfinite(line).any()}
 
 
-def _lines_csv(scan: DeviceScan) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _write_lines(path: Path, scan: DeviceScan) -> None:
     shape = (*scan.image.shape[1:-2], scan.image.shape[-1])  # (W,), of a volume (B-scans, W)
-    writer.writerow([*("b_scan", "a_scan")[-len(shape):], *scan.lines])
-    for place in np.ndindex(shape):
-        rows = (line[place] for line in scan.lines.values())
-        writer.writerow([*place, *("" if math.isnan(row) else f"{row:.3f}" for row in rows)])
-    return text.getvalue()
+    rows = ((*place, *("" if math.isnan(line[place]) else f"{line[place]:.3f}" for line in scan.lines.values()))
+            for place in np.ndindex(shape))
+    write_csv(path, [*("b_scan", "a_scan")[-len(shape):], *scan.lines], rows)

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from octkit.common.errors import OctkitError, bad_file, no_file
 from octkit.common.files import listing, replacing
-from octkit.data.mask_values import proposal
+from octkit.data.mask_values import check_size, decode, some
 
 # A decompression bomb is refused before it is decoded: 80 times a GOALS scan, and below the 89 Mpx at which Pillow
 # begins to warn.
@@ -84,34 +85,26 @@ def read_image(path: Path) -> np.ndarray:
     return pixels[None].astype(np.float32)
 
 
-def read_mask(path: Path, values: dict[int, int], shape: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A mask file decoded to labels: (H, W) uint8.
 
-    `values` maps file values to labels; `shape` is the (H, W) that the mask must have. Raises OctkitError
-    for an unreadable file, another size, or values that are not in `values`: all of them are named, and what they
-    may mean where that is plain.
+    `values` maps file values to labels; `shape` is the (H, W) that the mask must have. Raises OctkitError for an
+    unreadable file, another size, and as `mask_values.decode`.
     """
     pixels = read_image(path)[0].astype(np.uint8)
-    if shape is not None and pixels.shape != tuple(shape):
-        raise bad_file(path, f"found a mask of {_size(pixels.shape)} px", f"expected {_size(shape)} px like its image")
-    lookup = np.full(256, 255, np.uint8)
-    lookup[list(values)] = list(values.values())
-    foreign = sorted(set(np.flatnonzero(np.bincount(pixels.ravel())).tolist()) - set(values))
-    if foreign:
-        guess = proposal(pixels, values)
-        raise bad_file(path, f"found mask values {_some(foreign)}",
-                       f"expected only {_some(sorted(values))}" + (f"; {guess}" if guess else ""))
-    return lookup[pixels]
+    if shape is not None:
+        check_size(path, pixels.shape, shape)
+    return decode(path, pixels, values)
 
 
-def write_mask(path: Path, mask: np.ndarray, values: dict[int, int]) -> None:
+def write_mask(path: Path, mask: np.ndarray, values: Mapping[int, int]) -> None:
     """Write labels (H, W) as an 8-bit grey PNG in the file coding `values` (file value -> label), atomically."""
     lookup = np.zeros(256, np.uint8)
     for value, label in values.items():
         lookup[label] = value
     unknown = sorted(set(np.unique(mask).tolist()) - set(values.values()))
     if unknown:
-        raise OctkitError(f"{path}: mask holds labels {_some(unknown)}, the coding knows {sorted(values.values())}")
+        raise OctkitError(f"{path}: mask holds labels {some(unknown)}, the coding knows {sorted(values.values())}")
     write_png(path, lookup[mask])
 
 
@@ -121,7 +114,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(temporary, format="PNG", compress_level=3)
 
 
-def _opened(path: Path, content) -> Image.Image:
+def _opened(path: Path, content: Path | io.BytesIO) -> Image.Image:
     """Pillow's image of a file's path or bytes: a PNG and nothing else, as other decoders run more than they need."""
     try:
         return Image.open(content, formats=("PNG",))
@@ -150,12 +143,3 @@ def _decode(path: Path) -> np.ndarray:
 def _said(error: Exception) -> str:
     """What a library says, without the address of a buffer that stood in for the file."""
     return str(error).split(" <_io")[0]
-
-
-def _size(shape) -> str:
-    return " x ".join(str(n) for n in shape)
-
-
-def _some(values: list) -> str:
-    shown = ", ".join(str(value) for value in values[:8])
-    return shown + (f", … ({len(values)} in all)" if len(values) > 8 else "")

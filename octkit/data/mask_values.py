@@ -1,10 +1,44 @@
-"""What a mask with foreign values may mean: a guess for the user, never applied by itself."""
+"""Values in mask files to labels; for foreign values a guess what they may mean, which is never applied by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import binary_dilation
+
+from octkit.common.errors import bad_file, by
 
 EDGE = 0.2  # the share of a mask's pixels that may lie on soft borders, in small masks too
+
+
+def decode(path: Path, stored: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    """The labels (*spatial) uint8 of a mask's `stored` values; `values` maps a value in the file to its label.
+
+    Raises OctkitError for values that are not in `values`: it names them, and what they may mean where that is plain.
+    """
+    mask, known = np.zeros(stored.shape, np.uint8), np.zeros(stored.shape, bool)
+    for value, label in values.items():
+        found = stored == value
+        mask[found] = label
+        known |= found
+    if not known.all():
+        guess = proposal(stored, values)
+        raise bad_file(path, f"found mask values {some(np.unique(stored[~known]).tolist())}",
+                       f"expected only {some(sorted(values))}" + (f"; {guess}" if guess else ""))
+    return mask
+
+
+def check_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raises OctkitError for a mask of another size than its image's."""
+    if tuple(found) != tuple(expected):
+        unit = "px" if len(found) == 2 else "voxels"
+        raise bad_file(path, f"found a mask of {by(found)} {unit}", f"expected {by(expected)} {unit} like its image")
+
+
+def some(values: Sequence[float]) -> str:
+    """The first eight values for a sentence, and how many there are where there are more."""
+    shown = ", ".join(f"{value:g}" for value in values[:8])
+    return shown + (f", … ({len(values)} in all)" if len(values) > 8 else "")
 
 
 def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
@@ -14,7 +48,7 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
     numbers spread over the greys (0, 85, 170, 255), inverted greys, and borders that were smoothed.
     """
     found = set(np.unique(pixels).tolist())
-    codes = {label: value for value, label in reversed(values.items())}  # the first value of each label
+    codes = {label: value for value, label in reversed(list(values.items()))}  # the first value of each label
     labels = sorted(codes)
     if found <= set(labels):
         return f"they look like label numbers: write {_mapping({label: codes[label] for label in labels})}"
@@ -39,10 +73,5 @@ def _mapping(changes: Mapping[float, int]) -> str:
 
 def _beside(known: np.ndarray, foreign: np.ndarray) -> bool:
     """Whether nearly all foreign pixels touch a known one, in the last two axes."""
-    rows, columns = known.shape[-2:]
-    padded = np.pad(known, [(0, 0)] * (known.ndim - 2) + [(1, 1), (1, 1)])
-    touched = np.zeros_like(known)
-    for down in range(3):
-        for right in range(3):
-            touched |= padded[..., down:down + rows, right:right + columns]
-    return bool(touched[foreign].mean() > 0.9)
+    around = np.ones((1,) * (known.ndim - 2) + (3, 3), bool)
+    return bool(binary_dilation(known, around)[foreign].mean() > 0.9)

@@ -7,9 +7,10 @@ raises the first one, the doctor collects them.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from octkit.common.errors import Report, bad_file, by, refuse, tried
+from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
-from octkit.data.dataset import Dataset, is_volume, scan_name, scan_size
+from octkit.data.dataset import Dataset, scan_name, scan_size
+from octkit.data.mask_values import check_size
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
 KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
@@ -68,16 +69,14 @@ def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], image_fol
             report(bad_file(mask, "has no image", f"expected one named {name} in {image_folder}"))
             continue
         found, expected = tried(report, scan_size, mask), tried(report, scan_size, images[name])
-        if found and expected and found != expected:
-            unit = "voxels" if is_volume(mask) else "px"
-            report(bad_file(mask, f"found a mask of {by(found)} {unit}", f"expected {by(expected)} {unit} like its "
-                            "image"))
+        if found and expected:
+            tried(report, check_size, mask, found, expected)
 
 
 def refuse_doubled_names(dataset: Dataset, report: Report = refuse) -> None:
     """Reports cases of a data set, of whatever split, that have the name of another."""
     seen: dict[str, Path] = {}
-    for case in dataset.train + dataset.validation + dataset.test + dataset.extra:
+    for case in dataset.cases + dataset.extra:
         if case.name in seen:
             report(bad_file(case.image, f"{seen[case.name]} has the same name", "expected each name once: rename one"))
         seen.setdefault(case.name, case.image)

@@ -9,20 +9,32 @@ Arrays come slowest axis first: a NIfTI file keeps its first axis fastest, so it
 slice is a 2-D scan.
 """
 
+import gzip
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from octkit.common.errors import OctkitError, bad_file, no_file
-from octkit.common.files import listing, read_json, replacing
+from octkit.common.errors import OctkitError, bad_file, by, no_file
+from octkit.common.files import listing, read_json_as, replacing
 from octkit.data.image_files import image_size, read_image, read_mask
-from octkit.data.mask_values import proposal
+from octkit.data.mask_values import check_size, decode
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
 MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of it
 # NIfTI's codes for the unit of lengths: metre, mm, micrometre; a file that does not say is taken to be in mm.
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+
+class _Spacing(BaseModel):
+    """What spacing.json must hold."""
+
+    model_config = ConfigDict(strict=True)
+
+    spacing: list[float] = Field(min_length=3, max_length=3)
 
 
 def is_nifti(path: Path) -> bool:
@@ -54,12 +66,8 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
         where = Path(path) / SPACING_FILE
         if not where.exists():
             raise no_spacing(path)
-        content = read_json(where)
-        spacing = content.get("spacing") if isinstance(content, dict) else None
-        if not isinstance(spacing, list) or len(spacing) != 3 or not all(isinstance(s, int | float) for s in spacing):
-            raise bad_file(where, f"found {content!r}",
-                           'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm')
-        spacing = tuple(map(float, spacing))
+        expected = 'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm'
+        spacing = tuple(read_json_as(where, _Spacing, expected).spacing)
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         raise bad_file(where, f"found the spacing {', '.join(f'{s:g}' for s in spacing)}", "expected mm above 0")
     return spacing
@@ -94,26 +102,16 @@ def read_volume(path: Path) -> np.ndarray:
     return np.concatenate([read_image(file) for file in _same_size(path)])[None]
 
 
-def read_volume_mask(path: Path, values: dict[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
+def read_volume_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
     """A volume of labels decoded by `values` (value in the file -> label): (*spatial) uint8.
 
-    Raises OctkitError for another `shape` than asked for, and for values that are not in `values`.
+    Raises OctkitError for another `shape` than asked for, and as `read_volume` and `mask_values.decode`.
     """
-    if not is_nifti(path):
-        _check_shape(path, volume_size(path), shape)
-        return np.stack([read_mask(file, values) for file in _same_size(path)])
-    stored = read_volume(path)[0]
-    _check_shape(path, stored.shape, shape)
-    foreign = sorted(set(np.unique(stored).tolist()) - set(values))
-    if foreign:
-        shown = ", ".join(f"{value:g}" for value in foreign[:8]) + (" …" if len(foreign) > 8 else "")
-        guess = proposal(stored, values)
-        raise bad_file(path, f"found mask values {shown}", f"expected only {sorted(values)}"
-                       + (f"; {guess}" if guess else ""))
-    mask = np.zeros(stored.shape, np.uint8)
-    for value, label in values.items():
-        mask[stored == value] = label
-    return mask
+    if shape is not None:
+        check_size(path, volume_size(path), shape)
+    if is_nifti(path):
+        return decode(path, read_volume(path)[0], values)
+    return np.stack([read_mask(file, values) for file in _same_size(path)])
 
 
 def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None = None,
@@ -140,13 +138,11 @@ def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None
     with replacing(path) as temporary:
         data = image.to_bytes()
         if Path(path).name.lower().endswith(".gz"):
-            import gzip
-
             data = gzip.compress(data, compresslevel=4, mtime=0)
         temporary.write_bytes(data)
 
 
-def _load_nifti(path: Path):
+def _load_nifti(path: Path) -> Any:
     import nibabel
 
     if not Path(path).is_file():
@@ -160,23 +156,22 @@ def _load_nifti(path: Path):
                        "expected one: copy it again from where it came") from None
 
 
-def _stored_spacing(volume, path: Path) -> list[float]:
+def _stored_spacing(volume: Any, path: Path) -> list[float]:
     """The spacing as the file states it: nibabel turns what is negative or 0 into something else."""
     from nibabel.openers import ImageOpener
 
-    with ImageOpener(path) as file:
+    with ImageOpener(str(path)) as file:
         return [float(size) for size in type(volume.header).from_fileobj(file, check=False)["pixdim"][1:]]
 
 
-def _nifti_shape(volume, path: Path) -> tuple[int, ...]:
+def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
     shape = tuple(int(n) for n in volume.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise bad_file(path, f"found {' x '.join(map(str, shape))} voxels",
-                       "expected a volume of 3 axes (or a slice of 2)")
+        raise bad_file(path, f"found {by(shape)} voxels", "expected a volume of 3 axes (or a slice of 2)")
     if np.prod(shape, dtype=np.int64) > MAX_VOXELS:
-        raise bad_file(path, f"{' x '.join(map(str, shape))} voxels are more than the limit of {MAX_VOXELS}",
+        raise bad_file(path, f"{by(shape)} voxels are more than the limit of {MAX_VOXELS}",
                        "expected a volume that fits into memory")
     shape = shape[::-1]
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
@@ -194,12 +189,6 @@ def _same_size(folder: Path) -> list[Path]:
     expected = image_size(files[0])
     for file in files:
         if (found := image_size(file)) != expected:
-            raise bad_file(file, f"found {found[0]} x {found[1]} px",
-                           f"expected {expected[0]} x {expected[1]} px like the volume's first B-scan")
+            raise bad_file(file, f"found {by(found)} px", f"expected {by(expected)} px like the volume's first B-scan")
     return files
 
-
-def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
-    if expected is not None and tuple(found) != tuple(expected):
-        raise bad_file(path, f"found a mask of {' x '.join(map(str, found))} voxels",
-                       f"expected {' x '.join(map(str, expected))} voxels like its image")

@@ -125,7 +125,7 @@ def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path, monkey
 def test_a_spacing_that_is_none(tmp_path, content):
     folder = stack(tmp_path / "v", volume())
     (folder / "spacing.json").write_text(content)
-    with pytest.raises(OctkitError, match=r"spacing\.json: found .*, expected \{\"spacing\""):
+    with pytest.raises(OctkitError, match=r"spacing\.json: is not valid.*expected \{\"spacing\""):
         volume_spacing(folder)
 
 
@@ -149,7 +149,7 @@ def test_an_empty_folder_is_no_volume(tmp_path):
 
 def test_masks_with_foreign_values_or_another_size(tmp_path):
     write_nifti(tmp_path / "m.nii.gz", volume(), SPACING)
-    with pytest.raises(OctkitError, match=r"m\.nii\.gz: found mask values 4, 5, 6, .*…, expected only \[0, 1, 2, 3\]"):
+    with pytest.raises(OctkitError, match=r"m\.nii\.gz: found mask values 4, 5, 6, .*….*, expected only 0, 1, 2, 3"):
         read_volume_mask(tmp_path / "m.nii.gz", {0: 0, 1: 1, 2: 2, 3: 3})
     with pytest.raises(OctkitError, match="found a mask of 2 x 3 x 4 voxels, expected 2 x 3 x 5 voxels like its image"):
         read_volume_mask(tmp_path / "m.nii.gz", {0: 0}, (2, 3, 5))

@@ -1,14 +1,14 @@
 """What is wrong with a data set, all of it and before anything runs: one line a problem, and how to mend it.
 
-The rules are those by which a data set is opened and read (`layouts`, `images`, `volumes`); here all problems are
-collected instead of the first one raised, and what only shows when scans are held against each other is added.
-Nothing is written into the data set.
+The rules are those by which a data set is opened and read (`layouts`, `image_files`, `volume_files`). Here all problems
+are collected instead of the first one raised, and scans are compared with each other. Nothing is written into the data
+set.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.common import hashes
 from octkit.common.errors import OctkitError, by, tried
-from octkit.common.files import listing, read_json, write_json
+from octkit.common.files import listing, read_json_as, write_json
+from octkit.common.messages import say
 from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset
@@ -25,7 +26,6 @@ from octkit.data.layouts.detect import inside, open_dataset, open_run
 from octkit.data.layouts.goals import true_diagnoses
 from octkit.data.volume_files import SPACING_FILE
 
-SPLITS = ("train", "validation", "test")
 SHOWN = 20  # lines of findings before a run; `octkit doctor` has all of them
 CLEAN_FILE = "doctor.json"
 
@@ -66,8 +66,7 @@ class Diagnosis:
         """All of it in plain values, for machines."""
         return {"data": str(self.root), "layout": self.layout, "scans": self.scans, "errors": self.errors,
                 "warnings": len(self.findings) - self.errors,
-                "findings": [{"severity": finding.severity, "file": str(finding.file), "found": finding.found,
-                              "mend": finding.mend} for finding in self.findings]}
+                "findings": [asdict(finding) | {"file": str(finding.file)} for finding in self.findings]}
 
 
 def look_through(path: str | Path, workers: int | None = None, progress: bool = True) -> Diagnosis:
@@ -93,7 +92,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
     digests = {one.case.image: one.digest for one in seen if one.digest is not None}
     findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
     findings += _strays(dataset, {finding.file for finding in findings})
-    return _diagnosis(root, dataset.layout, len(_cases(dataset)), findings, digests)
+    return _diagnosis(root, dataset.layout, len(dataset.cases), findings, digests)
 
 
 def tell(path: str | Path, as_json: bool = False) -> None:
@@ -103,7 +102,7 @@ def tell(path: str | Path, as_json: bool = False) -> None:
     _refuse_errors(found)
 
 
-def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = print) -> None:
+def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = say) -> None:
     """Look through the data of a run that is about to start; what is found is said, and errors stop it.
 
     A data set that does not exist yet (phantoms) is passed over, and so is one whose files have not changed since a
@@ -111,8 +110,7 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = pri
     and where extra data does not go with the run's own.
     """
     kept = Path(run_dir) / CLEAN_FILE
-    before = tried(_unsaid, read_json, kept) if kept.exists() else None
-    before = before if isinstance(before, dict) else {}
+    before = (tried(_unsaid, read_json_as, kept, dict[str, str], "") if kept.exists() else None) or {}
     roots = [root for root in (chosen.data.root, *chosen.train.extra_roots)
              if root != chosen.data.root or root.is_dir()]
     stamps = {str(root): hashes.digest([__version__, hashes.data_stamp(root)]) for root in roots}
@@ -133,7 +131,7 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = pri
 
 def _refuse_known_scans(dataset: Dataset, digests: Mapping[Path, str]) -> None:
     """Extra scans are in every fold's training: one that the run also scores would flatter the score."""
-    own = {digests[case.image]: case.image for case in _cases(dataset) if case.image in digests}
+    own = {digests[case.image]: case.image for case in dataset.cases if case.image in digests}
     shared = [case.image for case in dataset.extra if digests.get(case.image) in own]
     if shared:
         more = f", as have {len(shared) - 1} more" if len(shared) > 1 else ""
@@ -158,10 +156,6 @@ def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Fi
     return Diagnosis(root, layout, scans, tuple(once), digests)
 
 
-def _cases(dataset: Dataset) -> tuple[Case, ...]:
-    return dataset.train + dataset.validation + dataset.test
-
-
 def _files(case: Case) -> list[Path]:
     return [file for file in (case.image, *case.more_channels, case.mask, case.truth) if file is not None]
 
@@ -169,7 +163,7 @@ def _files(case: Case) -> list[Path]:
 def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator[Seen]:
     """Every case, looked at. What leads out of the data set is not opened: that it does has been said."""
     reader = replace(dataset, train=(), validation=(), test=())
-    jobs = [(reader, case, split == "train") for split in SPLITS for case in getattr(dataset, split)
+    jobs = [(reader, case, split == "train") for split, cases in dataset.splits.items() for case in cases
             if all(inside(dataset.root, file) for file in _files(case))]
     workers = cores() if workers is None else workers
     pairs = in_processes(examine, jobs, workers) if workers else ((job, examine(*job)) for job in jobs)
@@ -182,7 +176,7 @@ def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator
 
 def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> list[Finding]:
     """Scans with the same pixels under two names: what is learned from and what is scored must not share any."""
-    split = {case.image: name for name in SPLITS for case in getattr(dataset, name)}
+    split = {case.image: name for name, cases in dataset.splits.items() for case in cases}
     by_digest: dict[str, list[Path]] = {}
     for image in split:
         if image in digests:
@@ -219,7 +213,7 @@ def _nearly_doubled(dataset: Dataset) -> list[Finding]:
     """Names that differ in capitals alone: on macOS and Windows they are one file."""
     seen: dict[str, Case] = {}
     findings = []
-    for case in _cases(dataset):
+    for case in dataset.cases:
         other = seen.setdefault(case.name.casefold(), case)
         if other.name != case.name:
             findings.append(Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
@@ -229,7 +223,7 @@ def _nearly_doubled(dataset: Dataset) -> list[Finding]:
 
 def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
     """What lies among the scans and is passed over: files of other kinds, and macOS's own."""
-    used = {file for case in _cases(dataset) for file in _files(case)}
+    used = {file for case in dataset.cases for file in _files(case)}
     folders = {file.parent for file in used} | {file for file in used if file.is_dir()}
     findings = []
     for folder in sorted(folders):

@@ -1,6 +1,6 @@
 """Folders on disk -> Dataset: which of the known layouts a folder has, the data sets of a run, scans to predict.
 
-Each layout has a module that opens it and says what lies where: `goals`, `volumesets`, `rawdata` (nnU-Net's) and
+Each layout has a module that opens it and says what lies where: `goals`, `volumes`, `nnunet` (its raw data) and
 `mgunet`. data/README.md shows them all.
 """
 
@@ -102,7 +102,7 @@ def list_scans(path: str | Path) -> tuple[Path, ...]:
     """The scans to predict: a PNG, NIfTI or .vol file, a folder of B-scans with its spacing.json, or a folder of these.
 
     They come in the order of their names. Raises OctkitError for a path that is none of them, and for two scans of
-    one name (`cases.scan_name`), whose masks would overwrite each other.
+    one name (`dataset.scan_name`), whose masks would overwrite each other.
     """
     path = Path(path)
     if not path.exists():
@@ -120,7 +120,7 @@ def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
         raise OctkitError(f"{more.root}: found {len(more.channels)} channels, expected {len(own.channels)} like "
                           f"{own.root}")
     axes = len(scan_size(own.train[0].image))
-    labelled = [case for case in more.train + more.validation + more.test if case.mask is not None]
+    labelled = [case for case in more.cases if case.mask is not None]
     for case in labelled:
         if len(found := scan_size(case.image)) != axes:
             raise OctkitError(f"{case.image}: found {len(found)} axes, expected {axes} like the scans of {own.root}")

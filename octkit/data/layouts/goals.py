@@ -12,18 +12,27 @@
 GOALS does not state its scale; without scale.json lengths stay in pixels.
 """
 
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from octkit.common.errors import Report, bad_file, refuse, tried
-from octkit.common.files import read_json, read_json_as
+from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset
 from octkit.data.excel import read_rows
 from octkit.data.image_files import list_images
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.matching import by_name, check_pairs, refuse_doubled_names, true_masks
+
+
+class _Scale(BaseModel):
+    """What scale.json must hold; other keys are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    um_per_px: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=2, max_length=2)
 
 
 def open_goals(root: Path, report: Report = refuse) -> Dataset:
@@ -83,9 +92,11 @@ def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
     return labels
 
 
-def _whole(value) -> int | None:
+def _whole(value: object) -> int | None:
+    """A cell's value as a whole number, also where it is text such as "3"; None where it is none."""
     try:
-        return int(value) if math.isfinite(float(value)) and float(value) == int(float(value)) else None
+        number = float(value)  # type: ignore[arg-type]  # TypeError is what is asked for
+        return int(number) if number.is_integer() else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -93,13 +104,9 @@ def _whole(value) -> int | None:
 def _scale(path: Path) -> tuple[float, float] | None:
     if not path.exists():
         return None
-    content = read_json(path)
-    scale = content.get("um_per_px") if isinstance(content, dict) else None
-    good = isinstance(scale, list) and len(scale) == 2 and all(
-        isinstance(s, int | float) and math.isfinite(s) and s > 0 for s in scale)
-    if not good:
-        raise bad_file(path, f"found {content!r}", 'expected {"um_per_px": [axial, lateral]}, both above 0')
-    return scale[0] / 1000, scale[1] / 1000
+    scale = read_json_as(path, _Scale, 'expected {"um_per_px": [axial, lateral]}, both above 0')
+    axial, lateral = scale.um_per_px
+    return axial / 1000, lateral / 1000
 
 
 def _eyes(path: Path) -> dict[str, str | None]:
@@ -123,7 +130,7 @@ def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: R
     if images and masks:  # without a folder all of the other are said to lack one
         check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
     table = folder / "Train_GC_GT.xlsx"
-    labels = tried(report, read_labels, table, report)
+    labels: dict[int, int | None] | None = tried(report, read_labels, table, report)
     numbers = _numbers(images, report)
     if images and labels is not None:
         for number in sorted(set(labels) - set(numbers)):

@@ -11,17 +11,36 @@ of PNG files is unknown.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from octkit.common.errors import Report, bad_file, by, refuse, tried
-from octkit.common.files import listing, read_json
+from octkit.common.files import listing, read_json_as
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names
-from octkit.data.volume_files import NIFTI_ENDINGS, volume_spacing
+from octkit.data.volume_files import volume_spacing
 
-ENDINGS = (".png", *NIFTI_ENDINGS)
-KEYS = ("channel_names", "labels", "numTraining", "file_ending")
+
+class _Description(BaseModel):
+    """What octkit reads of dataset.json; other keys are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    channel_names: dict[str, str] = Field(min_length=1)
+    labels: dict[str, int | list[int]]
+    numTraining: int
+    file_ending: Literal[".png", ".nii.gz", ".nii"]
+
+    @field_validator("channel_names")
+    @classmethod
+    def _numbered(cls, names: dict[str, str]) -> dict[str, str]:
+        if set(names) != {str(number) for number in range(len(names))}:
+            raise ValueError('names stand by number: {"0": "OCT", "1": …}')
+        return names
 
 
 def open_raw(root: Path, report: Report = refuse) -> Dataset:
@@ -35,22 +54,17 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     where = root / "dataset.json"
     if not where.exists():
         raise bad_file(where, "not found", "expected it beside imagesTr in a raw data set of nnU-Net's")
-    content = read_json(where)
-    missing = [key for key in KEYS if key not in content] if isinstance(content, dict) else KEYS
-    if missing:
-        raise bad_file(where, f"found no {', '.join(missing)}", "expected a dataset.json of nnU-Net v2")
-    ending = content["file_ending"]
-    if ending not in ENDINGS:
-        raise bad_file(where, f"found the file_ending {ending!r}", f"expected one of {', '.join(ENDINGS)}")
-    channels, labels = _channels(where, content["channel_names"]), label_names(where, content["labels"])
+    described = read_json_as(where, _Description, "expected a dataset.json of nnU-Net v2 for PNG or NIfTI files")
+    labels, ending = label_names(where, described.labels), described.file_ending
+    channels = tuple(described.channel_names[str(number)] for number in range(len(described.channel_names)))
     images = _images_in(root / "imagesTr", ending, channels, report)
     masks = {file.name.removesuffix(ending): file
              for file in tried(report, _files_in, root / "labelsTr", ending) or ()}
     if images and masks:
         check_pairs({name: files[min(files)] for name, files in images.items()}, masks, root / "imagesTr",
                     root / "labelsTr", report)
-    if content["numTraining"] != len(images):
-        report(bad_file(where, f"found numTraining {content['numTraining']!r}", f"expected {len(images)}, the cases in "
+    if described.numTraining != len(images):
+        report(bad_file(where, f"found numTraining {described.numTraining}", f"expected {len(images)}, the cases in "
                         f"{root / 'imagesTr'}"))
     test = _images_in(root / "imagesTs", ending, channels, report) if (root / "imagesTs").is_dir() else {}
     dataset = Dataset(root.name, root, "nnunet", labels, channels, {n: n for n in range(len(labels) + 1)},
@@ -68,36 +82,26 @@ def _cases(images: dict[str, dict[int, Path]], masks: dict[str, Path], report: R
     return tuple(cases)
 
 
-def _channels(where: Path, found) -> tuple[str, ...]:
-    expected = [str(n) for n in range(len(found))] if isinstance(found, dict) and found else None
-    if not expected or set(found) != set(expected) or not all(isinstance(name, str) for name in found.values()):
-        raise bad_file(where, f"found the channel_names {found!r}", 'expected names by number: {"0": "OCT", "1": …}')
-    return tuple(found[number] for number in expected)
-
-
-def label_names(where: Path, found: object, ignore: bool = False) -> tuple[str, ...]:
+def label_names(where: Path, numbers: Mapping[str, object], ignore: bool = False) -> tuple[str, ...]:
     """The names of the labels 1, 2, … in the "labels" of a dataset.json, as LAYERS where they are these in their order.
 
     `ignore` lets nnU-Net's label "ignore" pass, which stands for pixels without a label: no network predicts it.
-    Raises OctkitError for regions, gaps, and what is no label.
+    Raises OctkitError for regions, and for numbers other than background 0 and 1, 2, … without a gap.
     """
-    if isinstance(found, dict) and ignore:
-        found = {name: value for name, value in found.items() if name != "ignore"}
-    if not isinstance(found, dict):
-        raise bad_file(where, f"found the labels {found!r}",
-                       'expected numbers by name: {"background": 0, "rnfl": 1, …}')
-    if regions := [name for name, value in found.items() if isinstance(value, list)]:
-        raise bad_file(where, f"the label {regions[0]!r} is a region of several values, which octkit does not learn",
-                       "expected one number a label")
-    if "ignore" in found:
+    if "ignore" in numbers and not ignore:
         raise bad_file(where, "found the label 'ignore' for pixels that nobody labelled, which octkit does not learn "
                        "from", "expected masks that are labelled throughout")
-    numbers = [value for value in found.values() if type(value) is int]  # True would pass for an int
-    if len(numbers) < len(found) or sorted(numbers) != list(range(len(found))) or found.get("background") != 0:
-        raise bad_file(where, f"found the labels {found!r}", "expected background 0, others 1, 2, … without a gap")
-    if not 1 < len(found) <= 255:
-        raise bad_file(where, f"found {len(found)} labels", "expected background and 1 to 254 others")
-    names = tuple(sorted(found, key=found.get))[1:]
+    numbers = {name: value for name, value in numbers.items() if name != "ignore"}
+    if regions := [name for name, value in numbers.items() if isinstance(value, list | tuple)]:
+        raise bad_file(where, f"the label {regions[0]!r} is a region of several values, which octkit does not learn",
+                       "expected one number a label")
+    by_number = {value: name for name, value in numbers.items() if type(value) is int}  # True would pass for an int
+    if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number[0] != "background":
+        raise bad_file(where, f"found the labels {numbers}",
+                       "expected background 0, others 1, 2, … without a gap")
+    if not 1 < len(numbers) <= 255:
+        raise bad_file(where, f"found {len(numbers)} labels", "expected background and 1 to 254 others")
+    names = tuple(by_number[number] for number in range(1, len(numbers)))
     return LAYERS if tuple(name.lower() for name in names) == LAYERS else names
 
 

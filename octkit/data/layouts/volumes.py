@@ -11,15 +11,33 @@ of a folder of B-scans; a folder of masks needs none of its own.
 """
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from octkit.common.errors import Report, bad_file, by, refuse, tried
-from octkit.common.files import read_json
+from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names, scans_in, true_masks
 from octkit.data.volume_files import volume_spacing
 
 LABELS_FILE = "labels.json"
+
+
+class _Labels(BaseModel):
+    """What labels.json must hold."""
+
+    model_config = ConfigDict(strict=True)
+
+    labels: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=254)
+
+    @field_validator("labels")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names) or "background" in names:
+            raise ValueError("each name stands once, background not at all")
+        return names
 
 
 def open_volumes(root: Path, report: Report = refuse) -> Dataset:
@@ -66,10 +84,4 @@ def _volumes_among(scans: dict[str, Path], report: Report) -> dict[str, Path]:
 def _labels(path: Path) -> tuple[str, ...]:
     if not path.exists():
         return LAYERS
-    content = read_json(path)
-    names = content.get("labels") if isinstance(content, dict) else None
-    good = isinstance(names, list) and 0 < len(names) < 255 and all(isinstance(n, str) and n for n in names)
-    if not good or len(set(names)) != len(names) or "background" in names:
-        raise bad_file(path, f"found {str(content)[:80]}",
-                       'expected {"labels": [names of the labels 1, 2, …]}, each once and without background')
-    return tuple(names)
+    return tuple(read_json_as(path, _Labels, 'expected {"labels": [names of the labels 1, 2, …]}').labels)

@@ -63,8 +63,8 @@ def unlink(name):
     (lambda g: save_table(g, rows_with(GC_Label=2)), "row 4", "expected 0 or 1"),
     (lambda g: save_table(g, rows_with(GC_Label=None)), "row 4", "expected 0 or 1"),
     (lambda g: save_table(g, [{"a": 1}]), "Train_GC_GT.xlsx", "expected ImgName and GC_Label"),
-    (lambda g: (g / "scale.json").write_text('{"um_per_px": [1]}'), "scale.json", "both above 0"),
-    (lambda g: (g / "scale.json").write_text('{"um_per_px": [0, 1]}'), "scale.json", "both above 0"),
+    (lambda g: (g / "scale.json").write_text('{"um_per_px": [1]}'), "scale.json", "um_per_px"),
+    (lambda g: (g / "scale.json").write_text('{"um_per_px": [0, 1]}'), "scale.json", "um_per_px"),
     (lambda g: (g / "Validation/Image/0007.png").rename(g / "Validation/Image/0001.png"), "0001.png", "same name")])
 def test_each_fault_gets_an_error_that_names_it(goals, damage, names, reason):
     damage(goals)

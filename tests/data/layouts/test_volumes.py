@@ -62,10 +62,10 @@ def stack_without_spacing(volumes):
     (slice_for, "Image/0002.nii.gz", "single slice of 40 x 48 px"),
     (stack_without_spacing, "Image/0009", "no spacing.json"),
     (lambda v: shutil.rmtree(v / "Train/Image"), "Train/Image", "no such folder"),
-    (lambda v: write_json(v / "labels.json", ["rnfl"]), "labels.json", "names of the labels"),
-    (lambda v: write_json(v / "labels.json", {"labels": []}), "labels.json", "names of the labels"),
-    (lambda v: write_json(v / "labels.json", {"labels": ["a", "a"]}), "labels.json", "each once"),
-    (lambda v: write_json(v / "labels.json", {"labels": ["background", "a"]}), "labels.json", "without background")])
+    (lambda v: write_json(v / "labels.json", ["rnfl"]), "labels.json", "is not valid"),
+    (lambda v: write_json(v / "labels.json", {"labels": []}), "labels.json", "is not valid"),
+    (lambda v: write_json(v / "labels.json", {"labels": ["a", "a"]}), "labels.json", "stands once"),
+    (lambda v: write_json(v / "labels.json", {"labels": ["background", "a"]}), "labels.json", "stands once")])
 def test_each_fault_gets_an_error_that_names_it(volumes, damage, names, reason):
     damage(volumes)
     with pytest.raises(OctkitError, match=reason) as error:
