@@ -99,7 +99,7 @@ def device_mask(scan: DeviceScan) -> np.ndarray:
     A-scans without both lines stay 0, which does not mean that the layer is absent there.
     """
     mask = np.zeros(scan.image.shape[1:], np.uint8)
-    rows = np.arange(mask.shape[-2])[:, None]
+    rows = np.arange(scan.image.shape[-2])[:, None]
     for layer, (upper, lower) in BETWEEN.items():
         if upper in scan.lines and lower in scan.lines:
             above, below = (np.expand_dims(scan.lines[name], -2) for name in (upper, lower))

@@ -67,7 +67,7 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
     return ""
 
 
-def _mapping(changes: Mapping[float, int]) -> str:
+def _mapping(changes: Mapping[int, int] | Mapping[float, int]) -> str:
     return ", ".join(f"{new} for {old:g}" for old, new in changes.items())
 
 

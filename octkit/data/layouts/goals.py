@@ -63,7 +63,8 @@ def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:
     if dataset.layout != "goals" or not table.exists():
         return {}
     labels = tried(report, read_labels, table, report) or {}
-    found = {case.name: labels.get(_number(case.name)) for case in dataset.validation + dataset.test}
+    found = {case.name: labels.get(number) for case in dataset.validation + dataset.test
+             if (number := _number(case.name)) is not None}
     return {name: label for name, label in found.items() if label is not None}
 
 
@@ -137,8 +138,8 @@ def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: R
             report(bad_file(table, f"ImgName {number} has no image", f"expected {folder / 'Image'}/{number:04d}.png"))
         for number in sorted(set(numbers) - set(labels)):
             report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
-    names = {name: number for number, name in numbers.items()}
-    return tuple(Case(name, image, masks.get(name), (labels or {}).get(names.get(name)), spacing, circle=True)
+    glaucoma = {name: (labels or {}).get(number) for number, name in numbers.items()}
+    return tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, circle=True)
                  for name, image in images.items())
 
 

@@ -128,7 +128,7 @@ def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Rep
             if number not in files:
                 report(bad_file(f"{folder / name}_{number:04d}{ending}", "not found", "expected a file for each of "
                                 f"{len(channels)} channels ({', '.join(channels)})"))
-            elif sizes[number] and sizes.get(0) and sizes[number] != sizes[0]:
-                report(bad_file(files[number], f"found {by(sizes[number])} px", f"expected {by(sizes[0])} px like the "
-                                "case's first channel"))
+            elif (size := sizes[number]) and (first := sizes.get(0)) and size != first:
+                report(bad_file(files[number], f"found {by(size)} px", f"expected {by(first)} px like the case's first "
+                                "channel"))
     return dict(sorted(cases.items()))
