@@ -172,7 +172,7 @@ def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
 
 def with_spread(found: Mapping, digits: int = 4, sign: str = "") -> str:
     """A `spread` in words: "0.9123 ± 0.0040 (n = 6)"; `sign` "+" for differences."""
-    if found["mean"] is None:
+    if found.get("mean") is None:
         return "undefined"
     deviation = "no spread" if found["sd"] is None else f"± {found['sd']:.{digits}f}"
     return f"{found['mean']:{sign}.{digits}f} {deviation} (n = {found['n']})"

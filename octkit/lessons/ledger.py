@@ -7,7 +7,6 @@ when its last line that is no "skipped" says "done" and carries the hash of the 
 import json
 import os
 import platform
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -75,9 +74,9 @@ def append(run: Run, line: Line) -> None:
         os.fsync(file.fileno())
 
 
-def last(lines: Sequence[Line], step: str) -> Line | None:
-    """The line that tells how `step` last ended."""
-    return next((line for line in reversed(lines) if line.step == step and line.status != "skipped"), None)
+def ends(run: Run) -> dict[str, Line]:
+    """Each step that has run and the line that tells how it last ended."""
+    return {line.step: line for line in read(run) if line.status != "skipped"}
 
 
 def code_version(package: Path = PACKAGE) -> str:

@@ -72,9 +72,7 @@ def prepare(source: Path, run_dir: Path | None = None) -> tuple[Run, Settings]:
 def differences(source: Path) -> list[str]:
     """What is not as it was when the run of this settings.json was made: code, packages, machine, data."""
     run, chosen = Run(Path(source).resolve().parent), settings.load(source)
-    lines = ledger.read(run)
-    ends = [ledger.last(lines, step) for step in dict.fromkeys(line.step for line in lines)]
-    done = [line for line in ends if line and line.status == "done" and line.made_with]
+    done = [line for line in ledger.ends(run).values() if line.status == "done" and line.made_with]
     if not done:
         return [f"{run.ledger_file} does not tell what the run was made with"]
     now = ledger.made_with()

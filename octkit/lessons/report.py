@@ -14,7 +14,8 @@ from pathlib import Path
 import jinja2
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, write_atomic
+from octkit.common.files import write_atomic
+from octkit.evaluation.records import ClassifierScores, Scores
 from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
 from octkit.lessons import ledger
@@ -103,19 +104,19 @@ def _ledger(run: Run) -> Iterator[Block]:
 
 SECTIONS = (
     ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_classifier, steps.key_postprocessing)),
-    ("data", "The data", (steps.data, figures("01_*.png", needed=False))),
+    ("data", "The data", (steps.data, figures("01_*.png"))),
     ("fingerprint", "Fingerprint", (steps.fingerprint, figures("02_*.png"))),
     ("plan", "The plan", (steps.plan, figures("03_topology*.png"))),
     ("preparation", "Preprocessing, folds, augmentation", (figures("04_*.png"), figures("05_*.png"))),
     ("training", "Training", (figures("06_*.png"), steps.training)),
     ("inference", "Inference", (figures("08_*.png"), steps.mirroring)),
     ("scores", "Dice and boundary distance", (
-        steps.validation, figures("09_dice.png", needed=False), figures("09_med.png", needed=False),
+        steps.validation, figures("09_dice.png", always=False), figures("09_med.png", always=False),
         steps.cross_validation)),
-    ("examples", "Best, median and worst scan", (steps.examples,)),
+    ("examples", "Best, median and worst scan", (figures("09_example_*.png", always=False), steps.first_scans)),
     ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
     ("patient", "From phantom to patient", (steps.ablation, figures("15_*.png"))),
-    ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", needed=False))),
+    ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", always=False))),
     ("submission", "Submission", (_submission,)),
     ("settings", "Seed and settings", (_settings,)),
     ("environment", "Environment", (_environment,)),
@@ -125,12 +126,12 @@ SECTIONS = (
 # Volumes have no circle to measure, no diagnosis and no challenge.
 VOLUME_SECTIONS = (
     ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_postprocessing)),
-    ("data", "The data", (steps.counts, figures("14_data*.png"))),
+    ("data", "The data", (steps.data, figures("14_data*.png"))),
     ("fingerprint", "Fingerprint", (steps.fingerprint,)),
     ("plan", "The plan", (steps.plan,)),
     ("training", "Training", (steps.training,)),
-    ("choice", "The choice", (steps.cross_validation, figures("14_candidates.png", needed=False))),
-    ("scores", "Dice and boundary distance", (steps.validation_table,)),
+    ("choice", "The choice", (steps.cross_validation, figures("14_candidates.png", always=False))),
+    ("scores", "Dice and boundary distance", (steps.validation,)),
     ("examples", "A validation volume", (figures("14_result*.png"),)),
     ("settings", "Seed and settings", (_settings,)),
     ("environment", "Environment", (_environment,)),
@@ -140,9 +141,9 @@ VOLUME_SECTIONS = (
 
 def key_numbers(run: Run) -> list[str]:
     """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the classifier."""
-    scores = read_json(run.scores_file)["summary"] if run.scores_file.exists() else {}
-    lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(metrics[metric]['mean'])}"
+    scores = Scores.load(run.scores_file).summary if run.scores_file.exists() else {}
+    lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(found[metric].mean)}"
                                          for metric in ("dice", "med", "thickness_error"))])
-             for layer, metrics in scores.items()]
-    return lines + [f"classifier, {path.stem}: AUC {number(read_json(path)['auc'])}"
+             for layer, found in scores.items()]
+    return lines + [f"classifier, {path.stem}: AUC {number(ClassifierScores.load(path).auc)}"
                     for path in sorted(run.classifier.glob("*metrics.json"))]

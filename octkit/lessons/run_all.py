@@ -196,7 +196,7 @@ def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]]
     line = Line(step=job.name, status="skipped", started=now, seconds=0.0, peak_memory_mb=0,
                 inputs=_inputs(job, settings, done), shown=hashes.digest(_sections(settings, job.step.shows)),
                 made=now, error=None, exit=0)
-    before = ledger.last(ledger.read(run), job.name)
+    before = ledger.ends(run).get(job.name)
     if before and before.status == "done" and before.inputs == line.inputs and all(
             path.exists() for path in job.results(run)):
         line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else

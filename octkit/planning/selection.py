@@ -59,6 +59,11 @@ class Selection(BaseModel):
     circle: bool
     surfaces: bool
 
+    @property
+    def chosen(self) -> Candidate | None:
+        """The chosen candidate; None where there was nothing to choose from."""
+        return next((found for found in self.candidates if found.name == self.configuration), None)
+
     @staticmethod
     def load(path: Path) -> "Selection":
         """Read selection.json. Raises OctkitError where it is missing or not what `octkit select` writes."""

@@ -140,18 +140,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert "01_data" in page.text["ledger"] and "321" in page.text["ledger"]
     assert "987" not in page.text["ledger"]  # skipped steps are no cost
     assert not [text for text in page.text.values() if "cannot be shown" in text]
-    assert {section for section, _ in page.images} == {"data", "training", "scores", "examples", "glaucoma"}
-
-
-def test_examples_are_best_median_and_worst_with_their_dice(run):
-    page = Page(report.write_report(Run(run)))
-    alts = [image["alt"] for section, image in page.images if section == "examples"]
-    assert [word in alt for word, alt in zip(("best", "median", "worst"), alts, strict=True)] == [True] * 3
-    cases = json.loads((run / "scores.json").read_text())["cases"].values()
-    dice = sorted(np.mean([layer["dice"] for layer in case.values()]) for case in cases)
-    assert dice[2] == 1  # the first prediction is the truth itself
-    for value, alt in zip(reversed(dice), alts, strict=True):
-        assert f"({value:.3f})" in alt and "true boundaries" in alt
+    assert {section for section, _ in page.images} == {"training"}
 
 
 def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
@@ -181,7 +170,8 @@ def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path
                           ("plan", "plan.json"), ("training", "log.csv"), ("inference", "mirroring.json"),
                           ("scores", "scores.json"), ("thickness", "thickness.csv"), ("submission", "submission.zip"),
                           ("glaucoma", "classifier/metrics.json"), ("ledger", "ledger.jsonl"),
-                          ("preparation", "figures/05_*.png"), ("examples", "settings.json")):
+                          ("preparation", "figures/05_*.png"), ("data", "figures/01_*.png"),
+                          ("examples", "settings.json")):
         assert re.search(rf"not run: \S*{re.escape(file)}", page.text[section]), section
     assert page.images == []
     assert "cannot be shown" not in " ".join(page.text.values())
@@ -191,6 +181,8 @@ def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path
 def test_without_truth_cross_validation_stands_in_and_says_so(run):
     (run / "scores.json").unlink()
     page = Page(report.write_report(Run(run)))
+    shown = [image["alt"] for section, image in page.images if section == "examples"]
+    assert [re.search(r"scan (\S+),", alt)[1] for alt in shown] == [case.name for case in Run(run).dataset.validation]
     assert "0.812" in page.text["summary"] and "cross-validation" in page.text["summary"]
     assert "not run: scores.json" in page.text["scores"]
 
@@ -212,8 +204,6 @@ def test_names_from_outside_are_escaped(run_without_figures):
         (data / folder / "0003.png").rename(data / folder / f"{data.name}.png")
     with_overrides(from_profile("smoke"), [f"data.dir={data}"]).save(odd / "settings.json")
     shutil.copytree(data / "Truth/Layer_Masks", odd / "predictions/validation", dirs_exist_ok=True)
-    write_json(odd / "scores.json", score_folder(odd / "predictions/validation", data / "Truth/Layer_Masks",
-                                                 names=[data.name]))
     picture, ((ax,),) = picture_.new_picture("title", alt=f'"><script>{NASTY}')
     ax.plot([0, 1])
     picture_.save(Run(odd), picture, "02_odd")
@@ -229,7 +219,8 @@ def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
     run = run_without_figures
     picture, ((ax,),) = picture_.new_picture("Sizes", alt="All scans have one size.")
     ax.plot([0, 1])
-    kept = picture_.save(Run(run), picture, "02_sizes").read_bytes()
+    picture_.save(Run(run), picture, "02_sizes")
+    kept = (run / "figures/02_sizes.png").read_bytes()
     page = Page(report.write_report(Run(run)))
     (image,) = [image for section, image in page.images if section == "fingerprint"]
     assert image["src"].endswith(base64.b64encode(kept).decode()) and image["alt"] == "All scans have one size."

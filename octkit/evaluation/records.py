@@ -1,0 +1,59 @@
+"""What evaluation has left in a run's folder, read back: scores.json and the classifier's metrics files."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from octkit.common.files import read_json_as
+
+Number = float | None  # None: undefined
+
+
+class Summary(BaseModel):
+    """A metric's mean and standard deviation over the cases where it is defined."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: Number
+    std: Number
+    undefined: int
+
+
+class Scores(BaseModel):
+    """The parts of scores.json that are shown; `evaluate.score_folder` says what they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cases: dict[str, dict[str, dict[str, Number]]]
+    summary: dict[str, dict[str, Summary]]
+    units: dict[str, str]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        for layer, found in self.summary.items():
+            if lost := {"dice", "med", "thickness_error", *self.units} - found.keys():
+                raise ValueError(f"{layer} lacks {', '.join(sorted(lost))}")
+        return self
+
+    @staticmethod
+    def load(path: Path) -> "Scores":
+        """Read scores.json. Raises OctkitError where it is missing, damaged, or lacks a layer's metric."""
+        return read_json_as(path, Scores, "score the masks again")
+
+
+class ClassifierScores(BaseModel):
+    """What `metrics.classification_scores` returns: metrics.json, validation_metrics.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    auc: Number
+    f1: Number
+    sensitivity: Number
+    specificity: Number
+    confusion: dict[str, int]
+
+    @staticmethod
+    def load(path: Path) -> "ClassifierScores":
+        """Read such a file. Raises OctkitError where it is missing or damaged."""
+        return read_json_as(path, ClassifierScores, "train the classifier again")
