@@ -58,8 +58,11 @@ def _held_run(run_dir: Path, part: str | None = None, shared: bool = False) -> I
     """A run whose folder, or a `part` of it, this process holds (`locks.held`)."""
     from octkit.planning.run import Run
 
+    run = Run(run_dir)
+    if part is not None:
+        _ = run.settings  # before the lock makes the part's folder: what is no run stays as it is
     with held(run_dir, part, shared):
-        yield Run(run_dir)
+        yield run
 
 
 @app.callback(invoke_without_command=True)
