@@ -286,7 +286,7 @@ CASES = [
     (EXPORT, "train this fold first", changed("untrained")),
     ("train x --fold 7", "fold: found 7, expected 0 to 1", edited("untrained", "plan.json", lambda _: None)),
     ("train {w}/run --config 4d", "has no configuration '4d', expected one of 2d"),
-    ("plan x", "fingerprint.json: is no fingerprint", damaged_run(fingerprint_json="{}")),
+    ("plan x", "fingerprint.json: is not valid", damaged_run(fingerprint_json="{}")),
     ("plan x", "fingerprint",
      edited("run", "fingerprint.json", lambda f: f.update(shapes=[[10**9, 10**9]] * len(f["shapes"])))),
     *((command, "plan.json: is not valid JSON", damaged_run(plan_json='{"configurations": {}'))
@@ -297,7 +297,7 @@ CASES = [
      edited("run", "splits.json", lambda s: s[0]["train"].append("9999"))),
     ("train x", "0001", lacking("untrained", "preprocessed/2d/0001.image.npy")),
     ("train x", "0001.image.npy", with_files("untrained", preprocessed__2d__0001_image_npy=b"words")),
-    ("train x", "json: found {}",
+    ("train x", "json: is not valid",
      changed("untrained", lambda x: [file.write_text("{}") for file in x.glob("preprocessed/2d/*.json")])),
     *((command, "selection.json: is not valid JSON", damaged_run(selection_json="{"))
       for command in (PREDICT_X, EXPORT, "export-nnunet x -o out")),

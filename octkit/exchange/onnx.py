@@ -68,12 +68,11 @@ def export_onnx(model: Model, path: str | Path) -> None:
 def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
     """What a user needs to bring scans to the network, name -> JSON."""
     plan = model.plan
-    schemes = plan.normalisation or ("ct",) * len(plan.channels)
     words = ["crop the scan to the box of pixels above 0"]
     if plan.axis_order:
         words.append("put its axes in axis_order")
     words += [f"channel {channel}: {NORMALISATIONS[scheme]}"
-              for channel, scheme in zip(plan.channels, schemes, strict=True)]
+              for channel, scheme in zip(plan.channels, plan.schemes, strict=True)]
     words.append("resample to spacing, in " + plan.units if plan.units == "mm" else "keep its own grid")
     words.append("pad to window with 0 where it is smaller; windows at most step x window apart, averaged with "
                  "Gaussian weights")
@@ -81,7 +80,7 @@ def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
         words.append("scans are full circles: continue them beyond both ends before windows are put on them")
     facts = {"labels": ["background", *model.labels], "window": configuration.patch_size,
              "spacing": configuration.spacing, "units": plan.units, "axis_order": plan.axis_order,
-             "normalisation": schemes, "intensity": plan.intensity, "step": model.step,
+             "normalisation": plan.schemes, "intensity": plan.intensity, "step": model.step,
              "mirror_axes": model.mirror_axes, "preprocessing": "; ".join(words)}
     return {name: json.dumps(value) for name, value in facts.items()}
 

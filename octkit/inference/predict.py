@@ -30,7 +30,7 @@ from octkit.inference.scan_result import ScanResult, has_boundaries, predict_sca
 from octkit.inference.sliding_window import Predictor, first_step_mask
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
-from octkit.planning.preprocess import check_grid, load_geometry, load_preprocessed
+from octkit.planning.preprocess import check_grid, load_preprocessed
 from octkit.planning.run import Run
 
 
@@ -240,7 +240,7 @@ def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) ->
         case = cases[name]
         [values], geometry = predictor.on_grid(dataset.read_image(case), case.spacing, case.circle)
         for second in seconds:
-            target = load_geometry(load_preprocessed(run, second, [name])[0])
+            target = load_preprocessed(run, second, [name])[0].geometry
             path = run.first_step(second) / f"{name}.npy"
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, first_step_mask(values, geometry, target))

@@ -17,6 +17,7 @@ import torch
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import replacing
+from octkit.common.messages import say
 
 DIGEST_SIZE = 64  # hexadecimal digits of a SHA-256
 
@@ -73,7 +74,7 @@ def newest_checkpoint(path: Path) -> dict | None:
         # Stopped between two renames there is no newest one: nothing is lost but the epoch's time.
         damaged = str(error) if path.exists() else f"{path}: was about to be replaced when training was stopped"
     state = load_checkpoint(previous)
-    print(f"{damaged}: {previous.name} is used instead")
+    say(f"{damaged}: {previous.name} is used instead")
     if path.exists():  # or the next one would push it over the only whole one
         os.replace(path, path.with_stem(f"{path.stem}.damaged"))
     return state

@@ -1,15 +1,19 @@
 """A trained model: its parts, and a run's folder opened as one model."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, first_problem
+from octkit.common.messages import say
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.unet import UNet, weight_shapes
 from octkit.planning.plan import Plan
+from octkit.planning.rules import Ints
 from octkit.planning.run import Run
 
 PRECISIONS = ("float32", "bfloat16")
@@ -19,8 +23,8 @@ PRECISIONS = ("float32", "bfloat16")
 class Member:
     """One configuration of a model, trained: a set of weights for each fold.
 
-    `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `previous` is the stage
-    whose result a cascade's second stage refines.
+    `weights` maps the fold's name ("0" … "4", "all") to a state dict of float32 tensors. `previous` is a cascade's
+    first step, whose result the second one refines.
     """
 
     config: str
@@ -55,7 +59,7 @@ class Model:
 def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
     """The U-Net that a plan's configuration describes.
 
-    A cascade's second stage sees beside the image what the first stage found, one channel for each class.
+    A cascade's second step sees beside the image what the first step found, one channel for each class.
     """
     return UNet(*_parts(plan, config), deep_supervision)
 
@@ -65,7 +69,7 @@ def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
     return weight_shapes(*_parts(plan, config))
 
 
-def _parts(plan: Plan, config: str) -> tuple:
+def _parts(plan: Plan, config: str) -> tuple[int, int, Ints, tuple[Ints, ...], tuple[Ints, ...]]:
     configuration = plan.configurations[config]
     return (plan.input_channels(config), len(plan.classes) + 1, configuration.features, configuration.strides,
             configuration.kernels)
@@ -86,15 +90,15 @@ def working_precision(wanted: str, device: torch.device) -> str:
     if wanted == "bfloat16" and device.type == "cpu":
         able = torch.cpu.get_capabilities()
         if not any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
-            print("this CPU has no bfloat16 instructions: computing in float32")
+            say("this CPU has no bfloat16 instructions: computing in float32")
             return "float32"
     if wanted == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        print("this GPU has no bfloat16: computing in float32")
+        say("this GPU has no bfloat16: computing in float32")
         return "float32"
     return wanted
 
 
-def autocast(precision: str, device: torch.device):
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """The context in which a network computes: autocast to bfloat16, or none."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
@@ -119,7 +123,7 @@ def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where
                           "train again") from None
 
 
-def load_model(run: Run, configs: Sequence[str] | None = None, folds=None) -> Model:
+def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None) -> Model:
     """Open a run's folder as a model: the plan and the weights of all folds that its settings name.
 
     Args:
@@ -132,7 +136,7 @@ def load_model(run: Run, configs: Sequence[str] | None = None, folds=None) -> Mo
     chosen, plan, selection = run.settings, run.plan, run.selection_file
     decided = run.selection if selection.exists() else None
     if decided is None and configs is None:
-        print(f"{selection}: not there, so that no post-processing is applied and scans count as no circles; "
+        say(f"{selection}: not there, so that no post-processing is applied and scans count as no circles; "
               f"`octkit select {run.folder}` decides both")
     if configs is None:
         trained = run.configs
@@ -158,6 +162,14 @@ def _member(run: Run, config: str, folds: Sequence[int | str]) -> Member:
     return Member(config, weights, _member(run, previous, folds) if previous else None)
 
 
+class _Checkpoint(BaseModel):
+    """What a training's checkpoint holds, as far as a model needs it."""
+
+    epoch: int
+    epochs: int
+    network: dict[str, Any]
+
+
 def finished_weights(run: Run, config: str, fold: int | str) -> dict[str, torch.Tensor]:
     """The weights of a fold whose training has ended. Raises OctkitError where it has not, and says how to end it."""
     path = run.checkpoint(config, fold)
@@ -168,9 +180,10 @@ def finished_weights(run: Run, config: str, fold: int | str) -> dict[str, torch.
         checkpoint = load_checkpoint(path)
     except OctkitError as error:
         raise OctkitError(f"{error}; {command} mends it from the checkpoint before") from None
-    kinds = {"epoch": int, "epochs": int, "network": dict}
-    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), kinds[key]) for key in kinds):
-        raise OctkitError(f"{path}: is no checkpoint of a training, found {', '.join(map(str, checkpoint))}")
+    try:
+        _Checkpoint.model_validate(checkpoint)
+    except ValidationError as error:
+        raise OctkitError(f"{path}: is no checkpoint of a training; {first_problem(error)}; {command}") from None
     if checkpoint["epoch"] < checkpoint["epochs"]:
         raise OctkitError(f"{path}: training stopped after epoch {checkpoint['epoch']} of {checkpoint['epochs']}; "
                           f"finish it with {command}")

@@ -21,7 +21,7 @@ def _renamed(blend: object) -> object:
 
 
 class Traits(BaseModel):
-    """How a model predicts, beside its plan and weights: the fields of `models.Model` by their own names."""
+    """How a model predicts, beside its plan and weights: the fields of `Model` by their own names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ def check_model(model: Model, where: str | Path) -> None:
             found, expected = (stage.previous and stage.previous.config,
                                model.plan.configurations[stage.config].previous_stage)
             if found != expected:
-                raise OctkitError(f"{where}: {stage.config} comes with the stage {found} before it, expected "
+                raise OctkitError(f"{where}: {stage.config} comes with the first step {found}, expected "
                                   f"{expected}")
             if not stage.weights:
                 raise OctkitError(f"{where}: {stage.config} has no weights, expected those of one fold at least")
@@ -77,7 +77,7 @@ def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], wher
 
 
 def stages_of(member: Member) -> Iterator[Member]:
-    """A member, then the stages before it."""
-    while member is not None:
-        yield member
-        member = member.previous
+    """A member, then the step before it where there is one."""
+    yield member
+    if member.previous:
+        yield from stages_of(member.previous)

@@ -4,7 +4,7 @@
     weights/<member>/fold_<k>.safetensors   float32 tensors as trained, bit for bit
     card.json, README.md                the model's card: data, scores, seed, versions, licence
 
-A cascade's member has the weights of its first stage in weights/<member>.<first stage>/. Nothing is compressed and
+A cascade's member has the weights of its first step in weights/<member>.<first step>/. Nothing is compressed and
 nothing is ever unpacked to disk, so a file can neither swell nor write anywhere; safetensors hold numbers and no code.
 The same model makes the same bytes.
 """
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from octkit import __version__
 from octkit.common import settings
 from octkit.common.errors import OctkitError, first_problem
-from octkit.common.files import read_json, write_atomic
+from octkit.common.files import read_json_as, write_atomic
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model, stages_of
 from octkit.planning.plan import Plan, check_plan
@@ -57,6 +57,13 @@ class _Stage(_Part):
     config: Name
     weights: dict[Fold, _Weights]
     previous: "_Stage | None" = None
+
+
+class _Scores(BaseModel):
+    """What the card takes from scores.json: layer -> metric -> its mean over the cases, and the metrics' units."""
+
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    units: dict[str, str] = {}
 
 
 class _Description(Traits):
@@ -156,7 +163,8 @@ def export_run(run: Run, path: str | Path) -> Model:
 
 def run_card(run: Run) -> dict:
     """What a run knows of its model: data, seed, scores, versions. No case is named: names may be patients'."""
-    chosen, scores = run.settings, _facts(run.scores_file)
+    chosen = run.settings
+    scores = read_json_as(run.scores_file, _Scores, "score the run again") if run.scores_file.exists() else _Scores()
     selection = run.selection if run.selection_file.exists() else None
     candidates = [candidate.model_dump(include={"name", "dice", "mean_dice"})
                   for candidate in (selection.candidates if selection else ())]
@@ -167,22 +175,11 @@ def run_card(run: Run) -> dict:
         "start_from": chosen.train.start_from and Path(chosen.train.start_from).name,
         "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
         "folds": list(chosen.train.folds),
-        "scores": scores.get("summary", {}), "units": scores.get("units", {}),
+        "scores": scores.summary, "units": scores.units,
         "cross_validation": candidates, "why": selection.why if selection else "",
         "versions": {"octkit": __version__, "torch": version("torch")},
         "licence": LICENCE, "created_by": "octkit export",
     }
-
-
-def _facts(path: Path) -> dict:
-    """What a JSON file of the run says; nothing where it is not there."""
-    content = read_json(path) if path.exists() else {}
-    kinds = {"summary": dict, "units": dict, "candidates": list}
-    if not isinstance(content, dict) or not all(isinstance(content.get(key, kind()), kind)
-                                                for key, kind in kinds.items()):
-        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the scores or the selection of a run; make it "
-                          "again")
-    return content
 
 
 def card_text(model: Model, card: dict) -> str:
@@ -296,5 +293,5 @@ def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
     return Member(stage.config, weights, stage.previous and _read_member(archive, stage.previous, path))
 
 
-def _json(value) -> bytes:
+def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

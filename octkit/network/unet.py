@@ -1,14 +1,15 @@
 """The U-Net of the recipe: every stage is two times conv -> instance norm -> leaky ReLU.
 
-    image --[s0]-----------------------------skip-----------------> [d0]-> scores at full resolution
-             \\--[s1]----------------skip------------------> [d1]/  \\-> scores at 1/2 (deep supervision)
-                  \\--[s2]-----skip------> [d2]------------/  \\-> scores at 1/4
+    image --[s0]-----------------------------skip-----------------> [d0]-> logits at full resolution
+             \\--[s1]----------------skip------------------> [d1]/  \\-> logits at 1/2 (deep supervision)
+                  \\--[s2]-----skip------> [d2]------------/  \\-> logits at 1/4
                        \\--[bottleneck]---/
 
 Down by strided convolution (the first of a stage), up by transposed convolution. Dimension (2 or 3)
 follows from the kernels. Source: report, section on the network; Isensee et al., Nat. Methods 18:203, 2021.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -89,11 +90,12 @@ class UNet(nn.Module):
 
     Shape:
         in (batch, inputs, *spatial), spatial divisible by the product of the strides.
-        out: scores (batch, classes, *spatial); with `deep_supervision` the list of scores of all decoder
+        out: logits (batch, classes, *spatial); with `deep_supervision` the list of logits of all decoder
         stages, full resolution first.
     """
 
-    def __init__(self, inputs: int, classes: int, features, strides, kernels, deep_supervision: bool = True):
+    def __init__(self, inputs: int, classes: int, features: Sequence[int], strides: Sequence[Sequence[int]],
+                 kernels: Sequence[Sequence[int]], deep_supervision: bool = True):
         super().__init__()
         if not len(features) == len(strides) == len(kernels) >= 2:
             raise ValueError(f"features, strides and kernels must be of one length of at least 2, got {len(features)}, "
@@ -133,7 +135,8 @@ class UNet(nn.Module):
         return outputs if self.deep_supervision else outputs[0]
 
 
-def weight_shapes(inputs: int, classes: int, features, strides, kernels) -> dict[str, tuple[int, ...]]:
+def weight_shapes(inputs: int, classes: int, features: Sequence[int], strides: Sequence[Sequence[int]],
+                  kernels: Sequence[Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a UNet's weights, in the order of its `state_dict`; arguments as there.
 
     Making the network to look at it, even without memory, takes two seconds of imports inside torch.

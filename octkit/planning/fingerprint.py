@@ -6,14 +6,17 @@ and the grey values of all labelled pixels (report, section on the data fingerpr
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from math import isfinite, prod
+from dataclasses import asdict
+from math import prod
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, write_json
+from octkit.common.files import read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, is_volume
 from octkit.data.volume_files import MAX_VOXELS
 from octkit.planning.plan import STATISTICS
@@ -25,7 +28,12 @@ READERS = 4
 Levels = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
+def _named(word: str) -> BeforeValidator:
+    """Takes a plain number for names: 2 classes become "class_1" and "class_2"."""
+    return BeforeValidator(lambda value: [f"{word}_{i + 1}" for i in range(value)] if isinstance(value, int) else value)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Fingerprint:
     """What a data set is like.
 
@@ -34,25 +42,32 @@ class Fingerprint:
     names, classes without background; a plain number of either is turned into names. `intensity` has one
     record a channel: mean, median, min, max, std, percentile_00_5, percentile_99_5 over all labelled pixels.
 
-    Raises OctkitError for numbers that do not fit together.
+    Raises ValidationError (a ValueError) for numbers that do not fit together.
     """
 
-    spacings: tuple[tuple[float, ...], ...]
-    shapes: tuple[tuple[int, ...], ...]
-    channels: tuple[str, ...]
-    classes: tuple[str, ...]
-    intensity: tuple[dict[str, float], ...]
+    spacings: tuple[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], ...]
+    shapes: Annotated[tuple[tuple[Annotated[int, Field(gt=0)], ...], ...], Field(min_length=1)]
+    channels: Annotated[tuple[str, ...], Field(min_length=1), _named("channel")]
+    classes: Annotated[tuple[str, ...], Field(min_length=1), _named("class")]
+    intensity: tuple[dict[str, Annotated[float, Field(allow_inf_nan=False)]], ...]
     units: str = "mm"
 
-    def __post_init__(self):
-        # Frozen: what callers may give as lists or counts is brought to its one form here.
-        for name, value in (("spacings", _rows(self.spacings, "spacings", float)),
-                            ("shapes", _rows(self.shapes, "shapes", int)),
-                            ("channels", _names(self.channels, "channel")),
-                            ("classes", _names(self.classes, "class")),
-                            ("intensity", tuple(dict(record) for record in self.intensity))):
-            object.__setattr__(self, name, value)
-        _check(self)
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.shapes) != len(self.spacings):
+            raise ValueError(f"{len(self.shapes)} shapes and {len(self.spacings)} spacings, expected one of each a "
+                             "case")
+        axes = {len(row) for row in (*self.shapes, *self.spacings)}
+        if axes not in ({2}, {3}):
+            raise ValueError(f"shapes and spacings of {sorted(axes)} axes, expected 2 or 3 throughout")
+        if any(prod(row) > MAX_VOXELS for row in self.shapes):
+            raise ValueError(f"a scan of more than the limit of {MAX_VOXELS} voxels")
+        if len(self.intensity) != len(self.channels):
+            raise ValueError(f"{len(self.intensity)} records of intensity, expected one for each of the "
+                             f"{len(self.channels)} channels")
+        if any(set(STATISTICS) - set(record) for record in self.intensity):
+            raise ValueError(f"a record of intensity that lacks one of {', '.join(STATISTICS)}")
+        return self
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -60,11 +75,7 @@ class Fingerprint:
     @classmethod
     def load(cls, path: Path) -> "Fingerprint":
         """Read fingerprint.json. Raises OctkitError where it is missing or no fingerprint."""
-        content = read_json(path)
-        try:
-            return cls(**content)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise OctkitError(f"{path}: is no fingerprint ({error})") from None
+        return read_json_as(path, cls, "describe the data set again with `octkit fingerprint`")
 
 
 def crop_to_nonzero(image: np.ndarray) -> tuple[slice, ...]:
@@ -99,17 +110,17 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = 
                           '(or plan.units "px")')
     with readers(cases) as pool:
         found = list(pool.map(lambda case: _shape_and_levels(dataset, case), cases))
-    intensity = []
+    intensity: list[dict[str, float]] = []
     for channel, name in enumerate(dataset.channels):
         levels, counts = _merged([levels[channel] for _, levels in found])
         if not len(levels):
             raise OctkitError(f"{dataset.root}: no mask has a labelled pixel in {name}, expected "
                               f"{', '.join(dataset.labels)}")
         intensity.append(intensity_statistics(levels, counts))
-    shapes = [shape for shape, _ in found]
-    spacings = [(1.0,) * len(shape) if in_px else case.spacing
-                for case, shape in zip(cases, shapes, strict=True)]
-    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, intensity, "px" if in_px else "mm")
+    shapes = tuple(shape for shape, _ in found)
+    spacings = tuple((1.0,) * len(shape) if in_px or case.spacing is None else case.spacing
+                     for case, shape in zip(cases, shapes, strict=True))
+    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, tuple(intensity), "px" if in_px else "mm")
 
 
 def readers(cases: Sequence[Case]) -> ThreadPoolExecutor:
@@ -153,39 +164,3 @@ def _merged(parts: Sequence[Levels]) -> Levels:
     levels, counts = levels[order], counts[order]
     starts = np.flatnonzero(np.diff(levels, prepend=np.nan) != 0)
     return levels[starts], np.add.reduceat(counts, starts) if len(starts) else counts
-
-
-def _rows(rows, name: str, kind) -> tuple[tuple, ...]:
-    try:
-        return tuple(tuple(kind(value) for value in row) for row in rows)
-    except (TypeError, ValueError, OverflowError):
-        raise OctkitError(f"fingerprint: found {name} {str(rows)[:60]}, expected numbers, one row a case") from None
-
-
-def _names(value, word: str) -> tuple[str, ...]:
-    return tuple(f"{word}_{i}" for i in range(1, value + 1)) if isinstance(value, int) else tuple(map(str, value))
-
-
-def _check(found: Fingerprint) -> None:
-    if not found.shapes or len(found.shapes) != len(found.spacings):
-        raise OctkitError(f"fingerprint: found {len(found.shapes)} shapes and {len(found.spacings)} spacings, "
-                          "expected one of each a case, and at least one case")
-    axes = {len(row) for row in (*found.shapes, *found.spacings)}
-    if axes not in ({2}, {3}):
-        raise OctkitError(f"fingerprint: found shapes and spacings of {sorted(axes)} axes, "
-                          "expected 2 or 3 throughout")
-    if not all(np.isfinite(value) and value > 0 for row in (*found.shapes, *found.spacings) for value in row):
-        raise OctkitError("fingerprint: found a size or spacing that is not above 0")
-    if any(prod(row) > MAX_VOXELS for row in found.shapes):
-        raise OctkitError(f"fingerprint: found a scan of more than the limit of {MAX_VOXELS} voxels")
-    if not found.channels or not found.classes:
-        raise OctkitError(f"fingerprint: found {len(found.channels)} channels and {len(found.classes)} classes, "
-                          "expected at least one of each")
-    if len(found.intensity) != len(found.channels):
-        raise OctkitError(f"fingerprint: found {len(found.intensity)} records of intensity, expected one for each of "
-                          f"the {len(found.channels)} channels")
-    for record in found.intensity:
-        wrong = [key for key in STATISTICS if not isinstance(record.get(key), int | float)]
-        if wrong or not all(isfinite(record[key]) for key in STATISTICS):
-            raise OctkitError(f"fingerprint: found the intensity {str(record)[:80]}, expected a number for each of "
-                              f"{', '.join(STATISTICS)}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.common.errors import OctkitError
-from octkit.common.files import read_json
+from octkit.common.errors import OctkitError, bad_file
+from octkit.common.files import read_json_as
 
 Split = dict[str, list[str]]
 
@@ -36,15 +36,11 @@ def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
 
 def load_splits(path: Path) -> list[Split]:
     """Read splits.json. Raises OctkitError where it is missing or holds no folds."""
-    content = read_json(path)
-    good = isinstance(content, list) and content and all(
-        isinstance(split, dict) and set(split) == {"train", "validation"} and all(
-            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in split.values())
-        for split in content)
-    if not good:
-        raise OctkitError(f"{path}: found {str(content)[:60]}, expected a list of folds, each with the names of its "
-                          "train and validation cases; make the splits again")
-    return content
+    splits = read_json_as(path, list[Split], "make the splits again")
+    if not splits or any(set(split) != {"train", "validation"} for split in splits):
+        raise bad_file(path, f"found {str(splits)[:60]}", "expected a list of folds, each with the names of its train "
+                                                          "and validation cases; make the splits again")
+    return splits
 
 
 def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite, prod
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from octkit.common.errors import OctkitError, by, first_problem
-from octkit.common.files import read_json, write_json
+from octkit.common.files import read_json_as, write_json
 from octkit.planning.rules import Ints
 
 # Limits far above what any plan needs: they stop a file that would fill the memory or never end.
@@ -70,6 +71,11 @@ class Plan:
         """How many axes the scans have: 2 or 3."""
         return len(self.axis_order) or 2
 
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """How each channel is normalised, one of `NORMALISATIONS`."""
+        return self.normalisation or ("ct",) * len(self.channels)
+
     def input_channels(self, config: str) -> int:
         """How many channels the network sees; a cascade's second step also sees the first's result, one a class."""
         return len(self.channels) + (len(self.classes) if self.configurations[config].previous_stage else 0)
@@ -95,20 +101,34 @@ class Plan:
     @staticmethod
     def load(path: Path) -> "Plan":
         """Read plan.json. Raises OctkitError where it is missing, no plan, or one that `check_plan` refuses."""
-        content = read_json(path)
-        try:
-            found = content["configurations"]
-            explained = {"plan": {key: content[key] for key in ("planned", "axis_order", "normalisation")}} | found
-            reasons = {name: {key: entry["reason"] for key, entry in parameters.items() if entry["reason"]}
-                       for name, parameters in explained.items()}
-            plain = {key: content[key] for key in ("channels", "classes", "units")}
-            plain |= {key: content[key]["value"] for key in ("intensity", "axis_order", "normalisation")}
-            plain["configurations"] = {name: {key: entry["value"] for key, entry in parameters.items()}
-                                       for name, parameters in found.items()}
-            plain["reasons"] = {name: words for name, words in reasons.items() if words}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise OctkitError(f"{path}: is no plan ({type(error).__name__}: {error}); make it again") from None
-        return plan_of(plain, path)
+        found = read_json_as(path, _PlanFile, "make it again with `octkit plan`")
+        explained = {"plan": {key: getattr(found, key) for key in ("planned", "axis_order", "normalisation")}}
+        reasons = {name: {key: entry.reason for key, entry in entries.items() if entry.reason}
+                   for name, entries in (explained | found.configurations).items()}
+        return plan_of({
+            "configurations": {name: {key: entry.value for key, entry in entries.items()}
+                               for name, entries in found.configurations.items()},
+            "channels": found.channels, "classes": found.classes, "units": found.units,
+            "reasons": {name: words for name, words in reasons.items() if words},
+            **{key: getattr(found, key).value for key in ("intensity", "axis_order", "normalisation")}}, path)
+
+
+class _Entry(BaseModel):
+    value: Any
+    reason: str
+
+
+class _PlanFile(BaseModel):
+    """plan.json, as far as a plan is made of it."""
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    units: str
+    configurations: dict[str, dict[str, _Entry]]
+    planned: _Entry
+    intensity: _Entry
+    axis_order: _Entry
+    normalisation: _Entry
 
 
 def plan_of(content: dict, where: str | Path) -> Plan:
@@ -167,5 +187,5 @@ def _describes_a_network(configuration: Configuration) -> bool:
             and len(configuration.spacing) == axes and all(1e-6 < s < 1e6 for s in configuration.spacing))
 
 
-def _parameter(value, kind: str, reason: str) -> dict:
+def _parameter(value: Any, kind: str, reason: str) -> dict:
     return {"value": value, "kind": kind, "reason": reason}

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from octkit.common import settings
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, by
 from octkit.planning import rules
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Configuration, Plan
@@ -87,8 +87,8 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
     configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
     start = "the median scan" if tuple(first) == tuple(shape) else "the first patch tried"
     return configuration, {
-        "patch_size": f"{start}, {_by(first)}, rounded up to multiples that can be halved"
-                      + (f", then shrunk from {_by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
+        "patch_size": f"{start}, {by(first)}, rounded up to multiples that can be halved"
+                      + (f", then shrunk from {by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
         "batch_size": f"{values / 1e6:.0f} million feature map values a patch in {memory_gb:g} GB; at most "
                       f"{rules.BATCH_SHARE:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
         "spacing": "median over the cases" + ("; 10th percentile across slices far coarser and fewer" if axes == 3
@@ -167,10 +167,6 @@ def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
         "folds": (chosen.splits.folds, "each case is held out once"),
         "window_step": (chosen.infer.step, "of the patch: each pixel is seen near a window's centre"),
     }
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def _percent(share: float) -> str:

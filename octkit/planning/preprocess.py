@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import read_json
+from octkit.common.files import read_json_as
 from octkit.data.volume_files import MAX_VOXELS
 from octkit.planning.fingerprint import crop_to_nonzero
 from octkit.planning.plan import Plan
@@ -47,6 +47,13 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class CaseGeometry(Geometry):
+    """A preprocessed case's geometry, and whether its last A-scan is the neighbour of the first: <name>.json."""
+
+    circle: bool
+
+
+@dataclass(frozen=True)
 class PreprocessedCase:
     """Where a preprocessed training case lies; arrays are opened without reading them into memory."""
 
@@ -65,9 +72,14 @@ class PreprocessedCase:
         return _stored(self.folder / f"{self.name}.mask.npy")
 
     @cached_property
+    def geometry(self) -> "CaseGeometry":
+        """How the scan was brought to this grid. Raises OctkitError where its file is damaged."""
+        return read_json_as(self.folder / f"{self.name}.json", CaseGeometry, "preprocess again")
+
+    @property
     def circle(self) -> bool:
         """Whether the last A-scan is the neighbour of the first."""
-        return _facts(self.folder / f"{self.name}.json")["circle"]
+        return self.geometry.circle
 
     @property
     def previous(self) -> np.ndarray:
@@ -80,17 +92,6 @@ def _stored(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise OctkitError(f"{path}: cannot be read ({error}), expected a preprocessed case; preprocess again") from None
-
-
-def _facts(path: Path) -> dict:
-    """What stands beside a preprocessed case: its geometry, and whether it is a circle."""
-    content = read_json(path)
-    lists = isinstance(content, dict) and all(isinstance(content.get(name), list)
-                                              for name in Geometry.__dataclass_fields__)
-    if not lists or not isinstance(content.get("circle"), bool):
-        raise OctkitError(f"{path}: found {str(content)[:60]}, expected the facts of a preprocessed case; preprocess "
-                          "again")
-    return content
 
 
 def _ct(channel: np.ndarray, record: dict[str, float], _mask) -> np.ndarray:
@@ -113,8 +114,9 @@ def _rescale_0_1(channel: np.ndarray, _record, _mask) -> np.ndarray:
     return (channel - channel.min()) / max(np.ptp(channel), np.float32(1e-8))
 
 
-# Our own plans use "ct" alone; the others are what nnU-Net's models may have been trained with.
-NORMALISATIONS: dict[str, Callable] = {
+# For each of the plan's NORMALISATIONS a function of a channel, its statistics and the mask of the scan. Our own plans
+# use "ct" alone; the others are what nnU-Net's models may have been trained with.
+SCHEMES: dict[str, Callable] = {
     "ct": _ct, "zscore": _zscore, "zscore_in_mask": _zscore_in_mask, "rescale_0_1": _rescale_0_1,
     "rgb_0_1": lambda channel, _record, _mask: channel / np.float32(255),
     "none": lambda channel, _record, _mask: channel,
@@ -131,7 +133,7 @@ def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]], schemes:
     mask = None
     if "zscore_in_mask" in schemes:  # the scan without its black surround; holes inside belong to it
         mask = ndimage.binary_fill_holes((image != 0).any(axis=0))
-    return np.stack([NORMALISATIONS[scheme](channel.astype(np.float32, copy=False), record, mask)
+    return np.stack([SCHEMES[scheme](channel.astype(np.float32, copy=False), record, mask)
                      for channel, record, scheme in zip(image, intensity, schemes, strict=True)])
 
 
@@ -160,8 +162,7 @@ def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, c
     shape = new_shape(prepared.shape[1:], scale, target)
     geometry = Geometry(tuple(image.shape[1:]), crop, plan.axis_order, scale, target, shape)
     coarse = coarse_axis(scale, target)
-    schemes = plan.normalisation or ("ct",) * len(plan.channels)
-    prepared = resample(normalise(prepared, plan.intensity, schemes), shape, order=3, coarse=coarse)
+    prepared = resample(normalise(prepared, plan.intensity, plan.schemes), shape, order=3, coarse=coarse)
     if mask is not None:
         mask = np.ascontiguousarray(resample_mask(_reordered(mask[box][None], plan.axis_order)[0], shape, coarse))
     return np.ascontiguousarray(prepared), mask, geometry
@@ -221,18 +222,13 @@ def load_preprocessed(run: Run, config: str, names: Sequence[str],
                       first_step: Path | None = None) -> tuple[PreprocessedCase, ...]:
     """The preprocessed cases of these names. Raises OctkitError where one has not been preprocessed, or is damaged."""
     folder = run.preprocessed(config)
-    for name in names:
-        if not (folder / f"{name}.json").exists():
-            raise OctkitError(f"{folder}: case {name} is not preprocessed; run `octkit preprocess {run.folder}` first")
-        _facts(folder / f"{name}.json")
-    return tuple(PreprocessedCase(name, folder, first_step) for name in names)
-
-
-def load_geometry(case: PreprocessedCase) -> Geometry:
-    """The geometry that `preprocess_run` left beside a case."""
-    content = _facts(case.folder / f"{case.name}.json")
-    return Geometry(*(tuple(tuple(x) if isinstance(x, list) else x for x in content[name])
-                      for name in Geometry.__dataclass_fields__))
+    cases = tuple(PreprocessedCase(name, folder, first_step) for name in names)
+    for case in cases:
+        if not (folder / f"{case.name}.json").exists():
+            raise OctkitError(f"{folder}: case {case.name} is not preprocessed; run `octkit preprocess {run.folder}` "
+                              "first")
+        _ = case.geometry  # read now, so that a damaged file stops before the work begins
+    return cases
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_members_that_do_not_fit_are_refused():
     model = tiny_model("3d_cascade_fullres")
     [member] = model.members
     for changes, found in [({"members": ()}, "0 members"), ({"members": (member, member)}, "2 members"),
-                           ({"members": (replace(member, previous=None),)}, "comes with the stage None before it"),
+                           ({"members": (replace(member, previous=None),)}, "first step None"),
                            ({"members": (replace(member, config="other"),)}, "found weights of 'other'"),
                            ({"members": (replace(member, weights={}),)}, "has no weights"),
                            ({"labels": ("a", "b", "c")}, "found the labels a, b, c"),

@@ -55,9 +55,11 @@ def run_folder(path, model):
             folder = Run(path).fold(member.config, fold)
             folder.mkdir(parents=True)
             save_checkpoint(folder / "checkpoint.pt", {"epoch": 2, "epochs": 2, "network": state})
-    write_json(path / "selection.json", {"configurations": [member.config for member in model.members],
-                                         "why": "it is best", "steps": [[1, 2, 3]], "circle": True, "surfaces": False,
-                                         "candidates": [{"name": "2d", "mean_dice": 0.9, "dice": {"rnfl": 0.9}}]})
+    configs = [member.config for member in model.members]
+    write_json(path / "selection.json", {
+        "configuration": configs[0], "configurations": configs, "why": "it is best", "steps": [[1, 2, 3]],
+        "circle": True, "surfaces": False,
+        "candidates": [{"name": "2d", "configurations": ["2d"], "mean_dice": 0.9, "dice": {"rnfl": 0.9}}]})
     write_json(path / "scores.json", {"units": {"dice": ""}, "cases": {"Mustermann": {"rnfl": {"dice": 0.9}}},
                                       "summary": {"rnfl": {"dice": {"mean": 0.9, "std": None}}}})
     return path

@@ -150,19 +150,15 @@ def test_goes_round_through_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    ({"shapes": []}, "0 shapes and 1 spacings"), ({"spacings": [(1, 1), (1, 1)]}, "1 shapes and 2 spacings"),
-    ({"spacings": [(1, 1, 1)]}, "expected 2 or 3 throughout"), ({"spacings": [(1, 0)]}, "not above 0"),
-    ({"spacings": [(1, float("nan"))]}, "not above 0"), ({"spacings": [1.0]}, "expected numbers, one row a case"),
-    ({"shapes": [("a", 4)]}, "found shapes"), ({"shapes": [(float("inf"), 4)]}, "found shapes"),
-    ({"intensity": []}, "0 records of intensity"),
-    ({"classes": 0}, "0 classes")])
-def test_numbers_that_do_not_fit_are_refused(change, reason):
+    ({"shapes": []}, "shapes"), ({"spacings": [(1, 1), (1, 1)]}, "1 shapes and 2 spacings"),
+    ({"spacings": [(1, 1, 1)]}, "2 or 3 throughout"), ({"spacings": [(1, 0)]}, "greater than 0"),
+    ({"spacings": [(1, float("nan"))]}, "spacings.0.1"), ({"spacings": [1.0]}, "spacings.0"),
+    ({"shapes": [("a", 4)]}, "shapes.0.0"), ({"shapes": [(float("inf"), 4)]}, "shapes.0.0"),
+    ({"shapes": [(10**6, 10**6)]}, "limit"), ({"intensity": []}, "0 records of intensity"),
+    ({"intensity": [{"mean": 1}]}, "std"), ({"intensity": [RECORD | {"std": float("inf")}]}, "intensity.0.std"),
+    ({"classes": 0}, "classes"), ({"more": 1}, "more")])
+def test_numbers_that_do_not_fit_are_refused(tmp_path, change, reason):
     good = {"spacings": [(1, 1)], "shapes": [(3, 4)], "channels": 1, "classes": 2, "intensity": [RECORD]}
-    with pytest.raises(OctkitError, match=reason):
-        Fingerprint(**good | change)
-
-
-def test_a_file_that_is_no_fingerprint(tmp_path):
-    (tmp_path / "fingerprint.json").write_text('{"a": 1}')
-    with pytest.raises(OctkitError, match="fingerprint.json: is no fingerprint"):
+    (tmp_path / "fingerprint.json").write_text(json.dumps(good | change))
+    with pytest.raises(OctkitError, match=f"fingerprint.json: .*{reason}"):
         Fingerprint.load(tmp_path / "fingerprint.json")

@@ -5,9 +5,8 @@ from helpers import tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
-from octkit.planning import plan as plans
-from octkit.planning import preprocess
-from octkit.planning.plan import Plan, check_plan, plan_of
+from octkit.planning.plan import NORMALISATIONS, Plan, check_plan, plan_of
+from octkit.planning.preprocess import SCHEMES
 
 
 def changed(plan, config="2d", **values):
@@ -80,4 +79,11 @@ def test_what_would_fill_the_memory_is_refused(values):
 
 
 def test_each_way_to_normalise_can_be_done():
-    assert set(plans.NORMALISATIONS) == set(preprocess.NORMALISATIONS)
+    assert set(NORMALISATIONS) == set(SCHEMES)
+
+
+@pytest.mark.parametrize("content", [[], {"configurations": {"2d": 1}}, {"channels": ["OCT"]}])
+def test_a_file_that_is_no_plan(tmp_path, content):
+    write_json(tmp_path / "plan.json", content)
+    with pytest.raises(OctkitError, match=r"plan.json: .*octkit plan"):
+        Plan.load(tmp_path / "plan.json")

@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
-from octkit.common.settings import from_profile, with_overrides
+from octkit.common.settings import from_profile
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
 from octkit.planning.planner import blueprint, plan_experiment
 from octkit.planning.rules import divisors
-from octkit.planning.run import Run
-from octkit.planning.steps import plan_run
 
 ORACLE = SHARED / "oracle" / "plans.json"
 ORDER = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -173,19 +171,6 @@ def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
     assert plan_experiment(found).normalisation == ("ct", "ct")
 
 
-def test_a_run_is_planned_with_its_own_settings(tmp_path):
-    chosen = with_overrides(from_profile("demo"), ["plan.batch_size=7"])
-    chosen.save(tmp_path / "settings.json")
-    fingerprint((128, 1024, 512), CUBE, 40).save(tmp_path / "fingerprint.json")
-    plan = plan_run(Run(tmp_path))
-    assert list(plan.configurations) == list(ORDER)
-    for name, one in plan.configurations.items():
-        assert one.batch_size == 7 and one.features[:2] == (16, 32)
-        assert "the rule gives" in plan.reasons[name]["batch_size"]
-    assert Plan.load(tmp_path / "plan.json") == plan
-    assert read_json(tmp_path / "plan.json")["blueprint"]["epochs"]["value"] == chosen.train.epochs
-
-
 def test_the_blueprint_names_the_axes_as_the_settings_do():
     chosen = from_profile("goals")
     axes, reason = blueprint(chosen)["mirror_axes"]
@@ -202,9 +187,3 @@ def test_memory_must_be_above_0(memory):
 def test_memory_that_holds_no_patch_at_all():
     with pytest.raises(OctkitError, match="memory_gb: found 1e-09, expected enough"):
         plan_experiment(fingerprint((200, 200), (1, 1)), 1e-9)
-
-
-def test_a_file_that_is_no_plan(tmp_path):
-    (tmp_path / "plan.json").write_text('{"configurations": {"2d": 1}}')
-    with pytest.raises(OctkitError, match="plan.json: is no plan"):
-        Plan.load(tmp_path / "plan.json")

@@ -1,18 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
-from octkit.common.settings import DataSettings, from_profile
-from octkit.data.layouts import detect
-from octkit.planning import fingerprint
 from octkit.planning.plan import Configuration, Plan
 from octkit.planning.preprocess import normalise, preprocess, restore
-from octkit.planning.run import Run
-from octkit.planning.steps import plan_run, preprocess_run
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
 
@@ -114,34 +107,3 @@ def test_slices_for_the_2d_configuration_of_a_volume_are_all_kept():
 def test_a_scan_of_another_dimension_is_refused():
     with pytest.raises(OctkitError, match="a scan of 3 axes, expected 2"):
         preprocess(np.ones((1, 2, 3, 4), np.float32), None, plan(**FLAT), "2d")
-
-
-def preprocessed_run(folder: Path, data: Path) -> Path:
-    """A run with the preprocessed cases of a data set in the GOALS layout."""
-    chosen = from_profile("smoke").model_copy(update={"data": DataSettings(dir=str(data))})
-    chosen.save(folder / "settings.json")
-    dataset = detect.open_dataset(data)
-    fingerprint.extract(dataset, units="px").save(folder / "fingerprint.json")
-    plan_run(Run(folder))
-    preprocess_run(Run(folder), progress=False)
-    return folder / "preprocessed" / "2d"
-
-
-def test_cases_read_side_by_side_are_those_read_one_by_one(tmp_path, goals, monkeypatch):
-    side_by_side = preprocessed_run(tmp_path / "a", goals)
-    monkeypatch.setattr(fingerprint, "READERS", 1)
-    one_by_one = preprocessed_run(tmp_path / "b", goals)
-    files = sorted(path.name for path in side_by_side.iterdir())
-    assert len(files) == 6 * 3 and files == sorted(path.name for path in one_by_one.iterdir())
-    assert all((side_by_side / name).read_bytes() == (one_by_one / name).read_bytes() for name in files)
-    prints = [(tmp_path / run / "fingerprint.json").read_text() for run in "ab"]
-    assert prints[0] == prints[1]
-
-
-def test_a_case_that_cannot_be_read_stops_the_preprocessing_and_is_named(tmp_path, goals):
-    folder = preprocessed_run(tmp_path / "run", goals)
-    broken = goals / "Train" / "Image" / "0003.png"
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(OctkitError, match=r"0003\.png"):
-        preprocess_run(Run(tmp_path / "run"), progress=False)
-    assert not (folder / "0003.json").exists()
