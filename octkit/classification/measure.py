@@ -8,10 +8,9 @@ from octkit.planning.run import Run
 
 
 def score_classifier(run: Run) -> dict[str, dict]:
-    """Scores on the training scans that the classifier held out and, where their truth is known, the validation scans.
+    """`metrics.classification_scores` of the held-out training scans and, where their truth is known, validation scans.
 
-    Leaves validation_metrics.json; without truth the file, which then stems from other data, is removed. The values are
-    those of `metrics.classification_scores`.
+    Leaves validation_metrics.json; without truth the file, which then stems from other data, is removed.
     """
     results = {"held-out training scans": read_json(run.classifier / "metrics.json")}
     file = run.classifier / "validation_metrics.json"
@@ -29,16 +28,14 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
     Judged on the validation scans, which no trial saw; without their truth on those that each trial held out. Empty
     where there is nothing to compare; an older comparison.json is removed.
     """
-    chosen, file = run.settings, run.classifier / "comparison.json"
-    options = chosen.classify
+    chosen, file, truth = run.settings, run.classifier / "comparison.json", _truth(run)
     compared: dict[str, list[float | None]] = {}
-    for fraction in options.compare_fractions:
+    for fraction in chosen.classify.compare_fractions:
+        options = chosen.classify.model_copy(update={"train_fraction": fraction})
         for seed in range(options.compare_seeds):
-            trial = chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options.model_copy(
-                update={"train_fraction": fraction})})
             place = run.classifier / "comparison" / f"{fraction}_{seed}"
+            trial = chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options})
             resnet50.train(run.dataset, trial, place)
-            truth = _truth(run)
             scores = (score_classification(place / "predictions.csv", truth) if truth
                       else read_json(place / "metrics.json"))
             compared.setdefault(f"{fraction:.0%} to train on", []).append(scores["auc"])

@@ -45,7 +45,8 @@ from octkit.planning.folds import Split
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
 CONNECT_SECONDS = 5  # how long to wait for Paddle's server to answer at all
-CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # a training is repeated after a change of what is imported
+RANDOM = "random initialisation"
+CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # after a change of what is imported it trains again
 
 
 def load_images(paths: Iterable[Path], size: int) -> np.ndarray:
@@ -58,8 +59,8 @@ def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 
             vertical_flip: bool = True) -> np.ndarray:
     """Random crop (scale and ratio 0.9-1.1), flips and rotation in one warp: (H, W) uint8 -> (H, W) uint8.
 
-    The result depends on `seed` alone, here (seed, epoch, sample). A crop of scale above 1 reaches beyond
-    the image; what lies outside is black. Source: team report, task 2.
+    `seed` alone decides. A crop of scale above 1 reaches beyond the image; what lies outside is black. Source: team
+    report, task 2.
     """
     draw, (height, width) = np.random.default_rng(seed), image.shape
     scale, ratio = draw.uniform(*CROP, size=2)
@@ -75,10 +76,9 @@ def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 
 
 
 def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
-    """Names of the cases to learn from and to hold out, {"train": [...], "validation": [...]}.
+    """Names of the cases to learn from and to hold out; each class is divided by the same fraction.
 
-    Each class is divided by the same fraction. Raises OctkitError for a case without a label, and where a
-    class has fewer than two cases (one for each side).
+    Raises OctkitError for a case without a label, and where a class has fewer than two cases (one for each side).
     """
     by_label: dict[int, list[str]] = {0: [], 1: []}
     for case in cases:
@@ -103,8 +103,8 @@ def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path:
     state = network.state_dict()
     for name in state:
         if head or not name.startswith("fc."):
-            found = tuple(weights[name].shape) if name in weights else "nothing"
-            if found != (expected := tuple(state[name].shape)):
+            found, expected = weights[name].shape if name in weights else "nothing", tuple(state[name].shape)
+            if found != expected:
                 raise OctkitError(f"{path}: found {found} for {name}, expected {expected} as in a ResNet50")
             state[name] = paddle.to_tensor(weights[name])
     network.set_state_dict(state)
@@ -113,32 +113,35 @@ def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path:
 def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[str, str]:
     """Give the network its first weights and say where they came from.
 
-    A file named in the settings comes first (its SHA-256 must be the one stated), then Paddle's own download,
-    then random weights with the reason why. Returns {"origin", "reason", ...} and says the same. Raises
-    OctkitError for a named file that is missing, has another checksum, or does not fit.
+    A file named in the settings comes first (its SHA-256 must be the one stated), then Paddle's own download, then
+    random weights. Returns {"origin", "reason", ...} and says the same. Raises OctkitError for a named file that is
+    missing, has another checksum, or does not fit.
     """
-    origin = {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
+    path: Path | None = None
+    origin = {"origin": RANDOM, "reason": 'classify.pretrained is "none"'}
     if settings.weights is not None:
-        origin = _weights_from_file(network, PROJECT / settings.weights, settings.weights_sha256)
+        path = PROJECT / settings.weights
+        origin = _checked(path, settings.weights_sha256)
     elif settings.pretrained == "imagenet":
-        origin = _weights_from_paddle(network)
-    what = "RANDOM WEIGHTS, not ImageNet's" if origin["origin"] == "random initialisation" else "ImageNet's weights"
+        path, origin = _paddles_weights()
+    if path is not None:
+        _set_weights(network, read_weights(path), path, head=False)
+    what = "RANDOM WEIGHTS, not ImageNet's" if path is None else "ImageNet's weights"
     say(f"The classifier starts from {what} ({origin['origin']}: {origin['reason']})")
     return origin
 
 
-def _weights_from_file(network: paddle.nn.Layer, path: Path, expected: str | None) -> dict[str, str]:
+def _checked(path: Path, expected: str | None) -> dict[str, str]:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), see classify.weights") from None
     if expected is None or found != expected.lower():
         raise OctkitError(f"{path}: found SHA-256 {found}, expected {expected} (classify.weights_sha256)")
-    _set_weights(network, read_weights(path), path, head=False)
     return {"origin": "imagenet file", "reason": f"classify.weights names {path.name}", "sha256": found}
 
 
-def _weights_from_paddle(network: paddle.nn.Layer) -> dict[str, str]:
+def _paddles_weights() -> tuple[Path | None, dict[str, str]]:
     url, md5 = model_urls["resnet50"]
     try:
         if not (Path(WEIGHTS_HOME) / Path(url).name).exists():
@@ -147,18 +150,17 @@ def _weights_from_paddle(network: paddle.nn.Layer) -> dict[str, str]:
         path = Path(get_weights_path_from_url(url, md5))
     except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: Paddle's "retry limit"
         reason = f"Paddle's download of the ImageNet weights failed ({type(error).__name__}: {error})"
-        return {"origin": "random initialisation", "reason": reason, "url": url}
-    _set_weights(network, read_weights(path), path, head=False)
-    return {"origin": "paddle download", "reason": f"{url}, MD5 {md5} as Paddle states it", "url": url}
+        return None, {"origin": RANDOM, "reason": reason, "url": url}
+    return path, {"origin": "paddle download", "reason": f"{url}, MD5 {md5} as Paddle states it", "url": url}
 
 
 def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
 
-    A checkpoint is written after each epoch; a stopped training goes on from it and ends with the same bits. One that
-    has ended is not repeated where its settings, pixels and labels are the same, only the predictions are.
-    The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly luck, and choosing
-    it would flatter metrics.json. Raises OctkitError for unlabelled cases, bad weights and a rate that diverges.
+    A stopped training goes on from its last epoch and ends with the same bits. One that has ended is not repeated where
+    its settings, pixels and labels are the same, only the predictions are. The weights kept are the last epoch's: with
+    a dozen held-out cases the best epoch is mostly luck. Raises OctkitError for unlabelled cases, bad weights and a
+    rate that diverges.
     """
     out_dir, chosen = Path(out_dir), settings.classify
     split = split_cases(dataset.train, chosen.train_fraction, settings.seed)
@@ -173,8 +175,9 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
         write_json(out_dir / "splits.json", split)
         _train(images, labels, settings, key, out_dir)
     if dataset.validation:
-        scans = [case.image for case in dataset.validation]
-        write_predictions(out_dir / "predictions.csv", predict(out_dir, scans, settings))
+        found = predict(out_dir, [case.image for case in dataset.validation], settings)
+        lines = [(name, f"{found[name]:.6f}") for name in sorted(found)]
+        write_csv(out_dir / "predictions.csv", ("ImgName", "GC_Pred"), lines)  # as the challenge wants it
     write_json(out_dir / "trained.json", {"made_from": key})
     (out_dir / "checkpoint.npz").unlink(missing_ok=True)
 
@@ -184,7 +187,7 @@ def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
     files = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
     if not all((folder / name).exists() for name in files):
         return False
-    random = read_json(folder / "weights_origin.json")["origin"] == "random initialisation"
+    random = read_json(folder / "weights_origin.json")["origin"] == RANDOM
     return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")
 
 
@@ -241,12 +244,12 @@ def _train_epoch(network: paddle.nn.Layer, optimiser: paddle.optimizer.Optimizer
                  labels: np.ndarray, settings: Settings, epoch: int, bar: tqdm) -> float:
     """One pass over the images in a new order, each augmented anew. Returns the mean loss."""
     chosen = settings.classify
-    moves = (chosen.rotation_degrees, chosen.vertical_flip)
     network.train()
     order, total = np.random.default_rng((settings.seed, epoch)).permutation(len(labels)), 0.0
     # Batches of nearly one size: batch normalisation cannot do with a rest of one.
     for batch in np.array_split(order, math.ceil(len(order) / chosen.batch_size)):
-        pixels = np.stack([augment(images[i], (settings.seed, epoch, int(i)), *moves) for i in batch])
+        pixels = np.stack([augment(images[i], (settings.seed, epoch, int(i)), chosen.rotation_degrees,
+                                   chosen.vertical_flip) for i in batch])
         loss = paddle.nn.functional.cross_entropy(network(_tensor(pixels)), paddle.to_tensor(labels[batch]))
         loss.backward()
         optimiser.step()
@@ -278,8 +281,8 @@ def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np
     """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
     without = {"compare_fractions", "compare_seeds"}
     code = "".join(path.read_text() for path in code_files("octkit.classification.resnet50", CODE_ROOMS))
-    digest = hashlib.sha256(f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
-                            f"{code}".encode())
+    chosen = f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
+    digest = hashlib.sha256(f"{chosen}{code}".encode())
     for array in (*images.values(), *labels.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -294,8 +297,8 @@ def _save_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: 
         np.savez(file, key=np.array(key), rows=np.array(json.dumps(rows)), **arrays)
 
 
-def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer,
-                     optimiser: paddle.optimizer.Optimizer) -> list[dict]:
+def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: paddle.optimizer.Optimizer,
+                     ) -> list[dict]:
     """Put the state back if there is one of the same training. Returns the log so far, empty without one."""
     if not path.exists():
         return []
@@ -323,8 +326,3 @@ def predict(model_dir: Path, images: Iterable[Path], settings: Settings) -> dict
     pixels = load_images(images, settings.classify.image_size)
     probabilities = _glaucoma(_logits(network, pixels, settings.classify.batch_size))
     return {image.name: float(p) for image, p in zip(images, probabilities, strict=True)}
-
-
-def write_predictions(path: Path, probabilities: dict[str, float]) -> None:
-    """Write ImgName,GC_Pred as the challenge wants it: a line an image, in the order of the names."""
-    write_csv(path, ("ImgName", "GC_Pred"), [(name, f"{probabilities[name]:.6f}") for name in sorted(probabilities)])

@@ -1,13 +1,11 @@
 """Augmentation: the recipe's eight transforms and mirroring; on albumentations for 2-D patches.
 
-`grey_changes` and `rotate_scale` hold what is done to a patch, here is how it is put together. Probabilities, ranges
-and order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's range and whether slices
-are warped in their plane follow from the patch.
+Probabilities, ranges and order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's
+range and whether slices are warped in their plane follow from the patch.
 
-albumentations moves a 2-D image and its labels together (affine, flips) and decides what is applied. What changes
-intensities is our own: albumentations clips float images to [0, 1] when it blurs, adds noise or changes
-contrast or gamma, and squeezes them through 8 bits when it lowers the resolution; z-scores survive neither.
-For 3-D patches it has neither rotation nor scaling, so that pipeline is our own throughout.
+albumentations moves a 2-D image and its labels together and decides what is applied. `grey_changes` are our own:
+albumentations clips float images to [0, 1] or rounds them to 8 bits, which z-scores do not survive. For 3-D patches it
+has neither rotation nor scaling: `rotate_scale`.
 """
 
 import copy
@@ -25,7 +23,7 @@ import numpy as np
 from octkit.common.errors import OctkitError
 from octkit.training import grey_changes, rotate_scale
 from octkit.training.grey_changes import Change, Noise, PerChannel
-from octkit.training.rotate_scale import ROTATION_PROBABILITY, SCALING, SCALING_PROBABILITY
+from octkit.training.rotate_scale import ROTATION_PROBABILITY, SCALING, SCALING_PROBABILITY, rotation_limit
 
 # albumentations asks the network for a newer version when imported, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -53,28 +51,20 @@ class Augmenter:
         patch_size: (H, W) or (D, H, W) of the patches.
         rotation_degrees: rotate by up to this much either way (3-D: about each axis, or in the slices' plane where
             they are few); None: nnU-Net's rule, `rotate_scale.rotation_limit`.
-        mirror_axes: axes that may be mirrored, counted from the last: -1 A-scans, -2 rows, -3 B-scans; () for none.
-            A 2-D patch has no -3.
-        enabled: False passes patches through unchanged.
+        mirror_axes: axes that may be mirrored, counted from the last: -1 A-scans, -2 rows, -3 B-scans (3-D alone).
 
     Raises OctkitError for an axis that does not exist.
     """
 
     def __init__(self, patch_size: Sequence[int], rotation_degrees: float | None = None,
-                 mirror_axes: Sequence[int] = MIRROR_AXES, enabled: bool = True):
+                 mirror_axes: Sequence[int] = MIRROR_AXES):
         if not set(mirror_axes) <= set(MIRROR_AXES):
             raise OctkitError(f"mirror_axes: found {tuple(mirror_axes)}, expected axes among {MIRROR_AXES}")
         self.patch_size = tuple(patch_size)
-        self.rotation_degrees = (rotate_scale.rotation_limit(patch_size) if rotation_degrees is None
-                                 else rotation_degrees)
-        self.mirror_axes = tuple(axis for axis in MIRROR_AXES
-                                 if axis in mirror_axes and -axis <= len(self.patch_size))
-        self.enabled = enabled
-        self.pipeline = None
-        if len(self.patch_size) == 2:
-            self.pipeline = _compose(_all_transforms(patch_size, self.rotation_degrees, self.mirror_axes)
-                                     if enabled else [])
-        self._copies: dict[int, A.Compose] = {}
+        self.rotation_degrees = rotation_degrees if rotation_degrees is not None else rotation_limit(patch_size)
+        self.mirror_axes = tuple(axis for axis in MIRROR_AXES if axis in mirror_axes and -axis <= len(patch_size))
+        self.pipeline = _pipeline(patch_size, self.rotation_degrees, self.mirror_axes) if len(patch_size) == 2 else None
+        self._copies: dict[int, A.Compose] = {}  # by thread
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int, previous: np.ndarray | None = None,
                  ) -> tuple[np.ndarray, ...]:
@@ -88,7 +78,8 @@ class Augmenter:
 
         Returns:
             New contiguous arrays of the same shapes and types: image and mask, and previous where it is given.
-            Raises OctkitError where a shape is not the patch's.
+
+        Raises OctkitError where a shape is not the patch's.
         """
         maps = [mask] if previous is None else [mask, previous]
         for labels in maps:
@@ -106,17 +97,14 @@ class Augmenter:
     def _augment_volume(self, image: np.ndarray, maps: Sequence[np.ndarray], seed: int) -> tuple[np.ndarray, ...]:
         random = np.random.default_rng(seed)
         changed, labels = np.array(np.moveaxis(image, 0, -1), order="C"), np.stack(maps, axis=-1)
-        if self.enabled:
-            changed, labels = rotate_scale.random_warp(changed, labels, self.rotation_degrees, random)
-            for probability, change in grey_changes.intensity_changes(self.patch_size):
-                if random.random() < probability:
-                    changed = change(changed, random)
-            for axis in self.mirror_axes:
-                if random.random() < MIRROR_PROBABILITY:
-                    # axis -3 is the first of (D, H, W, channels)
-                    changed, labels = np.flip(changed, axis + 3), np.flip(labels, axis + 3)
-        return (np.ascontiguousarray(np.moveaxis(changed, -1, 0)),
-                *(np.ascontiguousarray(labels[..., n]) for n in range(len(maps))))
+        changed, labels = rotate_scale.random_warp(changed, labels, self.rotation_degrees, random)
+        for probability, change in grey_changes.intensity_changes(self.patch_size):
+            if random.random() < probability:
+                changed = change(changed, random)
+        for axis in self.mirror_axes:
+            if random.random() < MIRROR_PROBABILITY:  # axis -3 is the first of (D, H, W, channels)
+                changed, labels = np.flip(changed, axis + 3), np.flip(labels, axis + 3)
+        return tuple(map(np.ascontiguousarray, (np.moveaxis(changed, -1, 0), *np.moveaxis(labels, -1, 0))))
 
 
 class Intensity(A.ImageOnlyTransform):
@@ -136,22 +124,17 @@ def _affine(p: float, **how: Any) -> A.Affine:
                     **OUTSIDE, **how, p=p, strict=True)
 
 
-def _rotate_and_scale(degrees: float) -> A.OneOf:
+def _pipeline(patch_size: Sequence[int], degrees: float, mirror_axes: Sequence[int]) -> A.Compose:
     # Rotation and scaling are independent of each other; where both happen, the image is resampled only once.
     rotate, scale = (-degrees, degrees), SCALING
     only_rotation = ROTATION_PROBABILITY * (1 - SCALING_PROBABILITY)
     only_scaling = SCALING_PROBABILITY * (1 - ROTATION_PROBABILITY)
     both = ROTATION_PROBABILITY * SCALING_PROBABILITY
-    return A.OneOf([_affine(only_rotation, rotate=rotate), _affine(only_scaling, scale=scale),
-                    _affine(both, rotate=rotate, scale=scale)], p=only_rotation + only_scaling + both)
-
-
-def _all_transforms(patch_size: Sequence[int], degrees: float, mirror_axes: Sequence[int]) -> list:
-    return [
-        _rotate_and_scale(degrees),
+    return _compose([
+        A.OneOf([_affine(only_rotation, rotate=rotate), _affine(only_scaling, scale=scale),
+                 _affine(both, rotate=rotate, scale=scale)], p=only_rotation + only_scaling + both),
         *(Intensity(change, probability) for probability, change in grey_changes.intensity_changes(patch_size)),
-        *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in mirror_axes),
-    ]
+        *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in mirror_axes)])
 
 
 def _compose(transforms: list) -> A.Compose:
@@ -165,8 +148,7 @@ def _run(pipeline: A.Compose, image: np.ndarray, maps: Sequence[np.ndarray], see
     labels = dict(zip(("mask", "previous"), (labels.copy() for labels in maps), strict=False))
     # albumentations wants channels last; the copies keep the caller's arrays as they are.
     done = pipeline(image=np.array(np.moveaxis(image, 0, -1), order="C"), **labels)
-    return (np.ascontiguousarray(np.moveaxis(done["image"], -1, 0)),
-            *(np.ascontiguousarray(done[name]) for name in labels))
+    return tuple(map(np.ascontiguousarray, (np.moveaxis(done["image"], -1, 0), *(done[name] for name in labels))))
 
 
 def _alone(make: Callable[[], list], image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:

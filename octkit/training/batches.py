@@ -1,8 +1,7 @@
-"""Batches from worker processes, and what a worker that raises, dies or hangs has to say.
+"""Batches from worker processes.
 
-A worker that raises brings its own traceback. One that is killed, or that has stood still for three quarters of a
-minute, ends the training with a sentence; one that stands still first prints where. No worker outlives the
-training, however that ends.
+A worker that raises brings its own traceback. One that is killed, or that does nothing for 45 s, ends the training with
+a sentence; one that does nothing first prints where it stands. No worker outlives the training, however that ends.
 """
 
 import ctypes
@@ -13,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
@@ -44,13 +43,13 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
     if not workers:
         yield iter(loader)
         return
-    others = set(multiprocessing.active_children())
+    others = multiprocessing.active_children()
     iterator = iter(loader)
     crew = [process for process in multiprocessing.active_children() if process not in others]
     try:
         yield _watched(iterator, crew)
     except RuntimeError as error:  # torch's, raised wherever this process was when a worker ended
-        if "DataLoader worker" not in str(error) or not (ended := _ended(crew)):
+        if "DataLoader worker" not in str(error) or not (ended := _how_ended(crew)):
             raise
         raise OctkitError(f"{ended}; give the same command again, it goes on; with train.workers=0 there are no "
                           "workers, and less memory is needed") from None
@@ -61,64 +60,57 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
 
 def _watched(iterator: Iterator[Batch], crew: Sequence) -> Iterator[Batch]:
     """The batches; where none comes the workers are looked at, and a slow one is told from one that hangs."""
+    still, spent = 0, _spent(crew)
     while True:
-        still, spent = 0, _spent(crew)
-        while True:
-            try:
-                batch = next(iterator)
-                break
-            except StopIteration:
-                return
-            except OctkitError as error:  # with a worker's traceback before its sentence
-                raise OctkitError(str(error).splitlines()[-1].partition(": ")[2]) from None
-            except RuntimeError as error:
-                if "DataLoader timed out" not in str(error):
-                    raise
-            now = _spent(crew)
-            still = still + 1 if now < spent + PROGRESS else 0
-            spent = now
+        try:
+            yield next(iterator)
+            still, spent = 0, _spent(crew)
+        except StopIteration:
+            return
+        except OctkitError as error:  # with a worker's traceback before its sentence
+            raise OctkitError(str(error).splitlines()[-1].partition(": ")[2]) from None
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            before, spent = spent, _spent(crew)
+            still = still + 1 if spent < before + PROGRESS else 0
             if still == LOOKS:
-                raise _hanging(crew)
-        yield batch
+                raise _hanging(crew) from None
 
 
 def _spent(crew: Sequence) -> float:
     """Seconds of processor time that the workers have used."""
     total = 0.0
     for process in crew:
-        try:
+        with suppress(psutil.NoSuchProcess):  # torch says so in the same moment
             total += sum(psutil.Process(process.pid).cpu_times()[:2])
-        except psutil.NoSuchProcess:  # torch says so in the same moment
-            continue
     return total
 
 
 def _hanging(crew: Sequence) -> OctkitError:
-    """What to say of workers that do nothing, after they have printed where they stand; ends them."""
+    """The error for workers that do nothing, after they have printed where they stand; ends them."""
     states = [f"process {process.pid}: {psutil.Process(process.pid).status()}" for process in crew]
     for process in crew:
         os.kill(process.pid, signal.SIGUSR1)
         time.sleep(1 / len(crew))  # for its traceback; those of several at once would be mixed letter by letter
     for process in crew:
-        try:
+        with suppress(RuntimeError):  # torch's, of the first one that ends
             process.kill()  # one that is stopped listens to nothing less
             process.join()
-        except RuntimeError:  # torch's, of the first one that ends
-            process.join()
+        process.join()
     return OctkitError(f"no batch came from the data workers and none of them did anything for "
                        f"{LOOKS * LOOK_EVERY:.0f} s ({', '.join(states)}); each that was not stopped has printed "
                        "where it stands; is the disk with the preprocessed scans still there? Give the same command "
                        "again, it goes on; train.workers=0 does without workers")
 
 
-def _ended(crew: Sequence) -> str | None:
+def _how_ended(crew: Sequence) -> str | None:
     """How the first worker that failed ended, in words."""
     for process in crew:
-        if (code := process.exitcode) is not None and code < 0:
+        if code := process.exitcode:
+            how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
             memory = ", as the system does where memory runs out" if code == -signal.SIGKILL else ""
-            return f"a data worker (process {process.pid}) was killed by {signal.Signals(-code).name}{memory}"
-        if code:
-            return f"a data worker (process {process.pid}) ended with exit code {code}"
+            return f"a data worker (process {process.pid}) {how}{memory}"
     return None
 
 

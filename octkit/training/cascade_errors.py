@@ -1,8 +1,7 @@
 """A cascade's first result with random errors, as the second step is shown it in training.
 
-A second step that had seen only good first results would copy them. So nnU-Net spoils some: it grows, shrinks,
-opens or closes classes, and takes pieces away. Probabilities, operations, the ball's radii and the limit on pieces
-are those of its trainer (`get_training_transforms`, `is_cascaded`).
+A second step that had seen only good first results would copy them. Probabilities, operations, the ball's radii and
+the limit on pieces are those of nnU-Net's trainer (`get_training_transforms`, `is_cascaded`).
 """
 
 from collections.abc import Callable
@@ -11,29 +10,23 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-OPERATION_PROBABILITY = 0.4
-REMOVAL_PROBABILITY = 0.2
+OPERATION_PROBABILITY, REMOVAL_PROBABILITY = 0.4, 0.2
 CLASS_PROBABILITY = 0.5  # each class, where one of the above is on
 RADII = (1, 8)  # px, whole numbers here (nnU-Net draws any number between)
 LARGEST_REMOVED = 0.15  # of the patch: pieces smaller than this may be taken away
 
 
 def perturb(labels: np.ndarray, classes: int, random: np.random.Generator) -> np.ndarray:
-    """Labels with random errors; a new array of the same shape and type.
+    """Labels 0 to `classes`, (*spatial) uint8 of a 2-D or 3-D patch, with random errors, as a new array.
 
     With probability 0.4 classes are grown, shrunk, opened or closed, each with probability 0.5 and in random order;
     with probability 0.2 one piece of each of them, again with 0.5, becomes background.
-
-    Args:
-        labels: (*spatial) uint8 of a patch, 2-D or 3-D; left as they are.
-        classes: how many foreground classes there are: labels 1 to `classes`.
-        random: decides, alone.
     """
     labels = labels.copy()
     if random.random() < OPERATION_PROBABILITY:
         for label in _some(classes, random):
             operation = OPERATIONS[random.integers(len(OPERATIONS))]
-            replace(labels, label, operation(labels == label, int(random.integers(RADII[0], RADII[1] + 1))))
+            replace(labels, label, operation(labels == label, int(random.integers(*RADII, endpoint=True))))
     if random.random() < REMOVAL_PROBABILITY:
         for label in _some(classes, random):
             replace(labels, label, without_a_piece(labels == label, random))

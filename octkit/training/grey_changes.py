@@ -1,9 +1,8 @@
 """What augmentation does to grey values: noise, blur, brightness, contrast, low resolution and gamma.
 
-Ranges, probabilities and order are nnU-Net v2's defaults (`get_training_transforms` of its trainer), the
-same for every data set, for scans and volumes. Two readings are ours. The noise's
-number is a variance, as nnU-Net's paper says (its code takes it for the standard deviation). Low resolution goes
-back up by cubic interpolation, as in the paper (version 2: linear).
+Ranges, probabilities and order are nnU-Net v2's defaults (`get_training_transforms` of its trainer), but for two that
+follow nnU-Net's paper: the noise's number is a variance (its code: the standard deviation), and low resolution goes
+back up by cubic interpolation (version 2: linear).
 
 Arrays here are z-scores of any range, float32; a channel is (H, W) or (D, H, W), an image has its channels last.
 """
@@ -17,30 +16,18 @@ import numpy as np
 
 from octkit.training.rotate_scale import in_plane
 
-NOISE_PROBABILITY = 0.1
-NOISE_VARIANCE = (0.0, 0.1)  # of z-scores
-BLUR_PROBABILITY = 0.2
-BLUR_SIGMA = (0.5, 1.0)  # px, each axis its own
-BRIGHTNESS_PROBABILITY = 0.15
-BRIGHTNESS = (0.75, 1.25)  # factor on the z-scores
-CONTRAST_PROBABILITY = 0.15
-CONTRAST = (0.75, 1.25)  # factor on the distance from the channel's mean
-LOW_RESOLUTION_PROBABILITY = 0.25
-LOW_RESOLUTION = (0.5, 1.0)  # zoom
-GAMMA_PROBABILITY = 0.3
-GAMMA_INVERTED_PROBABILITY = 0.1
-GAMMA = (0.7, 1.5)
+NOISE_PROBABILITY, NOISE_VARIANCE = 0.1, (0.0, 0.1)  # of z-scores
+BLUR_PROBABILITY, BLUR_SIGMA = 0.2, (0.5, 1.0)  # px, each axis its own
+BRIGHTNESS_PROBABILITY, BRIGHTNESS = 0.15, (0.75, 1.25)  # factor on the z-scores
+CONTRAST_PROBABILITY, CONTRAST = 0.15, (0.75, 1.25)  # factor on the distance from the channel's mean
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION = 0.25, (0.5, 1.0)  # zoom
+GAMMA_PROBABILITY, GAMMA_INVERTED_PROBABILITY, GAMMA = 0.3, 0.1, (0.7, 1.5)
 # Where blur or low resolution is on, nnU-Net takes each channel with this probability: an image of one channel
 # is blurred with probability 0.1 and lowered in resolution with 0.125.
 CHANNEL_PROBABILITY = 0.5
 
 Draw = Callable[[np.random.Generator], float]
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-def add_noise(image: np.ndarray, variance: float, random: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of this variance on every pixel."""
-    return image + np.float32(variance**0.5) * random.standard_normal(image.shape, np.float32)
 
 
 def blur(channel: np.ndarray, *sigmas: float) -> np.ndarray:
@@ -70,17 +57,15 @@ def lower_resolution(channel: np.ndarray, zoom: float, slices_apart: bool = Fals
 
     `slices_apart` leaves the first axis of a volume as it is.
     """
-    small = [max(1, round(n * zoom)) for n in channel.shape]
-    if slices_apart:
-        small[0] = len(channel)
+    small = [n if slices_apart and axis == 0 else max(1, round(n * zoom)) for axis, n in enumerate(channel.shape)]
     return _resize(_resize(channel, small, cv2.INTER_NEAREST_EXACT), channel.shape, cv2.INTER_CUBIC)
 
 
 def change_gamma(channel: np.ndarray, gamma: float, inverted: bool = False) -> np.ndarray:
     """Gamma curve over the channel's own range, with mean and standard deviation restored.
 
-    Above 1 it spreads the bright values and squeezes the dark ones. `inverted` bends the negative image, so
-    the other end of the scale is spread. A constant channel stays as it is.
+    Above 1 it spreads the bright values and squeezes the dark ones; `inverted` does so to the negative image. A
+    constant channel stays as it is.
     """
     low, high = channel.min(), channel.max()
     if low == high:
@@ -95,19 +80,19 @@ def change_gamma(channel: np.ndarray, gamma: float, inverted: bool = False) -> n
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of one random variance on all channels of an image (*spatial, channels)."""
+    """Gaussian noise of one random variance on every pixel of an image (*spatial, channels)."""
 
     draw: Draw
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        return add_noise(image, self.draw(random), random)
+        return image + np.float32(self.draw(random) ** 0.5) * random.standard_normal(image.shape, np.float32)
 
 
 @dataclass(frozen=True)
 class PerChannel:
-    """`change(channel, *values)` on each channel of an image (*spatial, channels), `count` values drawn for each.
+    """`change(channel, *values)`, with `probability`, on each channel of an image (*spatial, channels).
 
-    A channel is taken with `probability`.
+    `count` values are drawn for each.
     """
 
     change: Callable[..., np.ndarray]
@@ -139,14 +124,13 @@ def intensity_changes(patch_size: Sequence[int]) -> tuple[tuple[float, Change], 
     """
     draw = functools.partial
     coarser = functools.partial(lower_resolution, slices_apart=in_plane(patch_size))
-    inverted_gamma = functools.partial(change_gamma, inverted=True)
     return (
         (NOISE_PROBABILITY, Noise(draw(between, NOISE_VARIANCE))),
         (BLUR_PROBABILITY, PerChannel(blur, draw(between, BLUR_SIGMA), len(patch_size), CHANNEL_PROBABILITY)),
         (BRIGHTNESS_PROBABILITY, PerChannel(change_brightness, draw(between, BRIGHTNESS))),
         (CONTRAST_PROBABILITY, PerChannel(change_contrast, draw(between, CONTRAST))),
         (LOW_RESOLUTION_PROBABILITY, PerChannel(coarser, draw(between, LOW_RESOLUTION), 1, CHANNEL_PROBABILITY)),
-        (GAMMA_INVERTED_PROBABILITY, PerChannel(inverted_gamma, draw(between, GAMMA))),
+        (GAMMA_INVERTED_PROBABILITY, PerChannel(functools.partial(change_gamma, inverted=True), draw(between, GAMMA))),
         (GAMMA_PROBABILITY, PerChannel(change_gamma, draw(between, GAMMA))),
     )
 

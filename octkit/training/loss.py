@@ -9,8 +9,7 @@ total is -1: cross-entropy falls to 0 and Dice to -1.
 import torch
 from torch.nn import functional as F
 
-# Keeps 0/0 away where a class is neither predicted nor present; small against one pixel.
-SMOOTH = 1e-5
+SMOOTH = 1e-5  # keeps 0/0 away where a class is neither predicted nor present; small against one pixel
 
 
 def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
@@ -59,12 +58,8 @@ def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batc
     total = outputs[0].new_zeros((), dtype=torch.float32)
     for logits, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):
         if weight:
-            total = total + weight * dice_and_cross_entropy(logits, _at_size(truth, logits.shape[2:]), batch_dice)
+            scaled, size = truth, logits.shape[2:]
+            if size != truth.shape[1:]:  # nearest: a label in between two labels would be a third one
+                scaled = F.interpolate(truth[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()
+            total = total + weight * dice_and_cross_entropy(logits, scaled, batch_dice)
     return total
-
-
-def _at_size(truth: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    if truth.shape[1:] == size:
-        return truth
-    # Nearest: a label in between two labels would be a third one.
-    return F.interpolate(truth[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0].long()

@@ -4,6 +4,7 @@ Patch n depends on (seed, n) alone: not on the worker that makes it, nor on the 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,46 +14,51 @@ from octkit.planning.preprocess import one_hot
 from octkit.training.augmentation import Augmenter
 from octkit.training.cascade_errors import perturb
 
-# Voxels a class that are remembered of a case, as many as nnU-Net stores: to look through a volume for each patch
-# would take longer than all the rest.
+# Voxels a class that are kept of a case, as in nnU-Net: to search a volume for each patch would take longest of all.
 FOREGROUND_VOXELS = 10_000
 
 
+@dataclass(eq=False)
 class Patches(Dataset):
     """Training patches by number: item n is the (n mod batch)-th patch of batch n // batch.
 
-    The last patches of each batch are centred on a voxel of a foreground class, chosen at random among the
-    classes of the case; the others lie anywhere. Where the patch reaches beyond the scan, image and mask are 0, but a
-    circle scan goes on at its other side: its patches start at any A-scan, so that no seam is learned.
-    A 2-D patch of a volume lies in one of its slices, across the first axis.
+    The last patches of each batch, a share of `oversample`, are centred on a voxel of a foreground class, chosen at
+    random among the classes of the case; the others lie anywhere. Where a patch reaches beyond the scan, image and mask
+    are 0, but a circle scan goes on at its other side: its patches start at any A-scan, so that no seam is learned. A
+    2-D patch of a volume lies in one of its slices, across the first axis.
 
-    `cases` have `.image` (channels, *spatial), `.mask` (*spatial) and `.circle`, as preprocessed cases do. For a
-    cascade's second step they also have `.previous`, the labels (*spatial) that the first step found, and
-    `previous_classes` is how many foreground classes those are: each becomes a channel (0 or 1) behind the image's
-    own. Its patch moves with image and mask and is then perturbed; without an augmenter it stays as it is.
+    `cases` have what `PreprocessedCase` has. For a cascade's second step, `previous_classes` is how many foreground
+    classes their `.previous` has: each becomes a channel (0 or 1) behind the image's own. Its patch moves with image
+    and mask and is then perturbed; without an augmenter it stays as it is.
 
     Items: image (channels + previous_classes, *patch) float32 and mask (*patch) int64, as tensors.
     """
 
-    def __init__(self, cases: Sequence, patch_size: Sequence[int], batch_size: int, oversample: float,
-                 seed: Sequence[int], augmenter: Augmenter | None, previous_classes: int = 0):
-        self.cases = cases
-        self.patch_size = tuple(patch_size)
-        self.batch_size = batch_size
-        self.foreground_patches = foreground_patches(batch_size, oversample)
-        self.seed = tuple(seed)
-        self.augmenter = augmenter
-        self.previous_classes = previous_classes
-        self.foreground: dict[int, dict[int, np.ndarray]] = {}
+    cases: Sequence
+    patch_size: Sequence[int]
+    batch_size: int
+    oversample: float
+    seed: Sequence[int]
+    augmenter: Augmenter | None
+    previous_classes: int = 0
+    foreground: dict[int, dict[int, np.ndarray]] = field(default_factory=dict, init=False)
+
+    @property
+    def foreground_patches(self) -> int:
+        """How many patches of a batch are centred on foreground: by a third 12 -> 4, 2 -> 1; none where it is 0."""
+        return max(1, round(self.batch_size * self.oversample)) if self.oversample > 0 else 0
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         random = np.random.default_rng((*self.seed, number))
         index = int(random.integers(len(self.cases)))
         case = self.cases[index]
         mask = case.mask  # a memory map, and so are the others: only the patch is read
-        on_foreground = number % self.batch_size >= self.batch_size - self.foreground_patches
-        corner = patch_corner(mask.shape, self.patch_size, random, self._foreground(index) if on_foreground else {},
-                              case.circle)
+        voxels: Mapping[int, np.ndarray] = {}
+        if number % self.batch_size >= self.batch_size - self.foreground_patches:
+            if index not in self.foreground:  # looked for once a worker
+                self.foreground[index] = foreground_voxels(mask)
+            voxels = self.foreground[index]
+        corner = patch_corner(mask.shape, self.patch_size, random, voxels, case.circle)
         image = cut(case.image, corner, self.patch_size, case.circle)
         maps = [cut(labels[None], corner, self.patch_size, case.circle)[0]
                 for labels in ((mask, case.previous) if self.previous_classes else (mask,))]
@@ -62,16 +68,6 @@ class Patches(Dataset):
             previous = maps[1] if self.augmenter is None else perturb(maps[1], self.previous_classes, random)
             image = np.concatenate([image, one_hot(previous, self.previous_classes)])
         return torch.from_numpy(image), torch.from_numpy(maps[0].astype(np.int64))
-
-    def _foreground(self, index: int) -> Mapping[int, np.ndarray]:
-        if index not in self.foreground:  # looked for once a worker
-            self.foreground[index] = foreground_voxels(self.cases[index].mask)
-        return self.foreground[index]
-
-
-def foreground_patches(batch_size: int, oversample: float) -> int:
-    """How many patches of a batch are centred on foreground: 12 -> 4, 2 -> 1, none where oversampling is off."""
-    return max(1, round(batch_size * oversample)) if oversample > 0 else 0
 
 
 def foreground_voxels(mask: np.ndarray) -> dict[int, np.ndarray]:
@@ -96,9 +92,8 @@ def patch_corner(shape: Sequence[int], patch_size: Sequence[int], random: np.ran
     """First voxel of a random patch on a grid of this shape; negative where the patch is larger than the scan.
 
     Without `foreground` the patch lies anywhere inside the scan; an axis shorter than the patch is centred. With
-    `foreground_voxels` it is centred on a random voxel of a random class, then moved inside. Where the patch has an
-    axis less than the grid it is one slice: the corner's first number says which. Along a circle it may start at any
-    A-scan, and before the first one.
+    `foreground_voxels` it is centred on a random voxel of a random class, then moved inside. A 2-D patch of a volume
+    is one slice: the corner's first number says which. On a circle it may start at any A-scan, and before the first.
     """
     size = _as_window(patch_size, len(shape))
     room = [n - p for n, p in zip(shape, size, strict=True)]

@@ -2,8 +2,7 @@
 
 Probabilities and ranges are nnU-Net v2's (the trainer's `configure_rotation_dummyDA_mirroring_and_inital_patch_size`
 and `get_training_transforms`), except that scaling is drawn as the size of things (version 2 draws the step of the
-sampling grid: sizes 0.71 to 1.43). A patch of few slices is turned and scaled in the slices' plane alone, all slices
-alike: beyond them there is nothing to turn into view, and coarse neighbours make poor mixtures.
+sampling grid: sizes 0.71 to 1.43). A patch of few slices is turned and scaled in the slices' plane alone, all alike.
 """
 
 from collections.abc import Sequence
@@ -12,26 +11,22 @@ import cv2
 import numpy as np
 
 ROTATION_PROBABILITY = 0.2
-SCALING_PROBABILITY = 0.2
-SCALING = (0.7, 1.4)  # size of things, as a factor
-ROTATION_DEGREES = 180.0
-# Beyond a side ratio of 1.5 a turned 2-D patch would be mostly padding, so it is only tilted.
-ELONGATED = 1.5
-ROTATION_DEGREES_ELONGATED = 15.0
-ROTATION_DEGREES_3D = 30.0  # about each axis
+SCALING_PROBABILITY, SCALING = 0.2, (0.7, 1.4)  # size of things, as a factor
+ELONGATED = 1.5  # beyond this ratio of sides a turned 2-D patch would be mostly padding, so it is only tilted
+ROTATION_DEGREES, ROTATION_DEGREES_ELONGATED, ROTATION_DEGREES_3D = 180.0, 15.0, 30.0  # 3-D: about each axis
 FEW_SLICES = 3  # a longest side of more than this many times the first
 
 
 def in_plane(patch_size: Sequence[int]) -> bool:
-    """Whether a patch is 3-D with few slices: its longest side more than 3 times its first (inferred)."""
+    """Whether a patch is 3-D with few slices: its longest side more than 3 times its first."""
     return len(patch_size) == 3 and max(patch_size) > FEW_SLICES * patch_size[0]
 
 
 def rotation_limit(patch_size: Sequence[int]) -> float:
-    """The largest rotation in degrees, by nnU-Net's rule (inferred).
+    """The largest rotation in degrees, by nnU-Net's rule.
 
-    2-D: 180, or 15 where one side is more than 1.5 times the other. 3-D: 30 about each axis, or 180 in the
-    slices' plane where they are few, whatever the slices' sides.
+    2-D: 180, or 15 where one side is more than 1.5 times the other. 3-D: 30 about each axis, or 180 in the slices'
+    plane where they are few.
     """
     if len(patch_size) == 3:
         return ROTATION_DEGREES if in_plane(patch_size) else ROTATION_DEGREES_3D
@@ -50,13 +45,11 @@ def random_warp(image: np.ndarray, labels: np.ndarray, degrees: float,
     rotates, scales = random.random() < ROTATION_PROBABILITY, random.random() < SCALING_PROBABILITY
     if not rotates and not scales:
         return image, labels
-    flat = in_plane(labels.shape[:3])
     angles = random.uniform(-degrees, degrees, 3) if rotates else np.zeros(3)
     factor = random.uniform(*SCALING) if scales else 1.0
-    if flat:
-        angles[1:] = 0
-    matrix = affine(angles, (1.0 if flat else factor, factor, factor))
-    return (warp_slices if flat else warp_volume)(image, labels, matrix)
+    if in_plane(labels.shape[:3]):
+        return warp_slices(image, labels, affine((angles[0], 0, 0), (1, factor, factor)))
+    return warp_volume(image, labels, affine(angles, (factor, factor, factor)))
 
 
 def affine(angles: Sequence[float] | np.ndarray, factors: Sequence[float]) -> np.ndarray:
@@ -81,8 +74,7 @@ def warp_slices(image: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> tu
     Image (D, H, W, channels) linear, labels (D, H, W, maps) nearest.
     """
     height, width = labels.shape[1:3]
-    plane = matrix[1:, 1:]
-    centre = np.array([height - 1, width - 1]) / 2
+    plane, centre = matrix[1:, 1:], np.array([height - 1, width - 1]) / 2
     shift = centre - plane @ centre
     of_cv2 = np.column_stack([plane[::-1, ::-1], shift[::-1]])  # which counts x before y
 

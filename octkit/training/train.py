@@ -1,15 +1,14 @@
 """Train one fold: patches, the two optimisers of the recipe, logs, checkpoints, resuming.
 
 Leaves models/<config>/fold_<k>/checkpoint.pt (after each epoch, and the one before it), log.csv and TensorBoard
-scalars. Patches come by number (`patches`), so neither the number of workers nor a stop and resume changes what is
-learned. Log and scalars follow from the checkpoint: a training that was stopped and goes on leaves what it would have
-left undisturbed, but for the log's last column, the seconds that an epoch took.
+scalars. Patches come by number, and log and scalars follow from the checkpoint: neither the number of workers nor a
+stop and resume changes anything, but for the log's last column, the seconds that an epoch took.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
 from octkit.common import locks
@@ -39,14 +39,13 @@ from octkit.training.batches import Batch, batches
 from octkit.training.loss import deep_supervision_loss
 from octkit.training.patches import Patches
 
-MAX_GRADIENT_NORM = 12.0  # nnU-Net's gradient clipping: a bad batch early on cannot throw the weights away
+MAX_GRADIENT_NORM = 12.0  # nnU-Net's gradient clipping
 POLY_POWER = 0.9
 # nnU-Net v1's plateau rule, which the report names: the smoothed training loss has to fall by 1e-3 in 30 epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_THRESHOLD = 0.2, 30, 1e-3
 LOSS_SMOOTHING = 0.93
 VALIDATION_STREAM = 1  # keeps the validation patches' random numbers apart from the training patches'
-# What training does is decided in these rooms, as far as this module imports them: after a change a checkpoint is of
-# another training.
+# After a change in these rooms, as far as this module imports them, a checkpoint is of another training.
 CODE_ROOMS = ("octkit.training", "octkit.network", "octkit.evaluation")
 # From so many maps at full resolution on compiling gains 55 ms a step (16 maps gained none), and after so many steps
 # the half minute that it takes is gained twice.
@@ -55,28 +54,24 @@ COMPILED_MAPS, COMPILED_STEPS = 32, 1200
 Row = dict[str, float | None]  # an epoch's numbers by column of log.csv
 
 
-def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool = True,
-               progress: bool = True) -> Path:
-    """Train a fold of a run to its end, going on from its checkpoint where there is one.
+def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool = True, progress: bool = True) -> Path:
+    """Train a fold of a run to its end, going on from its checkpoint where there is one; returns its folder.
 
     Args:
         run: a run with settings, plan, splits and preprocessed cases.
-        config: the plan's configuration. A cascade's second step needs the first step's predictions of all its
-            training cases: train that one's folds first.
+        config: the plan's configuration. A cascade's second step needs the first step's predictions of all its cases.
         fold: a fold's number, or "all" for training on everything without validation.
         resume: False starts again even where a checkpoint fits.
 
-    Returns:
-        The fold's folder. Raises OctkitError where a command before is missing, where another process trains this
-        fold, where the memory or the disk does not suffice, or where no checkpoint of it is whole.
+    Raises OctkitError where a command before is missing, where another process trains this fold, where the memory or
+    the disk does not suffice, or where no checkpoint of it is whole.
     """
     opened, chosen = open_fold(run, config, fold), run.settings
     decided_by = fingerprint_of(opened)
     torch.manual_seed(chosen.seed)
     network = build_network(run.plan, config, chosen.train.deep_supervision)
     if chosen.train.start_from is not None:
-        start = starting_weights(chosen.train.start_from, config, fold, network.state_dict())
-        network.load_state_dict(start)
+        network.load_state_dict(start := starting_weights(chosen.train.start_from, config, fold, network.state_dict()))
         decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
     opened.folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(opened.folder):
@@ -87,8 +82,7 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
         log = checkpoint["log"] if checkpoint else []
         if log:
             say(f"{opened.title}: goes on after epoch {len(log)} of {chosen.train.epochs}")
-        # Again: a stop right after a checkpoint has left the log and the scalars an epoch behind.
-        _write_log(opened.folder / "log.csv", log)
+        _write_log(opened.folder / "log.csv", log)  # a stop right after a checkpoint has left it an epoch behind
         with tensorboard(opened.folder, log) as add_scalars:
             if len(log) < chosen.train.epochs:
                 training = Training(opened, network, checkpoint)
@@ -122,17 +116,18 @@ def open_fold(run: Run, config: str, number: int | str) -> Fold:
     if config not in plan.configurations:
         raise OctkitError(f"{run.plan_file}: has no configuration {config!r}, "
                           f"expected one of {', '.join(plan.configurations)}")
-    dataset = run.training_data
-    split, first_step = fold_cases(run.splits, number, [case.name for case in dataset.training]), None
+    split = fold_cases(run.splits, number, [case.name for case in run.training_data.training])
+    first_step = None
     if previous := plan.configurations[config].previous_stage:
         first_step = run.first_step(config)
-        split = _with_first_step(run, split, {case.name for case in dataset.train}, previous, first_step)
-    return Fold(run, config, number, split, load_preprocessed(run, config, split["train"], first_step),
-                load_preprocessed(run, config, split["validation"], first_step))
+        split = _with_first_step(run, split, previous, first_step)
+    training, validation = (load_preprocessed(run, config, split[part], first_step) for part in ("train", "validation"))
+    return Fold(run, config, number, split, training, validation)
 
 
-def _with_first_step(run: Run, split: Split, own: set[str], previous: str, folder: Path) -> Split:
+def _with_first_step(run: Run, split: Split, previous: str, folder: Path) -> Split:
     """The split without extra cases, which every fold of the first step has trained on. Raises for missing masks."""
+    own = {case.name for case in run.training_data.train}
     training = [name for name in split["train"] if name in own]
     if len(training) < len(split["train"]):
         say(f"the second step learns from {len(training)} cases: the first step has seen the "
@@ -147,7 +142,7 @@ def _with_first_step(run: Run, split: Split, own: set[str], previous: str, folde
 
 
 def fingerprint_of(fold: Fold) -> dict[str, str]:
-    """What a checkpoint depends on, each part hashed: resuming is only right where all of it is unchanged."""
+    """What a checkpoint depends on, each part hashed: training goes on only where all of it is unchanged."""
     chosen, training = fold.run.settings, fold.training
     parts = {
         "seed": chosen.seed,
@@ -191,8 +186,8 @@ class Training:
 
     def __init__(self, fold: Fold, network: torch.nn.Module, checkpoint: dict | None):
         chosen, plan, configuration = fold.run.settings, fold.run.plan, fold.configuration
-        self.options, self.title, self.classes = chosen.train, fold.title, plan.classes
-        self.batch_dice = configuration.batch_dice
+        self.options, self.title = chosen.train, fold.title
+        self.classes, self.batch_dice = plan.classes, configuration.batch_dice
         self.log: list[Row] = checkpoint["log"] if checkpoint else []
         self.device = choose_device(chosen.device)
         self.precision = working_precision(chosen.train.precision, self.device)
@@ -221,9 +216,9 @@ class Training:
     def epochs(self, progress: bool) -> Iterator[Row]:
         """Train the epochs that are left; the row of each as it ends."""
         done, steps = len(self.log), self.options.iterations_per_epoch
-        with batches(self.patches, done * steps, self.options.epochs * steps, self.options.workers,
-                     self.device) as source:
-            for epoch in range(done, self.options.epochs):
+        last = self.options.epochs
+        with batches(self.patches, done * steps, last * steps, self.options.workers, self.device) as source:
+            for epoch in range(done, last):
                 started = time.perf_counter()
                 rate = self.optimiser.start_epoch(epoch)
                 loss = self.learn(epoch, source, progress)
@@ -235,10 +230,9 @@ class Training:
     def learn(self, epoch: int, source: Iterator[Batch], progress: bool) -> float:
         """The steps of one epoch; the mean of their losses."""
         self.network.train()
-        losses = []
-        last = epoch + 1 == self.options.epochs
-        bar = tqdm(range(self.options.iterations_per_epoch), unit="batch", disable=not progress, leave=last,
-                   desc=f"{self.title} epoch {epoch + 1}/{self.options.epochs}")
+        losses, number, epochs = [], epoch + 1, self.options.epochs
+        bar = tqdm(range(self.options.iterations_per_epoch), unit="batch", disable=not progress,
+                   leave=number == epochs, desc=f"{self.title} epoch {number}/{epochs}")
         for _ in bar:
             losses.append(self.step(*next(source)))
             bar.set_postfix(loss=f"{losses[-1]:.3f}", rate=f"{self.optimiser.rate:.1e}")
@@ -257,26 +251,22 @@ class Training:
                               "plan.batch_size, or plan.memory_gb and let the planner choose") from None
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimiser.inner.step()
-        value = loss.item()
-        if not np.isfinite(value):
+        if not np.isfinite(value := loss.item()):
             raise OctkitError(f"the training loss became {value}; lower train.initial_rate or use "
                               "train.precision=float32")
         return value
 
     @torch.no_grad()
     def validate(self, epoch: int) -> Row:
-        """Loss and pseudo-Dice on held-out patches: Dice of all patches as if they were one scan, as nnU-Net logs it.
-
-        All are None where nothing is held out.
-        """
+        """Loss and nnU-Net's pseudo-Dice, of all held-out patches as one scan; None where nothing is held out."""
         if not self.held_out.cases:
             return {"validation_loss": None, **{f"dice_{name}": None for name in self.classes}}
         self.network.eval()
         losses, counts = [], np.zeros((len(self.classes), 3))  # pixels that both have, that each of the two has
         size, iterations = self.held_out.batch_size, self.options.validation_iterations
         for batch in range(epoch * iterations, (epoch + 1) * iterations):
-            items = [self.held_out[number] for number in range(batch * size, (batch + 1) * size)]
-            images, masks = self._on_device(*(torch.stack(tensors) for tensors in zip(*items, strict=True)))
+            items = default_collate([self.held_out[n] for n in range(batch * size, (batch + 1) * size)])
+            images, masks = self._on_device(*items)
             with autocast(self.precision, self.device):
                 outputs = self.network(images)
                 losses.append(self._loss(outputs, masks).item())
@@ -285,8 +275,8 @@ class Training:
                 ours, theirs = predicted == label, masks == label
                 count += [(ours & theirs).sum().item(), ours.sum().item(), theirs.sum().item()]
         dice = {f"dice_{name}": dice_from_counts(*count) for name, count in zip(self.classes, counts, strict=True)}
-        return {"validation_loss": float(np.mean(losses)),
-                **{name: None if np.isnan(value) else float(value) for name, value in dice.items()}}
+        return {"validation_loss": float(np.mean(losses))} | {
+            name: None if np.isnan(value) else float(value) for name, value in dice.items()}
 
     def _on_device(self, images: torch.Tensor, masks: torch.Tensor) -> Batch:
         return (images.to(self.device, non_blocking=True, memory_format=self.layout),
@@ -315,11 +305,10 @@ class Optimiser:
             self.inner = torch.optim.SGD(network.parameters(), chosen.initial_rate, momentum=chosen.momentum,
                                          nesterov=chosen.momentum > 0, weight_decay=chosen.weight_decay, fused=True)
         else:
-            self.inner = torch.optim.Adam(network.parameters(), chosen.initial_rate,
-                                          weight_decay=chosen.weight_decay, fused=True)
+            self.inner = torch.optim.Adam(network.parameters(), chosen.initial_rate, weight_decay=chosen.weight_decay,
+                                          fused=True)
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                self.inner, factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE, threshold=PLATEAU_THRESHOLD,
-                threshold_mode="abs")
+                self.inner, "min", PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_THRESHOLD, "abs")
 
     @property
     def rate(self) -> float:
@@ -356,11 +345,8 @@ class Optimiser:
 def compiled(network: torch.nn.Module, wanted: str, steps: int, maps: int, device: torch.device) -> Callable:
     """The network as it is to be called in training; its weights stay where they are.
 
-    Args:
-        wanted: "always", "never", or "auto": where torch can compile, for many `steps` of networks with many `maps` at
-            full resolution.
-
-    Raises OctkitError where torch cannot, for want of a C++ compiler above all, and it is wanted always.
+    `wanted` is "always", "never", or "auto": where torch can compile, for many `steps` of networks with many `maps` at
+    full resolution. Raises OctkitError where torch cannot, and it is wanted always.
     """
     if wanted == "never" or (wanted == "auto" and (steps < COMPILED_STEPS or maps < COMPILED_MAPS)):
         return network
@@ -385,31 +371,41 @@ def why_not(device: torch.device) -> str | None:
 
 
 def _write_log(path: Path, log: Sequence[Row]) -> None:
-    if not log:  # of a training that starts: what is there is another one's
+    if log:
+        with replacing(path) as temporary:
+            pd.DataFrame(log).to_csv(temporary, index=False)
+    else:  # of a training that starts: what is there is another one's
         path.unlink(missing_ok=True)
-        return
-    with replacing(path) as temporary:
-        pd.DataFrame(log).to_csv(temporary, index=False)
 
 
 @contextmanager
-def tensorboard(folder: Path, log: Sequence[Mapping[str, float | None]]) -> Iterator[Callable[[Row], None]]:
+def tensorboard(folder: Path, log: Sequence[Row]) -> Iterator[Callable[[Row], None]]:
     """`with tensorboard(folder, log) as add:` a new events file in place of older ones; `add(row)` appends an epoch.
 
-    It begins with the rows of `log`. Numbers that are None are left out. Raises OctkitError where the disk is full.
+    It begins with the rows of `log`. Numbers that are None are left out. Raises OctkitError where the disk is full:
+    written here and not by torch's SummaryWriter, whose thread prints a traceback then.
     """
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed only here
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # slow to import, and needed only here
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     for path in folder.glob("events.out.tfevents.*"):
         path.write_bytes(b"")  # not removed: a TensorBoard that is running would look for it, and for nothing else
-    # With purge_step it forgets what it has read of them.
-    with saying_disk_full(folder / "events.out.tfevents"), SummaryWriter(str(folder), purge_step=1) as writer:
-        def add(row: Mapping[str, float | None]) -> None:
-            for name, value in row.items():
-                if name != "epoch" and value is not None:
-                    writer.add_scalar(name, value, row["epoch"])
-            writer.flush()  # its thread's errors are raised here
+    path = folder / f"events.out.tfevents.{time.time():.6f}"  # read in the order of their names
+    with saying_disk_full(path), open(path, "wb") as file:
+        records = RecordWriter(file)
 
+        def write(**content: Any) -> None:
+            records.write(Event(wall_time=time.time(), **content).SerializeToString())
+
+        def add(row: Row) -> None:
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()
+                      if name != "epoch" and value is not None]
+            write(step=row["epoch"], summary=Summary(value=values))
+            file.flush()
+
+        write(file_version="brain.Event:2")
+        write(step=1, session_log=SessionLog(status=SessionLog.START))  # forget what was read of older files
         for row in log:
             add(row)
         yield add

@@ -1,9 +1,12 @@
+import hashlib
+import io
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import paddle
 import pytest
+from helpers import write_goals
 
 from octkit.classification import resnet50
 from octkit.classification.paddle_weights import read_weights
@@ -29,8 +32,6 @@ def dataset(goals):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from helpers import write_goals
-
     folder = tmp_path_factory.mktemp("classify")
     data = detect.open_dataset(write_goals(folder / "goals"))
     resnet50.train(data, tiny(), folder / "classifier")
@@ -58,27 +59,15 @@ def test_split_leaves_one_of_each_class_on_either_side():
     cases = [Case(str(i), f"{i}.png", glaucoma=i % 2) for i in range(4)]
     split = resnet50.split_cases(cases, 0.99, seed=0)
     assert sorted(int(name) % 2 for name in split["validation"]) == [0, 1]
-
-
-def test_split_names_the_case_without_a_label():
-    cases = [Case("1", "1.png", glaucoma=0), Case("2", "scan_2.png")]
-    with pytest.raises(OctkitError, match="scan_2.png.*no glaucoma label"):
-        resnet50.split_cases(cases, 0.8, seed=0)
-
-
-def test_split_needs_two_of_each_class():
-    cases = [Case(str(i), f"{i}.png", glaucoma=int(i == 0)) for i in range(5)]
     with pytest.raises(OctkitError, match="found 1 training cases with label 1"):
-        resnet50.split_cases(cases, 0.8, seed=0)
+        resnet50.split_cases(cases[:3], 0.8, seed=0)
 
 
 def test_augment_depends_on_its_seed_alone():
     image = spotted()
-    first = resnet50.augment(image, (0, 3, 5))
-    assert first.shape == image.shape and first.dtype == np.uint8
-    assert np.array_equal(first, resnet50.augment(image, (0, 3, 5)))
-    assert not np.array_equal(first, resnet50.augment(image, (0, 3, 6)))
-    assert not np.array_equal(first, resnet50.augment(image, (0, 4, 5)))
+    first, again, *others = (resnet50.augment(image, seed) for seed in ((0, 3, 5), (0, 3, 5), (0, 3, 6), (0, 4, 5)))
+    assert first.shape == image.shape and first.dtype == np.uint8 and np.array_equal(first, again)
+    assert not any(np.array_equal(first, other) for other in others)
     assert np.array_equal(image, spotted())
 
 
@@ -91,9 +80,8 @@ def test_augment_without_rotation_and_vertical_flip_keeps_rows_level():
 
 
 def test_augment_flips_and_turns_either_way_and_crops_within_its_range():
-    """The spot's place tells the flip, the direction of a ramp the angle, and its steepness the crop's size."""
-    rows, columns = np.mgrid[:64, :64]
-    ramp = (rows + 100).astype(np.uint8)
+    """The direction of a ramp tells the flip and the angle, its steepness the crop's size."""
+    ramp = np.repeat(np.arange(100, 164, dtype=np.uint8)[:, None], 64, axis=1)
     angles, flips, scales = [], set(), []
     for seed in range(200):
         down = np.gradient(resnet50.augment(ramp, (seed,)).astype(float))
@@ -104,37 +92,32 @@ def test_augment_flips_and_turns_either_way_and_crops_within_its_range():
     assert flips == {True, False}
     assert 25 < max(angles) < 34 and -34 < min(angles) < -25
     assert np.sqrt(0.9 / 1.1) - 0.02 < min(scales) < 0.96 and 1.04 < max(scales) < np.sqrt(1.1 / 0.9) + 0.02
-    assert columns.max() == 63
 
 
-def test_a_state_dict_is_read_as_paddle_wrote_it(tmp_path):
-    network = resnet50._network(tiny())
-    resnet50.paddle.save(network.state_dict(), str(tmp_path / "w.pdparams"))
-    weights = read_weights(tmp_path / "w.pdparams")
-    assert set(weights) == set(network.state_dict())
-    assert all(np.array_equal(weights[name], value.numpy()) for name, value in network.state_dict().items())
+def of_file(path, checksum=None):
+    """Settings that name a file of weights."""
+    checksum = checksum or hashlib.sha256(path.read_bytes()).hexdigest()
+    return tiny(weights=str(path), weights_sha256=checksum).classify
 
 
 def test_a_weights_file_needs_its_checksum(tmp_path):
     path = tmp_path / "weights.pdparams"
     path.write_bytes(b"something")
-    network = resnet50._network(tiny())
-    with pytest.raises(OctkitError, match="found SHA-256"):
-        resnet50.start_weights(network, tiny(weights=str(path), weights_sha256="0" * 64).classify)
+    with pytest.raises(OctkitError, match="weights.pdparams: found SHA-256"):
+        resnet50.start_weights(None, of_file(path, "0" * 64))
     with pytest.raises(OctkitError, match="missing.pdparams"):
-        missing = tiny(weights=str(tmp_path / "missing.pdparams"), weights_sha256="0" * 64)
-        resnet50.start_weights(network, missing.classify)
+        resnet50.start_weights(None, of_file(tmp_path / "missing.pdparams", "0" * 64))
 
 
 def test_imagenet_weights_from_a_file_replace_all_but_the_last_layer(tmp_path):
     given = resnet50.resnet50(num_classes=1000)
     path = tmp_path / "imagenet.pdparams"
-    resnet50.paddle.save(given.state_dict(), str(path))
-    checksum = resnet50.hashlib.sha256(path.read_bytes()).hexdigest()
+    paddle.save(given.state_dict(), str(path))
+    assert read_weights(path).keys() == given.state_dict().keys()
     network = resnet50._network(tiny())
     head = network.fc.weight.numpy()
-    origin = resnet50.start_weights(network, tiny(weights=str(path), weights_sha256=checksum).classify)
-    assert (origin["origin"], origin["sha256"]) == ("imagenet file", checksum)
+    origin = resnet50.start_weights(network, of_file(path))
+    assert (origin["origin"], origin["sha256"]) == ("imagenet file", of_file(path).weights_sha256)
     assert np.array_equal(network.layer3[1].conv2.weight.numpy(), given.layer3[1].conv2.weight.numpy())
     assert np.array_equal(network.bn1._mean.numpy(), given.bn1._mean.numpy())
     assert np.array_equal(network.fc.weight.numpy(), head)
@@ -142,23 +125,18 @@ def test_imagenet_weights_from_a_file_replace_all_but_the_last_layer(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.pdparams"
-    resnet50.paddle.save({"conv1.weight": resnet50.paddle.zeros([64, 3, 3, 3])}, str(path))
-    checksum = resnet50.hashlib.sha256(path.read_bytes()).hexdigest()
+    paddle.save({"conv1.weight": paddle.zeros([64, 3, 3, 3])}, str(path))
     with pytest.raises(OctkitError, match=r"other.pdparams: found \(64, 3, 3, 3\) for conv1.weight"):
-        resnet50.start_weights(resnet50._network(tiny()), tiny(weights=str(path), weights_sha256=checksum).classify)
+        resnet50.start_weights(resnet50._network(tiny()), of_file(path))
 
 
 @pytest.mark.parametrize("failing", ["urlopen", "get_weights_path_from_url"])
 def test_without_a_network_the_start_is_random_and_says_so(tmp_path, monkeypatch, capsys, failing):
-    class Answer:
-        def close(self):
-            pass
-
     def urlopen(url, timeout):
         assert "resnet50" in url and timeout <= 10
         if failing == "urlopen":
             raise OSError("nobody answers")
-        return Answer()
+        return io.BytesIO()
 
     def download(*_):
         assert failing == "get_weights_path_from_url"
@@ -181,8 +159,7 @@ def test_training_leaves_its_files(trained):
     log = (folder / "log.csv").read_text().splitlines()
     assert log[0] == "epoch,train_loss,validation_loss,validation_auc,learning_rate,seconds"
     assert [line.split(",")[0] for line in log[1:]] == ["1", "2"]
-    origin = read_json(folder / "weights_origin.json")
-    assert origin == {"origin": "random initialisation", "reason": 'classify.pretrained is "none"'}
+    assert read_json(folder / "weights_origin.json")["origin"] == "random initialisation"
     scores = read_json(folder / "metrics.json")
     assert 0 <= scores["auc"] <= 1 and {"f1", "sensitivity", "specificity", "roc"} <= set(scores)
     split = read_json(folder / "splits.json")
@@ -240,11 +217,13 @@ def test_an_ended_training_is_not_repeated(trained, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda _: b"", lambda _: b"no checkpoint",
                                     lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]],
                          ids=["cut", "empty", "text", "one bit"])
-def test_a_damaged_checkpoint_is_noticed(tmp_path, capsys, damage):
+def test_a_damaged_or_strange_checkpoint_is_noticed(tmp_path, capsys, damage):
     network = paddle.nn.Linear(60, 60)
     optimiser = paddle.optimizer.Adam(1e-4, parameters=network.parameters())
     path = tmp_path / "checkpoint.npz"
     resnet50._save_checkpoint(path, "key", network, optimiser, [{"epoch": 1}])
+    assert resnet50._load_checkpoint(path, "key", network, optimiser) == [{"epoch": 1}]
+    assert resnet50._load_checkpoint(path, "other settings", network, optimiser) == []
     path.write_bytes(damage(path.read_bytes()))
     assert resnet50._load_checkpoint(path, "key", network, optimiser) == []
     assert f"{path}: is damaged" in capsys.readouterr().out
@@ -260,18 +239,8 @@ def test_the_code_that_decides_is_that_of_the_weights_reader_too(tmp_path, monke
     assert resnet50._key(tiny(), {}, {}) != before
 
 
-def test_a_checkpoint_of_other_settings_is_not_used(tmp_path, capsys):
-    network = resnet50._network(tiny())
-    optimiser = resnet50.paddle.optimizer.Adam(1e-4, parameters=network.parameters())
-    resnet50._save_checkpoint(tmp_path / "c.npz", "one", network, optimiser, [{"epoch": 1}])
-    assert resnet50._load_checkpoint(tmp_path / "c.npz", "two", network, optimiser) == []
-    assert "starts anew" in capsys.readouterr().out
-    assert resnet50._load_checkpoint(tmp_path / "c.npz", "one", network, optimiser) == [{"epoch": 1}]
-
-
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this paddlepaddle may have a GPU")
 def test_without_a_gpu_cuda_is_refused():
-    if resnet50.paddle.is_compiled_with_cuda():
-        pytest.skip("this paddlepaddle may have a GPU")
     with pytest.raises(OctkitError, match='device: found "cuda"'):
         resnet50._network(tiny().model_copy(update={"device": "cuda"}))
 

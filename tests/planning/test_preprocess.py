@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
 from octkit.planning.plan import Configuration, Plan
-from octkit.planning.preprocess import normalise, preprocess, restore
+from octkit.planning.preprocess import normalise, one_hot, preprocess, restore
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
 
@@ -107,3 +107,9 @@ def test_slices_for_the_2d_configuration_of_a_volume_are_all_kept():
 def test_a_scan_of_another_dimension_is_refused():
     with pytest.raises(OctkitError, match="a scan of 3 axes, expected 2"):
         preprocess(np.ones((1, 2, 3, 4), np.float32), None, plan(**FLAT), "2d")
+
+
+def test_one_hot_by_hand():
+    channels = one_hot(np.array([[0, 2], [1, 2]], np.uint8), 3)
+    assert channels.tolist() == [[[0, 0], [1, 0]], [[0, 1], [0, 1]], [[0, 0], [0, 0]]]
+    assert channels.dtype == np.float32

@@ -55,8 +55,7 @@ def test_low_resolution_of_volumes_by_hand(axis):
 
 
 def test_gamma_by_hand():
-    channel = np.array([[1, 3, 5]], np.float32)  # unit 0, 0.5, 1; squared 0, 0.25, 1; mean 5/12
-    curve = np.array([0, 0.25, 1])
+    channel, curve = np.array([[1, 3, 5]], np.float32), np.array([0, 0.25, 1])  # the squares of 0, 0.5, 1
     expected = 3 + (curve - curve.mean()) / curve.std() * np.std([1, 3, 5])
     assert np.allclose(grey_changes.change_gamma(channel, 2.0), expected)
 
@@ -107,12 +106,8 @@ def test_each_channel_has_its_own_values_and_is_taken_by_chance():
 @pytest.mark.parametrize(("size", "sigmas", "apart"), [((64, 64), 2, False), ((16, 64, 64), 3, True),
                                                       ((64, 64, 64), 3, False)])
 def test_what_follows_from_the_patch(size, sigmas, apart):
-    changes = [change for _, change in grey_changes.intensity_changes(size)]
+    probabilities, changes = zip(*grey_changes.intensity_changes(size), strict=True)
+    assert probabilities == (0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3)  # nnU-Net's
     assert changes[1].change is grey_changes.blur and changes[1].count == sigmas
     assert changes[4].change.func is grey_changes.lower_resolution
     assert changes[4].change.keywords == {"slices_apart": apart}
-
-
-def test_probabilities_and_order_are_nnunets():
-    assert [probability for probability, _ in grey_changes.intensity_changes((64, 64, 64))] == [
-        0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3]

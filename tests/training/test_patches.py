@@ -6,7 +6,7 @@ import torch
 
 from octkit.training import patches as module
 from octkit.training.augmentation import Augmenter
-from octkit.training.patches import Patches, cut, foreground_patches, foreground_voxels, patch_corner
+from octkit.training.patches import Patches, cut, foreground_voxels, patch_corner
 
 
 @dataclass
@@ -32,16 +32,20 @@ def with_previous(size) -> FakeCase:
     return FakeCase(image, mask, np.array([0, 2, 1], np.uint8)[mask])
 
 
+def of_mask(mask: np.ndarray, circle: bool = False) -> FakeCase:
+    return FakeCase(mask[None].astype(np.float32), mask, circle=circle)
+
+
 def one_pixel_of_foreground() -> FakeCase:
     mask = np.zeros((32, 40), np.uint8)
     mask[30, 1] = 2
-    return FakeCase(mask[None].astype(np.float32), mask)
+    return of_mask(mask)
 
 
 @pytest.mark.parametrize(("batch", "share", "expected"), [
     (12, 1 / 3, 4), (2, 1 / 3, 1), (4, 1 / 3, 1), (32, 1 / 3, 11), (2, 0, 0), (3, 1, 3)])
 def test_number_of_foreground_patches(batch, share, expected):
-    assert foreground_patches(batch, share) == expected
+    assert Patches([], (8, 8), batch, share, (0,), None).foreground_patches == expected
 
 
 def test_foreground_patches_hold_the_foreground_and_the_others_lie_anywhere():
@@ -55,29 +59,26 @@ def test_a_patch_depends_on_seed_and_number_alone():
     cases = [one_pixel_of_foreground(), FakeCase(np.random.default_rng(0).normal(size=(1, 32, 40)).astype(np.float32),
                                                  np.ones((32, 40), np.uint8))]
     augmenter = Augmenter((16, 16))
-    one, other = (Patches(cases, (16, 16), 2, 1 / 3, (5,), augmenter) for _ in range(2))
+    one, other, different = (Patches(cases, (16, 16), 2, 1 / 3, (seed,), augmenter) for seed in (5, 5, 6))
     forwards = [one[n] for n in range(6)]
-    backwards = [other[n] for n in reversed(range(6))][::-1]
-    for (image, mask), (image_again, mask_again) in zip(forwards, backwards, strict=True):
-        assert torch.equal(image, image_again) and torch.equal(mask, mask_again)
-    different = Patches(cases, (16, 16), 2, 1 / 3, (6,), augmenter)
+    for n in reversed(range(6)):
+        assert all(map(torch.equal, forwards[n], other[n]))
     assert not all(torch.equal(different[n][0], forwards[n][0]) for n in range(6))
 
 
 def test_cut_by_hand():
     array = np.arange(1, 7).reshape(1, 2, 3)
-    np.testing.assert_array_equal(cut(array, (0, 1), (2, 2)), [[[2, 3], [5, 6]]])
-    np.testing.assert_array_equal(cut(array, (-1, 0), (4, 3)), [[[0, 0, 0], [1, 2, 3], [4, 5, 6], [0, 0, 0]]])
+    assert cut(array, (0, 1), (2, 2)).tolist() == [[[2, 3], [5, 6]]]
+    assert cut(array, (-1, 0), (4, 3)).tolist() == [[[0, 0, 0], [1, 2, 3], [4, 5, 6], [0, 0, 0]]]
+    volume = np.arange(8).reshape(1, 2, 2, 2)  # two axes are one of its slices
+    assert cut(volume, (1, 0, 0), (2, 2)).tolist() == [[[4, 5], [6, 7]]]
+    assert cut(volume, (0, 1, -1), (1, 3)).tolist() == [[[0, 2, 3]]]
+    assert cut(volume, (1, 0, 1), (2, 2, 1)).tolist() == [[[[5], [7]], [[0], [0]]]]
 
 
-def test_small_scans_are_centred_in_the_patch():
-    corner = patch_corner((4, 6), (8, 8), np.random.default_rng(0), foreground_voxels(np.ones((4, 6), np.uint8)))
-    assert corner == (-2, -1)
-
-
-def test_corners_stay_inside_the_scan():
-    foreground = foreground_voxels(one_pixel_of_foreground().mask)
-    random = np.random.default_rng(0)
+def test_corners_stay_inside_the_scan_and_small_scans_are_centred_in_the_patch():
+    foreground, random = foreground_voxels(one_pixel_of_foreground().mask), np.random.default_rng(0)
+    assert patch_corner((4, 6), (8, 8), random, foreground_voxels(np.ones((4, 6), np.uint8))) == (-2, -1)
     for voxels in ({}, foreground):
         corners = np.array([patch_corner((32, 40), (8, 8), random, voxels) for _ in range(200)])
         assert (corners >= 0).all() and (corners <= (24, 32)).all()
@@ -133,23 +134,13 @@ def test_a_slice_that_is_smaller_than_the_patch_is_padded():
     assert image[0, -1, 6:-6].all()
 
 
-def test_a_slice_is_cut_by_hand():
-    array = np.arange(8).reshape(1, 2, 2, 2)
-    assert cut(array, (1, 0, 0), (2, 2)).tolist() == [[[4, 5], [6, 7]]]
-    assert cut(array, (0, 1, -1), (1, 3)).tolist() == [[[0, 2, 3]]]
-    assert cut(array, (1, 0, 1), (2, 2, 1)).tolist() == [[[[5], [7]], [[0], [0]]]]
-
-
 @pytest.mark.parametrize("size", [(16, 20), (5, 16, 20)])
 def test_the_first_step_is_shown_as_channels(size):
     case = with_previous(size)
-    patches = Patches([case], size, 2, 1 / 3, (3,), None, previous_classes=3)
-    image, mask = patches[0]
-    assert image.shape == (4, *size) and image.dtype == torch.float32
-    assert torch.equal(image[:1], torch.from_numpy(case.image))
-    assert torch.equal(mask, torch.from_numpy(case.mask).long())
-    for label in (1, 2, 3):
-        assert torch.equal(image[label], torch.from_numpy((case.previous == label).astype(np.float32)))
+    image, mask = Patches([case], size, 2, 1 / 3, (3,), None, previous_classes=3)[0]
+    assert image.dtype == torch.float32
+    np.testing.assert_array_equal(image, [*case.image, *(case.previous == label for label in (1, 2, 3))])
+    np.testing.assert_array_equal(mask, case.mask)
 
 
 @pytest.mark.parametrize("size", [(16, 20), (5, 16, 20)])
@@ -176,11 +167,11 @@ def test_the_first_step_moves_along_and_is_perturbed_in_training(size, monkeypat
 
 def test_a_circle_goes_on_at_its_other_side():
     rows = np.arange(12).reshape(1, 2, 6)  # two rows of six A-scans
-    np.testing.assert_array_equal(cut(rows, (0, 4), (2, 4), circle=True), [[[4, 5, 0, 1], [10, 11, 6, 7]]])
-    np.testing.assert_array_equal(cut(rows, (0, -1), (2, 2), circle=True), [[[5, 0], [11, 6]]])
+    assert cut(rows, (0, 4), (2, 4), circle=True).tolist() == [[[4, 5, 0, 1], [10, 11, 6, 7]]]
+    assert cut(rows, (0, -1), (2, 2), circle=True).tolist() == [[[5, 0], [11, 6]]]
     # a patch wider than the circle sees it more than once; above and below it there is still nothing
-    np.testing.assert_array_equal(cut(rows, (-1, 5), (3, 8), circle=True)[0], [
-        [0] * 8, [5, 0, 1, 2, 3, 4, 5, 0], [11, 6, 7, 8, 9, 10, 11, 6]])
+    assert cut(rows, (-1, 5), (3, 8), circle=True).tolist() == [[
+        [0] * 8, [5, 0, 1, 2, 3, 4, 5, 0], [11, 6, 7, 8, 9, 10, 11, 6]]]
 
 
 def test_patches_of_a_circle_start_at_any_a_scan():
@@ -194,8 +185,7 @@ def test_patches_of_a_circle_start_at_any_a_scan():
 
 def test_image_and_mask_of_a_circle_stay_together():
     mask = np.tile(np.arange(40, dtype=np.uint8) % 4, (32, 1))
-    patches = Patches([FakeCase(mask[None].astype(np.float32), mask, circle=True)], (8, 16), 2, 1 / 3, (0,), None)
-    for n in range(20):
-        image, labels = patches[n]
+    patches = Patches([of_mask(mask, circle=True)], (8, 16), 2, 1 / 3, (0,), None)
+    for image, labels in map(patches.__getitem__, range(20)):
         np.testing.assert_array_equal(image[0], labels)
         assert ((labels[0, 1:] - labels[0, :-1]) % 4 == 1).all()  # 40 is a multiple of 4: no seam

@@ -13,17 +13,12 @@ def dot(place, size=(21, 25, 29)) -> tuple[np.ndarray, np.ndarray]:
     return 5 * labels.astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("size", "expected"), [((64, 64, 64), False), ((14, 128, 160), True), ((20, 60, 30), False),
-                                                ((20, 61, 30), True), ((64, 16, 128), False), ((4, 400), False)])
-def test_few_slices_are_warped_in_their_plane(size, expected):
-    assert in_plane(size) is expected
-
-
-@pytest.mark.parametrize(("size", "degrees"), [
-    ((256, 320), 180), ((896, 1152), 180), ((100, 150), 180), ((100, 151), 15), ((512, 128), 15),
-    ((64, 64, 64), 30), ((64, 128, 160), 30), ((14, 128, 160), 180), ((14, 64, 512), 180)])
-def test_rotation_range_follows_from_the_patch(size, degrees):
-    assert rotation_limit(size) == degrees
+@pytest.mark.parametrize(("size", "flat", "degrees"), [
+    ((256, 320), False, 180), ((100, 150), False, 180), ((100, 151), False, 15), ((512, 128), False, 15),
+    ((64, 64, 64), False, 30), ((64, 16, 128), False, 30), ((20, 60, 30), False, 30), ((20, 61, 30), True, 180),
+    ((14, 128, 160), True, 180), ((14, 64, 512), True, 180)])
+def test_the_plane_and_the_range_of_rotations_follow_from_the_patch(size, flat, degrees):
+    assert (in_plane(size), rotation_limit(size)) == (flat, degrees)
 
 
 @pytest.mark.parametrize(("angles", "start", "end"), [
