@@ -30,10 +30,7 @@ def _empty_array(kind: type, shape: tuple[int, ...], _dtype: Any) -> np.ndarray:
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .pdparams file by name, read without running anything that the file may ask for.
-
-    Raises OctkitError for a missing or damaged file and for one that holds more than arrays.
-    """
+    """The arrays of a .pdparams file by name. Raises OctkitError for one that is damaged or holds more than arrays."""
     try:
         content = _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
     except Exception as error:  # reading a pickle is running it: a damaged one can raise any error

@@ -1,7 +1,6 @@
 """Glaucoma or not: a PaddlePaddle ResNet50 that reads a whole scan (team report, task 2).
 
-The only module that imports paddle, which must never meet torch in one process: they fight over shared
-libraries. What training leaves in its folder:
+The only module that imports paddle, which must never meet torch in one process. What training leaves in its folder:
 
     model.pdparams        the weights of the last epoch
     log.csv               a line an epoch
@@ -55,12 +54,11 @@ def load_images(paths: Iterable[Path], size: int) -> np.ndarray:
                      for path in paths])
 
 
-def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 30.0,
-            vertical_flip: bool = True) -> np.ndarray:
+def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 30.0, vertical_flip: bool = True,
+            ) -> np.ndarray:
     """Random crop (scale and ratio 0.9-1.1), flips and rotation in one warp: (H, W) uint8 -> (H, W) uint8.
 
-    `seed` alone decides. A crop of scale above 1 reaches beyond the image; what lies outside is black. Source: team
-    report, task 2.
+    `seed` alone decides. What lies outside of the image is black. Source: team report, task 2.
     """
     draw, (height, width) = np.random.default_rng(seed), image.shape
     scale, ratio = draw.uniform(*CROP, size=2)

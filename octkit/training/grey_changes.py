@@ -22,9 +22,7 @@ BRIGHTNESS_PROBABILITY, BRIGHTNESS = 0.15, (0.75, 1.25)  # factor on the z-score
 CONTRAST_PROBABILITY, CONTRAST = 0.15, (0.75, 1.25)  # factor on the distance from the channel's mean
 LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION = 0.25, (0.5, 1.0)  # zoom
 GAMMA_PROBABILITY, GAMMA_INVERTED_PROBABILITY, GAMMA = 0.3, 0.1, (0.7, 1.5)
-# Where blur or low resolution is on, nnU-Net takes each channel with this probability: an image of one channel
-# is blurred with probability 0.1 and lowered in resolution with 0.125.
-CHANNEL_PROBABILITY = 0.5
+CHANNEL_PROBABILITY = 0.5  # each channel, where blur or low resolution is on: one channel is blurred with 0.1
 
 Draw = Callable[[np.random.Generator], float]
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -53,10 +51,7 @@ def change_contrast(channel: np.ndarray, factor: float) -> np.ndarray:
 
 
 def lower_resolution(channel: np.ndarray, zoom: float, slices_apart: bool = False) -> np.ndarray:
-    """Sampled down by `zoom` (nearest pixel) and back up (cubic): what a coarser scan would show.
-
-    `slices_apart` leaves the first axis of a volume as it is.
-    """
+    """Sampled down by `zoom` (nearest) and back up (cubic); `slices_apart` leaves a volume's first axis as it is."""
     small = [n if slices_apart and axis == 0 else max(1, round(n * zoom)) for axis, n in enumerate(channel.shape)]
     return _resize(_resize(channel, small, cv2.INTER_NEAREST_EXACT), channel.shape, cv2.INTER_CUBIC)
 
@@ -90,10 +85,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class PerChannel:
-    """`change(channel, *values)`, with `probability`, on each channel of an image (*spatial, channels).
-
-    `count` values are drawn for each.
-    """
+    """`change(channel, *values)`, of `count` drawn values, on each channel, with `probability`, of an image."""
 
     change: Callable[..., np.ndarray]
     draw: Draw
@@ -118,10 +110,7 @@ def between(span: tuple[float, float], random: np.random.Generator) -> float:
 
 
 def intensity_changes(patch_size: Sequence[int]) -> tuple[tuple[float, Change], ...]:
-    """The changes in their order, each with the probability that a patch of this size undergoes it.
-
-    A patch whose slices are warped in their plane (`rotate_scale.in_plane`) keeps its slices in low resolution, too.
-    """
+    """The changes in their order, each with the probability that a patch of this size undergoes it."""
     draw = functools.partial
     coarser = functools.partial(lower_resolution, slices_apart=in_plane(patch_size))
     return (

@@ -15,11 +15,8 @@ SMOOTH = 1e-5  # keeps 0/0 away where a class is neither predicted nor present; 
 def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
     """Soft Dice loss over the foreground classes, in [-1, 0].
 
-    Args:
-        logits: (batch, classes, *spatial) float.
-        truth: (batch, *spatial) integer labels.
-        batch_dice: True takes the batch as one sample (2-D, where a patch may lack a class), False takes
-            each sample by itself and averages.
+    Logits (batch, classes, *spatial), truth (batch, *spatial) integer labels. `batch_dice` takes the batch as one
+    sample (2-D, where a patch may lack a class), else each sample is taken by itself and the mean is returned.
     """
     probabilities = torch.softmax(logits.float(), dim=1)[:, 1:]
     # One byte a pixel and class: F.one_hot's eight take longer than the rest of this function.
@@ -49,11 +46,9 @@ def supervision_weights(outputs: int) -> list[float]:
 
 
 def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
-    """Weighted sum of the loss over the decoder's outputs; the truth is taken at each one's resolution.
+    """Weighted sum of the loss over the decoder's outputs (batch, classes, *spatial_i), full resolution first.
 
-    Args:
-        outputs: logits (batch, classes, *spatial_i), full resolution first.
-        truth: (batch, *spatial) integer labels at full resolution.
+    The truth (batch, *spatial), integer labels at full resolution, is scaled to each one's.
     """
     total = outputs[0].new_zeros((), dtype=torch.float32)
     for logits, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):

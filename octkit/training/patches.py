@@ -71,10 +71,7 @@ class Patches(Dataset):
 
 
 def foreground_voxels(mask: np.ndarray) -> dict[int, np.ndarray]:
-    """Where each foreground class lies in a mask (*spatial): label -> flat positions, in order.
-
-    Of a class with more than 10,000 voxels that many are drawn, by the mask alone: always the same ones.
-    """
+    """Label -> flat positions in a mask (*spatial), in order; of more than 10,000, always the same 10,000 drawn."""
     positions = np.flatnonzero(mask)
     labels = np.ravel(mask)[positions]
     found = {}

@@ -33,14 +33,11 @@ def rotation_limit(patch_size: Sequence[int]) -> float:
     return ROTATION_DEGREES_ELONGATED if max(patch_size) > ELONGATED * min(patch_size) else ROTATION_DEGREES
 
 
-def random_warp(image: np.ndarray, labels: np.ndarray, degrees: float,
-                random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate with probability 0.2, scale with 0.2, independent of each other; resampled once at most.
+def random_warp(image: np.ndarray, labels: np.ndarray, degrees: float, random: np.random.Generator,
+                ) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate with probability 0.2, by up to so many degrees either way, and scale with 0.2, independent of each other.
 
-    Args:
-        image: (D, H, W, channels) float32.
-        labels: (D, H, W, maps) uint8, moved like the image.
-        degrees: turn by up to this much either way, about each axis or in the plane of few slices.
+    Image (D, H, W, channels) float32, labels (D, H, W, maps) uint8; resampled once at most.
     """
     rotates, scales = random.random() < ROTATION_PROBABILITY, random.random() < SCALING_PROBABILITY
     if not rotates and not scales:
@@ -69,10 +66,7 @@ def affine(angles: Sequence[float] | np.ndarray, factors: Sequence[float]) -> np
 
 
 def warp_slices(image: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sample each slice by the `matrix` of `affine`, which must leave the first axis alone; outside is 0.
-
-    Image (D, H, W, channels) linear, labels (D, H, W, maps) nearest.
-    """
+    """`warp_volume` by a `matrix` that leaves the first axis alone: each slice in its plane."""
     height, width = labels.shape[1:3]
     plane, centre = matrix[1:, 1:], np.array([height - 1, width - 1]) / 2
     shift = centre - plane @ centre

@@ -47,8 +47,7 @@ LOSS_SMOOTHING = 0.93
 VALIDATION_STREAM = 1  # keeps the validation patches' random numbers apart from the training patches'
 # After a change in these rooms, as far as this module imports them, a checkpoint is of another training.
 CODE_ROOMS = ("octkit.training", "octkit.network", "octkit.evaluation")
-# From so many maps at full resolution on compiling gains 55 ms a step (16 maps gained none), and after so many steps
-# the half minute that it takes is gained twice.
+# With so many maps at full resolution compiling gains 55 ms a step; after so many steps twice the time that it takes.
 COMPILED_MAPS, COMPILED_STEPS = 32, 1200
 
 Row = dict[str, float | None]  # an epoch's numbers by column of log.csv
@@ -111,7 +110,7 @@ class Fold:
 
 
 def open_fold(run: Run, config: str, number: int | str) -> Fold:
-    """Raises OctkitError for a configuration, a fold, a preprocessed case or a first step's mask that is not there."""
+    """Raises OctkitError for a configuration, a fold, a preprocessed case or a first step's mask that is missing."""
     plan = run.plan
     if config not in plan.configurations:
         raise OctkitError(f"{run.plan_file}: has no configuration {config!r}, "
@@ -179,10 +178,7 @@ def _checkpoint_to_go_on_from(fold: Fold, decided_by: dict[str, str]) -> dict | 
 
 
 class Training:
-    """A fold's training from its checkpoint to its end; `log` has a row for each epoch that has ended.
-
-    Raises OctkitError where the memory does not suffice, or where a wanted device or compiler is missing.
-    """
+    """A fold's training from its checkpoint to its end; raises where memory, a device or a compiler is missing."""
 
     def __init__(self, fold: Fold, network: torch.nn.Module, checkpoint: dict | None):
         chosen, plan, configuration = fold.run.settings, fold.run.plan, fold.configuration

@@ -25,11 +25,6 @@ def tiny(**changes):
     return settings.model_copy(update={"device": "cpu", "classify": type(settings.classify)(**TINY | changes)})
 
 
-@pytest.fixture
-def dataset(goals):
-    return detect.open_dataset(goals)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classify")
@@ -245,7 +240,8 @@ def test_without_a_gpu_cuda_is_refused():
         resnet50._network(tiny().model_copy(update={"device": "cuda"}))
 
 
-def test_an_unlabelled_training_case_stops_the_training(dataset, tmp_path):
+def test_an_unlabelled_training_case_stops_the_training(trained, tmp_path):
+    dataset, _ = trained
     cases = (replace(dataset.train[0], glaucoma=None), *dataset.train[1:])
     with pytest.raises(OctkitError, match="0001.png.*no glaucoma label"):
         resnet50.train(replace(dataset, train=cases), tiny(), tmp_path / "classifier")
@@ -258,7 +254,7 @@ def test_loss_and_probability_agree_with_the_definitions():
     assert resnet50._cross_entropy(logits[:2], np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
 
 
-def test_a_rate_that_diverges_is_named(dataset, tmp_path, monkeypatch):
+def test_a_rate_that_diverges_is_named(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(resnet50, "_train_epoch", lambda *_: float("nan"))
     with pytest.raises(OctkitError, match="classify.initial_rate: found 0.0001.*diverge in epoch 1"):
-        resnet50.train(dataset, tiny(), tmp_path / "classifier")
+        resnet50.train(trained[0], tiny(), tmp_path / "classifier")

@@ -11,14 +11,13 @@ from helpers import equal, fill, log_of, make_run, scalars_of, write_goals, writ
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json
 from octkit.common.settings import TrainSettings
 from octkit.data.layouts import detect
 from octkit.inference.predict import predict_held_out
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.model import finished_weights
 from octkit.network.unet import UNet
-from octkit.planning import preprocess, steps
+from octkit.planning import steps
 from octkit.planning.run import Run
 from octkit.training import train
 from octkit.training.train import Optimiser, Training, compiled, poly_rate, tensorboard, train_fold, why_not
@@ -33,6 +32,10 @@ def goals(tmp_path_factory):
 
 def weights(run):
     return load_checkpoint(run / "models/2d/fold_0/checkpoint.pt")["network"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_poly_rate_by_hand():
@@ -148,24 +151,16 @@ def test_a_full_disk_stops_with_a_sentence_and_nothing_is_lost(goals, tmp_path, 
 
 def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk):
     run = make_run(small_disk, goals)
-    whole = {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()}
-    for path in (run / "preprocessed/2d").iterdir():
-        path.unlink()
+    whole = contents(run / "preprocessed/2d")
+    shutil.rmtree(run / "preprocessed/2d")
     fill(small_disk / "ballast", leave=3 * len(whole["0001.image.npy"]))
     with pytest.raises(OctkitError, match=r"preprocessed/2d/.*: the disk is full"):
         steps.preprocess_run(Run(run), progress=False)
-    left = list((run / "preprocessed/2d").iterdir())
-    assert 0 < len(left) < len(whole) and all(path.read_bytes() == whole[path.name] for path in left)
+    left = contents(run / "preprocessed/2d")
+    assert left and left.items() < whole.items()
     (small_disk / "ballast").unlink()
     steps.preprocess_run(Run(run), progress=False)
-    assert {path.name: path.read_bytes() for path in (run / "preprocessed/2d").iterdir()} == whole
-
-
-def test_too_little_memory_is_said_before_training(goals, tmp_path, monkeypatch):
-    run = make_run(tmp_path, goals)
-    monkeypatch.setattr(train.memory, "free_bytes", lambda _: 1000)
-    with pytest.raises(OctkitError, match="2d needs about 0.2 GB"):
-        train_fold(Run(run), progress=False)
+    assert contents(run / "preprocessed/2d") == whole
 
 
 def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
@@ -193,12 +188,15 @@ def test_it_learns(goals, tmp_path):
                          "dice_choroid", "seconds"]
 
 
-def test_missing_steps_are_named(goals, tmp_path):
+def test_what_is_missing_is_named(goals, tmp_path, monkeypatch):
     run = make_run(tmp_path, goals)
     with pytest.raises(OctkitError, match="no configuration '3d'"):
         train_fold(Run(run), config="3d")
     with pytest.raises(OctkitError, match="fold: found 7"):
         train_fold(Run(run), fold=7)
+    with monkeypatch.context() as patched, pytest.raises(OctkitError, match="2d needs about 0.2 GB"):
+        patched.setattr(train.memory, "free_bytes", lambda _: 1000)
+        train_fold(Run(run))
     next((run / "preprocessed/2d").glob("*.json")).unlink()
     with pytest.raises(OctkitError, match="octkit preprocess"):
         train_fold(Run(run), fold="all")
@@ -215,14 +213,11 @@ def volumes(tmp_path_factory):
 
 
 def test_extra_cases_are_learned_from_and_never_validated_on(volumes):
-    splits = read_json(volumes / "splits.json")
     own = {case.name for case in detect.open_dataset(volumes / "own").train}
-    for split in splits:
+    for split in Run(volumes).splits:
         extra = set(split["train"]) - own
-        assert extra and all(name.startswith("more_") for name in extra)
-        assert set(split["validation"]) < own
-    for name in extra:
-        assert (volumes / f"preprocessed/2d/{name}.json").exists()
+        assert extra and all(name.startswith("more_") for name in extra) and set(split["validation"]) < own
+    assert all((volumes / f"preprocessed/2d/{name}.json").exists() for name in extra)
 
 
 def test_a_second_step_needs_the_first_ones_predictions_and_says_how_to_get_them(volumes):
@@ -238,9 +233,7 @@ def test_a_cascade_is_trained_on_held_out_masks_of_its_first_step(volumes, capsy
     assert "has seen the" in capsys.readouterr().out  # extra cases are left out, and that is said
     found = load_checkpoint(volumes / "models/3d_cascade_fullres/fold_0/checkpoint.pt")["network"]
     assert found["encoder.0.layers.0.weight"].shape[1] == 1 + 3
-    [name] = read_json(volumes / "splits.json")[0]["validation"][:1]
-    [case] = preprocess.load_preprocessed(Run(volumes), "3d_cascade_fullres", [name],
-                                          volumes / "preprocessed/3d_cascade_fullres")
+    [case, *_] = train.open_fold(Run(volumes), "3d_cascade_fullres", 0).validation
     assert case.previous.shape == case.mask.shape and case.previous.dtype == np.uint8
 
 
