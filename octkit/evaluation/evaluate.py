@@ -50,18 +50,19 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
         summary     layer -> metric -> {mean, std, median, counted, undefined}; std over the cases counted
         mean        metric -> mean over the layers of their means
 
-    `octkit.evaluation.metrics` says what each metric means and when it is undefined: Dice where neither mask has the
-    layer, the distances where either lacks it. Such cases are left out of means and counted as undefined.
+    `octkit.evaluation.metrics` says what each metric means and when it is undefined; such cases are left out of means.
     Raises OctkitError that names every missing or extra prediction and every size that differs.
     """
     labels, layers = tuple(labels), tuple(labels if layers is None else layers)
-    chosen = _chosen(layers, labels)
+    if not layers or set(layers) - set(labels):
+        raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(labels)}")
     pairs = _pairs(Path(predicted), Path(truth), names)
     spacings = _spacings([theirs for _, theirs in pairs.values()], spacing)
+    numbers, greys = {number: number for number in range(len(labels) + 1)}, mask_coding(labels)
     cases = {}
     for (name, files), mm in zip(pairs.items(), spacings, strict=True):
-        masks = [read_scan_mask(file, mask_values or _coding(file, labels)) for file in files]
-        cases[name] = {layer: _score(*masks, label, mm) for layer, label in chosen.items()}
+        masks = [read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys)) for file in files]
+        cases[name] = {layer: _score(*masks, labels.index(layer) + 1, mm) for layer in layers}
     metrics = list(next(iter(cases.values()))[layers[0]])
     shared = spacings[0] if len(set(spacings)) == 1 else None
     summary = {layer: {metric: _summary(case[layer][metric] for case in cases.values()) for metric in metrics}
@@ -91,11 +92,10 @@ def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
 
 def in_words(scores: Mapping[str, Any]) -> str:
     """The means of `score_folder`'s scores as a table: a row for each metric, a column for each layer."""
-    summary = scores["summary"]
-    means = {metric: [summary[layer][metric]["mean"] for layer in summary] for metric in scores["units"]}
-    rows = [[metric, *("undefined" if mean is None else f"{mean:.4f}" for mean in means[metric]), unit]
-            for metric, unit in scores["units"].items()]
-    table = [["metric", *summary, "unit"], *rows]
+    table = [["metric", *scores["summary"], "unit"]]
+    for metric, unit in scores["units"].items():
+        means = [layer[metric]["mean"] for layer in scores["summary"].values()]
+        table.append([metric, *("undefined" if mean is None else f"{mean:.4f}" for mean in means), unit])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join([f"means over {len(scores['cases'])} cases", *(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)])
@@ -108,14 +108,14 @@ def score_classification(predictions: Path, truth: Mapping[str, int]) -> dict:
     ("0101") to 1 glaucoma or 0 not. Returns what `metrics.classification_scores` does, the threshold (0.5) included.
     Raises OctkitError with a line for each missing, extra, doubled or unreadable row.
     """
-    found = [(Path(name).stem, probability) for name, probability in read_predictions(Path(predictions)).items()]
-    names = [name for name, _ in found]
+    found = read_predictions(predictions)
+    names = [Path(name).stem for name in found]
     problems = [f"{name} has no true diagnosis" for name in names if name not in truth]
     problems += [f"{name} has no prediction" for name in truth if name not in names]
     problems += [f"{name} has {count} predictions" for name, count in Counter(names).items() if count > 1]
     if problems:
         raise OctkitError(in_lines(f"{predictions}: does not match the truth", problems))
-    return classification_scores([truth[name] for name in names], [probability for _, probability in found])
+    return classification_scores([truth[name] for name in names], list(found.values()))
 
 
 def read_predictions(path: Path) -> dict[str, float]:
@@ -161,16 +161,10 @@ def in_lines(heading: str, problems: Sequence[str]) -> str:
     return "\n".join([f"{heading}:", *(f"  {problem}" for problem in problems)])
 
 
-def _chosen(layers: Sequence[str], labels: tuple[str, ...]) -> dict[str, int]:
-    unknown = [layer for layer in layers if layer not in labels]
-    if unknown or not layers:
-        raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(labels)}")
-    return {layer: labels.index(layer) + 1 for layer in layers}
-
-
 def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[str, tuple[Path, Path]]:
-    ours = _masks_in(predicted)
-    theirs = {name: path for name, path in _masks_in(truth).items() if names is None or name in names}
+    ours, theirs = ({scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
+                    for path in (predicted, truth))
+    theirs = {name: path for name, path in theirs.items() if names is None or name in names}
     absent = sorted(set(names or ()) - set(theirs))
     if absent or not theirs:
         raise OctkitError(f"{truth}: found no true masks for {', '.join(absent) or 'any case'}")
@@ -184,14 +178,6 @@ def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[
     if problems:
         raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
     return {name: (ours[name], theirs[name]) for name in theirs}
-
-
-def _masks_in(path: Path) -> dict[str, Path]:
-    return {scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
-
-
-def _coding(path: Path, labels: tuple[str, ...]) -> dict[int, int]:
-    return {label: label for label in range(len(labels) + 1)} if is_volume(path) else mask_coding(labels)
 
 
 def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tuple[float, ...] | None]:
@@ -211,21 +197,22 @@ def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tup
 def _score(predicted: np.ndarray, truth: np.ndarray, label: int,
            spacing: tuple[float, ...] | None) -> dict[str, float | None]:
     b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
-    distance = _mean_distance(b_scans, label)
+    distance, coverage = _mean_distance(b_scans, label)
     error = _mean(thickness_error(*pair, label) for pair in b_scans)
-    scores = {"dice": dice(predicted, truth, label), "med": distance["mean"], "med_upper": distance["upper"],
-              "med_lower": distance["lower"], "coverage": distance["coverage"], "thickness_error": error}
+    scores = {"dice": dice(predicted, truth, label), **distance, "coverage": coverage, "thickness_error": error}
     if spacing is not None:
-        real = _mean_distance(b_scans, label, spacing[-2:])
-        scores |= {"med_mm": real["mean"], "med_upper_mm": real["upper"], "med_lower_mm": real["lower"],
-                   "thickness_error_um": error * spacing[-2] * 1000}
+        real, _ = _mean_distance(b_scans, label, spacing[-2:])
+        scores |= {f"{metric}_mm": value for metric, value in real.items()}
+        scores["thickness_error_um"] = error * spacing[-2] * 1000
     return {metric: None if math.isnan(value) else value for metric, value in scores.items()}
 
 
 def _mean_distance(b_scans: Sequence[tuple[np.ndarray, np.ndarray]], label: int,
-                   spacing: tuple[float, ...] = (1.0, 1.0)) -> dict[str, float]:
+                   spacing: tuple[float, ...] = (1.0, 1.0)) -> tuple[dict[str, float], float]:
     found = [med(*pair, label, spacing) for pair in b_scans]
-    return {key: _mean(distance[key] for distance in found) for key in ("mean", "upper", "lower", "coverage")}
+    mean, upper, lower, coverage = (_mean(distance[key] for distance in found)
+                                    for key in ("mean", "upper", "lower", "coverage"))
+    return {"med": mean, "med_upper": upper, "med_lower": lower}, coverage
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -242,7 +229,6 @@ def _unit(metric: str) -> str:
 def _summary(values: Iterable[float | None]) -> dict[str, float | int | None]:
     values = list(values)
     counted = [value for value in values if value is not None]
-    if not counted:
-        return {"mean": None, "std": None, "median": None, "counted": 0, "undefined": len(values)}
-    return {"mean": float(np.mean(counted)), "std": float(np.std(counted)), "median": float(np.median(counted)),
+    return {**{name: float(measure(counted)) if counted else None
+               for name, measure in (("mean", np.mean), ("std", np.std), ("median", np.median))},
             "counted": len(counted), "undefined": len(values) - len(counted)}

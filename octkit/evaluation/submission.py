@@ -5,7 +5,6 @@
       Classification_Results.csv       ImgName,GC_Pred (0101.png, probability of glaucoma)
 """
 
-import dataclasses
 import io
 import os
 import shutil
@@ -15,8 +14,8 @@ import uuid
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -38,8 +37,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 
 
-@dataclass(frozen=True)
-class Submission:
+class Submission(NamedTuple):
     """What a valid submission holds: its file, its size, how many images, and how many at p >= 0.5."""
 
     path: Path
@@ -49,10 +47,9 @@ class Submission:
 
 
 def submit(dataset: Dataset, masks: Path, predictions: Path, out: Path) -> Submission:
-    """Write the submission for a data set's validation scans.
+    """`write_submission` for a data set's validation scans; `predictions` is a CSV with ImgName and GC_Pred.
 
-    `masks` is a folder of final masks, `predictions` a classifier's CSV with ImgName and GC_Pred; `out` as for
-    `write_submission`. Raises OctkitError as that does, and for a data set that is not in the GOALS layout.
+    Raises OctkitError as that does, and for a data set that is not in the GOALS layout.
     """
     if dataset.layout != "goals" or not dataset.validation:
         raise OctkitError(f"{dataset.root}: found the layout {dataset.layout} with {len(dataset.validation)} "
@@ -65,14 +62,16 @@ def write_submission(masks: Path, probabilities: Mapping[str, float], images: Pa
 
     `masks` is a folder with a mask in GOALS greys for each image, of the same name; `probabilities` maps image
     file names to the probability of glaucoma. The folder has the zip's name without ".zip". The same input gives the
-    same bytes. Nothing is replaced unless all is right: the new zip has passed `check_submission` before it takes its
-    place. Raises OctkitError that lists every missing, extra or unfit mask and probability.
+    same bytes. An earlier submission is replaced when the new zip has passed `check_submission`.
+    Raises OctkitError that lists every missing, extra or unfit mask and probability.
     """
     out = Path(out)
     if out.suffix.lower() != ".zip":
         raise OctkitError(f"{out}: found no name ending in .zip, expected the submission's zip file")
     folder = out.with_suffix("")
-    _refuse_foreign(folder)
+    if folder.exists() and not (folder.is_dir() and all(  # JupyterLab leaves hidden files
+            path.name in (MASKS, TABLE) or path.name.startswith(".") for path in folder.iterdir())):
+        raise OctkitError(f"{folder}: holds other things than a submission; expected it free for the zip's content")
     paths = {path.name: path for path in list_images(images)}
     labels = _gather(Path(masks), probabilities, paths)
     building = out.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -91,7 +90,7 @@ def write_submission(masks: Path, probabilities: Mapping[str, float], images: Pa
         raise cannot_write(out, error) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return dataclasses.replace(checked, path=out)
+    return checked._replace(path=out)
 
 
 def check_submission(path: Path, images: Path) -> Submission:
@@ -119,32 +118,19 @@ def _gather(masks: Path, probabilities: Mapping[str, float], images: dict[str, P
     found = {path.name: path for path in list_images(masks)}
     problems = [f"{masks / name}: has no image of this name" for name in found if name not in images]
     problems += [f"probabilities: {name} is no image of the set" for name in probabilities if name not in images]
+    problems += [f"probabilities: {name} is missing" for name in images if name not in probabilities]
+    problems += [f"probabilities: found {p} for {name}, expected 0 to 1" for name, p in probabilities.items()
+                 if not 0 <= p <= 1]
+    problems += [f"{masks / name}: not found, expected a mask for each image" for name in images if name not in found]
     labels = {}
-    for name, image in images.items():
-        if name not in probabilities:
-            problems.append(f"probabilities: {name} is missing")
-        elif not 0 <= probabilities[name] <= 1:
-            problems.append(f"probabilities: found {probabilities[name]} for {name}, expected 0 to 1")
-        if name not in found:
-            problems.append(f"{masks / name}: not found, expected a mask for each image")
-            continue
+    for name in [name for name in images if name in found]:
         try:
-            labels[name] = read_mask(found[name], GOALS_GREYS, shape=image_size(image))
+            labels[name] = read_mask(found[name], GOALS_GREYS, shape=image_size(images[name]))
         except OctkitError as error:
             problems.append(str(error))
     if problems:
         raise OctkitError(in_lines("the submission cannot be written", problems))
     return labels
-
-
-def _visible(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}  # JupyterLab leaves hidden ones
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """The folder is replaced as a whole, so it must be an earlier submission and nothing else."""
-    if folder.exists() and (not folder.is_dir() or _visible(folder) - {MASKS, TABLE}):
-        raise OctkitError(f"{folder}: holds other things than a submission; expected it free for the zip's content")
 
 
 def _zip(folder: Path, path: Path) -> None:
@@ -160,8 +146,7 @@ def _check_members(archive: zipfile.ZipFile, sizes: dict[str, tuple[int, int]]) 
     members = [member for member in archive.infolist() if member.filename != f"{MASKS}/"]
     counts = Counter(member.filename for member in members)
     masks = {f"{MASKS}/{name}": size for name, size in sizes.items()}
-    problems = [f"{name}: stands {count} times in the zip, expected once" for name, count in counts.items()
-                if count > 1]
+    problems = [f"{name}: stands {n} times in the zip, expected once" for name, n in counts.items() if n > 1]
     problems += [f"{name}: missing" for name in (TABLE, *masks) if name not in counts]
     table: dict[str, float] = {}
     # The sizes that the members state. No more than that is read, so the sum bounds the work.
@@ -169,21 +154,20 @@ def _check_members(archive: zipfile.ZipFile, sizes: dict[str, tuple[int, int]]) 
         return [*problems, f"unpacks to {total} bytes, expected at most {MAX_TOTAL_BYTES}"], table
     for member in members:
         name = member.filename
+        wrong: list[str] = []
         if name not in masks and name != TABLE:
-            problems.append(f"{name}: {_misplaced(name, len(sizes))}")
-            continue
-        data, why = _read(archive, member)
-        if why:
-            problems.append(f"{name}: {why}")
-        elif name == TABLE:
-            table, wrong = parse_predictions(data)
-            problems += [f"{name}: {why}" for why in wrong]
-            if table or not wrong:
-                problems += [f"{name}: {image} has no row" for image in sizes if image not in table]
-                problems += [f"{name}: found a row for {row!r}, expected names of images only (such as "
-                             f"{min(sizes)})" for row in table if row not in sizes]
+            wrong = [_misplaced(name, len(sizes))]
+        elif isinstance(data := _read(archive, member), str):
+            wrong = [data]
+        elif name != TABLE:
+            wrong = _check_mask(data, masks[name])
         else:
-            problems += [f"{name}: {why}" for why in _check_mask(data, masks[name])]
+            table, wrong = parse_predictions(data)
+            if table or not wrong:
+                wrong += [f"{image} has no row" for image in sizes if image not in table]
+                wrong += [f"found a row for {row!r}, expected names of images only (such as {min(sizes)})"
+                          for row in table if row not in sizes]
+        problems += [f"{name}: {why}" for why in wrong]
     return problems, table
 
 
@@ -205,22 +189,22 @@ def _misplaced(name: str, images: int) -> str:
     return f"is not expected; a submission holds {MASKS}/<image name> and {TABLE} only"
 
 
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[bytes, str]:
-    """The member's bytes, and why they could not be had."""
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | str:
+    """The member's bytes, or why they cannot be had."""
     if stat.S_ISLNK(member.external_attr >> 16):
-        return b"", "is a symbolic link, expected a plain file"
+        return "is a symbolic link, expected a plain file"
     if member.flag_bits & 1:
-        return b"", "is encrypted, expected a plain file"
+        return "is encrypted, expected a plain file"
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return b"", f"is packed by method {member.compress_type}, expected deflated (8) or stored (0)"
+        return f"is packed by method {member.compress_type}, expected deflated (8) or stored (0)"
     if member.file_size > MAX_FILE_BYTES:
-        return b"", f"unpacks to {member.file_size} bytes, expected at most {MAX_FILE_BYTES}"
+        return f"unpacks to {member.file_size} bytes, expected at most {MAX_FILE_BYTES}"
     try:
         # Reading up to a number, not to the end: a member that lies about its size is unpacked no further.
         with archive.open(member) as file:
-            return file.read(MAX_FILE_BYTES + 1), ""
+            return file.read(MAX_FILE_BYTES + 1)
     except Exception as error:  # zipfile and zlib each raise their own kinds for damaged data
-        return b"", f"is damaged in the zip ({error})"
+        return f"is damaged in the zip ({error})"
 
 
 def _check_mask(data: bytes, size: tuple[int, int]) -> list[str]:

@@ -14,7 +14,7 @@ three channels; a folder of B-scans becomes a NIfTI file. On the way back all sc
 import gzip
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -80,8 +80,7 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
     if dataset.layout == "nnunet":
         raise OctkitError(f"{path}: is a raw data set of nnU-Net's already")
     with new_folder(folder, path) as target:
-        cases = dataset.train + dataset.validation + dataset.test
-        ending = ".nii.gz" if any(is_volume(case.image) for case in cases) else ".png"  # one for all
+        ending = ".nii.gz" if any(is_volume(case.image) for case in dataset.cases) else ".png"  # one for all
         made: dict[Path, dict] = {}  # an original file -> what it can be made from again
         for part, cases in (("Tr", dataset.train), ("Ts", dataset.validation + dataset.test)):
             for case in cases:
@@ -92,16 +91,21 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
                 if part == "Tr" and case.mask is not None:
                     name = f"labelsTr/{case.name}{ending}"
                     _write_labels(dataset, case, target / name)
-                    made |= _mask_sources(case.mask, name, dataset.mask_values)
+                    coding = {label: value for value, label in dataset.mask_values.items()}
+                    if is_nifti(case.mask):
+                        made[case.mask] = {"from": name}
+                    elif len(coding) == len(dataset.mask_values):  # else only the original knows its values apart
+                        made |= _sources(case.mask, {"from": name, "coding": coding})
         write_json(target / "dataset.json", {
             "name": folder.name, "numTraining": len(dataset.train),
             **dataset_to(["CT"] * len(dataset.channels), dataset.labels, ending)})
         files = []
-        for file in _visible_files(dataset.root):
-            name = file.relative_to(dataset.root).as_posix()
-            files.append({"file": name, **made.get(file, {})})
-            if file not in made:
-                _copy(file, target / ORIGINALS / name)
+        for file in sorted(dataset.root.rglob("*")):  # also those of no case: tables, truth, scale
+            inside = file.relative_to(dataset.root)
+            if file.is_file() and not any(part.startswith(".") for part in inside.parts):
+                files.append({"file": inside.as_posix(), **made.get(file, {})})
+                if file not in made:
+                    _copy(file, target / ORIGINALS / inside)
         write_json(target / MANIFEST, {"format": "octkit data set", "version": 1, "files": files})
     return folder
 
@@ -123,8 +127,7 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
                 _restore(folder, original, target, read)
             open_dataset(target)
         else:
-            files = [file for case in dataset.train + dataset.test
-                     for file in (case.image, *case.more_channels, case.mask) if file]
+            files = [file for case in dataset.cases for file in (case.image, *case.more_channels, case.mask) if file]
             for file in [dataset.root / "dataset.json", *files]:
                 _copy(file, target / file.relative_to(dataset.root))
     return out
@@ -157,19 +160,6 @@ def _sources(original: Path, source: dict) -> dict[Path, dict]:
     return {file: source | {"slice": number} for number, file in enumerate(list_images(original))}
 
 
-def _mask_sources(mask: Path, name: str, values: Mapping[int, int]) -> dict[Path, dict]:
-    coding = {label: value for value, label in values.items()}
-    if len(coding) < len(values):
-        return {}  # several greys became one label: only the original knows them apart
-    return _sources(mask, {"from": name} if is_nifti(mask) else {"from": name, "coding": coding})
-
-
-def _visible_files(root: Path) -> list[Path]:
-    """All files of a data set's folder but hidden ones, also those that belong to no case: tables, truth, scale."""
-    return [file for file in sorted(root.rglob("*")) if file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(root).parts)]
-
-
 def _restore(folder: Path, original: _Original, root: Path, read: Callable[..., np.ndarray]) -> None:
     """Write an original file again below `root`, from nnU-Net's file or from its copy."""
     path, target = folder / (original.source or f"{ORIGINALS}/{original.file}"), root / original.file
@@ -177,15 +167,17 @@ def _restore(folder: Path, original: _Original, root: Path, read: Callable[..., 
         raise OctkitError(f"{path}: not found, expected it as octkit wrote it")
     if original.source is None or (original.slice is None and not original.coding):
         packed = is_nifti(target) and path.name.lower().endswith(".gz") and not target.name.lower().endswith(".gz")
-        return _copy(path, target.with_name(f"{target.name}.gz") if packed else target)
+        _copy(path, target.with_name(f"{target.name}.gz") if packed else target)
+        return
     pixels = read(path, tuple(original.coding))
     if original.slice is not None:
         if pixels.ndim != 3 or original.slice >= len(pixels):
             raise OctkitError(f"{path}: found no B-scan {original.slice}, expected it for {original.file}")
         pixels = pixels[original.slice]
     if original.coding:
-        return write_mask(target, pixels, {value: label for label, value in original.coding.items()})
-    return write_png(target, pixels)
+        write_mask(target, pixels, {value: label for label, value in original.coding.items()})
+    else:
+        write_png(target, pixels)
 
 
 def _pixels(path: Path, labels: tuple[int, ...]) -> np.ndarray:

@@ -14,22 +14,23 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, FailFast, ValidationError
+from pydantic import AfterValidator, BaseModel, FailFast, ValidationError
 
 from octkit import __version__
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json, read_json_as, replacing, write_atomic, write_json
 from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.model import Member, Model
 from octkit.network.model_check import Traits, check_model, stages_of
 from octkit.network.model_file import LICENCE, save_model
-from octkit.planning.plan import Configuration
+from octkit.planning.plan import Plan
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT = "checkpoint_final.pth"
@@ -42,18 +43,25 @@ HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.mult
 Weights = dict[str, torch.Tensor]
 
 
+def _stored(tensor: Any) -> torch.Tensor:
+    """Let a tensor pass all of whose numbers are stored: a view may claim any size."""
+    if (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
+            and not tensor.is_quantized and tensor.nbytes <= tensor.untyped_storage().nbytes()):
+        return tensor
+    raise ValueError("expected a tensor all of whose numbers are stored")
+
+
 class _Arguments(BaseModel):
     configuration: str | None = None
 
 
 class Checkpoint(BaseModel):
-    """What octkit reads of an nnU-Net checkpoint; `network_weights` are tensors, all of them checked."""
+    """What octkit reads of an nnU-Net checkpoint."""
 
-    network_weights: dict[str, Any]
+    network_weights: dict[str, Annotated[Any, AfterValidator(_stored)]]
     trainer_name: str
     init_args: _Arguments = _Arguments()
-    inference_allowed_mirroring_axes: Annotated[tuple[int, ...], FailFast(), BeforeValidator(
-        lambda axes: () if axes is None else axes)] = ()
+    inference_allowed_mirroring_axes: Annotated[tuple[int, ...], FailFast()] | None = None
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -67,9 +75,7 @@ def import_model(folder: str | Path, out: str | Path) -> Model:
     Raises OctkitError as `open_folder`.
     """
     folder = Path(folder)
-    checkpoints = _checkpoints(folder)
-    model = _open(folder, checkpoints)
-    trainer = next(iter(checkpoints.values())).trainer_name
+    model, trainer = _open(folder)
     save_model(model, out, {
         "name": folder.resolve().name, "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
         "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
@@ -85,27 +91,26 @@ def open_folder(folder: str | Path) -> Model:
     and folds are averaged as there, before softmax, unless octkit.json says otherwise.
     Raises OctkitError where something is missing, damaged, or has no counterpart here.
     """
-    return _open(Path(folder), _checkpoints(Path(folder)))
+    return _open(Path(folder))[0]
 
 
-def _open(folder: Path, checkpoints: dict[str, Checkpoint]) -> Model:
-    plans, dataset = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+def _open(folder: Path) -> tuple[Model, str]:
+    """A folder's model, and the name of the class that trained it."""
+    member, plan, checkpoint = _trained(folder)
     if found := sorted(folder.glob("**/postprocessing.pkl")):
         say(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
-    config, axes = _agreed(folder, checkpoints)
-    plan = plan_from(plans, dataset, config, folder)
-    member = _member(folder, config, plan.configurations, checkpoints)
-    dimensions = len(plan.configurations[config].patch_size)
-    if odd := [axis for axis in axes if axis not in range(dimensions)]:
-        raise OctkitError(f"{folder}: its checkpoints mirror axis {odd[0]}, expected axes from 0 to {dimensions - 1}")
-    traits = Traits.model_validate({"mirror": bool(axes), "mirror_axes": [axis - dimensions for axis in axes],
-                                    "step": 0.5, "precision": "float32", "blend": "logits"})
+    dimensions = len(plan.configurations[member.config].patch_size)
+    axes = checkpoint.inference_allowed_mirroring_axes or ()
+    if odd := set(axes) - set(range(dimensions)):
+        raise OctkitError(f"{folder}: its checkpoints mirror axis {min(odd)}, expected axes from 0 to {dimensions - 1}")
+    traits: dict[str, Any] = {"mirror": bool(axes), "mirror_axes": tuple(axis - dimensions for axis in axes),
+                              "step": 0.5, "precision": "float32", "blend": "logits"}
     if (folder / CARRIED).exists():
-        traits = read_json_as(folder / CARRIED, Traits, "expected what export-nnunet leaves; without this file it "
-                              "predicts as nnU-Net does")
-    model = Model(plan, (member,), plan.classes, **traits.model_dump())
+        traits = dict(read_json_as(folder / CARRIED, Traits, "expected what export-nnunet leaves; without this file it "
+                                   "predicts as nnU-Net does"))
+    model = Model(plan, (member,), plan.classes, **traits)
     check_model(model, folder)
-    return model
+    return model, checkpoint.trainer_name
 
 
 def export_model(model: Model, folder: str | Path) -> list[Path]:
@@ -129,36 +134,28 @@ def export_model(model: Model, folder: str | Path) -> list[Path]:
 
 def what_is_lost(model: Model) -> list[str]:
     """What nnU-Net cannot carry of a model or does otherwise, in sentences for the user."""
-    found = []
-    if len(model.members) > 1:
-        names = " and ".join(member.config for member in model.members)
-        found.append(f"This model averages {names}: let nnU-Net predict with each (--save_probabilities) and average "
-                     "with nnUNetv2_ensemble.")
-    if cascades := [member for member in model.members if member.previous]:
-        found.append(f"{cascades[0].config} refines {cascades[0].previous.config}: predict with that first and give "
-                     "its masks with -prev_stage_predictions.")
-    if model.blend == "probabilities":
-        found.append("nnU-Net averages windows, mirrored copies and folds before softmax, this model after it: "
-                     "probabilities differ a little.")
-    if model.circle:
-        found.append("A scan of a full circle ends at its edges for nnU-Net; this model goes on across the seam.")
-    if model.surfaces:
-        found.append("Masks are drawn from the most probable label of each pixel, not from ordered boundaries.")
-    if model.postprocessing:
-        steps = "; ".join("+".join(model.labels[label - 1] for label in step) for step in model.postprocessing)
-        found.append(f"Post-processing is left out (largest component of {steps}).")
-    if not model.mirror and model.mirror_axes:
-        found.append("This model predicts without mirrored copies: give nnUNetv2_predict --disable_tta.")
-    if model.step != 0.5:
-        found.append(f"Windows are {model.step:g} of their size apart: give nnUNetv2_predict -step_size "
-                     f"{model.step:g}.")
-    if model.plan.units == "px" and model.plan.axis_order:
-        found.append("It was planned in pixels: give nnU-Net volumes whose header says 1 x 1 x 1 mm.")
-    if model.plan.units == "mm" and not model.plan.axis_order:
-        found.append("It was planned in mm: give nnU-Net the scans as NIfTI files with their spacing, not as PNG.")
-    if "all" in model.members[0].weights:
-        found.append("Fold all is taken only where asked for: give nnUNetv2_predict -f all.")
-    return found
+    plan, step = model.plan, f"{model.step:g}"
+    removed = "; ".join("+".join(model.labels[label - 1] for label in group) for group in model.postprocessing)
+    known: list[tuple[object, str]] = [
+        (len(model.members) > 1, f"This model averages {' and '.join(member.config for member in model.members)}: let "
+         "nnU-Net predict with each (--save_probabilities) and average with nnUNetv2_ensemble."),
+        *((True, f"{member.config} refines {member.previous.config}: predict with that first and give its masks with "
+           "-prev_stage_predictions.") for member in model.members if member.previous),
+        (model.blend == "probabilities", "nnU-Net averages windows, mirrored copies and folds before softmax, this "
+         "model after it: probabilities differ a little."),
+        (model.circle, "A scan of a full circle ends at its edges for nnU-Net; this model goes on across the seam."),
+        (model.surfaces, "Masks are drawn from the most probable label of each pixel, not from ordered boundaries."),
+        (model.postprocessing, f"Post-processing is left out (largest component of {removed})."),
+        (model.mirror_axes and not model.mirror,
+         "This model predicts without mirrored copies: give nnUNetv2_predict --disable_tta."),
+        (model.step != 0.5, f"Windows are {step} of their size apart: give nnUNetv2_predict -step_size {step}."),
+        (plan.units == "px" and plan.axis_order,
+         "It was planned in pixels: give nnU-Net volumes whose header says 1 x 1 x 1 mm."),
+        (plan.units == "mm" and not plan.axis_order,
+         "It was planned in mm: give nnU-Net the scans as NIfTI files with their spacing, not as PNG."),
+        ("all" in model.members[0].weights, "Fold all is taken only where asked for: give nnUNetv2_predict -f all."),
+    ]
+    return [sentence for applies, sentence in known if applies]
 
 
 def names_of_weights(stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -167,22 +164,15 @@ def names_of_weights(stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     There the decoder counts from the lowest stage up, here from the finest down; it names its encoder again, and each
     layer again in a list of all.
     """
-    def block(ours: str, theirs: str, again: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        for i in range(2):
-            for layer, (position, name) in enumerate(((3 * i, "conv"), (3 * i + 1, "norm"))):
-                for kind in ("weight", "bias"):
-                    tails = (f"{theirs}.convs.{i}.{name}.{kind}", f"{theirs}.convs.{i}.all_modules.{layer}.{kind}")
-                    yield (f"{ours}.layers.{position}.{kind}",
-                           tuple(prefix + tail for prefix in ("", *again) for tail in tails))
-
-    for stage in range(stages):
-        yield from block(f"encoder.{stage}", f"encoder.stages.{stage}.0", ("decoder.",))
-    for level in range(stages - 1):
-        theirs = stages - 2 - level
-        yield from block(f"decoder.{level}", f"decoder.stages.{theirs}", ())
-        for ours, name in (("up", "transpconvs"), ("scores", "seg_layers")):
-            for kind in ("weight", "bias"):
-                yield f"{ours}.{level}.{kind}", (f"decoder.{name}.{theirs}.{kind}",)
+    kinds, layers = ("weight", "bias"), tuple(enumerate(("conv", "norm")))
+    blocks = [(f"encoder.{i}", f"encoder.stages.{i}.0", ("", "decoder.")) for i in range(stages)]
+    blocks += [(f"decoder.{i}", f"decoder.stages.{stages - 2 - i}", ("",)) for i in range(stages - 1)]
+    for (ours, theirs, prefixes), i, (layer, name), kind in product(blocks, range(2), layers, kinds):
+        tails = (f"{theirs}.convs.{i}.{name}.{kind}", f"{theirs}.convs.{i}.all_modules.{layer}.{kind}")
+        yield f"{ours}.layers.{3 * i + layer}.{kind}", tuple(prefix + tail for prefix in prefixes for tail in tails)
+    heads = (("up", "transpconvs"), ("scores", "seg_layers"))
+    for level, (ours, theirs), kind in product(range(stages - 1), heads, kinds):
+        yield f"{ours}.{level}.{kind}", (f"decoder.{theirs}.{stages - 2 - level}.{kind}",)
 
 
 def weights_from(theirs: Weights, stages: int, where: str | Path) -> Weights:
@@ -192,10 +182,9 @@ def weights_from(theirs: Weights, stages: int, where: str | Path) -> Weights:
     if odd := sorted(set(theirs) ^ expected):
         raise OctkitError(f"{where}: {odd[0]!r} is {'foreign' if odd[0] in theirs else 'missing'}, expected the "
                           f"{len(expected)} tensors of a PlainConvUNet of {stages} stages")
-    for first, *others in names.values():
-        for name in others:
-            if not torch.equal(theirs[first], theirs[name]):
-                raise OctkitError(f"{where}: {first!r} and {name!r} differ, expected one tensor under two names")
+    for first, name in ((first, name) for first, *others in names.values() for name in others):
+        if not torch.equal(theirs[first], theirs[name]):
+            raise OctkitError(f"{where}: {first!r} and {name!r} differ, expected one tensor under two names")
     return {ours: theirs[aliases[0]] for ours, aliases in names.items()}
 
 
@@ -215,10 +204,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
         reason = (f"it asks for {asked[1]}, which is no part of a trained model" if asked
                   else (str(error).strip().splitlines() or [type(error).__name__])[0])
         raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason})") from None
-    weights = content.get("network_weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(name, str) and _is_plain(tensor)
-                                                for name, tensor in weights.items()):
-        raise OctkitError(f"{path}: holds no network_weights, expected a checkpoint of nnU-Net")
     try:
         return Checkpoint.model_validate(content)
     except ValidationError as error:  # its values stay unsaid: nested ones may be of any length
@@ -232,19 +217,11 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+        if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+                or sum(part.file_size for part in parts) > path.stat().st_size):
+            raise ValueError("its parts unpack to more than the file")
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise OctkitError(f"{path}: cannot be read as a checkpoint ({error}), expected one as nnU-Net v2 writes "
-                          "it") from None
-    if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-            or sum(part.file_size for part in parts) > path.stat().st_size):
-        raise OctkitError(f"{path}: cannot be read as a checkpoint (its parts unpack to more than the file), expected "
-                          "one as nnU-Net v2 writes it")
-
-
-def _is_plain(tensor: object) -> bool:
-    """Whether it is a tensor all of whose numbers are stored: a view may claim any size."""
-    return (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
-            and not tensor.is_quantized and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
+        raise bad_file(path, f"cannot be read as a checkpoint ({error})", "expected one as nnU-Net v2 writes") from None
 
 
 def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
@@ -266,47 +243,43 @@ def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
     return {fold: read_checkpoint(path) for fold, path in found.items()}
 
 
-def _agreed(folder: Path, checkpoints: dict[str, Checkpoint]) -> tuple[str, tuple[int, ...]]:
-    """The configuration and the axes to mirror that all folds state."""
-    named = folder.resolve().name.rpartition("__")[2]
-    stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes)
+def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Member, Plan, Checkpoint]:
+    """The configuration trained in a folder, its plan, and a checkpoint: all state the same but for their weights.
+
+    A cascade's first step, `asked` for by the plan `top`, lies in a folder beside.
+    """
+    checkpoints = _checkpoints(folder)
+    prefix, separator, named = folder.resolve().name.rpartition("__")
+    stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes or ())
               for checkpoint in checkpoints.values()}
     if len(stated) > 1:
         raise OctkitError(f"{folder}: its folds are of different trainings, found {sorted(stated)}, expected one "
                           "configuration and one choice of axes to mirror")
-    return stated.pop()
-
-
-def _member(folder: Path, config: str, configurations: dict[str, Configuration],
-            checkpoints: dict[str, Checkpoint]) -> Member:
-    stages = len(configurations[config].features)
-    weights = {fold: weights_from(checkpoint.network_weights, stages, folder / f"fold_{fold}" / CHECKPOINT)
-               for fold, checkpoint in checkpoints.items()}
-    name = configurations[config].previous_stage
-    return Member(config, weights, _first_step(folder, name, configurations) if name else None)
-
-
-def _first_step(folder: Path, config: str, configurations: dict[str, Configuration]) -> Member:
-    prefix, separator, _ = folder.resolve().name.rpartition("__")
-    beside = folder.resolve().with_name(prefix + separator + config)
-    if not is_model_folder(beside):
-        raise OctkitError(f"{folder}: is the second step of a cascade and cannot predict without its first, expected "
-                          f"that one in {beside}")
-    checkpoints = _checkpoints(beside)
-    plan = plan_from(read_json(beside / "plans.json"), read_json(beside / "dataset.json"), config, beside)
-    if _agreed(beside, checkpoints)[0] != config or plan.configurations[config] != configurations[config]:
-        raise OctkitError(f"{beside}: is no {config} of the same plan as {folder}, expected the cascade's first step")
-    return _member(beside, config, configurations, checkpoints)
+    [(config, _)] = stated
+    plan = plan_from(read_json(folder / "plans.json"), read_json(folder / "dataset.json"), config, folder)
+    configuration = plan.configurations[config]
+    if top and (config != asked or configuration != top.configurations[asked]):
+        raise OctkitError(f"{folder}: is no {asked} of the same plan as the cascade's second step, expected its first")
+    weights = {fold: weights_from(checkpoint.network_weights, len(configuration.features),
+                                  folder / f"fold_{fold}" / CHECKPOINT) for fold, checkpoint in checkpoints.items()}
+    previous = None
+    if first := configuration.previous_stage:
+        beside = folder.resolve().parent / f"{prefix}{separator}{first}"
+        if not is_model_folder(beside):
+            raise OctkitError(f"{folder}: is the second step of a cascade and cannot predict without its first, "
+                              f"expected that one in {beside}")
+        previous = _trained(beside, top or plan, first)[0]
+    return Member(config, weights, previous), plan, next(iter(checkpoints.values()))
 
 
 def _write_folder(model: Model, member: Member, target: Path, name: str) -> None:
-    plan = model.plan
-    axes = len(plan.configurations[member.config].patch_size)
+    plan, configuration = model.plan, model.plan.configurations[member.config]
+    axes = len(configuration.patch_size)
     mirrored = tuple(sorted(axis + axes for axis in model.mirror_axes if axis >= -axes))
     for fold, state in member.weights.items():
         with replacing(target / f"fold_{fold}" / CHECKPOINT) as temporary:
             torch.save({
-                "network_weights": weights_to(state, len(plan.configurations[member.config].features)),
+                "network_weights": weights_to(state, len(configuration.features)),
                 "init_args": {"configuration": member.config, "fold": fold if fold == "all" else int(fold)},
                 "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
             }, temporary)

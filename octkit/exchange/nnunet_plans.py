@@ -38,7 +38,6 @@ class _Named(_Entry):
     """A configuration as it stands in plans.json: it may inherit any of its keys."""
 
     inherits_from: str | None = None
-    previous_stage: str | None = None
 
 
 class _Plans(BaseModel):
@@ -55,10 +54,12 @@ class _Dataset(BaseModel):
 
 
 class _Arguments(_Entry):
+    """A network's sizes, by the names of a plan's `Configuration`."""
+
     n_stages: Annotated[int, Field(strict=True, ge=2, le=MAX_STAGES)]
-    features_per_stage: Ints
+    features: Ints = Field(alias="features_per_stage")
     strides: tuple[Ints, ...]
-    kernel_sizes: tuple[Ints, ...]
+    kernels: tuple[Ints, ...] = Field(alias="kernel_sizes")
     nonlin_kwargs: dict[str, Any]
 
 
@@ -68,13 +69,13 @@ class _Architecture(BaseModel):
 
 
 class _Configuration(_Entry):
-    """A configuration with all that it inherits."""
+    """A configuration with all that it inherits, by the names of a plan's `Configuration`."""
 
     architecture: _Architecture
     patch_size: Ints
     batch_size: int
     spacing: tuple[float, ...]
-    median_image_size_in_voxels: tuple[float, ...]
+    median_shape: tuple[float, ...] = Field(alias="median_image_size_in_voxels")
     batch_dice: bool
     normalization_schemes: tuple[str, ...]
     use_mask_for_norm: tuple[bool, ...]
@@ -87,26 +88,30 @@ def plan_from(plans: object, dataset: object, config: str, where: Path) -> Plan:
     Raises OctkitError that names what has no counterpart here.
     """
     theirs, data = _valid(_Plans, plans, where), _valid(_Dataset, dataset, where)
-    names = [config]
-    while previous := _resolved(theirs, names[0], where).get("previous_stage"):
-        if previous in names:
-            raise OctkitError(f"{where}: the configurations {', '.join(names)} refine each other in a circle")
-        names.insert(0, previous)
-    entries = {name: _valid(_Configuration, _resolved(theirs, name, where), f"{where}, {name}") for name in names}
-    axis_order, units = _grid(theirs, where)
-    channels = range(len(data.channel_names))
-    if not set(channels) == set(data.channel_names) <= set(theirs.foreground_intensity_properties_per_channel):
+    entries: dict[str, _Configuration] = {}
+    name: str | None = config
+    while name:
+        if name in entries:
+            raise OctkitError(f"{where}: the configurations {', '.join(entries)} refine each other in a circle")
+        entries[name] = _valid(_Configuration, _resolved(theirs, name, where), f"{where}, {name}")
+        name = entries[name].previous_stage
+    order, units = theirs.transpose_forward, READERS[theirs.image_reader_writer]
+    flat = units == "px" or theirs.original_median_shape_after_transp[0] == 1
+    if flat and order != (0, 1, 2):
+        raise OctkitError(f"{where}: puts the axes of 2-D scans into the order {order}, expected (0, 1, 2)")
+    channels, intensity = range(len(data.channel_names)), theirs.foreground_intensity_properties_per_channel
+    if not set(channels) == set(data.channel_names) <= set(intensity):
         raise OctkitError(f"{where}: found the channels {sorted(data.channel_names)} with intensities of "
-                          f"{sorted(theirs.foreground_intensity_properties_per_channel)}, expected 0, 1, … of both")
+                          f"{sorted(intensity)}, expected 0, 1, … of both")
+    schemes = zip(entries[config].normalization_schemes, entries[config].use_mask_for_norm, strict=False)
     return plan_of({
-        "configurations": {name: _configuration(entry, f"{where}, {name}") for name, entry in entries.items()},
-        "channels": [data.channel_names[i] for i in channels], "units": units, "axis_order": axis_order,
+        "configurations": {name: _configuration(entries[name], f"{where}, {name}") for name in reversed(entries)},
+        "channels": [data.channel_names[i] for i in channels], "units": units, "axis_order": () if flat else order,
         "classes": label_names(where / "dataset.json", data.labels, ignore=True),
-        "intensity": [theirs.foreground_intensity_properties_per_channel[i] for i in channels],
+        "intensity": [intensity[i] for i in channels],
         "normalisation": [ZSCORE[in_mask] if scheme == "ZScoreNormalization" else SCHEMES.get(scheme, scheme)
-                          for scheme, in_mask in zip(entries[config].normalization_schemes,
-                                                     entries[config].use_mask_for_norm, strict=False)],
-        "reasons": {name: {"patch_size": "as nnU-Net planned it"} for name in names},
+                          for scheme, in_mask in schemes],
+        "reasons": {name: {"patch_size": "as nnU-Net planned it"} for name in entries},
     }, where)
 
 
@@ -121,12 +126,11 @@ def plans_to(plan: Plan, name: str) -> dict[str, Any]:
     return {
         "dataset_name": name, "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": spacing, "original_median_shape_after_transp": shape,
-        "image_reader_writer": "NaturalImage2DIO" if _is_natural(plan) else "SimpleITKIO",
+        "image_reader_writer": "SimpleITKIO" if plan.axis_order or plan.units == "mm" else "NaturalImage2DIO",
         "transpose_forward": order, "transpose_backward": [order.index(axis) for axis in range(3)],
         "configurations": {config: _configuration_to(plan, config) for config in plan.configurations},
         "experiment_planner_used": "octkit", "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {str(i): dict(record)
-                                                        for i, record in enumerate(plan.intensity)},
+        "foreground_intensity_properties_per_channel": {str(i): entry for i, entry in enumerate(plan.intensity)},
     }
 
 
@@ -134,10 +138,6 @@ def dataset_to(channels: Sequence[str], labels: Sequence[str], ending: str) -> d
     """What the dataset.json of a model and of a raw data set say alike."""
     return {"channel_names": {str(i): channel for i, channel in enumerate(channels)},
             "labels": {"background": 0, **{label: i for i, label in enumerate(labels, start=1)}}, "file_ending": ending}
-
-
-def _is_natural(plan: Plan) -> bool:
-    return not plan.axis_order and plan.units == "px"
 
 
 def _valid(kind: type[Kind], content: object, where: str | Path) -> Kind:
@@ -150,28 +150,17 @@ def _valid(kind: type[Kind], content: object, where: str | Path) -> Kind:
 
 def _resolved(plans: _Plans, config: str, where: Path) -> dict[str, Any]:
     """A configuration's entry with all that it inherits."""
-    entry: dict[str, Any] = {}
-    seen: list[str] = []
+    chain: list[str] = []
     name: str | None = config
     while name is not None:
         if name not in plans.configurations:
             raise OctkitError(f"{where}: has no configuration {name!r}, expected one of "
                               f"{', '.join(plans.configurations)}")
-        if name in seen:
+        if name in chain:
             raise OctkitError(f"{where}: configuration {name!r} inherits from itself")
-        seen.append(name)
-        entry = plans.configurations[name].model_dump(exclude_unset=True) | entry
+        chain.append(name)
         name = plans.configurations[name].inherits_from
-    return entry
-
-
-def _grid(plans: _Plans, where: Path) -> tuple[tuple[int, ...], str]:
-    """The plan's order of axes, () for 2-D scans, and its units."""
-    units, order = READERS[plans.image_reader_writer], plans.transpose_forward
-    flat = units == "px" or plans.original_median_shape_after_transp[0] == 1
-    if flat and order != (0, 1, 2):
-        raise OctkitError(f"{where}: puts the axes of 2-D scans into the order {order}, expected (0, 1, 2)")
-    return () if flat else order, units
+    return {key: value for name in reversed(chain) for key, value in plans.configurations[name]}
 
 
 def _fixed_arguments(axes: int, stages: int) -> dict[str, Any]:
@@ -186,53 +175,44 @@ def _fixed_arguments(axes: int, stages: int) -> dict[str, Any]:
 
 def _configuration(entry: _Configuration, where: str) -> dict[str, Any]:
     """What a Configuration holds, from an nnU-Net configuration whose network is our U-Net."""
-    _check_fixed({"network_class_name": UNET}, dict(entry.architecture), where)
-    _check_fixed({f"resampling_fn_{kind}": RESAMPLING for kind in ("data", "seg", "probabilities")},
-                 entry.model_extra, where)
+    kinds = ("data", "seg", "probabilities")
+    _check_fixed({"network_class_name": UNET, **{f"resampling_fn_{kind}": RESAMPLING for kind in kinds}},
+                 {**(entry.model_extra or {}), **dict(entry.architecture)}, where)
     network = _valid(_Arguments, entry.architecture.arch_kwargs, where)
-    _check_fixed(_fixed_arguments(len(entry.patch_size), network.n_stages), network.model_extra, where)
-    _check_fixed({"negative_slope": 0.01}, {"negative_slope": 0.01, **network.nonlin_kwargs}, where)
-    return {
-        "patch_size": entry.patch_size, "batch_size": entry.batch_size, "spacing": entry.spacing,
-        "median_shape": entry.median_image_size_in_voxels, "features": network.features_per_stage,
-        "strides": network.strides, "kernels": network.kernel_sizes, "batch_dice": entry.batch_dice,
-        "previous_stage": entry.previous_stage,
-    }
+    _check_fixed({**_fixed_arguments(len(entry.patch_size), network.n_stages), "negative_slope": 0.01},
+                 {**(network.model_extra or {}), "negative_slope": 0.01, **network.nonlin_kwargs}, where)
+    return dict(entry) | dict(network)
 
 
-def _check_fixed(expected: Mapping[str, Any], found: Mapping[str, Any] | None, where: str) -> None:
+def _check_fixed(expected: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
     """Refuse what octkit has in one way only."""
     for name, value in expected.items():
-        stated = (found or {}).get(name, "not stated")
-        if stated != value:
+        if (stated := found.get(name, "not stated")) != value:
             raise OctkitError(f"{where}: {name} is {str(stated)[:100]}, expected {value}: octkit has no other")
 
 
 def _configuration_to(plan: Plan, config: str) -> dict[str, Any]:
     """The reverse of `_configuration`."""
-    configuration = plan.configurations[config]
-    schemes = plan.normalisation or ("ct",) * len(plan.channels)
-    theirs = {ours: name for name, ours in SCHEMES.items()} | dict.fromkeys(ZSCORE.values(), "ZScoreNormalization")
-    orders = {"data": {"is_seg": False, "order": 3}, "seg": {"is_seg": True, "order": 1},
-              "probabilities": {"is_seg": False, "order": 1}}
+    ours = plan.configurations[config]
+    names = {scheme: name for name, scheme in SCHEMES.items()} | dict.fromkeys(ZSCORE.values(), "ZScoreNormalization")
     entry = {
         "data_identifier": f"nnUNetPlans_{config}", "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": configuration.batch_size, "patch_size": list(configuration.patch_size),
-        "spacing": list(configuration.spacing), "median_image_size_in_voxels": list(configuration.median_shape),
-        "batch_dice": configuration.batch_dice, "normalization_schemes": [theirs[scheme] for scheme in schemes],
-        "use_mask_for_norm": [scheme == ZSCORE[True] for scheme in schemes],
-        **{f"resampling_fn_{kind}": RESAMPLING for kind in orders},
-        **{f"resampling_fn_{kind}_kwargs": {**order, "order_z": 0, "force_separate_z": None}
-           for kind, order in orders.items()},
+        "batch_size": ours.batch_size, "patch_size": list(ours.patch_size), "spacing": list(ours.spacing),
+        "median_image_size_in_voxels": list(ours.median_shape), "batch_dice": ours.batch_dice,
+        "normalization_schemes": [names[scheme] for scheme in plan.schemes],
+        "use_mask_for_norm": [scheme == ZSCORE[True] for scheme in plan.schemes],
         "architecture": {
             "network_class_name": UNET, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
             "arch_kwargs": {
-                **_fixed_arguments(len(configuration.patch_size), len(configuration.features)),
-                "n_stages": len(configuration.features), "features_per_stage": list(configuration.features),
-                "kernel_sizes": [list(kernel) for kernel in configuration.kernels],
-                "strides": [list(stride) for stride in configuration.strides],
+                **_fixed_arguments(len(ours.patch_size), len(ours.features)),
+                "n_stages": len(ours.features), "features_per_stage": list(ours.features),
+                "kernel_sizes": [list(kernel) for kernel in ours.kernels],
+                "strides": [list(stride) for stride in ours.strides],
                 "dropout_op_kwargs": None, "nonlin_kwargs": {"inplace": True},
             },
         },
     }
-    return entry | ({"previous_stage": configuration.previous_stage} if configuration.previous_stage else {})
+    for kind, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
+        entry |= {f"resampling_fn_{kind}": RESAMPLING, f"resampling_fn_{kind}_kwargs": {
+            "is_seg": kind == "seg", "order": order, "order_z": 0, "force_separate_z": None}}
+    return entry | ({"previous_stage": ours.previous_stage} if ours.previous_stage else {})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper
 
 from octkit import __version__
@@ -46,16 +47,15 @@ def export_onnx(model: Model, path: str | Path) -> None:
     [member] = model.members
     configuration = model.plan.configurations[member.config]
     graph = _Graph()
-    outputs = [graph.network(f"fold_{fold}", configuration, {name: np.asarray(value) for name, value in state.items()})
-               for fold, state in member.weights.items()]
+    outputs = [graph.network(f"fold_{fold}", configuration, state) for fold, state in member.weights.items()]
     if model.blend == "logits":
         graph.add("Softmax", [graph.add("Mean", outputs)], "probabilities", axis=1)
     else:
         graph.add("Mean", [graph.add("Softmax", [logits], axis=1) for logits in outputs], "probabilities")
-    shapes = {"image": len(model.plan.channels), "probabilities": len(model.labels) + 1}
-    image, probabilities = (helper.make_tensor_value_info(name, TensorProto.FLOAT,
-                                                          ["batch", channels, *configuration.patch_size])
-                            for name, channels in shapes.items())
+    channels = {"image": len(model.plan.channels), "probabilities": len(model.labels) + 1}
+    image, probabilities = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, *configuration.patch_size])
+        for name, count in channels.items())
     whole = helper.make_model(
         helper.make_graph(graph.nodes, "octkit", [image], [probabilities], graph.weights, doc_string=__doc__),
         opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="octkit",
@@ -73,9 +73,8 @@ def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
         words.append("put its axes in axis_order")
     words += [f"channel {channel}: {NORMALISATIONS[scheme]}"
               for channel, scheme in zip(plan.channels, plan.schemes, strict=True)]
-    words.append("resample to spacing, in " + plan.units if plan.units == "mm" else "keep its own grid")
-    words.append("pad to window with 0 where it is smaller; windows at most step x window apart, averaged with "
-                 "Gaussian weights")
+    words += ["resample to spacing, in mm" if plan.units == "mm" else "keep its own grid", "pad to window with 0 where "
+              "it is smaller; windows at most step x window apart, averaged with Gaussian weights"]
     if model.circle:
         words.append("scans are full circles: continue them beyond both ends before windows are put on them")
     facts = {"labels": ["background", *model.labels], "window": configuration.patch_size,
@@ -102,14 +101,14 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
-    def network(self, fold: str, configuration: Configuration, state: dict[str, np.ndarray]) -> str:
+    def network(self, fold: str, configuration: Configuration, state: dict[str, torch.Tensor]) -> str:
         """A fold's U-Net; returns the name of its logits."""
 
         def weighted(kind: str, source: str, weights: str, **attributes: Any) -> str:
-            names = [f"{fold}.{weights}.{part}" for part in ("weight", "bias")]
-            self.weights.extend(numpy_helper.from_array(np.ascontiguousarray(state[f"{weights}.{part}"]), name)
-                                for part, name in zip(("weight", "bias"), names, strict=True))
-            return self.add(kind, [source, *names], **attributes)
+            names = [f"{weights}.{part}" for part in ("weight", "bias")]
+            self.weights += [numpy_helper.from_array(np.ascontiguousarray(state[name]), f"{fold}.{name}")
+                             for name in names]
+            return self.add(kind, [source, *(f"{fold}.{name}" for name in names)], **attributes)
 
         def block(prefix: str, source: str, kernel: Ints, stride: Ints) -> str:
             for number, step in ((0, stride), (3, (1,) * len(kernel))):

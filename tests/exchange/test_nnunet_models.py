@@ -213,7 +213,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(folder):
     path.write_bytes(whole[:len(whole) // 2])
     with pytest.raises(OctkitError, match=r"checkpoint_final\.pth: cannot be read as a checkpoint"):
         open_folder(folder)
-    for content, found in [([1], "no network_weights"), ({"network_weights": {"a": 1}}, "no network_weights"),
+    for content, found in [([1], "is no checkpoint"), ({"network_weights": {"a": 1}}, "network_weights"),
                            ({"network_weights": {}}, "trainer_name"),
                            ({"network_weights": {}, "trainer_name": 1}, "trainer_name"),
                            ({"network_weights": {}, "trainer_name": "x", "init_args": [1]}, "init_args")]:
@@ -230,7 +230,7 @@ def test_checkpoints_that_would_swell_are_refused(folder):
     whole = path.read_bytes()
     content["network_weights"][name] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(content, path)
-    with pytest.raises(OctkitError, match="holds no network_weights"):
+    with pytest.raises(OctkitError, match=r"network_weights\..*numbers are stored"):
         open_folder(folder)
     with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for part in archive.namelist():
