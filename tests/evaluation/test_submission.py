@@ -74,7 +74,7 @@ def problems(path: Path, images: Path) -> list[str]:
     with pytest.raises(OctkitError) as error:
         check_submission(path, images)
     heading, *lines = str(error.value).splitlines()
-    assert heading == f"{path}: is no valid submission, {len(lines)} found:"
+    assert heading.startswith(f"{path}: ") and f"{len(lines)} found" in heading
     return [line.strip() for line in lines]
 
 
@@ -112,15 +112,8 @@ def test_a_data_set_is_submitted_with_a_table_of_predictions(tmp_path, goals):
     assert (written.images, written.called_glaucoma) == (2, 1)
     assert read_predictions(tmp_path / "table" / TABLE) == {"0007.png": 0.25, "0008.png": 1}
     for other in (replace(dataset, layout="volumes"), replace(dataset, validation=())):
-        with pytest.raises(OctkitError, match="expected a data set in the GOALS layout"):
+        with pytest.raises(OctkitError, match="GOALS layout"):
             submit(other, truth, tmp_path / "p.csv", tmp_path / "other.zip")
-
-
-def test_rgb_masks_are_written_as_grey(tmp_path, images, masks, valid):
-    grey = np.asarray(Image.open(masks / "0101.png"))
-    write_png(masks / "0101.png", np.repeat(grey[..., None], 3, axis=2))
-    write_submission(masks, PROBABILITIES, images, tmp_path / "rgb.zip")
-    assert (tmp_path / "rgb.zip").read_bytes() == valid.read_bytes()
 
 
 def test_writing_names_everything_that_is_missing_or_unfit_and_leaves_the_old_zip(tmp_path, images, masks, valid):
@@ -130,9 +123,9 @@ def test_writing_names_everything_that_is_missing_or_unfit_and_leaves_the_old_zi
     write_mask(masks / "0109.png", labels(1), GOALS_GREYS)
     with pytest.raises(OctkitError) as error:
         write_submission(masks, {"0101.png": 1.5, "0102.png": 0.5, "x.png": 0.5}, images, valid)
-    for part in ("0101.png: not found", "0102.png: found a mask of 12 x 15 px", "0109.png: has no image",
-                 "found 1.5 for 0101.png", "x.png is no image", "probabilities: 0103.png is missing"):
-        assert part in str(error.value)
+    for fact in ("0101.png: not found", "0102.png: found a mask of 12 x 15 px", "0109.png: has no image",
+                 "found 1.5 for 0101.png", "x.png is no image", "0103.png is missing"):
+        assert fact in str(error.value)
     assert len(str(error.value).splitlines()) == 7
     assert valid.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "good.zip", "images", "masks"]
@@ -144,32 +137,27 @@ def test_an_earlier_submission_is_replaced_and_a_folder_with_other_things_is_not
     np.testing.assert_array_equal(
         read_mask(tmp_path / "good" / "Layer_Segmentations" / "0101.png", GOALS_GREYS), labels(9))
     (tmp_path / "good" / "thesis.txt").write_text("all my work")
-    with pytest.raises(OctkitError, match="good: holds other things than a submission"):
+    with pytest.raises(OctkitError, match="good: holds other things"):
         write_submission(masks, PROBABILITIES, images, valid)
     assert (tmp_path / "good" / "thesis.txt").read_text() == "all my work"
     with pytest.raises(OctkitError, match="ending in .zip"):
         write_submission(masks, PROBABILITIES, images, tmp_path / "submission")
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("__MACOSX/Layer_Segmentations/._0101.png", "is a left-over of the operating system"),
-    (".DS_Store", "is a left-over of the operating system"),
-    ("/Layer_Segmentations/0101.png", "is an absolute path"),
-    ("C:/0101.png", "is an absolute path"),
-    ("../0101.png", "climbs out of the folder with .."),
-    ("Layer_Segmentations/../../0101.png", "climbs out of the folder with .."),
-    ("Layer_Segmentations\\0101.png", "has backslashes in its path"),
-    ("submission/Layer_Segmentations/0101.png", "lies in a folder"),
-    ("submission/Classification_Results.csv", "lies in a folder"),
-    ("Layer_Segmentations/0104.png", "has no image of this name among the 3 images"),
-    ("Layer_Segmentations/0101.PNG", "has no image of this name among the 3 images"),
-    ("Layer_Segmentations/deep/0101.png", "is not expected"),
-    ("readme.txt", "is not expected"),
-    ("other/", "is not expected"),
-])
-def test_members_that_do_not_belong_are_refused(valid, images, name, message):
-    (line,) = problems(repacked(valid, lambda members: members.update({name: b""})), images)
-    assert line.startswith(f"{name}: {message}")
+FOREIGN = {  # a member that does not belong, and what is said of it
+    "__MACOSX/Layer_Segmentations/._0101.png": "operating system", ".DS_Store": "operating system",
+    "/Layer_Segmentations/0101.png": "absolute path", "C:/0101.png": "absolute path", "../0101.png": "climbs out",
+    "Layer_Segmentations/../../0101.png": "climbs out", "Layer_Segmentations\\0101.png": "backslashes",
+    "submission/Layer_Segmentations/0101.png": "lies in a folder",
+    "submission/Classification_Results.csv": "lies in a folder",
+    "Layer_Segmentations/0104.png": "no image of this name among the 3", "Layer_Segmentations/0101.PNG": "no image",
+    "Layer_Segmentations/deep/0101.png": "not expected", "readme.txt": "not expected", "other/": "not expected"}
+
+
+def test_members_that_do_not_belong_are_refused(valid, images):
+    lines = problems(repacked(valid, lambda members: members.update(dict.fromkeys(FOREIGN, b""))), images)
+    for (name, fact), line in zip(FOREIGN.items(), lines, strict=True):
+        assert line.startswith(f"{name}: ") and fact in line
 
 
 def test_an_entry_for_the_masks_folder_itself_is_no_deviation(valid, images):
@@ -177,13 +165,13 @@ def test_an_entry_for_the_masks_folder_itself_is_no_deviation(valid, images):
     assert check_submission(path, images).images == 3
 
 
-def broken_png() -> bytes:
-    return png(np.full((12, 16), 255, np.uint8))[:-20]
+def white(*shape, dtype=np.uint8, mode=None) -> bytes:
+    return png(np.full(shape, 255, dtype), mode)
 
 
 def flipped_png() -> bytes:
     """A PNG whose pixels decode but do not agree with their checksum."""
-    data = bytearray(png(np.full((12, 16), 255, np.uint8)))
+    data = bytearray(white(12, 16))
     where = data.index(b"IDAT")
     data[where + 4 + struct.unpack(">I", data[where - 4:where])[0]] ^= 1
     return bytes(data)
@@ -194,49 +182,28 @@ def header_only(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "is not a PNG file"),
-    (b"GIF89a", "is not a PNG file"),
-    (png(np.full((12, 17), 255, np.uint8)), "is 12 x 17 px, expected 12 x 16 px like its image"),
-    (png(np.full((16, 12), 255, np.uint8)), "is 16 x 12 px, expected 12 x 16 px like its image"),
-    (header_only(100_000, 100_000), "is 100000 x 100000 px, expected 12 x 16 px like its image"),
-    (png(np.full((12, 16, 3), 255, np.uint8)), "is 8-bit RGB, expected 8-bit grey"),
-    (png(np.full((12, 16, 4), 255, np.uint8)), "is 8-bit RGB with alpha, expected 8-bit grey"),
-    (png(np.full((12, 16), 255, np.uint8), "P"), "is 8-bit palette, expected 8-bit grey"),
-    (png(np.full((12, 16), 255, np.uint8), "1"), "is 1-bit grey, expected 8-bit grey"),
-    (png(np.full((12, 16), 255, np.uint16)), "is 16-bit grey, expected 8-bit grey"),
-    (png(np.tile(np.arange(16, dtype=np.uint8), (12, 1)) // 8),
-     "found the grey values [1], expected only [0, 80, 160, 255]"),
-    (png(labels(0)), "found the grey values [1, 2, 3], expected only [0, 80, 160, 255]"),
-    (broken_png(), "is a damaged PNG"),
-    (flipped_png(), "is a damaged PNG"),
-])
-def test_masks_that_are_not_8_bit_grey_in_the_coding_are_refused(valid, images, data, message):
-    (line,) = problems(repacked(valid, lambda members: members.update({MASK: data})), images)
-    assert line.startswith(f"{MASK}: {message}")
+@pytest.mark.parametrize(("data", "fact"), [
+    (b"", "not a PNG"), (b"GIF89a", "not a PNG"), (white(12, 17), "is 12 x 17 px, expected 12 x 16 px"),
+    (white(16, 12), "is 16 x 12 px"), (header_only(100_000, 100_000), "is 100000 x 100000 px"),
+    (white(12, 16, 3), "8-bit RGB,"), (white(12, 16, 4), "8-bit RGB with alpha"),
+    (white(12, 16, mode="P"), "8-bit palette"), (white(12, 16, mode="1"), "1-bit grey"),
+    (white(12, 16, dtype=np.uint16), "16-bit grey"),
+    (png(labels(0)), "grey values [1, 2, 3]"), (white(12, 16)[:-20], "damaged PNG"), (flipped_png(), "damaged PNG")])
+def test_masks_that_are_not_8_bit_grey_in_the_coding_are_refused(valid, images, data, fact):
+    [line] = problems(repacked(valid, lambda members: members.update({MASK: data})), images)
+    assert line.startswith(f"{MASK}: ") and fact in line
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda text: text.replace("GC_Pred", "p"), "found the columns ['ImgName', 'p']"),
-    (lambda text: text.replace("ImgName,GC_Pred", "GC_Pred,ImgName"), "found the columns ['GC_Pred', 'ImgName']"),
-    (lambda text: text.replace("0102.png,0.000000001\n", ""), "0102.png has no row"),
-    (lambda text: text + "0104.png,0.5\n", "found a row for '0104.png', expected names of images only"),
-    (lambda text: text + "0101.png,0.5\n", "row 5: 0101.png stands twice"),
-    (lambda text: text.replace("0.25", "nan"), "row 2: found GC_Pred 'nan'"),
-    (lambda text: text.replace("0.25", "1.25"), "row 2: found GC_Pred '1.25'"),
-    (lambda text: text.replace("0.25", "a lot"), "row 2: found GC_Pred 'a lot'"),
-    (lambda text: text.replace("0.25", ""), "row 2: found GC_Pred ''"),
-    (lambda text: text.replace("0.25", "0,25"), "row 2: found 3 fields"),
-    (lambda text: text.replace(",", ";"), "found the columns ['ImgName;GC_Pred']"),
-])
-def test_tables_that_deviate_are_refused(valid, images, change, message):
-    def changed(members):
-        members[TABLE] = change(members[TABLE].decode()).encode()
+@pytest.mark.parametrize(("old", "new", "fact"), [
+    ("GC_Pred", "p", "found the columns"), ("0102.png,0.000000001\n", "", "0102.png has no row"),
+    ("\n0101", "\n0104.png,0.5\n0101", "found a row for '0104.png'"), ("0.25", "1.25", "row 2: found GC_Pred '1.25'"),
+    ("\n0102.png,", "\n0101.png,0.5\n0102.png,", "row 3: 0101.png stands twice")])
+def test_tables_that_deviate_are_refused(valid, images, old, new, fact):
+    def change(members):
+        members[TABLE] = members[TABLE].decode().replace(old, new).encode()
 
-    lines = problems(repacked(valid, changed), images)
-    assert lines[0].startswith(f"{TABLE}: {message}")
-    # A row that cannot be read is also a row that its image lacks.
-    assert len(lines) == (2 if "fields" in message else 1)
+    [line] = problems(repacked(valid, change), images)
+    assert line.startswith(f"{TABLE}: {fact}")
 
 
 @pytest.mark.parametrize("name", [TABLE, MASK])
@@ -245,27 +212,19 @@ def test_missing_and_doubled_members_are_refused(valid, images, name):
         f"{name}: missing"]
     with pytest.warns(UserWarning, match="Duplicate name"):
         doubled = repacked(valid, lambda members: [*members.items(), (name, members[name])])
-    assert problems(doubled, images) == [f"{name}: stands 2 times in the zip, expected once"]
+    [line] = problems(doubled, images)
+    assert line.startswith(f"{name}: stands 2 times")
 
 
 def test_every_deviation_is_listed_at_once(valid, images):
     def change(members):
         del members["Layer_Segmentations/0101.png"]
-        members[MASK] = png(np.full((12, 16), 7, np.uint8))
-        members["Layer_Segmentations/0103.png"] = png(np.full((2, 2, 3), 7, np.uint8))
+        members["Layer_Segmentations/0103.png"] = white(2, 2, 3)
         members["notes.txt"] = b""
         members[TABLE] = b"ImgName,GC_Pred\n0101.png,2\n0102.png,0.5\n0109.png,0.5\n"
 
-    assert sorted(line.rsplit(", expected", 1)[0] for line in problems(repacked(valid, change), images)) == sorted([
-        "Layer_Segmentations/0101.png: missing",
-        f"{MASK}: found the grey values [7]",
-        "Layer_Segmentations/0103.png: is 8-bit RGB",
-        "Layer_Segmentations/0103.png: is 2 x 2 px",
-        "notes.txt: is not expected; a submission holds Layer_Segmentations/<image name> and "
-        "Classification_Results.csv only",
-        f"{TABLE}: row 2: found GC_Pred '2' for 0101.png",
-        f"{TABLE}: 0103.png has no row",
-        f"{TABLE}: found a row for '0109.png'"])
+    assert sorted(line.split(": ")[0] for line in problems(repacked(valid, change), images)) == sorted([
+        "Layer_Segmentations/0101.png", *["Layer_Segmentations/0103.png"] * 2, "notes.txt", *[TABLE] * 3])
 
 
 def test_what_is_no_zip_is_refused(tmp_path, images, valid):
@@ -274,17 +233,9 @@ def test_what_is_no_zip_is_refused(tmp_path, images, valid):
     with pytest.raises(OctkitError, match="images: is not a zip file"):
         check_submission(images, images)
     for data in (b"", b"PK nothing", valid.read_bytes()[:-30]):
-        (tmp_path / "broken.zip").write_bytes(data)
-        with pytest.raises(OctkitError, match="broken.zip: is not a zip file that can be opened"):
-            check_submission(tmp_path / "broken.zip", images)
-
-
-def test_a_member_with_a_wrong_checksum_is_refused(valid, images):
-    data = bytearray(valid.read_bytes())
-    data[data.index(b"0101.png,0.25")] = ord("1")
-    valid.write_bytes(data)
-    (line,) = problems(valid, images)
-    assert line.startswith(f"{TABLE}: is damaged in the zip (Bad CRC-32")
+        valid.write_bytes(data)
+        with pytest.raises(OctkitError, match="good.zip: is not a zip file"):
+            check_submission(valid, images)
 
 
 def rewritten(valid: Path, mark) -> Path:
@@ -299,58 +250,38 @@ def rewritten(valid: Path, mark) -> Path:
     return other
 
 
-def test_any_damaged_byte_is_refused_or_does_not_matter(valid, images):
-    whole = valid.read_bytes()
-    random = np.random.default_rng(0)
-    refused = 0
-    for where in random.choice(len(whole), 200, replace=False):
-        data = bytearray(whole)
-        data[where] ^= int(random.integers(1, 256))
-        valid.write_bytes(data)
-        try:
-            check_submission(valid, images)
-        except OctkitError:
-            refused += 1
-    assert refused > 100  # dates and attributes may be anything
+def link(member):
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
-def test_links_and_uncommon_packing_are_refused(valid, images):
-    def link(member):
-        member.external_attr = (stat.S_IFLNK | 0o777) << 16
-
-    def bzip2(member):
-        member.compress_type = zipfile.ZIP_BZIP2
-
-    assert problems(rewritten(valid, link), images) == [f"{MASK}: is a symbolic link, expected a plain file"]
-    assert problems(rewritten(valid, bzip2), images) == [f"{MASK}: is packed by method 12, expected deflated (8) or "
-                                                         "stored (0)"]
+def bzip2(member):
+    member.compress_type = zipfile.ZIP_BZIP2
 
 
-def test_an_encrypted_member_is_refused(valid, images):
-    data = bytearray(valid.read_bytes())
-    where = data.rindex(MASK.encode()) - 46  # its record in the central directory
-    data[where + 8] |= 1
-    valid.write_bytes(data)
-    assert problems(valid, images) == [f"{MASK}: is encrypted, expected a plain file"]
+@pytest.mark.parametrize(("mark", "fact"), [(link, "symbolic link"), (bzip2, "packed by method 12")])
+def test_links_and_uncommon_packing_are_refused(valid, images, mark, fact):
+    [line] = problems(rewritten(valid, mark), images)
+    assert line.startswith(f"{MASK}: ") and fact in line
 
 
 def test_zip_bombs_are_not_unpacked(valid, images, monkeypatch):
     path = repacked(valid, lambda members: members.update({MASK: bytes(submission.MAX_FILE_BYTES + 1)}))
     assert path.stat().st_size < 100_000
-    assert problems(path, images) == [f"{MASK}: unpacks to 33554433 bytes, expected at most 33554432"]
+    [line] = problems(path, images)
+    assert line.startswith(f"{MASK}: unpacks to 33554433 bytes")
     monkeypatch.setattr(submission, "MAX_TOTAL_BYTES", 100)
-    (line,) = problems(valid, images)
-    assert line.startswith("unpacks to ") and line.endswith("bytes, expected at most 100")
+    [line] = problems(valid, images)
+    assert line.startswith("unpacks to ")
 
 
-def test_a_member_that_lies_about_its_size_is_refused(valid, images):
-    path = repacked(valid, lambda members: members.update({MASK: bytes(5_000_000)}))
-    data = bytearray(path.read_bytes())
-    where = data.rindex(MASK.encode()) - 46
-    data[where + 24:where + 28] = struct.pack("<I", 1000)
-    path.write_bytes(data)
-    (line,) = problems(path, images)
-    assert line.startswith(f"{MASK}: is damaged in the zip")
+@pytest.mark.parametrize(("at", "value", "fact"), [(8, b"\x01", "encrypted"), (24, b"\x01\x00", "damaged in the zip")])
+def test_a_member_that_is_encrypted_or_lies_about_its_size_is_refused(valid, images, at, value, fact):
+    data = bytearray(valid.read_bytes())
+    where = data.rindex(MASK.encode()) - 46 + at  # in its record in the central directory
+    data[where:where + len(value)] = value
+    valid.write_bytes(data)
+    [line] = problems(valid, images)
+    assert line.startswith(f"{MASK}: ") and fact in line
 
 
 def content(path: Path) -> dict:
