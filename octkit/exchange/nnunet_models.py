@@ -10,7 +10,6 @@ values and numpy's scalars (nnU-Net stores its losses so), and nothing else.
 """
 
 import re
-import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -70,10 +69,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def import_model(folder: str | Path, out: str | Path) -> Model:
-    """Write the model of an nnU-Net folder as one file, to predict with; returns it.
-
-    Raises OctkitError as `open_folder`.
-    """
+    """Write the model of an nnU-Net folder as one file, to predict with; raises OctkitError as `open_folder`."""
     folder = Path(folder)
     model, trainer = _open(folder)
     save_model(model, out, {
@@ -195,15 +191,19 @@ def weights_to(ours: Weights, stages: int) -> Weights:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
-    _check_zip(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+        if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+                or sum(part.file_size for part in parts) > path.stat().st_size):  # torch packs nothing
+            raise ValueError("its parts unpack to more than the file")
         with torch.serialization.safe_globals(HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
         asked = re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error))
         reason = (f"it asks for {asked[1]}, which is no part of a trained model" if asked
                   else (str(error).strip().splitlines() or [type(error).__name__])[0])
-        raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason})") from None
+        raise bad_file(path, f"cannot be read as a checkpoint ({reason})", "expected one of nnU-Net v2") from None
     try:
         return Checkpoint.model_validate(content)
     except ValidationError as error:  # its values stay unsaid: nested ones may be of any length
@@ -212,29 +212,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
                           f"{problem['msg']}") from None
 
 
-def _check_zip(path: Path) -> None:
-    """Refuse what torch never writes: anything but a zip whose parts are stored as they are, and so cannot swell."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-        if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-                or sum(part.file_size for part in parts) > path.stat().st_size):
-            raise ValueError("its parts unpack to more than the file")
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise bad_file(path, f"cannot be read as a checkpoint ({error})", "expected one as nnU-Net v2 writes") from None
-
-
 def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
     """The checkpoint of each fold that is trained to its end, by the fold's name."""
-    found = {}
-    for inside in sorted(folder.glob("fold_*")):
-        fold = inside.name.removeprefix("fold_")
-        if not (fold == "all" or fold.isdecimal()):
-            raise OctkitError(f"{inside}: found the fold {fold!r}, expected a number or all")
-        if (inside / CHECKPOINT).exists():
-            found[fold] = inside / CHECKPOINT
-        else:
-            say(f"{inside}: has no {CHECKPOINT} and is left out")
+    found = {inside.name.removeprefix("fold_"): inside / CHECKPOINT for inside in sorted(folder.glob("fold_*"))}
+    if odd := [fold for fold in found if fold != "all" and not fold.isdecimal()]:
+        raise OctkitError(f"{folder}/fold_{odd[0]}: found the fold {odd[0]!r}, expected a number or all")
+    for fold in [fold for fold, path in found.items() if not path.exists()]:
+        say(f"{found.pop(fold).parent}: has no {CHECKPOINT} and is left out")
     if len(found) > 1 and found.pop("all", None):
         say(f"{folder}: fold_all is left out, as there are others")
     if not found:
