@@ -28,14 +28,12 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
                  labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict[str, Any]:
     """Score a folder of masks against the true ones: PNGs, NIfTI files or folders of B-scans, paired by name.
 
-    A volume's Dice is that of all its voxels; distances and thickness errors are taken B-scan by B-scan and averaged
-    over the B-scans where they are defined.
+    A volume's Dice is that of all its voxels; its other metrics are means over the B-scans where they are defined.
 
     Args:
         spacing: mm a pixel (row, column), for volumes (between B-scans, row, column) or these last two; by default
             the one that a true volume states, where it does.
-        layers: those to score, all by default (fewer, where the truth carries only some).
-        names: the cases to score where the truth has more of them ("0101"), all by default.
+        layers, names: the layers and cases ("0101") to score, all by default.
         labels: the names of the masks' labels 1, 2, …
         mask_values: how the files of both folders are coded, value -> label; by default volumes hold label numbers,
             PNGs GOALS greys where the labels are the three layers, else label numbers.
@@ -79,10 +77,7 @@ def by_layer(scores: Mapping[str, Any], metric: str) -> dict[str, list[float | N
 
 
 def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """The "worst", the "median" and the "best" case of `score_folder`'s scores: its name and its mean Dice.
-
-    A case without any layer in either mask counts as 0: nothing in it is right or wrong.
-    """
+    """The "worst", the "median" and the "best" case: its name and its mean Dice, 0 where no layer is in either mask."""
     found = {name: [layer["dice"] for layer in layers.values() if layer["dice"] is not None]
              for name, layers in scores["cases"].items()}
     mean = {name: float(np.mean(dice)) if dice else 0.0 for name, dice in found.items()}

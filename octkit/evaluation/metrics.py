@@ -15,8 +15,7 @@ THRESHOLD = 0.5  # at and above this probability a scan is called glaucoma
 def dice(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
     """Overlap of one label in two masks of the same shape: 2 |A and B| / (|A| + |B|), 0 to 1.
 
-    nan where the label is in neither mask (there is nothing to be right or wrong about, and means leave it
-    out); 0 where it is in one of them only.
+    nan where the label is in neither mask, 0 where it is in one of them only.
     """
     _same_shape(predicted, truth)
     ours, theirs = predicted == label, truth == label
@@ -52,8 +51,7 @@ def boundaries(mask: np.ndarray, label: int) -> np.ndarray:
 def layer_thickness(mask: np.ndarray, label: int) -> np.ndarray:
     """The layer's pixels in each A-scan, (W,) float in px; of a volume's mask (B, H, W) the en-face map (B, W).
 
-    Pixels are counted rather than edges subtracted: a stray island far off then adds its own few pixels and
-    not the whole way to it.
+    Pixels are counted, not edges subtracted: an island far off adds only its own pixels.
     """
     return np.count_nonzero(mask == label, axis=-2).astype(float)
 
@@ -61,14 +59,11 @@ def layer_thickness(mask: np.ndarray, label: int) -> np.ndarray:
 def thickness_error(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
     """Mean over A-scans of |predicted - true thickness| of a layer, in px.
 
-    An A-scan without the layer has thickness 0, so a layer that was lost costs its whole thickness; nan
-    only where the layer is in neither mask.
+    An A-scan without the layer has thickness 0; nan only where the layer is in neither mask.
     """
     _same_shape(predicted, truth)
     ours, theirs = layer_thickness(predicted, label), layer_thickness(truth, label)
-    if not ours.any() and not theirs.any():
-        return float("nan")
-    return float(np.abs(ours - theirs).mean())
+    return float(np.abs(ours - theirs).mean()) if ours.any() or theirs.any() else float("nan")
 
 
 def broken_a_scans(mask: np.ndarray, order: Sequence[int] = (0, 1, 2, 0, 3, 0)) -> float:
@@ -89,11 +84,8 @@ def med(predicted: np.ndarray, truth: np.ndarray, label: int,
 
     Each boundary is one point an A-scan (`boundaries`). From every true point the distance to the nearest
     predicted point is taken, and the other way round; both ways are averaged with equal weight. Distances
-    are in px, or in mm with `spacing` (row, column) in mm. The challenge does not state how it pairs the points;
-    this reading of "mean Euclidean distance" treats both masks alike.
-
-    Where one mask lacks the layer in some A-scans, the other's points there are nearest to the gap's edge. So a gap
-    costs little distance; `coverage` shows it.
+    are in px, or in mm with `spacing` (row, column) in mm. The challenge does not state how it pairs the points.
+    A gap in one mask costs little distance, as the other's points there are nearest to its edge; `coverage` shows it.
 
     Returns `upper`, `lower` and `mean` distance (nan where the layer is missing from one mask altogether) and
     `coverage`, the share of the truth's A-scans with the layer in which the prediction has it too (nan where the truth
@@ -148,10 +140,9 @@ def _ratio(part: int, whole: int) -> float | None:
 
 def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> float:
     points = [np.column_stack([rows, np.arange(len(rows))])[np.isfinite(rows)] * spacing for rows in (first, second)]
-    if not len(points[0]) or not len(points[1]):
+    if not all(map(len, points)):
         return float("nan")
-    ways = [KDTree(to).query(start)[0].mean() for start, to in (points, points[::-1])]
-    return float(np.mean(ways))
+    return float(np.mean([KDTree(to).query(start)[0].mean() for start, to in (points, points[::-1])]))
 
 
 def _same_shape(predicted: np.ndarray, truth: np.ndarray) -> None:
@@ -160,10 +151,9 @@ def _same_shape(predicted: np.ndarray, truth: np.ndarray) -> None:
 
 
 def spread(values: Iterable[float | None]) -> dict[str, float | int | None]:
-    """What a comparison needs beside a mean: {"mean", "sd", "n"} of the values that are defined.
+    """{"mean", "sd", "n"} of the values that are defined; None where there are too few of them.
 
-    The standard deviation is the sample's (divided by n - 1). None stands for what there are too few values for: one
-    number alone has no spread.
+    The standard deviation is the sample's (divided by n - 1).
     """
     known = np.array([value for value in values if value is not None and np.isfinite(value)], float)
     return {"mean": float(known.mean()) if known.size else None,
