@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, FailFast, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, FailFast, ValidationError
 
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
@@ -40,6 +40,7 @@ HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.mult
             type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
 Weights = dict[str, torch.Tensor]
+Axes = Annotated[tuple[int, ...], FailFast(), BeforeValidator(lambda axes: axes or ())]  # None stands for none
 
 
 def _stored(tensor: Any) -> torch.Tensor:
@@ -60,7 +61,7 @@ class Checkpoint(BaseModel):
     network_weights: dict[str, Annotated[Any, AfterValidator(_stored)]]
     trainer_name: str
     init_args: _Arguments = _Arguments()
-    inference_allowed_mirroring_axes: Annotated[tuple[int, ...], FailFast()] | None = None
+    inference_allowed_mirroring_axes: Axes = ()
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -96,7 +97,7 @@ def _open(folder: Path) -> tuple[Model, str]:
     if found := sorted(folder.glob("**/postprocessing.pkl")):
         say(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
     dimensions = len(plan.configurations[member.config].patch_size)
-    axes = checkpoint.inference_allowed_mirroring_axes or ()
+    axes = checkpoint.inference_allowed_mirroring_axes
     if odd := set(axes) - set(range(dimensions)):
         raise OctkitError(f"{folder}: its checkpoints mirror axis {min(odd)}, expected axes from 0 to {dimensions - 1}")
     traits: dict[str, Any] = {"mirror": bool(axes), "mirror_axes": tuple(axis - dimensions for axis in axes),
@@ -234,7 +235,7 @@ def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Me
     """
     checkpoints = _checkpoints(folder)
     prefix, separator, named = folder.resolve().name.rpartition("__")
-    stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes or ())
+    stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes)
               for checkpoint in checkpoints.values()}
     if len(stated) > 1:
         raise OctkitError(f"{folder}: its folds are of different trainings, found {sorted(stated)}, expected one "

@@ -242,15 +242,12 @@ def test_fold_all_counts_where_it_is_alone(tmp_path, capsys):
     assert list(open_folder(folder).members[0].weights) == ["all"]
 
 
-def test_folds_of_different_trainings_are_refused(folder):
+def test_the_folders_name_says_the_configuration_where_the_checkpoints_do_not_and_they_must_agree(folder):
+    change_both(folder, init_args={})
+    assert open_folder(folder).members[0].config == "2d"
     changed_checkpoint(folder, inference_allowed_mirroring_axes=(1,))
     with pytest.raises(OctkitError, match="its folds are of different trainings"):
         open_folder(folder)
-
-
-def test_the_folders_name_says_the_configuration_where_the_checkpoint_does_not(folder):
-    change_both(folder, init_args={})
-    assert open_folder(folder).members[0].config == "2d"
 
 
 def test_axes_to_mirror_are_counted_from_the_last(folder):
@@ -263,13 +260,12 @@ def test_axes_to_mirror_are_counted_from_the_last(folder):
         open_folder(folder)
 
 
-def test_an_octkit_json_of_another_kind_is_refused(folder):
+def test_an_octkit_json_of_another_kind_and_weights_of_another_plan_are_refused(folder):
+    kept = read_json(folder / "octkit.json")
     write_json(folder / "octkit.json", {"mirror": True})
     with pytest.raises(OctkitError, match=r"octkit\.json: is not valid"):
         open_folder(folder)
-
-
-def test_weights_that_do_not_fit_the_plan_are_refused(folder):
+    write_json(folder / "octkit.json", kept)
     plans = read_json(folder / "plans.json")
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 16]
     write_json(folder / "plans.json", plans)

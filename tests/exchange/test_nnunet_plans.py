@@ -95,33 +95,27 @@ def test_labels():
             plan_from(plans, dataset | {"labels": labels}, "2d", HERE)
 
 
-NETWORK = "configurations/2d/architecture"
+CONFIG, SIZES = "configurations/2d", "configurations/2d/architecture/arch_kwargs"
 
 
 @pytest.mark.parametrize(("path", "value", "found"), [
-    (f"{NETWORK}/network_class_name", "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
-     "network_class_name is .*ResidualEncoderUNet"),
-    (f"{NETWORK}/arch_kwargs/n_conv_per_stage", [2, 3], "n_conv_per_stage is .*2, 3"),
-    (f"{NETWORK}/arch_kwargs/conv_bias", False, "conv_bias is False"),
-    (f"{NETWORK}/arch_kwargs/norm_op", "torch.nn.modules.batchnorm.BatchNorm2d", "norm_op is"),
-    (f"{NETWORK}/arch_kwargs/norm_op_kwargs", {"eps": 1e-3, "affine": True}, "norm_op_kwargs is"),
-    (f"{NETWORK}/arch_kwargs/dropout_op", "torch.nn.Dropout2d", "dropout_op is"),
-    (f"{NETWORK}/arch_kwargs/nonlin", "torch.nn.GELU", "nonlin is"),
-    (f"{NETWORK}/arch_kwargs/nonlin_kwargs", {"negative_slope": 0.2}, "negative_slope is 0.2"),
-    (f"{NETWORK}/arch_kwargs/kernel_sizes", [[3, 3], [4, 4]], "describes no network"),
-    ("configurations/2d/resampling_fn_data", "resample_torch_fornnunet", "resampling_fn_data is resample_torch"),
-    ("configurations/2d/normalization_schemes", ["MyNormalization"], "MyNormalization"),
-    ("configurations/2d/inherits_from", "2d", "inherits from itself"),
-    ("configurations/2d/previous_stage", "2d", "in a circle"),
-    ("configurations/2d/previous_stage", "3d_lowres", "has no configuration '3d_lowres'"),
-    ("configurations/2d/batch_size", "many", "batch_size"),
+    (f"{CONFIG}/architecture/network_class_name", "unet.ResidualEncoderUNet", "class_name is .*ResidualEncoder"),
+    (f"{SIZES}/n_conv_per_stage", [2, 3], "n_conv_per_stage is .*2, 3"), (f"{SIZES}/conv_bias", False, "conv_bias is"),
+    (f"{SIZES}/norm_op", "torch.nn.modules.batchnorm.BatchNorm2d", "norm_op is"),
+    (f"{SIZES}/norm_op_kwargs", {"eps": 1e-3, "affine": True}, "norm_op_kwargs is"),
+    (f"{SIZES}/dropout_op", "torch.nn.Dropout2d", "dropout_op is"), (f"{SIZES}/nonlin", "torch.nn.GELU", "nonlin is"),
+    (f"{SIZES}/nonlin_kwargs", {"negative_slope": 0.2}, "negative_slope is 0.2"),
+    (f"{SIZES}/kernel_sizes", [[3, 3], [4, 4]], "describes no network"), (f"{SIZES}/n_stages", True, "n_stages"),
+    (f"{SIZES}/n_stages", 10**12, "n_stages"), (f"{SIZES}/n_stages", 10**400, "n_stages"),
+    (f"{CONFIG}/resampling_fn_data", "resample_torch_fornnunet", "resampling_fn_data is resample_torch"),
+    (f"{CONFIG}/normalization_schemes", ["MyNormalization"], "MyNormalization"),
+    (f"{CONFIG}/inherits_from", "2d", "inherits from itself"), (f"{CONFIG}/inherits_from", [], "inherits_from"),
+    (f"{CONFIG}/previous_stage", "2d", "in a circle"), (f"{CONFIG}/previous_stage", "3d_lowres", "no configuration"),
+    (f"{CONFIG}/batch_size", "many", "batch_size"), (f"{CONFIG}/spacing", [10**400, 1], "spacing"),
     ("image_reader_writer", "NibabelIOWithReorient", "image_reader_writer.*NibabelIOWithReorient"),
-    ("transpose_forward", [1, 0, 2], "the axes of 2-D scans"),
+    ("transpose_forward", [1, 0, 2], "the axes of 2-D scans"), ("configurations", None, "is no plans.json"),
     ("foreground_intensity_properties_per_channel", {}, "found the channels"),
     ("original_median_shape_after_transp", [1], "original_median_shape"),
-    (f"{NETWORK}/arch_kwargs/n_stages", 10**12, "n_stages"), (f"{NETWORK}/arch_kwargs/n_stages", True, "n_stages"),
-    (f"{NETWORK}/arch_kwargs/n_stages", 10**400, "n_stages"), ("configurations/2d/spacing", [10**400, 1], "spacing"),
-    ("configurations/2d/inherits_from", [], "inherits_from"), ("configurations", None, "is no plans.json"),
 ])
 def test_what_has_no_counterpart_is_refused(path, value, found):
     _, plans, dataset = folder_of("2d")
