@@ -75,6 +75,11 @@ class Dataset:
         return self.train + self.extra
 
     @property
+    def circle(self) -> bool:
+        """Whether all training scans are circles."""
+        return all(case.circle for case in self.train)
+
+    @property
     def synthetic(self) -> bool:
         """Whether the scans are phantoms, as their phantom.json says."""
         return (self.root / "phantom.json").exists()

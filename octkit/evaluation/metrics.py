@@ -30,6 +30,23 @@ def dice_from_counts(both: float, predicted: float, truth: float) -> float:
     return float(2 * both / (predicted + truth)) if predicted + truth else float("nan")
 
 
+def dice_of_labels(predicted: np.ndarray, truth: np.ndarray, labels: int) -> list[float]:
+    """`dice` of each of the labels 1 to `labels`."""
+    return [dice(predicted, truth, label) for label in range(1, labels + 1)]
+
+
+def mean_over_cases(table: np.ndarray) -> np.ndarray:
+    """Mean of each column of (cases, labels), nan entries left out; nan where a column has no other."""
+    counted = ~np.isnan(table)
+    return np.divide(np.where(counted, table, 0).sum(0), counted.sum(0), where=counted.any(0),
+                     out=np.full(table.shape[1], np.nan))
+
+
+def gain_over(before: np.ndarray, after: np.ndarray) -> dict[str, float | int | None]:
+    """The `spread` over cases of what each one's mean over the labels gains, of two tables (cases, labels)."""
+    return spread(mean_over_cases(after.T) - mean_over_cases(before.T))
+
+
 def boundaries(mask: np.ndarray, label: int) -> np.ndarray:
     """Upper and lower edge of a layer in each A-scan: (2, W) float, in rows from the image's top edge.
 

@@ -7,7 +7,7 @@ import numpy as np
 from octkit.common.files import write_json
 from octkit.data.dataset import Case, is_volume
 from octkit.evaluation.evaluate import score_folder
-from octkit.evaluation.metrics import dice
+from octkit.evaluation.metrics import dice_of_labels
 from octkit.inference.sliding_window import Predictor
 from octkit.planning.run import Run
 
@@ -66,7 +66,6 @@ def _price(run: Run, cases: list[Case], fold_of: dict[str, int], mirror: bool) -
         began = time.perf_counter()
         mask = predictor(image, case.spacing, case.circle).argmax(0)
         seconds.append(time.perf_counter() - began)
-        scores[case.name] = float(np.nanmean([dice(mask, truth, label)
-                                              for label in range(1, len(run.dataset.labels) + 1)]))
+        scores[case.name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
     return {"seconds": float(np.median(seconds)), "dice": float(np.mean(list(scores.values()))),
             "dice_by_scan": scores}

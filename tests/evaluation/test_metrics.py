@@ -13,7 +13,10 @@ from octkit.evaluation.metrics import (
     classification_scores,
     dice,
     dice_from_counts,
+    dice_of_labels,
+    gain_over,
     layer_thickness,
+    mean_over_cases,
     med,
     spread,
     thickness_error,
@@ -221,3 +224,12 @@ def test_spread_by_hand():
     assert with_spread(spread([1, 3]), 2, "+") == "+2.00 ± 1.41 (n = 2)"
     assert with_spread(spread([4]), 1) == "4.0 no spread (n = 1)"
     assert with_spread(spread([])) == "undefined"
+
+
+def test_means_over_cases_and_gains_by_hand():
+    # case 1: label 1 2*1/(1+2), label 2 perfect; case 2: label 1 perfect, label 2 in neither and so not counted
+    table = np.array([dice_of_labels(np.array([1, 0, 2]), np.array([1, 1, 2]), 3),
+                      dice_of_labels(np.array([1, 1, 0]), np.array([1, 1, 0]), 3)])
+    np.testing.assert_allclose(mean_over_cases(table), [(2 / 3 + 1) / 2, 1, np.nan])
+    assert gain_over(table, np.nan_to_num(table)) == {  # (5/3 / 3 - 5/3 / 2, 1/3 - 1)
+        "mean": pytest.approx((-5 / 18 - 2 / 3) / 2), "sd": pytest.approx((2 / 3 - 5 / 18) / 2**0.5), "n": 2}

@@ -3,7 +3,7 @@ import pytest
 
 from octkit.data.labels import LAYERS
 from octkit.evaluation.metrics import dice
-from octkit.inference.select import best, candidates, decide_postprocessing, decide_surfaces, mean_dice
+from octkit.inference.select import best, candidates, decide_postprocessing, decide_boundaries
 from octkit.phantoms.circle_scans import draw
 from octkit.planning.selection import Candidate
 
@@ -13,16 +13,6 @@ def array(text: str) -> np.ndarray:
 
 
 NAMES = ("rnfl", "gcipl")
-
-
-def test_mean_dice_by_hand():
-    # case 1: rnfl 2*1/(1+2), gcipl perfect; case 2: rnfl perfect, gcipl in neither and so not counted
-    predicted, truth = [array("102"), array("110")], [array("112"), array("110")]
-    np.testing.assert_allclose(mean_dice(predicted, truth, 2), [(2 / 3 + 1) / 2, 1])
-
-
-def test_a_label_in_no_case_has_no_dice():
-    assert np.isnan(mean_dice([array("10")], [array("10")], 2)[1])
 
 
 def test_islands_are_removed_where_that_raises_dice():
@@ -83,11 +73,11 @@ def test_ordered_boundaries_are_chosen_where_the_score_does_not_fall():
     wrong = phantom.mask.copy()
     wrong[2:8, 20:60] = 3  # an island that costs choroid's Dice
     probabilities = np.where(wrong == np.arange(4)[:, None, None], 0.9, 0.1 / 3).astype(np.float32)
-    keep, record = decide_surfaces([probabilities], [wrong], [phantom.mask], LAYERS, True, "choose")
+    keep, record = decide_boundaries([probabilities], [wrong], [phantom.mask], LAYERS, True, "choose")
     assert record.dice_before["choroid"] == dice(wrong, phantom.mask, 3)
     assert keep and record.kept and record.dice_after["choroid"] > record.dice_before["choroid"] + 0.01
     assert record.gain["n"] == 1 and record.gain["sd"] is None and record.gain["mean"] > 0.003
     # a truth with an island, which no ordered boundaries can draw
-    assert not decide_surfaces([probabilities], [wrong], [wrong], LAYERS, True, "choose")[0]
-    assert decide_surfaces([probabilities], [wrong], [wrong], LAYERS, True, "always")[0]
-    assert not decide_surfaces([probabilities], [wrong], [phantom.mask], LAYERS, True, "never")[0]
+    assert not decide_boundaries([probabilities], [wrong], [wrong], LAYERS, True, "choose")[0]
+    assert decide_boundaries([probabilities], [wrong], [wrong], LAYERS, True, "always")[0]
+    assert not decide_boundaries([probabilities], [wrong], [phantom.mask], LAYERS, True, "never")[0]
