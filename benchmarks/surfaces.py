@@ -49,7 +49,7 @@ def main() -> None:
                           (probabilities.argmax(0), mask_from(boundaries, size[0]))])
         print(f"{size[0]} x {size[1]}: median {np.median(wall):.3f} s wall, {np.median(processor):.3f} s processor; "
               f"mean error (px) {np.round(np.mean(errors, axis=0), 2).tolist()}; wrong pixels "
-              f"{100 * np.mean(wrong, axis=0)[0]:.2f} % by argmax, {100 * np.mean(wrong, axis=0)[1]:.2f} % by surfaces")
+              f"{100 * np.mean(wrong, axis=0)[0]:.2f} % by argmax, {100 * np.mean(wrong, axis=0)[1]:.2f} % drawn")
 
 
 if __name__ == "__main__":

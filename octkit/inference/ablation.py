@@ -35,11 +35,10 @@ class Scan:
 
 def steps(plain: Model, varied: Model) -> dict[str, Predictor]:
     """A predictor for each of `MEASURES`, from the model of one look and that of every look."""
-    bare = replace(varied, surfaces=False, postprocessing=())
+    alone, bare = (replace(model, surfaces=False, postprocessing=()) for model in (plain, varied))
     drawn = replace(varied, surfaces=True)
-    return dict(zip(MEASURES, (Predictor(replace(plain, surfaces=False, postprocessing=()), mirror=False),
-                               Predictor(bare, mirror=False), Predictor(drawn, mirror=False),
-                               Predictor(drawn, mirror=True)), strict=True))
+    return {name: Predictor(model, mirror=name == MEASURES[-1])
+            for name, model in zip(MEASURES, (alone, bare, drawn, drawn), strict=True)}
 
 
 def annotated_scans(folder: Path) -> list[Scan]:

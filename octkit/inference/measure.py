@@ -44,14 +44,14 @@ def mirroring_price(run: Run) -> dict[str, dict]:
     "plain" and "mirrored" -> {"seconds": median time of a scan, "dice": mean Dice, "dice_by_scan": name -> Dice},
     Dice being the mean over the layers. Empty where no fold held scans out; an older mirroring.json is removed.
     """
-    fold_of, dataset = held_out(run), run.dataset
+    fold_of = held_out(run)
     if not fold_of:
         run.mirroring_file.unlink(missing_ok=True)
         return {}
     folds = list(dict.fromkeys(fold_of.values()))
     each = max(MIRRORING_SCANS // len(folds), 1)
     sample = [name for fold in folds for name in [name for name in fold_of if fold_of[name] == fold][:each]]
-    cases = {case.name: case for case in dataset.train}
+    cases = {case.name: case for case in run.dataset.train}
     prices = {name: _price(run, [cases[name] for name in sample], fold_of, mirror)
               for name, mirror in (("plain", False), ("mirrored", True))}
     write_json(run.mirroring_file, prices)

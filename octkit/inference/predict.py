@@ -6,13 +6,13 @@
     preprocessed/3d_cascade_fullres/          a first step's masks on the second step's grid
 """
 
-import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -27,7 +27,7 @@ from octkit.data.labels import BOUNDARIES, mask_coding
 from octkit.data.layouts import detect
 from octkit.data.volume_files import volume_spacing, write_nifti
 from octkit.inference.scan_result import ScanResult, has_boundaries, predict_scan
-from octkit.inference.sliding_window import Predictor, first_step_mask
+from octkit.inference.sliding_window import ConfigPredictor, Predictor, first_step_mask
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
 from octkit.planning.preprocess import check_grid, load_preprocessed
@@ -36,11 +36,10 @@ from octkit.planning.run import Run
 
 def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], like: Path,
               spacing: Sequence[float] | None = None) -> Path:
-    """Write a predicted mask (*spatial) uint8 into a folder, in the kind of file that its scan came in.
+    """Write a predicted mask (*spatial) uint8 into a folder, in the kind of file that its scan `like` came in.
 
-    A PNG gets a PNG, in GOALS greys where the labels are the three layers, otherwise as label numbers, and so does a
-    device's 2-D scan; NIfTI files and folders of B-scans get a NIfTI file of label numbers that lies where the scan
-    `like` lies, a device's volume one with its `spacing`.
+    2-D scans get a PNG, in GOALS greys where the labels are the three layers, otherwise as label numbers; NIfTI files,
+    folders of B-scans and volumes get a NIfTI file of label numbers that lies where the scan lies.
     """
     if is_volume(like) or mask.ndim == 3:
         write_nifti(path := folder / f"{name}.nii.gz", mask, spacing, like)
@@ -66,17 +65,16 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 
 @dataclass(frozen=True)
 class ScanToPredict:
-    """A scan before it is predicted, and all that is known of it without its pixels, which `read` gives.
+    """A scan before it is predicted: what is known of it without its pixels, which `read` gives.
 
-    `file` is where it lies, and says in which kind of file its mask is written. `spacing` is mm an axis or None,
-    `circle` says that the last A-scan is the neighbour of the first.
+    `spacing` is mm an axis; `circle` None says that it is one where the model's own scans are.
     """
 
     name: str
     file: Path
     size: tuple[int, ...]
     spacing: Sequence[float] | None
-    circle: bool
+    circle: bool | None
     read: Callable[[], np.ndarray]
 
 
@@ -117,13 +115,11 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
 def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
                    um_per_px: Sequence[float] | None = None, circle: bool | None = None,
                    progress: bool = True) -> list[Path]:
-    """Predict a scan or a folder of them into the folder `out`: see `predict_scans` for its files.
+    """Predict a scan or a folder of them (PNGs, NIfTI files, folders of B-scans, .vol files) as `predict_scans` does.
 
-    Size, scale and number of axes of all scans are checked before the first is predicted. Stopped half-way, finished
-    masks stay, and the same call starts over and replaces them.
+    Size, scale and number of axes of all scans are checked before the first is predicted.
 
     Args:
-        images: PNGs, NIfTI files, folders of B-scans, or a device's .vol files.
         um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
@@ -133,7 +129,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
-    scans = [_scan_in(file, given, circle, predictor.model.circle) for file in files]
+    scans = [_scan_in(file, given, circle) for file in files]
     for scan in scans:
         if len(scan.size) != plan.axes:
             raise OctkitError(f"{scan.file}: found a scan of {len(scan.size)} axes, expected {plan.axes} like those of "
@@ -157,14 +153,14 @@ def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:
         raise OctkitError(f"{out}: is a file, expected a folder for the masks")
 
 
-def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, usual: bool) -> ScanToPredict:
-    """A file as a scan: its own scale or the one `given`, a circle as the user says, the file, or the `usual`."""
+def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None) -> ScanToPredict:
+    """A file as a scan: its own scale or the one `given`, a circle as the user says or the file."""
     if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
         scan = open_vol(file)
         return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
                              scan.circle if circle is None else circle, lambda: open_vol(file).image)
     return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else given,
-                         usual if circle is None else circle, lambda: read_scan(file))
+                         circle, lambda: read_scan(file))
 
 
 def save_boundaries(path: Path, result: ScanResult) -> None:
@@ -213,40 +209,49 @@ def predict_cross_validation(run: Run, progress: bool = True) -> Path:
 def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) -> Path:
     """Predict the cases that a fold held out: predictions/cv/<config>/<case>, without post-processing.
 
-    These masks decide which configuration and which post-processing to use. Probabilities are kept, in half
-    precision, where there are other configurations to average them with, or boundaries to draw from them. Where the
-    configuration is a cascade's first step, its masks on the second step's grid are left in preprocessed/ for training
-    that one.
+    These masks decide which configuration and which post-processing to use. Where the configuration is a cascade's
+    first step, its masks on the second step's grid are left in preprocessed/ for training that one.
     """
-    chosen, plan, dataset = run.settings, run.plan, run.dataset
-    cases = {case.name: case for case in dataset.train}
-    configs = run.configs
-    seconds = [name for name in configs if plan.configurations[name].previous_stage == config]
-    [predictor] = Predictor(load_model(run, [config], [fold]), chosen.device).configs
-    out = run.cross_validation(config)
+    cases, out = {case.name: case for case in run.dataset.train}, run.cross_validation(config)
     held_out = held_out_cases(run.splits, fold, cases)
-    checkpoint = run.checkpoint(config, fold).stat()
-    decided_by = {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
-                  "configs": list(configs), "infer": chosen.infer.model_dump(mode="json"),
-                  "mirror_axes": list(chosen.augment.mirror_axes)}
-    stamp = out / f"fold_{fold}.json"
+    [predictor] = Predictor(load_model(run, [config], [fold]), run.settings.device).configs
+    stamp, decided_by = out / f"fold_{fold}.json", _decided_by(run, config, fold, held_out)
     if stamp.exists() and read_json(stamp) == decided_by:
         say(f"{config} fold {fold}: its held-out cases have been predicted before")
         return out
     stamp.unlink(missing_ok=True)
-    for name, second in itertools.product(held_out, seconds):  # stopped half-way, no old mask may pass for a new one
-        (run.first_step(second) / f"{name}.npy").unlink(missing_ok=True)
+    seconds = [name for name in run.configs if run.plan.configurations[name].previous_stage == config]
+    for second in seconds:  # stopped half-way, no old mask may pass for a new one
+        for name in held_out:
+            (run.first_step(second) / f"{name}.npy").unlink(missing_ok=True)
     for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
-        case = cases[name]
-        [values], geometry = predictor.on_grid(dataset.read_image(case), case.spacing, case.circle)
-        for second in seconds:
-            target = load_preprocessed(run, second, [name])[0].geometry
-            path = run.first_step(second) / f"{name}.npy"
-            with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.save(file, first_step_mask(values, geometry, target))
-        found = predictor.off_grid(values, geometry)
-        if len(configs) > 1 or has_boundaries(dataset.labels, found.ndim - 1):
-            save_probabilities(out, name, found.astype(np.float16))
-        save_mask(out, name, found.argmax(0).astype(np.uint8), dataset.labels, case.image, case.spacing)
+        _predict_held_out_case(run, predictor, cases[name], seconds)
     write_json(stamp, decided_by)  # last: its presence says that all is there
     return out
+
+
+def _decided_by(run: Run, config: str, fold: int, held_out: Sequence[str]) -> dict[str, Any]:
+    """All that decides a fold's predictions, ready for JSON."""
+    checkpoint = run.checkpoint(config, fold).stat()
+    return {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
+            "configs": list(run.configs), "infer": run.settings.infer.model_dump(mode="json"),
+            "mirror_axes": list(run.settings.augment.mirror_axes)}
+
+
+def _predict_held_out_case(run: Run, predictor: ConfigPredictor, case: Case, seconds: Sequence[str]) -> None:
+    """Leave a case's mask, and on the grids of the second steps `seconds` what a cascade's first step found.
+
+    Probabilities are kept, in half precision, where there are other configurations to average them with, or boundaries
+    to draw from them.
+    """
+    dataset, out = run.dataset, run.cross_validation(predictor.config)
+    [values], geometry = predictor.on_grid(dataset.read_image(case), case.spacing, case.circle)
+    for second in seconds:
+        target = load_preprocessed(run, second, [case.name])[0].geometry
+        path = run.first_step(second) / f"{case.name}.npy"
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, first_step_mask(values, geometry, target))
+    found = predictor.off_grid(values, geometry)
+    if len(run.configs) > 1 or has_boundaries(dataset.labels, found.ndim - 1):
+        save_probabilities(out, case.name, found.astype(np.float16))
+    save_mask(out, case.name, found.argmax(0).astype(np.uint8), dataset.labels, case.image, case.spacing)

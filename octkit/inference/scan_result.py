@@ -14,7 +14,7 @@ from octkit.data.labels import LAYERS
 from octkit.inference.postprocess import apply_steps
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
-from octkit.layers.quality import Quality, boundary_spread, doubt, quality
+from octkit.layers.quality import Quality, boundary_spread, quality
 from octkit.network.model import Model
 
 
@@ -23,8 +23,9 @@ class ScanResult:
     """What is found in a scan.
 
     `mask` is (*spatial) uint8, `probabilities` (classes, *spatial) float32. `boundaries` and `doubt` are (5, W) px, the
-    five `labels.BOUNDARIES` and how uncertain each is, and `quality` says whether they may be used without a look at
-    them. These three are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid.
+    five `labels.BOUNDARIES` and the standard deviation of their places, by the model's own uncertainty and by how far
+    its networks and mirrored copies differ; `quality` says whether they may be used without a look at them. These three
+    are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid.
     """
 
     mask: np.ndarray
@@ -58,12 +59,12 @@ def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], mod
         single: those of each network and mirrored copy, whose average they are: the same shape.
         circle: the last A-scan is the neighbour of the first.
     """
-    boundaries, deviation = ordered_boundaries(probabilities, circle)
-    spread = boundary_spread(single, circle) if len(single) > 1 else np.zeros_like(deviation)
+    boundaries, doubt = ordered_boundaries(probabilities, circle)
+    if len(single) > 1:
+        doubt = np.hypot(doubt, boundary_spread(single, circle))  # variances add up
     mask = (mask_from(boundaries, probabilities.shape[1]) if model.surfaces
             else most_probable(probabilities, model, circle))
-    return ScanResult(mask, probabilities, boundaries, doubt(deviation, spread),
-                      quality(boundaries, deviation, spread, probabilities))
+    return ScanResult(mask, probabilities, boundaries, doubt, quality(boundaries, doubt, probabilities))
 
 
 def most_probable(probabilities: np.ndarray, model: Model, circle: bool) -> np.ndarray:

@@ -7,13 +7,12 @@
 
 A circle scan has no edges along its A-scans: before it is predicted it is continued round the circle on both sides.
 Volumes work the same way with one axis more; the 2-D configuration goes through a volume slice by slice. A cascade's
-first step predicts the scan, and its second step gets the result beside the scan.
+first step predicts the scan, and its second step gets the result beside the scan. The Gaussian gives a window's centre
+more weight than its border, where the network sees less of the surroundings (report, section on inference).
 
 A model that averages logits (`blend` is "logits") comes from nnU-Net v2 and does as nnU-Net does, so that its results
 come back digit for digit: windows are summed in half precision, fold by fold. Few digits are left towards a window's
 corners, where the Gaussian is small. Models trained here average probabilities in full precision.
-Source: report, section on inference. The Gaussian gives a window's centre more weight than its border, where the
-network sees less context.
 """
 
 import itertools
@@ -46,10 +45,8 @@ from octkit.planning.resampling import coarse_axis, resample
 
 # Deviation of the Gaussian in window lengths; 1/8 leaves a window's edge 0.03 % of its centre's weight.
 GAUSSIAN_SIGMA = 1 / 8
-# By this the weights are raised where sums are in half precision, whose smallest number is 6e-8 (nnU-Net's factor).
-HALF_SCALE = 10
-# Outside the crop there is nothing: a logit this far above the others' 0 is background for certain.
-CERTAIN = 1000.0
+HALF_SCALE = 10  # times the weights in half precision, whose smallest number is 6e-8 (nnU-Net's factor)
+CERTAIN = 1000.0  # outside the crop there is nothing: a logit this far above the others' 0 is background for certain
 LEAST_AROUND = 16  # A-scans that a circle is continued by, at the least
 
 
@@ -58,10 +55,9 @@ def window_starts(length: int, window: int, step: float) -> list[int]:
 
     `step` is a share of the window: length 10, window 6, step 0.5 -> [0, 2, 4]; a length up to the window -> [0].
     """
-    if length <= window:
-        return [0]
-    count = int(np.ceil((length - window) / (window * step))) + 1
-    return [round(i * (length - window) / (count - 1)) for i in range(count)]
+    last = max(length - window, 0)
+    gaps = int(np.ceil(last / (window * step)))
+    return [round(i * last / gaps) for i in range(gaps + 1)] if gaps else [0]
 
 
 def gaussian_weights(window: Sequence[int]) -> np.ndarray:
@@ -89,7 +85,8 @@ class Predictor:
         self.configs = [ConfigPredictor(model, member, self.device, self.precision, self.mirror)
                         for member in model.members]
         # The networks have the weights now; a second copy of them all would stay in memory.
-        self.model = replace(model, members=tuple(_without_weights(member) for member in model.members))
+        self.model = replace(model, members=tuple(replace(member, weights={}, previous=None)
+                                                  for member in model.members))
         if self.device.type == "cpu":
             memory.keep_freed_memory()
 
@@ -111,16 +108,11 @@ class Predictor:
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
                  circle: bool | None = None) -> np.ndarray:
-        """Probabilities of a scan.
+        """Probabilities of a scan (channels, *spatial), as stored and of any size: (classes, *spatial) float32.
 
-        Args:
-            image: (channels, *spatial) as stored, of any size.
-            spacing: mm per axis; None where unknown, then the scan is taken at its own grid.
-            circle: whether its last A-scan is the neighbour of the first; None: as in the scans the model is for.
-
-        Returns:
-            (classes, *spatial) float32, background first, summing to 1; the mean over the model's configurations.
-            Raises OctkitError where the memory is too small for the scan.
+        `spacing` is mm per axis; without it the scan is taken at its own grid. `circle` says whether its last A-scan is
+        the neighbour of the first; None: as in the scans the model is for. Background comes first; it is the mean over
+        the model's configurations. Raises OctkitError where the memory is too small for the scan.
         """
         return self._predict(image, spacing, circle, each=False)[0]
 
@@ -128,8 +120,7 @@ class Predictor:
                      circle: bool | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
         """What a call returns, and the probabilities of each network and mirrored copy by itself, at the same price.
 
-        Where these differ the model is in doubt. Arguments and shapes as above. Of a configuration that averages
-        logits there is only their average.
+        Of a configuration that averages logits there is only their average.
         """
         mean, *single = self._predict(image, spacing, circle, each=True)
         return mean, single
@@ -137,17 +128,17 @@ class Predictor:
     def _predict(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool | None,
                  each: bool) -> list[np.ndarray]:
         circle = self.model.circle if circle is None else circle
-        kept = sum(config.singles for config in self.configs) if each else 0
-        memory.check_prediction(self.model, image.shape[1:], len(self.configs) + 2 * kept, self.device, self.precision,
-                                max(len(config.flips) if config.together else 1 for config in self.configs))
-        total, single = None, []
+        singles = [config.singles if each else 0 for config in self.configs]
+        memory.check_prediction(self.model, image.shape[1:], len(self.configs) + sum(singles), self.device,
+                                self.precision, max(config.at_once for config in self.configs), max(singles))
+        means, single = [], []
         for config in self.configs:
             found, geometry = config.on_grid(image, spacing, circle, each)
             mean, *alone = (config.off_grid(values, geometry) for values in found)
-            total = mean if total is None else total + mean
+            means.append(mean)
             if each:
                 single += alone or [mean]
-        return [total / np.float32(len(self.configs)), *single]
+        return [sum(means[1:], means[0]) / np.float32(len(means)), *single]
 
 
 class ConfigPredictor:
@@ -163,15 +154,16 @@ class ConfigPredictor:
         # A 2-D window has no axis of B-scans to mirror.
         mirrored = sorted(axis + axes for axis in model.mirror_axes if axis >= -axes) if mirror else []
         self.flips = [flip for n in range(len(mirrored) + 1) for flip in itertools.combinations(mirrored, n)]
-        self.weights = torch.from_numpy(gaussian_weights(self.window)).float().to(device)
+        weights = torch.from_numpy(gaussian_weights(self.window))
         if self.blend == "logits":
-            half = torch.from_numpy(HALF_SCALE * gaussian_weights(self.window)).half()
-            half[half == 0] = half[half > 0].min()
-            self.weights = half.to(device)
+            weights = (HALF_SCALE * weights).half()
+            weights[weights == 0] = weights[weights > 0].min()
+        else:
+            weights = weights.float()
+        self.weights = weights.to(device)
         # With logits averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
         as_trained = self.blend == "logits" and precision == "float32"
         self.memory_format = memory_format(axes, device, precision, as_trained)
-        # A CPU takes as long for four images at once as for four in turn, and four times the memory.
         self.together = device.type == "cuda"
         self.networks = []
         for state in member.weights.values():
@@ -184,12 +176,17 @@ class ConfigPredictor:
         """How many networks and mirrored copies there are to look at one by one."""
         return len(self.networks) * len(self.flips) if self.blend == "probabilities" else 1
 
+    @property
+    def at_once(self) -> int:
+        """How many mirrored copies a network gets at once: a CPU takes as long for four as for four in turn, and four
+        times the memory."""
+        return len(self.flips) if self.together else 1
+
     def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool,
                 each: bool = False) -> tuple[list[np.ndarray], Geometry]:
-        """What `blend` names on the network's grid, and the Geometry that leads there.
+        """What `blend` names on the network's grid, arrays (classes, *grid) float32, and the Geometry that leads there.
 
-        The first array, (classes, *grid) float32, is the average over networks and mirrored copies. With `each` those
-        of the single ones follow where there are several.
+        First the average over networks and mirrored copies; with `each` single ones follow where there are several.
         """
         prepared, _, geometry = preprocess(image, spacing, self.plan, self.config)
         if self.first_step is not None:
@@ -221,15 +218,13 @@ class ConfigPredictor:
 
     @torch.inference_mode()
     def _sliding_window(self, image: np.ndarray, each: bool) -> list[np.ndarray]:
-        """What `blend` names for a whole preprocessed scan: the average, (classes, *spatial) float32, and each one."""
+        """The same for a whole preprocessed scan."""
         slices = image.ndim - 1 - len(self.window)  # 1 where a 2-D window goes through a volume, else 0
         shape = image.shape[1:]
         window = (1,) * slices + self.window
         missing = [max(w - n, 0) for w, n in zip(window, shape, strict=True)]
-        before = [m // 2 for m in missing]
-        padded = np.pad(image, [(0, 0), *((b, m - b) for b, m in zip(before, missing, strict=True))])
-        scan = torch.from_numpy(padded).to(self.device)
-        inside = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
+        scan = torch.from_numpy(np.pad(image, [(0, 0), *((m // 2, m - m // 2) for m in missing)])).to(self.device)
+        inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
         if self.blend == "probabilities":
             found = self._sum_of_windows(scan, self.networks, slices, each)
         else:
@@ -239,7 +234,7 @@ class ConfigPredictor:
 
     def _sum_of_windows(self, scan: torch.Tensor, networks: Sequence[torch.nn.Module], slices: int,
                         each: bool) -> list[torch.Tensor]:
-        """The weighted means of all windows, (classes, *spatial) in the precision of the weights: as `_window` says."""
+        """The weighted means of all windows, (classes, *spatial) in the precision of the weights."""
         count = 1 + len(networks) * len(self.flips) * each
         totals = [torch.zeros((len(self.plan.classes) + 1, *scan.shape[1:]), dtype=self.weights.dtype,
                               device=self.device) for _ in range(count)]
@@ -251,10 +246,10 @@ class ConfigPredictor:
             for total, found in zip(totals, values, strict=True):
                 total[(slice(None), *place)] += found * self.weights
             weight[place] += self.weights
-        return [total / weight for total in totals]
+        return [total.div_(weight) for total in totals]
 
     def _window(self, patch: torch.Tensor, networks: Sequence[torch.nn.Module], each: bool) -> list[torch.Tensor]:
-        """What `blend` names in one window, (classes, *window) float32: the average, and with `each` every one."""
+        """The average in one window, (classes, *window) float32, and with `each` every single one."""
         total, single = torch.zeros((), device=self.device), []
         for flips in [self.flips] if self.together else [[flip] for flip in self.flips]:
             mirrored = torch.stack([torch.flip(patch, [axis + 1 for axis in flip]) for flip in flips])
@@ -273,15 +268,10 @@ class ConfigPredictor:
         return [total / (len(self.flips) * len(networks)), *single]
 
 
-def _without_weights(member: Member) -> Member:
-    return replace(member, weights={}, previous=_without_weights(member.previous) if member.previous else None)
-
-
 def first_step_mask(values: np.ndarray, geometry: Geometry, target: Geometry) -> np.ndarray:
     """What a cascade's first step found as labels on the second step's grid: (*grid) uint8.
 
-    `values` (classes, *first grid) are probabilities or logits, `geometry` leads to the first step's grid and
-    `target` to the second's, both of the same scan.
+    `values` (classes, *first grid) are probabilities or logits; the geometries lead to the first and the second grid.
     """
     coarse = coarse_axis(geometry.target, target.target)
     return resample(values, target.resampled_shape, order=1, coarse=coarse).argmax(0).astype(np.uint8)

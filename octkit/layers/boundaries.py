@@ -18,15 +18,13 @@ curves meet in the constraints alone (order, least thickness; steps have a great
 **What is exact.** On the full grid, in whole rows: no single curve can be moved to lower the cost, the others staying,
 by a move that (a) takes it at most `reach` rows from where it is (8, or a hundredth of the rows) and (b) leaves every
 128th A-scan where it is, beginning with A-scan 0 or with the middle of that. Scans of fewer than 256 A-scans: (b) is
-A-scan 0 or W // 2 on circles, and void on scans with two ends. How it is searched: `curves`. It is no proof against a
-better set of curves far away, which the search on a coarse grid, where whole groups move, is there to find. From whole
-rows to fractions of a row: `refined`.
+A-scan 0 or W // 2 on circles, and void on scans with two ends. How it is searched: `curve_search`. It is no proof
+against a better set of curves far away, which the search on a coarse grid, where whole groups move, is there to find.
+From whole rows to fractions of a row: `refined`.
 
 The shape of the cost is that of optimal surface detection (Li, Wu, Chen and Sonka, IEEE PAMI 28(1):119, 2006), whose
 graph cut would solve it jointly; this takes a tenth of a second instead.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solveh_banded
@@ -48,68 +46,60 @@ from octkit.layers.curve_search import (
 )
 
 SMALLEST = 8  # rows
-FRAME = 1900, 10870  # um: depth of a whole frame, length of the usual circle (3.46 mm diameter)
+# Lengths are in um so that scans of any number of rows are treated alike. A scan's scale is often unknown: it is taken
+# to show a whole frame along the usual circle (3.46 mm diameter), which makes the least thicknesses too small, never
+# too large, where it shows less (crops).
+FRAME = 1900, 10870  # um: depth, length
+# Share of pixels in which the network may be wrong whatever it says: p becomes (1 - DOUBT) p + DOUBT / 4, so that no
+# pixel outweighs a whole neighbourhood (at most 4.3 nats a pixel for 0.05).
+DOUBT = 0.05
+# Least thickness of RNFL, GCIPL, outer retina (GCIPL to choroid) and choroid: about half to two thirds of what
+# end-stage glaucoma leaves (24 and 20 um), of an outer retina (140) and of a choroid (45; thinner in high myopia).
+LEAST_UM = 15.0, 15.0, 60.0, 30.0
+# Standard deviation of a boundary's slope (um down for each um along). In phantoms, whose courses are those of 80
+# labelled scans, 0.09 to 0.12; the device's lines on two real scans have 0.04 to 0.09.
+USUAL_SLOPE = 0.1
+STEEPEST = 1.0  # no boundary climbs more (45 degrees). Phantoms reach 0.62 beside vessels; strongly tilted scans more.
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The numbers of the cost, in um so that scans of any number of rows are treated alike.
-
-    A scan's scale is often unknown. It is taken to show 1.9 mm in depth and 10.87 mm along, which makes the least
-    thicknesses too small, never too large, where it shows less (crops).
-
-    doubt: share of pixels in which the network may be wrong whatever it says: p becomes (1 - doubt) p + doubt / 4, so
-        that no pixel outweighs a whole neighbourhood (at most 4.3 nats a pixel for 0.05).
-    least_um: thickness of RNFL, GCIPL, outer retina (GCIPL to choroid) and choroid below which none may fall. End-stage
-        glaucoma leaves 24 and 20 um (anatomy.FLOORS), the outer retina is 140 um and more, a choroid 45 and more
-        but thinner in high myopia: about half to two thirds of each.
-    usual_slope: standard deviation of a surface's slope (um down for each um along). In phantoms, whose courses are
-        those of 80 labelled scans, 0.09 to 0.12; the device's lines on two real scans have 0.04 to 0.09.
-    steepest: no surface climbs more (45 degrees). Phantoms reach 0.62 (beside vessels); strongly tilted scans more.
-    """
-
-    doubt: float = 0.05
-    least_um: tuple[float, float, float, float] = (15.0, 15.0, 60.0, 30.0)
-    usual_slope: float = 0.1
-    steepest: float = 1.0
-
-
-def ordered_boundaries(probabilities: np.ndarray, circular: bool,
-                     cost: Cost | None = None) -> tuple[np.ndarray, np.ndarray]:
+def ordered_boundaries(probabilities: np.ndarray, circular: bool) -> tuple[np.ndarray, np.ndarray]:
     """The five boundaries of a B-scan and how uncertain each is: two arrays (5, W) float64, in px.
 
     Args:
         probabilities: (4, H, W) float32 of background, RNFL, GCIPL, choroid; at least 8 rows.
-        circular: the last A-scan is the neighbour of the first, and no surface jumps there.
-        cost: the numbers of the cost.
+        circular: the last A-scan is the neighbour of the first, and no boundary jumps there.
 
     Returns:
         boundaries: rows of ILM, RNFL/GCIPL, GCIPL/INL, choroid top and bottom in the convention of
             `metrics.boundaries`: 0.0 is the upper edge of the first row. Whatever the probabilities, they are ordered,
             as far apart as `bounds` says at least, and step from A-scan to A-scan as far as it says at most.
-        width: see `uncertainty`.
+        deviation: the standard deviation of each one's place, see `deviation`.
 
     Raises OctkitError for another shape, fewer rows, and what is no probability (nan, outside 0 to 1).
     """
-    cost = cost or Cost()
-    fine = full_grid(checked(probabilities), circular, cost)
+    shape = np.shape(probabilities)
+    if len(shape) != 3 or shape[0] != 4 or shape[1] < SMALLEST or shape[2] < 1:
+        raise OctkitError(f"probabilities: found shape {shape}, expected (4, rows, A-scans) with at least {SMALLEST} "
+                          "rows: background, RNFL, GCIPL, choroid")
+    low, high = np.min(probabilities), np.max(probabilities)
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise OctkitError(f"probabilities: found values from {low} to {high}, expected 0 to 1")
+    fine = full_grid(probabilities, circular)
     rough, row_step, column_step = coarse_grid(fine)
     start = descend(rough, smoothed(rough, columnwise(rough)), TOGETHER + ALONE)
     start = feasible(fine, np.rint(spread_out(fine, start, row_step, column_step)).astype(int))
-    surfaces = descend(fine, start, ALONE)
-    mean, variance, flat = seen(fine, surfaces)
-    return feasible(fine, refined(fine, surfaces, mean, variance, flat)), uncertainty(fine, surfaces, variance)
+    rows = descend(fine, start, ALONE)
+    mean, variance, flat = seen(fine, rows)
+    return feasible(fine, refined(fine, rows, mean, variance, flat)), deviation(fine, rows, variance)
 
 
-def bounds(size: tuple[int, int], cost: Cost | None = None) -> tuple[np.ndarray, int]:
-    """For a scan of `size` (H, W): least px between neighbouring surfaces (4,), and the greatest step in px.
+def bounds(size: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """For a scan of `size` (H, W): least px between neighbouring boundaries (4,), and the greatest step in px.
 
     A layer keeps at least one row, however few rows there are.
     """
-    cost = cost or Cost()
-    height, width = size
-    gaps = np.maximum(np.rint(np.array(cost.least_um) * height / FRAME[0]), 1).astype(int)
-    return gaps, max(1, min(int(np.ceil(cost.steepest * _slope_in_rows(size))), height))
+    gaps = np.maximum(np.rint(np.array(LEAST_UM) * size[0] / FRAME[0]), 1).astype(int)
+    return gaps, max(1, min(int(np.ceil(STEEPEST * _slope_in_rows(size))), size[0]))
 
 
 def mask_from(boundaries: np.ndarray, height: int) -> np.ndarray:
@@ -121,33 +111,21 @@ def mask_from(boundaries: np.ndarray, height: int) -> np.ndarray:
     return np.array(LABELS, np.uint8)[region]
 
 
-def checked(probabilities: np.ndarray) -> np.ndarray:
-    """The probabilities, or OctkitError where they are none of four classes."""
-    shape = np.shape(probabilities)
-    if len(shape) != 3 or shape[0] != 4 or shape[1] < SMALLEST or shape[2] < 1:
-        raise OctkitError(f"probabilities: found shape {shape}, expected (4, rows, A-scans) with at least {SMALLEST} "
-                          "rows: background, RNFL, GCIPL, choroid")
-    low, high = np.min(probabilities), np.max(probabilities)
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise OctkitError(f"probabilities: found values from {low} to {high}, expected 0 to 1")
-    return probabilities
-
-
-def full_grid(probabilities: np.ndarray, circular: bool, cost: Cost) -> Grid:
+def full_grid(probabilities: np.ndarray, circular: bool) -> Grid:
     """The cost at every row and A-scan."""
     _, height, width = probabilities.shape
-    gaps, step = bounds((height, width), cost)
-    logs = probabilities * np.float32(1 - cost.doubt)
-    logs += np.float32(cost.doubt / 4)
+    gaps, step = bounds((height, width))
+    logs = probabilities * np.float32(1 - DOUBT)
+    logs += np.float32(DOUBT / 4)
     np.log(logs, out=logs)
     summed = np.zeros((5, height + 1, width), np.float32)
-    # A pixel above surface i has the label of the region above it instead of the one below it.
+    # A pixel above boundary i has the label of the region above it instead of the one below it.
     for i, (above, below) in enumerate(zip(LABELS[:4], LABELS[1:5], strict=True)):
         np.subtract(logs[below], logs[above], out=summed[i, 1:])
     for row in range(1, height):  # a third of the time that cumsum takes along this axis
         summed[:4, row + 1] += summed[:4, row]
     summed[4] = -summed[3]
-    weight = 1 / (cost.usual_slope * _slope_in_rows((height, width))) ** 2
+    weight = 1 / (USUAL_SLOPE * _slope_in_rows((height, width))) ** 2
     return Grid(summed, gaps, weight, step, max(SMALLEST, height // 100), circular and width > 1)
 
 
@@ -156,17 +134,17 @@ def _slope_in_rows(size: tuple[int, int]) -> float:
     return FRAME[1] / size[1] / min(3.9, FRAME[0] / size[0])
 
 
-def seen(grid: Grid, surfaces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def seen(grid: Grid, boundaries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each A-scan by itself has a boundary: mean and variance of its place around the found row, (5, W) each,
     and what the variance would be were all rows as likely.
 
     The place has the probability exp(-cost), without the smoothness (what lies between good A-scans but was not seen
-    is to show), between the found surfaces above and below and up to `reach` rows away.
+    is to show), between the found boundaries above and below and up to `reach` rows away.
     """
     shift = np.arange(-grid.reach, grid.reach + 1)[:, None]
-    mean, variance, flat = np.empty((3, *surfaces.shape))
-    for i, row in enumerate(surfaces):
-        up, down = room(grid, surfaces, (i,))
+    mean, variance, flat = np.empty((3, *boundaries.shape))
+    for i, row in enumerate(boundaries):
+        up, down = room(grid, boundaries, (i,))
         costs = np.take_along_axis(grid.summed[i], np.clip(row + shift, 0, grid.rows), 0)
         free = (shift >= -up) & (shift <= down)
         costs = np.where(free, costs, np.inf)
@@ -178,23 +156,23 @@ def seen(grid: Grid, surfaces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return mean, variance, flat
 
 
-def refined(grid: Grid, surfaces: np.ndarray, mean: np.ndarray, variance: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Whole-row surfaces to fractions of a row: what each A-scan has `seen`, and the same smoothness, as Gaussians.
+def refined(grid: Grid, boundaries: np.ndarray, mean: np.ndarray, variance: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Whole-row boundaries to fractions of a row: what each A-scan has `seen`, and the same smoothness, as Gaussians.
 
     The sum of (s - place)^2 / (2 variance) and of the steps' cost is least where a tridiagonal system of equations
     holds. On whole rows a slope below 1 is a staircase whose steps may lie anywhere at the same cost; this evens it
     out. An A-scan in which all rows are as likely says nothing and is bridged.
     """
-    columns = surfaces.shape[1]
+    columns = boundaries.shape[1]
     if columns == 1:
-        return surfaces + mean
+        return boundaries + mean
     told = np.maximum(1 / (variance + 1e-3) - 1 / (flat + 1e-3), 1e-6)
     turns = 3 if grid.circular else 1  # the middle one of three turns: what is a turn away has no say
     size = turns * columns
     bands = np.zeros((2, size))
     bands[0, 1:] = -grid.weight
-    result = np.empty(surfaces.shape)
-    for i, (weight, place) in enumerate(zip(told, surfaces + mean, strict=True)):
+    result = np.empty(boundaries.shape)
+    for i, (weight, place) in enumerate(zip(told, boundaries + mean, strict=True)):
         neighbours = np.full(size, 2.0)
         neighbours[[0, -1]] = 1
         bands[1] = np.tile(weight, turns) + grid.weight * neighbours
@@ -202,16 +180,16 @@ def refined(grid: Grid, surfaces: np.ndarray, mean: np.ndarray, variance: np.nda
     return result
 
 
-def uncertainty(grid: Grid, surfaces: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """How uncertain each boundary is in each A-scan, (5, W) float64 in px: the spread of two possibilities.
+def deviation(grid: Grid, boundaries: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """How uncertain each boundary is in each A-scan, (5, W) float64 in px: the standard deviation of its place.
 
     Either the layers that it bounds are there: then its place has the variance that was `seen`. Or one of them is
     not there, its pixels being background: then nothing is known, and every row is as likely. The odds of the first are
     the likelihoods' ratio, so a boundary that was not seen at all has the spread of the whole column, H / sqrt(12),
     and a tie half that variance.
     """
-    def drawn(surface: int, edge: int) -> np.ndarray:
-        return np.take_along_axis(grid.summed[surface], surfaces[edge:edge + 1], 0)[0]
+    def drawn(boundary: int, edge: int) -> np.ndarray:
+        return np.take_along_axis(grid.summed[boundary], boundaries[edge:edge + 1], 0)[0]
 
     # log likelihood of a layer's pixels as background, less that of the layer (GCIPL's lower edge counts the other way)
     rnfl, gcipl, choroid = (expit(drawn(0, 0) - drawn(0, 1)), expit(drawn(2, 2) - drawn(2, 1)),

@@ -1,4 +1,4 @@
-"""Five ordered, smooth curves through a grid of costs: how the cheapest are searched. What they mean: `surfaces`.
+"""Five ordered, smooth curves through a grid of costs: how the cheapest are searched. What they mean: `boundaries.py`.
 
 (1) On a coarse grid every column is solved exactly, by itself (`columnwise`). (2) A running median and an envelope make
 curves of that which obey the constraints (`smoothed`). (3) Curves then move (`descend`): a group of them by a common
@@ -7,8 +7,8 @@ of five, three, two and one move, on the full grid single curves. No move raises
 lowers it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -17,14 +17,15 @@ from scipy.ndimage import median_filter
 TOGETHER = (((0, 1, 2, 3, 4),), ((0, 1, 2),), ((3, 4),))  # groups that move as one
 ALONE = (((0,), (2,), (4,)), ((1,), (3,)))  # these do not touch each other: one pass for all of a line
 STRETCH = 128  # columns: see `divisions`
+Group = tuple[int, ...]  # boundaries that move as one, neighbours from the top
 
 
 @dataclass(frozen=True)
 class Grid:
     """The cost on one grid of rows and columns.
 
-    `summed` (5, rows + 1, columns) is what it costs to lay surface i at the upper edge of a row, but for a constant;
-    `gaps` (4,) the least rows between neighbouring surfaces; `weight` that of half a squared step; `step` the
+    `summed` (5, rows + 1, columns) is what it costs to lay boundary i at the upper edge of a row, but for a constant;
+    `gaps` (4,) the least rows between neighbouring boundaries; `weight` that of half a squared step; `step` the
     greatest step between neighbouring columns; `reach` how far a move may go, in rows.
     """
 
@@ -39,21 +40,15 @@ class Grid:
     def rows(self) -> int:
         return self.summed.shape[1] - 1
 
-    @cached_property
-    def limits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows between which each surface must lie for the others to have room: two (5, 1) arrays."""
-        above = np.concatenate([[0], np.cumsum(self.gaps)])
-        return above[:, None], (self.rows - above[-1] + above)[:, None]
-
-    def value(self, surfaces: np.ndarray) -> float:
-        """The cost of whole-row surfaces (5, columns), but for a constant."""
-        rows = np.take_along_axis(self.summed, surfaces[:, None], 1)
-        return float(rows.sum(dtype=float) + self.weight * (steps(surfaces, self.circular) ** 2).sum() / 2)
+    def value(self, boundaries: np.ndarray) -> float:
+        """The cost of whole-row boundaries (5, columns), but for a constant."""
+        rows = np.take_along_axis(self.summed, boundaries[:, None], 1)
+        return float(rows.sum(dtype=float) + self.weight * (steps(boundaries, self.circular) ** 2).sum() / 2)
 
 
-def steps(surfaces: np.ndarray, circular: bool) -> np.ndarray:
-    """How far each surface goes down from an A-scan to the next, (5, W) or (5, W - 1); the last to the first."""
-    return np.diff(surfaces, axis=1, append=surfaces[:, :1]) if circular else np.diff(surfaces, axis=1)
+def steps(boundaries: np.ndarray, circular: bool) -> np.ndarray:
+    """How far each boundary goes down from an A-scan to the next, (5, W) or (5, W - 1); the last to the first."""
+    return np.diff(boundaries, axis=1, append=boundaries[:, :1]) if circular else np.diff(boundaries, axis=1)
 
 
 def coarse_grid(fine: Grid) -> tuple[Grid, int, int]:
@@ -68,20 +63,21 @@ def coarse_grid(fine: Grid) -> tuple[Grid, int, int]:
     return grid, row_step, column_step
 
 
-def spread_out(fine: Grid, surfaces: np.ndarray, row_step: int, column_step: int) -> np.ndarray:
-    """Surfaces of the coarse grid on the full one, (5, W) float64: straight between the middles of its columns."""
+def spread_out(fine: Grid, boundaries: np.ndarray, row_step: int, column_step: int) -> np.ndarray:
+    """Boundaries of the coarse grid on the full one, (5, W) float64: straight between the middles of its columns."""
     width = fine.summed.shape[2]
     starts = np.arange(0, width, column_step)
     middles = (starts + np.minimum(starts + column_step, width) - 1) / 2
     period = width if fine.circular else None
-    return np.array([np.interp(np.arange(width), middles, row_step * s, period=period) for s in surfaces.astype(float)])
+    return np.array([np.interp(np.arange(width), middles, row_step * row, period=period)
+                     for row in boundaries.astype(float)])
 
 
 def columnwise(grid: Grid) -> np.ndarray:
-    """The best surfaces of every column by itself (5, columns): exact, ordered, with the least thicknesses kept.
+    """The best boundaries of every column by itself (5, columns): exact, ordered, with the least thicknesses kept.
 
-    From the top: the best cost down to surface i at row r is its own cost there plus the least cost of the
-    surface above at r - gap or higher, a running minimum.
+    From the top: the best cost down to boundary i at row r is its own cost there plus the least cost of the
+    boundary above at r - gap or higher, a running minimum.
     """
     _, edges, columns = grid.summed.shape
     rows = np.arange(edges)[:, None]
@@ -92,35 +88,35 @@ def columnwise(grid: Grid) -> np.ndarray:
         chosen.append(np.maximum.accumulate(np.where(falls, rows, 0), axis=0))
         total = np.full((edges, columns), np.inf)
         total[gap:] = grid.summed[i, gap:] + least[:edges - gap]
-    surfaces = [total.argmin(axis=0)]
+    boundaries = [total.argmin(axis=0)]
     for gap, best in zip(grid.gaps[::-1], chosen[::-1], strict=True):
-        surfaces.append(best[surfaces[-1] - gap, np.arange(columns)])
-    return np.array(surfaces[::-1])
+        boundaries.append(best[boundaries[-1] - gap, np.arange(columns)])
+    return np.array(boundaries[::-1])
 
 
-def smoothed(grid: Grid, surfaces: np.ndarray) -> np.ndarray:
-    """Surfaces that obey the constraints: the running median over an eighth of the scan, its slopes limited.
+def smoothed(grid: Grid, boundaries: np.ndarray) -> np.ndarray:
+    """Boundaries that obey the constraints: the running median over an eighth of the scan, its slopes limited.
 
     Median and envelope keep order and thickness: both are monotone, and move along with what they are given.
     """
-    window = surfaces.shape[1] // 8 | 1  # odd
+    window = boundaries.shape[1] // 8 | 1  # odd
     mode = "wrap" if grid.circular else "nearest"
-    return feasible(grid, median_filter(surfaces, (1, window), mode=mode))
+    return feasible(grid, median_filter(boundaries, (1, window), mode=mode))
 
 
-def feasible(grid: Grid, surfaces: np.ndarray) -> np.ndarray:
-    """The nearest surfaces below or above that obey all constraints (as they are, where they do)."""
-    low, high = grid.limits
-    inside = np.clip(surfaces, low, high)
+def feasible(grid: Grid, boundaries: np.ndarray) -> np.ndarray:
+    """The nearest boundaries below or above that obey all constraints (as they are, where they do)."""
+    above = np.concatenate([[0], np.cumsum(grid.gaps)])[:, None]  # rows that the boundaries above it need
+    inside = np.clip(boundaries, above, grid.rows - above[-1] + above)
     for i in (3, 2, 1, 0):
         inside[i] = np.minimum(inside[i], inside[i + 1] - grid.gaps[i])
     return envelope(inside, grid.step, grid.circular)
 
 
-def envelope(surfaces: np.ndarray, step: float, circular: bool) -> np.ndarray:
+def envelope(boundaries: np.ndarray, step: float, circular: bool) -> np.ndarray:
     """The lowest values reached by descending from any A-scan `step` a column: min over y of s(y) + step |x - y|."""
-    columns = surfaces.shape[1]
-    turns = np.tile(surfaces, 3) if circular else surfaces
+    columns = boundaries.shape[1]
+    turns = np.tile(boundaries, 3) if circular else boundaries
     slope = step * np.arange(turns.shape[1])
     forth = np.minimum.accumulate(turns - slope, axis=1) + slope
     back = np.minimum.accumulate((turns + slope)[:, ::-1], axis=1)[:, ::-1] - slope
@@ -128,30 +124,31 @@ def envelope(surfaces: np.ndarray, step: float, circular: bool) -> np.ndarray:
     return both[:, columns:2 * columns] if circular else both
 
 
-def descend(grid: Grid, surfaces: np.ndarray, passes) -> np.ndarray:
-    """Move surfaces (5, columns) until no move of any group in `passes` lowers the cost.
+def descend(grid: Grid, boundaries: np.ndarray, passes: Sequence[Sequence[Group]]) -> np.ndarray:
+    """Move boundaries (5, columns) until no move of any group in `passes` lowers the cost.
 
     A pass is a tuple of groups that do not touch each other and are moved at once. It is left out where all that
     it depends on is as it was when it last found nothing to do.
     """
-    surfaces = surfaces.copy()
-    cuts = divisions(surfaces.shape[1], grid.circular)
-    settled, moved = {}, True
+    boundaries = boundaries.copy()
+    cuts = divisions(boundaries.shape[1], grid.circular)
+    settled: dict[tuple[Sequence[Group], int], list[bytes]] = {}
+    moved = True
     while moved:
         moved = False
         for (number, cut), groups in product(enumerate(cuts), passes):
             seen = [array.tobytes() for group in groups for array in
-                    (surfaces[list(group)], *np.minimum(room(grid, surfaces, group), grid.reach))]
+                    (boundaries[list(group)], *np.minimum(room(grid, boundaries, group), grid.reach))]
             if settled.get((groups, number)) == seen:
                 continue
-            shifts = best_moves(grid, surfaces, groups, cut)
+            shifts = best_moves(grid, boundaries, groups, cut)
             if shifts.any():
                 moved = True
                 for group, shift in zip(groups, shifts, strict=True):
-                    surfaces[list(group)] += shift
+                    boundaries[list(group)] += shift
             else:
                 settled[groups, number] = seen
-    return surfaces
+    return boundaries
 
 
 def divisions(columns: int, circular: bool) -> list[np.ndarray]:
@@ -172,15 +169,15 @@ def divisions(columns: int, circular: bool) -> list[np.ndarray]:
     return [np.minimum(cut[:-1, None] + np.arange(np.diff(cut).max() + 1), cut[1:, None]) % columns for cut in cuts]
 
 
-def best_moves(grid: Grid, surfaces: np.ndarray, groups, cut: np.ndarray) -> np.ndarray:
+def best_moves(grid: Grid, boundaries: np.ndarray, groups: Sequence[Group], cut: np.ndarray) -> np.ndarray:
     """For each group the shift (columns,) that lowers the cost most, all others staying: (groups, columns) int.
 
     Viterbi along the stretches of `cut`; a state is a shift of -reach to reach rows. Where a shift gains nothing in
     a stretch it is 0 there.
     """
     shift = np.arange(-grid.reach, grid.reach + 1)
-    unary = np.stack([_unary(grid, surfaces, group, shift) for group in groups])[:, cut]
-    kernel = np.stack([_kernel(grid, surfaces, group) for group in groups])[:, cut[:, :-1]]
+    unary = np.stack([_unary(grid, boundaries, group, shift) for group in groups])[:, cut]
+    kernel = np.stack([_kernel(grid, boundaries, group) for group in groups])[:, cut[:, :-1]]
     # A repeated column costs nothing and moves with the one before it.
     again = cut[:, 1:] == cut[:, :-1]
     unary[:, :, 1:][:, again] = 0
@@ -193,7 +190,7 @@ def best_moves(grid: Grid, surfaces: np.ndarray, groups, cut: np.ndarray) -> np.
     path, least = _viterbi(_chains(unary), _chains(kernel))
     gains = least.reshape(stay.shape) < stay - 1e-6 * (1 + np.abs(stay))
     moved = np.moveaxis(shift[path].reshape(len(path), *stay.shape), 0, -1)
-    shifts = np.zeros((len(groups), surfaces.shape[1]), int)
+    shifts = np.zeros((len(groups), boundaries.shape[1]), int)
     shifts[:, cut] = moved * gains[..., None]
     return shifts
 
@@ -204,30 +201,30 @@ def _chains(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, 2, 0).reshape(columns, groups * stretches, n)
 
 
-def room(grid: Grid, surfaces: np.ndarray, group) -> tuple[np.ndarray, np.ndarray]:
+def room(grid: Grid, boundaries: np.ndarray, group: Group) -> tuple[np.ndarray, np.ndarray]:
     """How many rows a group can go up and down in each column, all others staying: two (columns,)."""
     first, last = group[0], group[-1]
-    up = surfaces[first] - (surfaces[first - 1] + grid.gaps[first - 1] if first else 0)
-    down = (surfaces[last + 1] - grid.gaps[last] if last < 4 else grid.rows) - surfaces[last]
+    up = boundaries[first] - (boundaries[first - 1] + grid.gaps[first - 1] if first else 0)
+    down = (boundaries[last + 1] - grid.gaps[last] if last < 4 else grid.rows) - boundaries[last]
     return up, down
 
 
-def _unary(grid: Grid, surfaces: np.ndarray, group, shift: np.ndarray) -> np.ndarray:
+def _unary(grid: Grid, boundaries: np.ndarray, group: Group, shift: np.ndarray) -> np.ndarray:
     """What a shift of a group costs in each column, (columns, shifts); inf where it breaks order or thickness."""
-    columns = np.arange(surfaces.shape[1])[:, None]
-    up, down = room(grid, surfaces, group)
+    columns = np.arange(boundaries.shape[1])[:, None]
+    up, down = room(grid, boundaries, group)
     cost = np.where((shift >= -up[:, None]) & (shift <= down[:, None]), 0.0, np.inf)
     for i in group:
-        here = surfaces[i][:, None]
+        here = boundaries[i][:, None]
         rows = np.clip(here + shift, 0, grid.rows)
         cost += grid.summed[i, rows, columns] - grid.summed[i, here, columns]
     return cost
 
 
-def _kernel(grid: Grid, surfaces: np.ndarray, group) -> np.ndarray:
+def _kernel(grid: Grid, boundaries: np.ndarray, group: Group) -> np.ndarray:
     """What a change of the group's shift from a column to the next costs, (columns, 4 step + 1); inf if too steep."""
     change = np.arange(-2 * grid.step, 2 * grid.step + 1)
-    step = steps(surfaces[list(group)], True)[..., None] + change
+    step = steps(boundaries[list(group)], True)[..., None] + change
     return np.where(np.abs(step) <= grid.step, grid.weight * step**2 / 2, np.inf).sum(0)
 
 

@@ -20,8 +20,6 @@ right of a left eye's.
                   6 I                                        6 I
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
+from octkit.common import files
 from octkit.common.errors import OctkitError
-from octkit.common.files import write_atomic
 from octkit.data.dataset import Case
 from octkit.data.image_files import list_images, read_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
@@ -143,30 +141,12 @@ def resample(thickness: np.ndarray, count: int) -> np.ndarray:
     return np.interp(new, old, thickness, period=360)
 
 
-@dataclass(frozen=True)
-class Asymmetry:
-    """How much thicker the right eye is than the left: right minus left, in each A-scan in TSNIT order.
+def asymmetry(right: Thickness, left: Thickness) -> Thickness:
+    """How much thicker one person's right eye is than the left, on the finer of their two grids of A-scans.
 
-    `values` is (layers, W) float64 in `unit`. What is compared is the same anatomy: temporal with temporal,
-    superior with superior. `means(asymmetry["rnfl"])` therefore gives the differences of the global mean, the
-    quadrants and Garway-Heath's sectors. Hours are not compared by their number: hour 9 of a right eye answers
-    hour 3 of the left.
-    """
-
-    values: np.ndarray
-    layers: tuple[str, ...]
-    unit: str
-
-    def __getitem__(self, layer: str) -> np.ndarray:
-        """One layer's difference, (W,)."""
-        return self.values[self.layers.index(layer)]
-
-
-def asymmetry(right: Thickness, left: Thickness) -> Asymmetry:
-    """Compare two eyes of one person, on the finer of their two grids of A-scans.
-
-    nan all along for a layer that is unknown in either eye. Raises OctkitError where the eyes are not R and L,
-    or unit or layers differ.
+    The same anatomy is compared: temporal with temporal, superior with superior. Hours are not compared by their
+    number, so the result has no eye: hour 9 of a right eye answers hour 3 of the left. nan all along for a layer that
+    is unknown in either eye. Raises OctkitError where the eyes are not R and L, or unit or layers differ.
     """
     if (right.eye, left.eye) != ("R", "L"):
         raise OctkitError(f"asymmetry: found the eyes {right.eye} and {left.eye}, expected R and L in this order")
@@ -176,7 +156,7 @@ def asymmetry(right: Thickness, left: Thickness) -> Asymmetry:
     count = max(right.values.shape[1], left.values.shape[1])
     values = np.stack([resample(ours, count) - resample(theirs, count)
                        for ours, theirs in zip(right.values, left.values, strict=True)])
-    return Asymmetry(values, right.layers, right.unit)
+    return Thickness(values, right.layers, right.unit)
 
 
 def reference_band(profiles: Sequence[np.ndarray], low: float = 5, high: float = 95) -> tuple[np.ndarray, np.ndarray]:
@@ -243,9 +223,5 @@ def write_csv(path: Path, rows: Sequence[Mapping]) -> None:
     """Write the table as CSV, atomically: lengths with three decimals, an empty field for what is not known."""
     if not rows:
         raise OctkitError(f"{path}: found no thickness to write, expected at least one case")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in row.items()})
-    write_atomic(path, text.getvalue())
+    files.write_csv(path, list(rows[0]), ([f"{value:.3f}" if isinstance(value, float) else value
+                                           for value in row.values()] for row in rows))

@@ -150,15 +150,15 @@ def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: Tr
 
 
 def check_prediction(model: Model, shape: Sequence[int], kept: int, device: torch.device, precision: str,
-                     at_once: int = 1) -> None:
+                     at_once: int = 1, single: int = 0) -> None:
     """Raise OctkitError where predicting a scan of this shape (*spatial) would need more memory than is free.
 
-    `at_once` is that of `window_bytes`, `precision` is the networks'; `kept` is how many sets of its probabilities are
-    kept beside each other, in the computer's memory.
+    `at_once` is that of `window_bytes`, `precision` is the networks'. `kept` sets of its probabilities are kept beside
+    each other in the computer's memory, and `single` of one configuration where it is predicted.
     """
     one, cpu = probability_bytes(model, shape), torch.device("cpu")
     unfolds = device == cpu and precision == "float32"
-    needs = {device: window_bytes(model, at_once, unfolds) + AT_WORK * one}
+    needs = {device: window_bytes(model, at_once, unfolds) + (AT_WORK + single) * one}
     needs[cpu] = needs.get(cpu, 0) + (kept + AT_WORK * (device != cpu)) * one
     for where, need in needs.items():
         _compare(f"predicting a scan of {' x '.join(map(str, shape))}", need, where,

@@ -3,7 +3,7 @@ import pytest
 
 from octkit.data.labels import LAYERS
 from octkit.evaluation.metrics import dice
-from octkit.inference.select import best, candidates, decide_postprocessing, decide_boundaries
+from octkit.inference.select import best, candidates, decide_boundaries, decide_postprocessing
 from octkit.phantoms.circle_scans import draw
 from octkit.planning.selection import Candidate
 

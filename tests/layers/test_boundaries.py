@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES
 from octkit.evaluation import metrics
-from octkit.layers.boundaries import Cost, bounds, full_grid, mask_from, ordered_boundaries
+from octkit.layers.boundaries import bounds, full_grid, mask_from, ordered_boundaries
 from octkit.phantoms.circle_scans import draw
 
 TRUE = (0, 1, 2, 8, 9)  # circle_eye.BOUNDARIES that are ours
@@ -40,10 +40,10 @@ def assert_layers_in_order(mask: np.ndarray) -> None:
 
 def test_the_truth_blurred_is_found_to_less_than_a_pixel(phantom):
     size = phantom.mask.shape
-    boundaries, width = ordered_boundaries(blurred_truth(phantom.mask), circular=True)
+    boundaries, deviation = ordered_boundaries(blurred_truth(phantom.mask), circular=True)
     error = np.abs(boundaries - phantom.boundaries[list(TRUE)])
     assert (error.mean(axis=1) < 0.5).all() and np.percentile(error, 99) < 1.5
-    assert np.median(width) < 2
+    assert np.median(deviation) < 2
     mask = mask_from(boundaries, size[0])
     assert all(metrics.dice(mask, phantom.mask, label) > 0.97 for label in (1, 2, 3))
 
@@ -64,19 +64,19 @@ def test_a_pixel_belongs_where_its_centre_lies():
     assert mask_from(rows, 7).T.tolist() == [[1, 1, 2, 0, 3, 3, 0], [0, 1, 2, 0, 0, 3, 3]]
 
 
-def test_the_cost_is_that_of_the_labels_that_the_surfaces_give():
+def test_the_cost_is_that_of_the_labels_that_the_boundaries_give():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(4), (12, 6)).transpose(2, 0, 1).astype(np.float32)
-    grid = full_grid(probabilities, False, Cost())
-    surfaces = np.sort(random.integers(0, 13, (2, 5, 6)), axis=1)
+    grid = full_grid(probabilities, False)
+    rows = np.sort(random.integers(0, 13, (2, 5, 6)), axis=1)
 
     def by_pixel(rows):
         mask = mask_from(rows, 12)
         p = np.take_along_axis(probabilities, mask[None].astype(int), 0) * 0.95 + 0.05 / 4
         return -np.log(p).sum() + grid.weight * (np.diff(rows, axis=1) ** 2).sum() / 2
 
-    assert grid.value(surfaces[0]) - grid.value(surfaces[1]) == pytest.approx(
-        by_pixel(surfaces[0]) - by_pixel(surfaces[1]), rel=1e-4)
+    assert grid.value(rows[0]) - grid.value(rows[1]) == pytest.approx(
+        by_pixel(rows[0]) - by_pixel(rows[1]), rel=1e-4)
 
 
 def damaged(probabilities: np.ndarray, phantom, damage: str) -> np.ndarray:
@@ -104,15 +104,15 @@ def test_damage_stays_where_it_is_and_the_anatomy_whole(phantom, damage, most):
     broken = damaged(good, phantom, damage)
     assert not np.array_equal(good, broken)
     size = phantom.mask.shape
-    boundaries, width = ordered_boundaries(broken, circular=True)
+    boundaries, deviation = ordered_boundaries(broken, circular=True)
     assert_anatomy(boundaries, size, True)
     assert_layers_in_order(mask_from(boundaries, size[0]))
     error = np.abs(boundaries - phantom.boundaries[list(TRUE)]).mean(axis=1)
     assert error.max() < most
     if damage != "choroid in the vitreous":
         some = slice(size[1] // 4 + 5, size[1] // 4 + size[1] // 8 - 5)
-        assert (width[1, some] > size[0] / 10).mean() > 0.9
-        assert (np.delete(width[1], np.r_[some.start - 10:some.stop + 10]) > size[0] / 10).mean() < 0.1
+        assert (deviation[1, some] > size[0] / 10).mean() > 0.9
+        assert (np.delete(deviation[1], np.r_[some.start - 10:some.stop + 10]) > size[0] / 10).mean() < 0.1
 
 
 def test_what_was_not_seen_is_bridged_straight():
@@ -129,7 +129,7 @@ def test_what_was_not_seen_is_bridged_straight():
 
 
 def test_a_circle_closes_wherever_it_is_cut(phantom):
-    """The seam is no place of its own: a scan turned by half a turn gives the same surfaces, turned."""
+    """The seam is no place of its own: a scan turned by half a turn gives the same boundaries, turned."""
     probabilities = blurred_truth(phantom.mask)
     half = phantom.mask.shape[1] // 2
     turned, _ = ordered_boundaries(np.roll(probabilities, half, axis=2), circular=True)
@@ -152,10 +152,10 @@ def test_a_scan_with_two_ends_need_not_close():
 def test_a_scan_of_background_alone_has_boundaries_that_nobody_has_seen(circular):
     empty = np.zeros((4, 128, 90), np.float32)
     empty[0] = 1
-    boundaries, width = ordered_boundaries(empty, circular)
+    boundaries, deviation = ordered_boundaries(empty, circular)
     assert_anatomy(boundaries, (128, 90), circular)
-    assert (width > 0.9 * 128 / np.sqrt(12)).all()
-    assert len(width) == len(BOUNDARIES)
+    assert (deviation > 0.9 * 128 / np.sqrt(12)).all()
+    assert len(deviation) == len(BOUNDARIES)
 
 
 @settings(max_examples=60, deadline=None)
@@ -163,13 +163,13 @@ def test_a_scan_of_background_alone_has_boundaries_that_nobody_has_seen(circular
 def test_whatever_the_network_says_the_anatomy_holds(seed, height, width, circular, peak):
     random = np.random.default_rng(seed)
     probabilities = random.dirichlet(np.full(4, peak), (height, width)).transpose(2, 0, 1).astype(np.float32)
-    boundaries, spread = ordered_boundaries(probabilities, circular)
+    boundaries, deviation = ordered_boundaries(probabilities, circular)
     assert_anatomy(boundaries, (height, width), circular)
     assert_layers_in_order(mask_from(boundaries, height))
-    assert (spread >= 0).all() and (spread <= height).all()
+    assert (deviation >= 0).all() and (deviation <= height).all()
     again = ordered_boundaries(probabilities, circular)
     np.testing.assert_array_equal(boundaries, again[0])
-    np.testing.assert_array_equal(spread, again[1])
+    np.testing.assert_array_equal(deviation, again[1])
 
 
 def test_least_thickness_and_greatest_step_follow_the_size():
@@ -202,7 +202,7 @@ def test_whatever_extreme_the_network_says_the_anatomy_holds(seed, height, width
         probabilities[:] = 0.25
     if kind == "tiny":
         probabilities *= np.float32(1e-45)  # the smallest float above 0
-    boundaries, width_of_doubt = ordered_boundaries(probabilities, circular)
+    boundaries, deviation = ordered_boundaries(probabilities, circular)
     assert_anatomy(boundaries, (height, width), circular)
     assert_layers_in_order(mask_from(boundaries, height))
-    assert np.isfinite(width_of_doubt).all()
+    assert np.isfinite(deviation).all()

@@ -23,7 +23,7 @@ from octkit.layers.curve_search import (
 
 def random_grid(seed: int, rows: int, columns: int, circular: bool, gaps=(1, 1, 2, 1), weight=0.7, step=2,
                 reach=None) -> Grid:
-    """Costs as probabilities give them: sums down the columns, the last two surfaces' opposite."""
+    """Costs as probabilities give them: sums down the columns, the last two boundaries' opposite."""
     costs = np.random.default_rng(seed).normal(0, 1.5, (4, rows, columns))
     summed = np.zeros((5, rows + 1, columns), np.float32)
     summed[:4, 1:] = np.cumsum(costs, axis=1)
@@ -32,15 +32,15 @@ def random_grid(seed: int, rows: int, columns: int, circular: bool, gaps=(1, 1, 
 
 
 def ordered_rows(grid: Grid) -> list[tuple[int, ...]]:
-    """All ways to lay five surfaces into one column."""
+    """All ways to lay five boundaries into one column."""
     return [rows for rows in product(range(grid.rows + 1), repeat=5)
             if all(low - up >= gap for up, low, gap in zip(rows, rows[1:], grid.gaps, strict=False))]
 
 
-def obeys(grid: Grid, surfaces: np.ndarray) -> bool:
-    return ((np.diff(surfaces, axis=0) >= grid.gaps[:, None] - 1e-9).all() and surfaces.min() >= 0
-            and surfaces.max() <= grid.rows
-            and (np.abs(steps(surfaces, grid.circular)) <= grid.step + 1e-9).all())
+def obeys(grid: Grid, boundaries: np.ndarray) -> bool:
+    return ((np.diff(boundaries, axis=0) >= grid.gaps[:, None] - 1e-9).all() and boundaries.min() >= 0
+            and boundaries.max() <= grid.rows
+            and (np.abs(steps(boundaries, grid.circular)) <= grid.step + 1e-9).all())
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -96,14 +96,14 @@ def test_groups_move_as_one_where_single_curves_are_stuck(circular):
 @given(st.integers(0, 10**6), st.integers(8, 24), st.integers(1, 12), st.booleans(), st.integers(1, 4))
 def test_moves_never_raise_the_cost_nor_break_the_constraints(seed, rows, columns, circular, step):
     grid = random_grid(seed, rows, columns, circular and columns > 1, step=step, reach=3)
-    surfaces = smoothed(grid, columnwise(grid))
-    assert obeys(grid, surfaces)
-    value = grid.value(surfaces)
+    boundaries = smoothed(grid, columnwise(grid))
+    assert obeys(grid, boundaries)
+    value = grid.value(boundaries)
     for passes in (TOGETHER, ALONE[:1], ALONE[1:], TOGETHER + ALONE):
-        surfaces = descend(grid, surfaces, passes)
-        assert obeys(grid, surfaces)
-        assert grid.value(surfaces) <= value + 1e-4
-        value = grid.value(surfaces)
+        boundaries = descend(grid, boundaries, passes)
+        assert obeys(grid, boundaries)
+        assert grid.value(boundaries) <= value + 1e-4
+        value = grid.value(boundaries)
 
 
 @settings(max_examples=60, deadline=None)
