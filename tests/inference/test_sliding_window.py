@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from scipy.special import softmax
 
 from octkit.common.errors import OctkitError
 from octkit.inference.sliding_window import Predictor, first_step_mask, gaussian_weights, window_starts
+from octkit.network import memory
 from octkit.network.model import Member, Model, build_network
 from octkit.planning.plan import Configuration, Plan
 from octkit.planning.preprocess import Geometry, preprocess
@@ -70,21 +72,14 @@ def test_gaussian_weights_by_hand():
     assert gaussian_weights((8, 6, 4)).shape == (8, 6, 4) and gaussian_weights((8, 6)).max() == 1
 
 
-@pytest.mark.parametrize("shape", [(16, 24), (40, 48), (17, 21), (9, 70), (5, 5)])
-def test_probabilities_on_any_size(shape):
-    found = plan()
-    probabilities = Predictor(model(found, member(found, "2d")))(image(*shape))
-    assert probabilities.shape == (4, *shape) and probabilities.dtype == np.float32
-    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
-
-
-@pytest.mark.parametrize("config", VOLUME)
-@pytest.mark.parametrize("shape", [(4, 16, 24), (7, 20, 31), (2, 9, 11)])
-def test_probabilities_of_volumes_of_any_size(config, shape):
-    found = plan(VOLUME)
+@pytest.mark.parametrize(("config", "shape"), [
+    *product(["2d"], [(16, 24), (40, 48), (17, 21), (9, 70), (5, 5)]),
+    *product(VOLUME, [(4, 16, 24), (7, 20, 31), (2, 9, 11)])])
+def test_probabilities_on_any_size(config, shape):
+    found = plan(VOLUME if len(shape) == 3 else SCAN)
     first = member(found, "3d_lowres", seed=1) if config == "3d_cascade_fullres" else None
     probabilities = Predictor(model(found, member(found, config, previous=first)))(image(*shape))
-    assert probabilities.shape == (4, *shape)
+    assert probabilities.shape == (4, *shape) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
 
 
@@ -108,7 +103,7 @@ def test_the_2d_configuration_goes_through_a_volume_slice_by_slice():
         np.testing.assert_allclose(whole[:, k], single, atol=1e-5)
 
 
-def test_a_cascade_shows_its_second_stage_what_the_first_one_found():
+def test_a_cascade_shows_its_second_step_what_the_first_one_found():
     found = plan(VOLUME)
     first = member(found, "3d_lowres", seed=1)
     second = member(found, "3d_cascade_fullres", seed=2, previous=first)
@@ -116,10 +111,10 @@ def test_a_cascade_shows_its_second_stage_what_the_first_one_found():
     scan = image(4, 16, 24)
     low = preprocess(scan, None, found, "3d_lowres")[0]
     assert low.shape == (1, 4, 8, 12)
-    stage_one = network_on(model(found, first), first, low)
+    first_found = network_on(model(found, first), first, low)
     # linear interpolation to twice the size, then the most probable label
     to = preprocess(scan, None, found, "3d_fullres")[2]
-    labels = first_step_mask(stage_one, preprocess(scan, None, found, "3d_lowres")[2], to)
+    labels = first_step_mask(first_found, preprocess(scan, None, found, "3d_lowres")[2], to)
     one_hot = np.stack([labels == label for label in (1, 2, 3)]).astype(np.float32)
     seen = np.concatenate([preprocess(scan, None, found, "3d_cascade_fullres")[0], one_hot])
     whole = model(found, second)
@@ -190,23 +185,23 @@ def test_folds_and_configurations_are_averaged():
     np.testing.assert_allclose(pair, expected, atol=1e-6)
 
 
-def test_scores_are_averaged_before_softmax_where_the_model_says_so():
+def test_logits_are_averaged_before_softmax_where_the_model_says_so():
     found = plan()
     two = member(found, "2d", folds=2)
     scan = image(16, 24)
     prepared = preprocess(scan, None, found, "2d")[0]
     logs = [np.log(network_on(model(found, two), two, prepared, fold)) for fold in ("0", "1")]
     expected = softmax((logs[0] + logs[1]) / 2, axis=0)  # softmax does not see that each log is off by a constant
-    by_scores = Predictor(model(found, two, blend="logits"))(scan)
-    np.testing.assert_allclose(by_scores, expected, atol=5e-3)  # in half precision, as nnU-Net has it
+    by_logits = Predictor(model(found, two, blend="logits"))(scan)
+    np.testing.assert_allclose(by_logits, expected, atol=5e-3)  # in half precision, as nnU-Net has it
     assert not np.allclose(expected, Predictor(model(found, two))(scan), atol=1e-2)
 
 
-def test_scores_are_summed_in_half_precision():
+def test_logits_are_summed_in_half_precision():
     found = plan()
-    stage = Predictor(model(found, member(found, "2d"), blend="logits")).configs[0]
-    assert stage.weights.dtype == torch.float16 and stage.weights.max() == 10 and stage.weights.min() > 0
-    [values], _ = stage.on_grid(image(40, 60), None, False)
+    network = Predictor(model(found, member(found, "2d"), blend="logits")).configs[0]
+    assert network.weights.dtype == torch.float16 and network.weights.max() == 10 and network.weights.min() > 0
+    [values], _ = network.on_grid(image(40, 60), None, False)
     np.testing.assert_array_equal(values, values.astype(np.float16))
     full = Predictor(model(found, member(found, "2d"))).configs[0]
     assert full.weights.dtype == torch.float32
@@ -220,7 +215,6 @@ def test_outside_the_crop_all_is_background_whatever_is_averaged():
         probabilities = Predictor(model(found, member(found, "2d"), blend=blend))(scan)
         np.testing.assert_array_equal(probabilities[:, :4].argmax(0), 0)
         np.testing.assert_allclose(probabilities[0, :4], 1)
-
 
 
 @pytest.mark.parametrize("width", [24, 40, 13])
@@ -250,9 +244,9 @@ def test_on_a_circle_a_periodic_scan_has_a_periodic_prediction():
 
 def test_how_far_a_circle_is_continued():
     found = plan()
-    stage = Predictor(model(found, member(found, "2d"))).configs[0]
-    stage.window = (896, 1152)
-    assert [stage._around(width) for width in (1100, 1120, 1152, 2000)] == [26, 16, 288, 288]
+    network = Predictor(model(found, member(found, "2d"))).configs[0]
+    network.window = (896, 1152)
+    assert [network._around(width) for width in (1100, 1120, 1152, 2000)] == [26, 16, 288, 288]
 
 
 @pytest.mark.parametrize(("configurations", "config", "shape"), [(SCAN, "2d", (20, 30)),
@@ -276,3 +270,13 @@ def test_a_model_that_averages_logits_has_their_average_alone():
     mean, [single] = predictor.predict_each(image(20, 30))
     np.testing.assert_array_equal(single, mean)
     np.testing.assert_array_equal(single, predictor(image(20, 30)))
+
+
+def test_the_memory_check_counts_what_is_kept_of_single_predictions(monkeypatch):
+    found, counted = plan(), []
+    monkeypatch.setattr(memory, "check_prediction", lambda *numbers: counted.append((numbers[2], *numbers[5:])))
+    two = (member(found, "2d", folds=2), member(found, "2d"))  # 2 networks and 1, each with two mirrored copies
+    predictor = Predictor(model(found, *two, mirror=True, mirror_axes=(-1,)), "cpu")
+    predictor(image(16, 24))
+    predictor.predict_each(image(16, 24))
+    assert counted == [(2, 1, 0), (2 + 4 + 2, 1, 4)]  # kept, at once in a network, of one configuration
