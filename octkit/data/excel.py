@@ -5,6 +5,7 @@ XML can pull in or blow up (entities) is refused by defusedxml, with which openp
 """
 
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 from octkit.common.errors import OctkitError, bad_file, no_file
@@ -30,13 +31,15 @@ def read_rows(path: Path) -> list[tuple[int, tuple]]:
         raise OctkitError("openpyxl does not find defusedxml, expected the packages of requirements.txt: install them")
 
     try:
-        _refuse_what_grows(path)
-        book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
-        try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+        unpacked = sum(part.file_size for part in parts)
+        if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
+            raise bad_file(path, f"would unpack to {len(parts)} parts of {unpacked} bytes, more than the limit of "
+                           f"{MAX_PARTS} parts and {MAX_UNPACKED} bytes", PLAIN)
+        with closing(load_workbook(path, read_only=True, data_only=True, keep_links=False)) as book:
             # Within limits: a lone cell in the last corner of a sheet would stand for 17 thousand million.
             rows = list(book.worksheets[0].iter_rows(max_row=MAX_ROWS + 1, max_col=MAX_COLUMNS, values_only=True))
-        finally:
-            book.close()
     except OctkitError:
         raise
     except Exception as error:  # openpyxl and zipfile raise a dozen kinds for a damaged workbook
@@ -47,12 +50,3 @@ def read_rows(path: Path) -> list[tuple[int, tuple]]:
     if len(rows) > MAX_ROWS:
         raise bad_file(path, f"has more than {MAX_ROWS} rows", "expected one an image")
     return [(number, row) for number, row in enumerate(rows, start=1) if any(value is not None for value in row)]
-
-
-def _refuse_what_grows(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-    unpacked = sum(part.file_size for part in parts)
-    if unpacked > MAX_UNPACKED or len(parts) > MAX_PARTS:
-        raise bad_file(path, f"would unpack to {len(parts)} parts of {unpacked} bytes, more than the limit of "
-                       f"{MAX_PARTS} parts and {MAX_UNPACKED} bytes", PLAIN)

@@ -1,8 +1,7 @@
 """Heidelberg's .vol files (the raw export of HEYEX): pixels, scale, eye and the device's own lines, and no patient.
 
-The kept library eyepy reads the file; its EyeVolume refuses circle scans, its parsed file serves them as well. What
-says who was examined and when is blanked in memory before the file is parsed, and the fundus photograph is dropped:
-neither is ever in our objects, nor in what `convert` writes.
+eyepy parses the file; its EyeVolume is not used, as it refuses circle scans. What says who was examined and when is
+blanked in memory before the file is parsed, and the fundus photograph is dropped.
 
 Lines carry the device's names. ILM is the retina's upper edge and BM its lower one; a line named after a layer is
 that layer's lower edge: RNFL, GCL, IPL …
@@ -37,10 +36,10 @@ BETWEEN = {"rnfl": ("ILM", "RNFL"), "gcipl": ("RNFL", "IPL")}
 class DeviceScan:
     """What a device file says of a scan.
 
-    `image` is (1, H, W), of a volume (1, B-scans, H, W), float32 whole numbers from 0 to 255 as `displayed` makes
-    them; `spacing` is mm an axis of it. `eye` is "R", "L" or None; `circle` says that the last A-scan is the
-    neighbour of the first. `lines` are the device's by its names: rows (W,) or (B-scans, W) float64, counted from 0
-    with fractions, nan where the device drew none; lines that it drew nowhere are left out.
+    `image` is (1, H, W), of a volume (1, B-scans, H, W), float32 grey values of `displayed`; `spacing` is mm an axis.
+    `eye` is "R", "L" or None; `circle` says that the last A-scan is the neighbour of the first. `lines` are the
+    device's by its names: rows (W,) or (B-scans, W) float64, from 0, nan where none was drawn; empty lines are left
+    out.
     """
 
     image: np.ndarray
@@ -53,13 +52,12 @@ class DeviceScan:
 def open_vol(path: str | Path) -> DeviceScan:
     """Read a .vol file: a circle scan, a single line or a volume of parallel B-scans.
 
-    Raises OctkitError for a file that is missing, none of this format or cut short, for a scale that is not above
-    0, and for radial scans, whose B-scans are no volume.
+    Raises OctkitError for a file that is missing, none of this format or cut short, a scale that is not above 0, and
+    radial scans.
     """
     from eyepy.io.he.vol_reader import SEG_MAPPING, vol_format
 
     data = _read(Path(path))
-    _check_size(path, data)
     for start, stop in WHO_AND_WHEN:
         data[start:stop] = bytes(stop - start)
     try:
@@ -85,8 +83,7 @@ def open_vol(path: str | Path) -> DeviceScan:
 def displayed(intensity: np.ndarray) -> np.ndarray:
     """The device's raw intensity as grey values: round(clip(I, 0, 1)^0.25 · 255), float32.
 
-    The fourth root is the usual display transform of Spectralis scans: what we are used to look at, and what models
-    are trained on. What the device did not measure is black.
+    The fourth root is the usual display transform of Spectralis scans. What the device did not measure is 0.
     """
     measured = np.isfinite(intensity) & (intensity < UNMEASURED)
     return np.round(np.clip(np.where(measured, intensity, 0), 0, 1) ** 0.25 * 255).astype(np.float32)
@@ -95,8 +92,8 @@ def displayed(intensity: np.ndarray) -> np.ndarray:
 def device_mask(scan: DeviceScan) -> np.ndarray:
     """The device's own segmentation as labels: (H, W), of a volume (B-scans, H, W), uint8; 1 RNFL, 2 GCIPL.
 
-    A pixel belongs to a layer whose upper line is at or above its row and whose lower line is below it. Layers and
-    A-scans without both lines stay 0, which does not mean that the layer is absent there.
+    A pixel belongs to a layer whose upper line is at or above its row and whose lower line is below it. Where one of
+    the two is not drawn, the layer's pixels are 0.
     """
     mask = np.zeros(scan.image.shape[1:], np.uint8)
     rows = np.arange(scan.image.shape[-2])[:, None]
@@ -121,50 +118,42 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     """
     path, out = Path(path), Path(out)
     scan = open_vol(path)
-    mask = device_mask(scan)
+    pixels, mask = scan.image[0].astype(np.uint8), device_mask(scan)
     volume = mask.ndim == 3
     name = path.stem + (".nii.gz" if volume else ".png")
-    others = sorted(file.name for file in (out / "image").glob("*") if file.name != name)
-    if others:
+    if others := sorted(file.name for file in (out / "image").glob("*") if file.name != name):
         raise OctkitError(f"{out}: holds the scan {others[0]}, expected a new folder for each scan")
-    pixels = scan.image[0].astype(np.uint8)
+    files = [f"image/{name}", "lines.csv", "scale.json", *([f"mask/{name}"] if mask.any() else [])]
 
-    def write(folder: Path) -> list[Path]:
-        written = [folder / "image" / name, folder / "lines.csv", folder / "scale.json"]
+    def write(folder: Path) -> None:
         if volume:
-            write_nifti(written[0], pixels, scan.spacing)
+            write_nifti(folder / "image" / name, pixels, scan.spacing)
         else:
-            write_png(written[0], pixels)
-        _write_lines(written[1], scan)
-        write_json(written[2], {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye,
-                                "circle": scan.circle})
-        if mask.any():
-            written.append(folder / "mask" / name)
-            if volume:
-                write_nifti(written[-1], mask, scan.spacing)
-            else:
-                write_mask(written[-1], mask, GOALS_GREYS)
-        return written
+            write_png(folder / "image" / name, pixels)
+        if mask.any() and volume:
+            write_nifti(folder / "mask" / name, mask, scan.spacing)
+        elif mask.any():
+            write_mask(folder / "mask" / name, mask, GOALS_GREYS)
+        _write_lines(folder / "lines.csv", scan)
+        write_json(folder / "scale.json", {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye,
+                                           "circle": scan.circle})
 
     if out.exists():  # the same scan again: each file is replaced as a whole
-        return tuple(write(out))
-    with new_folder(out) as unfinished:
-        written = [out / file.relative_to(unfinished) for file in write(unfinished)]
-    return tuple(written)
+        write(out)
+    else:
+        with new_folder(out) as unfinished:
+            write(unfinished)
+    return tuple(out / file for file in files)
 
 
 def _read(path: Path) -> bytearray:
+    """A .vol file's bytes, as many as its header needs: a cut file is the most frequent damage."""
     try:
         data = bytearray(path.read_bytes())
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), expected a .vol file") from None
     if not data.startswith(b"HSF-OCT"):
         raise OctkitError(f"{path}: found no HSF-OCT at its beginning, expected Heidelberg's .vol format")
-    return data
-
-
-def _check_size(path: str | Path, data: bytearray) -> None:
-    """Whether the file can hold what its header says: a cut file is the most frequent damage."""
     if len(data) < HEADER_BYTES:
         raise OctkitError(f"{path}: found {len(data)} bytes, expected a header of {HEADER_BYTES}")
     width, b_scans, height = struct.unpack_from("<3I", data, 12)
@@ -176,6 +165,7 @@ def _check_size(path: str | Path, data: bytearray) -> None:
     if len(data) < needed:
         raise OctkitError(f"{path}: found {len(data)} bytes, expected {needed} for {b_scans} B-scans of {height} x "
                           f"{width} px; the file is cut short")
+    return data
 
 
 def _lines(found: list[np.ndarray], names: dict[int, str]) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 import io
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def stored_mode(path: Path) -> str:
-    """How an image file stores its pixels, as Pillow names it: "L" for grey, "RGB", "RGBA", …"""
-    image_size(path)
-    with _opened(path, path) as image:
+    """How an image file stores its pixels, as Pillow names it: "L" for 8-bit grey, "RGB", "RGBA", …"""
+    with _opened(path) as image:
         return image.mode
-
-
-def stored_as_grey(path: Path) -> bool:
-    """Whether an image file has one channel of 8 bits; grey values may also be stored as RGB."""
-    return stored_mode(path) == "L"
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -75,7 +70,12 @@ def read_image(path: Path) -> np.ndarray:
     An alpha channel is passed over where it is opaque. Raises OctkitError for a missing, unreadable, truncated or
     damaged file, another bit depth, or real colour.
     """
-    pixels = _decode(path)
+    with _opened(path) as image:
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "1"):
+            kind = {"P": " (palette)", "I;16": " (16 bits a pixel)"}.get(image.mode, "")
+            raise bad_file(path, f"found image mode {image.mode}{kind}",
+                           "expected 8-bit grey or RGB: save it as 8-bit grey")
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
     if pixels.ndim == 3:
         if pixels.shape[2] in (2, 4) and pixels[..., -1].min() < 255:
             raise bad_file(path, "found transparent pixels", "expected a grey or RGB image without alpha")
@@ -100,10 +100,8 @@ def read_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | No
 def write_mask(path: Path, mask: np.ndarray, values: Mapping[int, int]) -> None:
     """Write labels (H, W) as an 8-bit grey PNG in the file coding `values` (file value -> label), atomically."""
     lookup = np.zeros(256, np.uint8)
-    for value, label in values.items():
-        lookup[label] = value
-    unknown = sorted(set(np.unique(mask).tolist()) - set(values.values()))
-    if unknown:
+    lookup[list(values.values())] = list(values)
+    if unknown := sorted(set(np.unique(mask).tolist()) - set(values.values())):
         raise OctkitError(f"{path}: mask holds labels {some(unknown)}, the coding knows {sorted(values.values())}")
     write_png(path, lookup[mask])
 
@@ -114,32 +112,17 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).save(temporary, format="PNG", compress_level=3)
 
 
-def _opened(path: Path, content: Path | io.BytesIO) -> Image.Image:
-    """Pillow's image of a file's path or bytes: a PNG and nothing else, as other decoders run more than they need."""
-    try:
-        return Image.open(content, formats=("PNG",))
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise bad_file(path, f"cannot be read as an image ({_said(error)})",
-                       "expected a PNG file: copy it again from where it came") from None
-
-
-def _decode(path: Path) -> np.ndarray:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Pillow's image of a PNG file whose checksums are right; errors of decoding it become an OctkitError."""
     image_size(path)
     try:
         data = Path(path).read_bytes()
         # Pillow decodes pixels without a look at their checksums: a flipped bit would become another scan.
-        _opened(path, io.BytesIO(data)).verify()
-        with _opened(path, io.BytesIO(data)) as image:
-            if image.mode not in ("L", "LA", "RGB", "RGBA", "1"):
-                kind = {"P": " (palette)", "I;16": " (16 bits a pixel)"}.get(image.mode, "")
-                raise bad_file(path, f"found image mode {image.mode}{kind}",
-                               "expected 8-bit grey or RGB: save it as 8-bit grey")
-            return np.asarray(image.convert("L") if image.mode == "1" else image)
+        Image.open(io.BytesIO(data), formats=("PNG",)).verify()
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            yield image
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise bad_file(path, f"is damaged ({_said(error)})",
+        reason = str(error).split(" <_io")[0]  # without the address of the buffer that stands for the file
+        raise bad_file(path, f"is damaged ({reason})",
                        "expected a whole image: copy it again from where it came") from None
-
-
-def _said(error: Exception) -> str:
-    """What a library says, without the address of a buffer that stood in for the file."""
-    return str(error).split(" <_io")[0]

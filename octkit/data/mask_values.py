@@ -48,30 +48,22 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
     numbers spread over the greys (0, 85, 170, 255), inverted greys, and borders that were smoothed.
     """
     found = set(np.unique(pixels).tolist())
-    codes = {label: value for value, label in reversed(list(values.items()))}  # the first value of each label
-    labels = sorted(codes)
-    if found <= set(labels):
-        return f"they look like label numbers: write {_mapping({label: codes[label] for label in labels})}"
+    # The first value of each label.
+    codes = dict(sorted({label: value for value, label in reversed(list(values.items()))}.items()))
+    if found <= set(codes):
+        return f"they look like label numbers: write {', '.join(f'{codes[label]} for {label}' for label in codes)}"
     if {255 - value for value in found} <= set(values):
         return "it looks inverted: write 255 - value"
     step = min(found - {0}, default=0)
-    if found == {label * step for label in labels}:
-        spread = {label * step: codes[label] for label in labels}
-        return f"they look like label numbers times {step:g}: write {_mapping(spread)}"
+    if found == {label * step for label in codes}:
+        changes = ", ".join(f"{value} for {label * step:g}" for label, value in codes.items())
+        return f"they look like label numbers times {step:g}: write {changes}"
     known = np.isin(pixels, list(values))
     # Many values, all between known ones: one or two are rather a layer of their own.
     between = min(values) <= min(found) and max(found) <= max(values) and len(found - set(values)) > 2
-    if between and (~known).mean() < EDGE and _beside(known, ~known):
-        return (f"{(~known).mean():.1%} of the pixels lie between, as on smoothed edges: make it again without "
-                "interpolation (the nearest values would draw rims of other layers)")
+    if between and (~known).mean() < EDGE:
+        beside = binary_dilation(known, np.ones((1,) * (known.ndim - 2) + (3, 3), bool))  # in the last two axes
+        if beside[~known].mean() > 0.9:
+            return (f"{(~known).mean():.1%} of the pixels lie between, as on smoothed edges: make it again without "
+                    "interpolation (the nearest values would draw rims of other layers)")
     return ""
-
-
-def _mapping(changes: Mapping[int, int] | Mapping[float, int]) -> str:
-    return ", ".join(f"{new} for {old:g}" for old, new in changes.items())
-
-
-def _beside(known: np.ndarray, foreign: np.ndarray) -> bool:
-    """Whether nearly all foreign pixels touch a known one, in the last two axes."""
-    around = np.ones((1,) * (known.ndim - 2) + (3, 3), bool)
-    return bool(binary_dilation(known, around)[foreign].mean() > 0.9)

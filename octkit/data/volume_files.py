@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file, by, no_file
 from octkit.common.files import listing, read_json_as, replacing
@@ -29,10 +29,8 @@ MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of
 MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
-class _Spacing(BaseModel):
+class _Spacing(BaseModel, strict=True):
     """What spacing.json must hold."""
-
-    model_config = ConfigDict(strict=True)
 
     spacing: list[float] = Field(min_length=3, max_length=3)
 
@@ -56,14 +54,17 @@ def volume_size(path: Path) -> tuple[int, ...]:
 
 def volume_spacing(path: Path) -> tuple[float, ...]:
     """mm between voxels, one number an axis of `volume_size`. Raises OctkitError where one is not above 0."""
+    where = path if is_nifti(path) else Path(path) / SPACING_FILE
     if is_nifti(path):
+        from nibabel.openers import ImageOpener
+
         volume = _load_nifti(path)
         axes = len(_nifti_shape(volume, path))
+        with ImageOpener(str(path)) as file:  # as the file states it: nibabel changes what is negative or 0
+            stored = type(volume.header).from_fileobj(file, check=False)["pixdim"][1:axes + 1]
         scale = MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)
-        spacing = tuple(float(size) * scale for size in _stored_spacing(volume, path)[:axes][::-1])
-        where = path
+        spacing = tuple(float(size) * scale for size in stored[::-1])
     else:
-        where = Path(path) / SPACING_FILE
         if not where.exists():
             raise no_spacing(path)
         expected = 'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm'
@@ -84,22 +85,20 @@ def read_volume(path: Path) -> np.ndarray:
     Raises OctkitError for a file that is missing, damaged, no volume, too large, or that holds values that are no
     numbers; for a folder whose B-scans differ in size.
     """
-    if is_nifti(path):
-        volume = _load_nifti(path)
-        shape = _nifti_shape(volume, path)
-        if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
-            raise OctkitError(f"{path}: found values of type {volume.get_data_dtype()}, expected numbers")
-        try:
-            values = np.asarray(volume.dataobj, dtype=np.float32)
-        except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file
-            raise bad_file(path, f"is damaged ({error})",
-                           "expected a whole volume: copy it again from where it came") from None
-        values = np.ascontiguousarray(values.T.reshape(shape))
-        if not np.isfinite(values).all():
-            count = np.count_nonzero(~np.isfinite(values))
-            raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
-        return values[None]
-    return np.concatenate([read_image(file) for file in _same_size(path)])[None]
+    if not is_nifti(path):
+        return np.concatenate([read_image(file) for file in _b_scans(path)])[None]
+    volume = _load_nifti(path)
+    shape = _nifti_shape(volume, path)
+    if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
+        raise bad_file(path, f"found values of type {volume.get_data_dtype()}", "expected numbers")
+    try:
+        values = np.asarray(volume.dataobj, dtype=np.float32)
+    except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file
+        raise bad_file(path, f"is damaged ({error})",
+                       "expected a whole volume: copy it again from where it came") from None
+    if count := np.count_nonzero(~np.isfinite(values)):
+        raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
+    return np.ascontiguousarray(values.T.reshape(shape))[None]
 
 
 def read_volume_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -111,7 +110,7 @@ def read_volume_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ..
         check_size(path, volume_size(path), shape)
     if is_nifti(path):
         return decode(path, read_volume(path)[0], values)
-    return np.stack([read_mask(file, values) for file in _same_size(path)])
+    return np.stack([read_mask(file, values) for file in _b_scans(path)])
 
 
 def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None = None,
@@ -156,14 +155,6 @@ def _load_nifti(path: Path) -> Any:
                        "expected one: copy it again from where it came") from None
 
 
-def _stored_spacing(volume: Any, path: Path) -> list[float]:
-    """The spacing as the file states it: nibabel turns what is negative or 0 into something else."""
-    from nibabel.openers import ImageOpener
-
-    with ImageOpener(str(path)) as file:
-        return [float(size) for size in type(volume.header).from_fileobj(file, check=False)["pixdim"][1:]]
-
-
 def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
     shape = tuple(int(n) for n in volume.shape)
     while len(shape) > 3 and shape[-1] == 1:
@@ -178,17 +169,12 @@ def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
 
 
 def _b_scans(folder: Path) -> list[Path]:
+    """The PNG files of a folder, all of one size."""
     files = [path for path in listing(folder, "the B-scans of a volume") if path.suffix.lower() == ".png"]
     if not files:
         raise bad_file(folder, "found no PNG images", "expected the B-scans of a volume")
-    return files
-
-
-def _same_size(folder: Path) -> list[Path]:
-    files = _b_scans(folder)
     expected = image_size(files[0])
     for file in files:
         if (found := image_size(file)) != expected:
             raise bad_file(file, f"found {by(found)} px", f"expected {by(expected)} px like the volume's first B-scan")
     return files
-

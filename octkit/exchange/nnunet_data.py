@@ -25,7 +25,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from octkit.common.errors import OctkitError
 from octkit.common.files import new_folder, read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, is_volume, read_scan, read_scan_mask
-from octkit.data.image_files import list_images, read_image, stored_as_grey, write_mask, write_png
+from octkit.data.image_files import list_images, read_image, stored_mode, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import is_nifti, is_stack, read_volume, write_nifti
 from octkit.exchange.nnunet_plans import dataset_to
@@ -136,7 +136,7 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
 def _write_image(image: Path, target: Path, case: Case) -> None:
     if is_stack(image):
         write_nifti(target, read_volume(image)[0].astype(np.uint8), case.spacing)
-    elif is_nifti(image) or stored_as_grey(image):
+    elif is_nifti(image) or stored_mode(image) == "L":
         _copy(image, target)
     else:
         write_png(target, read_image(image)[0])

@@ -1,13 +1,11 @@
 """What is wrong with a data set, all of it and before anything runs: one line a problem, and how to mend it.
 
 The rules are those by which a data set is opened and read (`layouts`, `image_files`, `volume_files`). Here all problems
-are collected instead of the first one raised, and scans are compared with each other. Nothing is written into the data
-set.
+are collected, and scans are compared with each other. Nothing is written into the data set.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -80,19 +78,20 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         raise OctkitError(f"{root}: no such folder, expected a data set")
     errors: list[OctkitError] = []
     dataset = tried(errors.append, open_dataset, root, errors.append)
-    if dataset is None:
-        return _diagnosis(root, None, 0, [of_error(error, root) for error in errors], {})
-    true_diagnoses(dataset, errors.append)
+    if dataset is not None:
+        true_diagnoses(dataset, errors.append)
     findings = [of_error(error, root) for error in errors]
-    seen = []
-    for one in _examined(dataset, workers, progress):
-        findings += one.findings
-        seen.append(one)
-    seen.sort(key=lambda one: one.case.image)  # not in the order in which they got done
-    digests = {one.case.image: one.digest for one in seen if one.digest is not None}
-    findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
-    findings += _strays(dataset, {finding.file for finding in findings})
-    return _diagnosis(root, dataset.layout, len(dataset.cases), findings, digests)
+    digests: dict[Path, str] = {}
+    if dataset is not None:
+        seen = sorted(_examined(dataset, workers, progress), key=lambda one: one.case.image)
+        findings += [finding for one in seen for finding in one.findings]
+        digests = {one.case.image: one.digest for one in seen if one.digest is not None}
+        findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
+        findings += _strays(dataset, {finding.file for finding in findings})
+    # Opening and reading meet the same fault of a file twice: one line is enough.
+    once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
+    layout, scans = (dataset.layout, len(dataset.cases)) if dataset else (None, 0)
+    return Diagnosis(root, layout, scans, tuple(once), digests)
 
 
 def tell(path: str | Path, as_json: bool = False) -> None:
@@ -103,14 +102,14 @@ def tell(path: str | Path, as_json: bool = False) -> None:
 
 
 def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = say) -> None:
-    """Look through the data of a run that is about to start; what is found is said, and errors stop it.
+    """Look through the data of a run that is about to start, and say what is found.
 
     A data set that does not exist yet (phantoms) is passed over, and so is one whose files have not changed since a
     look that found no error: doctor.json in the run's folder keeps that. Raises OctkitError where there are errors,
-    and where extra data does not go with the run's own.
+    and where extra data does not fit the run's own.
     """
     kept = Path(run_dir) / CLEAN_FILE
-    before = (tried(_unsaid, read_json_as, kept, dict[str, str], "") if kept.exists() else None) or {}
+    before = tried(_unsaid, read_json_as, kept, dict[str, str], "") or {}
     roots = [root for root in (chosen.data.root, *chosen.train.extra_roots)
              if root != chosen.data.root or root.is_dir()]
     stamps = {str(root): hashes.digest([__version__, hashes.data_stamp(root)]) for root in roots}
@@ -149,13 +148,6 @@ def _unsaid(error: OctkitError) -> None:
     """For what has been said before, or does not matter."""
 
 
-def _diagnosis(root: Path, layout: str | None, scans: int, findings: Iterable[Finding],
-               digests: Mapping[Path, str]) -> Diagnosis:
-    # Opening and reading meet the same fault of a file twice: one line is enough.
-    once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
-    return Diagnosis(root, layout, scans, tuple(once), digests)
-
-
 def _files(case: Case) -> list[Path]:
     return [file for file in (case.image, *case.more_channels, case.mask, case.truth) if file is not None]
 
@@ -176,37 +168,30 @@ def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator
 
 def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> list[Finding]:
     """Scans with the same pixels under two names: what is learned from and what is scored must not share any."""
-    split = {case.image: name for name, cases in dataset.splits.items() for case in cases}
-    by_digest: dict[str, list[Path]] = {}
-    for image in split:
-        if image in digests:
-            by_digest.setdefault(digests[image], []).append(image)
+    first_of: dict[str, tuple[Path, str]] = {}
     findings = []
-    for first, *others in by_digest.values():
-        for other in others:
-            if split[first] == "train" != split[other]:
-                findings.append(Finding(ERROR, first, f"has the same pixels as {other}",
+    for split, cases in dataset.splits.items():
+        for image in (case.image for case in cases if case.image in digests):
+            first, its_split = first_of.setdefault(digests[image], (image, split))
+            if its_split == "train" != split:
+                findings.append(Finding(ERROR, first, f"has the same pixels as {image}",
                                         "expected other scans to learn from: take this one out of the training scans"))
-            else:
-                findings.append(Finding(WARNING, other, f"has the same pixels as {first}", "expected each scan once, "
+            elif first != image:
+                findings.append(Finding(WARNING, image, f"has the same pixels as {first}", "expected each scan once, "
                                         "or folds share what they are scored on: delete one"))
     return findings
 
 
 def _sizes(seen: list[Seen]) -> list[Finding]:
     """Images of another size than most: they are resampled or predicted as they are, but are often a mistake."""
-    sizes = Counter(one.size for one in seen if one.size is not None)
-    if len(sizes) < 2:
-        return []
-    usual = sizes.most_common(1)[0][0]
-    findings = []
-    for size, count in sizes.items():
-        if size != usual:
-            first = min(one.case.image for one in seen if one.size == size)
-            more = f", as have {count - 1} more" if count > 1 else ""
-            findings.append(Finding(WARNING, first, f"has {by(size)} px{more}, where most scans have {by(usual)}",
-                                    "expected one size: check whether it was cropped or scaled"))
-    return findings
+    images: dict[tuple[int, ...], list[Path]] = {}
+    for one in seen:
+        if one.size is not None:
+            images.setdefault(one.size, []).append(one.case.image)
+    usual = max(images, key=lambda size: len(images[size]), default=())
+    return [Finding(WARNING, first, f"has {by(size)} px{f', as have {len(more)} more' if more else ''}, where most "
+                    f"scans have {by(usual)}", "expected one size: check whether it was cropped or scaled")
+            for size, (first, *more) in images.items() if size != usual]
 
 
 def _nearly_doubled(dataset: Dataset) -> list[Finding]:
@@ -227,12 +212,11 @@ def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
     folders = {file.parent for file in used} | {file for file in used if file.is_dir()}
     findings = []
     for folder in sorted(folders):
-        for file in tried(_unsaid, listing, folder, "scans") or ():
-            scan = file in used or file in known or file.name == SPACING_FILE
-            if scan or (folder in used and file.suffix.lower() == ".png"):
-                continue
-            findings.append(Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
-                                    "expected PNG or NIfTI files: save it as one, rename it, or move it away"))
+        findings += [Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
+                             "expected PNG or NIfTI files: save it as one, rename it, or move it away")
+                     for file in tried(_unsaid, listing, folder, "scans") or ()
+                     if file not in used and file not in known and file.name != SPACING_FILE
+                     and not (folder in used and file.suffix.lower() == ".png")]
         hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
         if hidden:
             findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "

@@ -20,10 +20,7 @@ UNREADABLE = (OSError, EOFError, MemoryError, struct.error, zlib.error)
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem: `severity` "error" stops a run and "warning" does not; which file, what was found, how to mend it.
-
-    `line()` is all of it in one line, whatever a file's name or a library's message holds.
-    """
+    """A problem of a file: what was found and how to mend it. Severity "error" stops a run, "warning" does not."""
 
     severity: str
     file: Path
@@ -31,6 +28,7 @@ class Finding:
     mend: str
 
     def line(self) -> str:
+        """All of it in one line, whatever a file's name or a library's message holds."""
         text = f"{self.severity:7s} {self.file}: {self.found}, {self.mend}"
         return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
@@ -54,11 +52,10 @@ class Seen:
 
 
 def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
-    """Read a case's image, and its mask where it has one, and look at them.
+    """Read a case's image and its mask or true mask, as `dataset` says, and look at them.
 
-    `dataset` says how its files are to be read. `learned` says that the case is learned from: a blank image there is
-    an error, and else a warning, as a challenge's own scans cannot be left out. A validation or test case's true mask
-    is looked at like a mask. What cannot be read becomes a finding; any other exception is a fault of the program.
+    A blank image is an error in a case that is `learned` from, and else a warning, as a challenge's own scans cannot
+    be left out. What cannot be read becomes a finding; any other exception is a fault of the program.
     """
     findings: list[Finding] = []
 
@@ -115,10 +112,10 @@ def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...]) -> list
                                 "scan shows them"))
     if labels == LAYERS and (wrong := disorder(mask)).any():
         order = " above ".join(LAYERS)
-        if wrong.mean() > 0.5 and not disorder(mask[..., ::-1, :]).any():
-            findings.append(Finding(WARNING, file, "has its layers upside down", f"expected {order}: flip it"))
-        else:
-            first = ", ".join(str(n) for n in np.argwhere(wrong)[0])
-            findings.append(Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} "
-                                    f"A-scans, first at {first}", f"expected {order}: draw it anew there"))
+        first = ", ".join(map(str, np.argwhere(wrong)[0]))
+        upside_down = wrong.mean() > 0.5 and not disorder(mask[..., ::-1, :]).any()
+        findings.append(
+            Finding(WARNING, file, "has its layers upside down", f"expected {order}: flip it") if upside_down else
+            Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, first at "
+                    f"{first}", f"expected {order}: draw it anew there"))
     return findings

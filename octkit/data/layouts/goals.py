@@ -12,25 +12,21 @@
 GOALS does not state its scale; without scale.json lengths stay in pixels.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset
 from octkit.data.excel import read_rows
-from octkit.data.image_files import list_images
 from octkit.data.labels import GOALS_GREYS, LAYERS
-from octkit.data.matching import by_name, check_pairs, refuse_doubled_names, true_masks
+from octkit.data.matching import check_pairs, images_in, refuse_doubled_names, true_masks
 
 
-class _Scale(BaseModel):
+class _Scale(BaseModel, strict=True):
     """What scale.json must hold; other keys are passed over."""
-
-    model_config = ConfigDict(strict=True)
 
     um_per_px: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=2, max_length=2)
 
@@ -39,17 +35,24 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
     """Open a data set in the GOALS layout and check that its parts fit together.
 
     Reads folders, image headers and the label table, no pixels. Reports every file that is missing, doubled, of
-    another size, or without its counterpart: the first one is raised where nobody collects them.
+    another size, or without its counterpart.
     """
     spacing = tried(report, _scale, root / "scale.json")
-    train = _training_cases(root / "Train", spacing, report)
-    truth = true_masks(root / "Truth" / "Layer_Masks", report)
-    unlabelled = {split: _cases(root / split / "Image", truth, spacing, report)
-                  for split in ("Validation", "Test") if (root / split).is_dir()}
     eyes = tried(report, _eyes, root / "phantom.json") or {}
-    train, validation, test = (tuple(replace(case, eye=eyes.get(case.image.name)) for case in cases) for cases in (
-        train, unlabelled.get("Validation", ()), unlabelled.get("Test", ())))
-    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train, validation, test)
+    truth = true_masks(root / "Truth" / "Layer_Masks", report)
+    images, masks = (images_in(root / "Train" / kind, report) for kind in ("Image", "Layer_Masks"))
+    check_pairs(images, masks, report)
+    glaucoma = _training_labels(images, root / "Train" / "Train_GC_GT.xlsx", report)
+
+    def unlabelled(split: str) -> tuple[Case, ...]:
+        found = images_in(root / split / "Image", report) if (root / split).is_dir() else {}
+        return tuple(Case(name, image, None, None, spacing, eyes.get(image.name), circle=True, truth=truth.get(name))
+                     for name, image in found.items())
+
+    train = tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, eyes.get(image.name), circle=True)
+                  for name, image in images.items())
+    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
+                      unlabelled("Validation"), unlabelled("Test"))
     refuse_doubled_names(dataset, report)
     return dataset
 
@@ -63,9 +66,8 @@ def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:
     if dataset.layout != "goals" or not table.exists():
         return {}
     labels = tried(report, read_labels, table, report) or {}
-    found = {case.name: labels.get(number) for case in dataset.validation + dataset.test
-             if (number := _number(case.name)) is not None}
-    return {name: label for name, label in found.items() if label is not None}
+    return {case.name: label for case in dataset.validation + dataset.test
+            if (number := _number(case.name)) is not None and (label := labels.get(number)) is not None}
 
 
 def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
@@ -105,8 +107,7 @@ def _whole(value: object) -> int | None:
 def _scale(path: Path) -> tuple[float, float] | None:
     if not path.exists():
         return None
-    scale = read_json_as(path, _Scale, 'expected {"um_per_px": [axial, lateral]}, both above 0')
-    axial, lateral = scale.um_per_px
+    axial, lateral = read_json_as(path, _Scale, 'expected {"um_per_px": [axial, lateral]}, both above 0').um_per_px
     return axial / 1000, lateral / 1000
 
 
@@ -118,33 +119,8 @@ def _eyes(path: Path) -> dict[str, str | None]:
     return {name: fact.get("eye") for name, fact in scans.items()}
 
 
-def _cases(folder: Path, truth: dict[str, Path], spacing: tuple[float, float] | None,
-           report: Report) -> tuple[Case, ...]:
-    images = by_name(tried(report, list_images, folder) or (), report)
-    return tuple(Case(name, image, spacing=spacing, circle=True, truth=truth.get(name))
-                 for name, image in images.items())
-
-
-def _training_cases(folder: Path, spacing: tuple[float, float] | None, report: Report) -> tuple[Case, ...]:
-    images, masks = (by_name(tried(report, list_images, folder / kind) or (), report)
-                     for kind in ("Image", "Layer_Masks"))
-    if images and masks:  # without a folder all of the other are said to lack one
-        check_pairs(images, masks, folder / "Image", folder / "Layer_Masks", report)
-    table = folder / "Train_GC_GT.xlsx"
-    labels: dict[int, int | None] | None = tried(report, read_labels, table, report)
-    numbers = _numbers(images, report)
-    if images and labels is not None:
-        for number in sorted(set(labels) - set(numbers)):
-            report(bad_file(table, f"ImgName {number} has no image", f"expected {folder / 'Image'}/{number:04d}.png"))
-        for number in sorted(set(numbers) - set(labels)):
-            report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
-    glaucoma = {name: (labels or {}).get(number) for number, name in numbers.items()}
-    return tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, circle=True)
-                 for name, image in images.items())
-
-
-def _numbers(images: dict[str, Path], report: Report) -> dict[int, str]:
-    """The images' names by the number that the table of labels knows them by."""
+def _training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
+    """Name of a training image -> its label; reports images without a row of the table and rows without an image."""
     numbers: dict[int, str] = {}
     for name, image in images.items():
         if (number := _number(name)) is None:
@@ -153,7 +129,14 @@ def _numbers(images: dict[str, Path], report: Report) -> dict[int, str]:
             report(bad_file(image, f"{numbers[number]}.png has the same number", "expected one image a number"))
         else:
             numbers[number] = name
-    return numbers
+    labels: dict[int, int | None] | None = tried(report, read_labels, table, report)
+    if images and labels is not None:
+        for number in sorted(set(labels) - set(numbers)):
+            where = next(iter(images.values())).parent
+            report(bad_file(table, f"ImgName {number} has no image", f"expected {where}/{number:04d}.png"))
+        for number in sorted(set(numbers) - set(labels)):
+            report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
+    return {name: (labels or {}).get(number) for number, name in numbers.items()}
 
 
 def _number(name: str) -> int | None:

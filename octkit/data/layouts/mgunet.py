@@ -10,11 +10,10 @@ and nor is that the scans are whole circles: they are taken for plain B-scans.
 
 from pathlib import Path
 
-from octkit.common.errors import Report, refuse, tried
+from octkit.common.errors import Report, refuse
 from octkit.data.dataset import Case, Dataset
-from octkit.data.image_files import list_images
 from octkit.data.labels import LAYERS
-from octkit.data.matching import by_name, check_pairs
+from octkit.data.matching import check_pairs, images_in
 
 # RNFL 26, GCL 51, IPL 77, INL 102, OPL 128, ONL 153, IS/OS 179, RPE 204, choroid 230, optic disc 255.
 MGUNET_GREYS = {0: 0, 26: 1, 51: 2, 77: 2, 102: 0, 128: 0, 153: 0, 179: 0, 204: 0, 230: 3, 255: 0}
@@ -32,7 +31,6 @@ def open_mgunet(root: Path, report: Report = refuse) -> Dataset:
 
 
 def _cases(root: Path, part: str, report: Report) -> tuple[Case, ...]:
-    images, masks = (by_name(tried(report, list_images, root / part / kind) or (), report) for kind in ("img", "mask"))
-    if images and masks:
-        check_pairs(images, masks, root / part / "img", root / part / "mask", report)
+    images, masks = (images_in(root / part / kind, report) for kind in ("img", "mask"))
+    check_pairs(images, masks, report)
     return tuple(Case(f"{part}_{name}", image, masks.get(name)) for name, image in images.items())

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from octkit.common.errors import Report, bad_file, by, refuse, tried
 from octkit.common.files import listing, read_json_as
@@ -25,10 +25,8 @@ from octkit.data.matching import check_pairs, refuse_doubled_names
 from octkit.data.volume_files import volume_spacing
 
 
-class _Description(BaseModel):
+class _Description(BaseModel, strict=True):
     """What octkit reads of dataset.json; other keys are passed over."""
-
-    model_config = ConfigDict(strict=True)
 
     channel_names: dict[str, str] = Field(min_length=1)
     labels: dict[str, int | list[int]]
@@ -46,10 +44,8 @@ class _Description(BaseModel):
 def open_raw(root: Path, report: Report = refuse) -> Dataset:
     """Open a raw data set of nnU-Net's and check that its parts fit together.
 
-    Label names are kept as they are, but for the three layers in their order, however they are written: those become
-    octkit's LAYERS. Reads folders and headers, no pixels. Raises OctkitError for a dataset.json that does not fit and
-    for labels that are no plain numbers (regions, "ignore"); reports every file that is missing, doubled, of another
-    size, or without its counterpart: the first one is raised where nobody collects them.
+    Reads folders and headers, no pixels. Raises OctkitError for a dataset.json that does not fit and as `label_names`.
+    Reports every file that is missing, doubled, of another size, or without its counterpart.
     """
     where = root / "dataset.json"
     if not where.exists():
@@ -58,11 +54,8 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     labels, ending = label_names(where, described.labels), described.file_ending
     channels = tuple(described.channel_names[str(number)] for number in range(len(described.channel_names)))
     images = _images_in(root / "imagesTr", ending, channels, report)
-    masks = {file.name.removesuffix(ending): file
-             for file in tried(report, _files_in, root / "labelsTr", ending) or ()}
-    if images and masks:
-        check_pairs({name: files[min(files)] for name, files in images.items()}, masks, root / "imagesTr",
-                    root / "labelsTr", report)
+    masks = {file.name.removesuffix(ending): file for file in _files_in(root / "labelsTr", ending, report)}
+    check_pairs({name: files[min(files)] for name, files in images.items()}, masks, report)
     if described.numTraining != len(images):
         report(bad_file(where, f"found numTraining {described.numTraining}", f"expected {len(images)}, the cases in "
                         f"{root / 'imagesTr'}"))
@@ -97,25 +90,25 @@ def label_names(where: Path, numbers: Mapping[str, object], ignore: bool = False
                        "expected one number a label")
     by_number = {value: name for name, value in numbers.items() if type(value) is int}  # True would pass for an int
     if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number[0] != "background":
-        raise bad_file(where, f"found the labels {numbers}",
-                       "expected background 0, others 1, 2, … without a gap")
+        raise bad_file(where, f"found the labels {numbers}", "expected background 0, others 1, 2, … without a gap")
     if not 1 < len(numbers) <= 255:
         raise bad_file(where, f"found {len(numbers)} labels", "expected background and 1 to 254 others")
     names = tuple(by_number[number] for number in range(1, len(numbers)))
     return LAYERS if tuple(name.lower() for name in names) == LAYERS else names
 
 
-def _files_in(folder: Path, ending: str) -> list[Path]:
-    files = [path for path in listing(folder, f"files *{ending}") if path.name.endswith(ending)]
-    if not files:
-        raise bad_file(folder, f"found no files *{ending}", "which dataset.json names as file_ending")
+def _files_in(folder: Path, ending: str, report: Report) -> list[Path]:
+    found = tried(report, listing, folder, f"files *{ending}")
+    files = [path for path in found or () if path.name.endswith(ending)]
+    if found is not None and not files:
+        report(bad_file(folder, f"found no files *{ending}", "which dataset.json names as file_ending"))
     return files
 
 
 def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Report) -> dict[str, dict[int, Path]]:
     """The files of each case by channel; reports channels that are not there or not of one size."""
     cases: dict[str, dict[int, Path]] = {}
-    for file in tried(report, _files_in, folder, ending) or ():
+    for file in _files_in(folder, ending, report):
         parts = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending), re.ASCII)
         if parts is None or int(parts[2]) >= len(channels):
             report(bad_file(file, "has another name", f"expected a name such as CASE_0000{ending}, with the channel's "

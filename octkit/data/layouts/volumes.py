@@ -13,22 +13,20 @@ of a folder of B-scans; a folder of masks needs none of its own.
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from octkit.common.errors import Report, bad_file, by, refuse, tried
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
-from octkit.data.matching import check_pairs, refuse_doubled_names, scans_in, true_masks
+from octkit.data.matching import check_pairs, refuse_doubled_names, scans_found, true_masks
 from octkit.data.volume_files import volume_spacing
 
 LABELS_FILE = "labels.json"
 
 
-class _Labels(BaseModel):
+class _Labels(BaseModel, strict=True):
     """What labels.json must hold."""
-
-    model_config = ConfigDict(strict=True)
 
     labels: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=254)
 
@@ -44,25 +42,22 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
     """Open a data set of volumes and check that its parts fit together.
 
     Reads folders and headers, no voxels. Reports every file that is missing, doubled, no volume, without spacing, of
-    another size than its mask, or without its counterpart: the first one is raised where nobody collects them.
+    another size than its mask, or without its counterpart.
     """
     labels = tried(report, _labels, root / LABELS_FILE) or LAYERS
-    listed, masks = (tried(report, scans_in, root / "Train" / kind, kind == "Mask", "", report) or {}
-                     for kind in ("Image", "Mask"))
-    images = _volumes_among(listed, report)
-    if images and masks:
-        fitting = {name: mask for name, mask in masks.items() if name in images or name not in listed}
-        check_pairs(images, fitting, root / "Train" / "Image", root / "Train" / "Mask", report)
+    listed, masks = (scans_found(root / "Train" / kind, kind == "Mask", report) for kind in ("Image", "Mask"))
+    images, truth = _volumes_among(listed, report), true_masks(root / "Truth" / "Mask", report)
+    check_pairs(images, {name: mask for name, mask in masks.items() if name in images or name not in listed}, report)
+
+    def unlabelled(split: str) -> tuple[Case, ...]:
+        found = scans_found(root / split / "Image", False, report) if (root / split).is_dir() else {}
+        return tuple(Case(name, image, spacing=tried(report, volume_spacing, image), truth=truth.get(name))
+                     for name, image in _volumes_among(found, report).items())
+
     train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
                   for name, image in images.items())
-    truth = true_masks(root / "Truth" / "Mask", report)
-    unlabelled = {split: tuple(Case(name, image, spacing=tried(report, volume_spacing, image), truth=truth.get(name))
-                               for name, image in _volumes_among(
-                                   tried(report, scans_in, root / split / "Image", False, "", report) or {},
-                                   report).items())
-                  for split in ("Validation", "Test") if (root / split).is_dir()}
     dataset = Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
-                      unlabelled.get("Validation", ()), unlabelled.get("Test", ()))
+                      unlabelled("Validation"), unlabelled("Test"))
     refuse_doubled_names(dataset, report)
     return dataset
 
@@ -70,14 +65,13 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
 def _volumes_among(scans: dict[str, Path], report: Report) -> dict[str, Path]:
     volumes = {}
     for name, path in scans.items():
+        size = tried(report, scan_size, path) if is_volume(path) else None
         if not is_volume(path):
             report(bad_file(path, "found a single image", "expected volumes here: NIfTI files or folders of B-scans"))
-            continue
-        size = tried(report, scan_size, path)
-        if size and len(size) != 3:
+        elif size and len(size) != 3:
             report(bad_file(path, f"found a single slice of {by(size)} px", "expected a volume of 3 axes"))
-            continue
-        volumes[name] = path
+        else:
+            volumes[name] = path
     return volumes
 
 
