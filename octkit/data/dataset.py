@@ -1,9 +1,7 @@
 """What a data set is made of: cases with their images and masks, 2-D scans and volumes alike.
 
-Arrays everywhere: images are (channels, *spatial) float32 as stored on disk (0..255), masks are
-(*spatial) uint8 labels with 0 for background; spatial is (rows, A-scans), for volumes (B-scans, rows, A-scans).
-How labels are coded in files (GOALS greys, say) is the layout's business: a Dataset carries that coding as
-`mask_values`.
+Images are (channels, *spatial) float32 as stored (0..255), masks (*spatial) uint8 labels with 0 for background;
+spatial is (rows, A-scans), for volumes (B-scans, rows, A-scans).
 """
 
 from collections.abc import Mapping
@@ -21,11 +19,10 @@ from octkit.data.volume_files import NIFTI_ENDINGS, is_nifti, read_volume, read_
 class Case:
     """One scan: where its files lie and what is known of it.
 
-    `image` is a PNG, a NIfTI file or a folder of B-scans; `more_channels` are the files of further channels, of the
-    same size. `spacing` is in mm per axis and None where the scale is unknown; `eye` is "R", "L" or None; `circle`
-    says that the last A-scan is the neighbour of the first; `glaucoma` is 1, 0 or None. `mask_values` is the coding
-    of this case's mask where it is not the data set's (training cases from another source). `truth` is the true mask
-    of a validation or test scan where there is one: for scoring, never for training.
+    `image` is a PNG, a NIfTI file or a folder of B-scans; `more_channels` are the files of further channels.
+    `spacing` is in mm per axis and None where the scale is unknown; `eye` is "R", "L" or None; `circle` says that the
+    last A-scan is the neighbour of the first; `glaucoma` is 1, 0 or None. `mask_values` is the coding of this case's
+    mask where it is not the data set's. `truth` is the true mask of a validation or test scan, for scoring alone.
     """
 
     name: str
@@ -45,7 +42,7 @@ class Dataset:
     """The cases of a data set by split, and how its files are to be read.
 
     `labels` are the foreground names (label 1 first); `mask_values` maps the values in mask files to labels. `extra`
-    are training cases from other data sets: they are learned from, but never validated on.
+    are training cases from other data sets, which no fold validates on.
     """
 
     name: str
@@ -89,15 +86,15 @@ class Dataset:
 
         Raises OctkitError where its channels differ in size, or are not as many as the data set's.
         """
-        files = (case.image, *case.more_channels)
-        if len(files) != len(self.channels):
-            raise bad_file(case.image, f"found {len(files)} channels",
-                           f"expected {len(self.channels)} ({', '.join(self.channels)})")
+        files, names = (case.image, *case.more_channels), self.channels
+        if len(files) != len(names):
+            raise bad_file(case.image, f"found {len(files)} channels", f"expected {len(names)} ({', '.join(names)})")
         channels = [read_scan(file) for file in files]
+        size = channels[0].shape[1:]
         for file, channel in zip(files, channels, strict=True):
-            if channel.shape != channels[0].shape:
+            if channel.shape[1:] != size:
                 raise bad_file(file, f"found {by(channel.shape[1:])} px",
-                               f"expected {by(channels[0].shape[1:])} px like the case's first channel")
+                               f"expected {by(size)} px like the case's first channel")
         return np.concatenate(channels)
 
     def read_truth(self, case: Case) -> np.ndarray | None:

@@ -4,9 +4,8 @@
     0001/000.png, 001.png, …    the B-scans in the order of their names, all of one size
     0001/spacing.json           {"spacing": [between B-scans, between rows, between A-scans]}, in mm
 
-Arrays come slowest axis first: a NIfTI file keeps its first axis fastest, so its axes are turned round here, and
-(B-scans, rows, A-scans) is what a folder of B-scans and a well-made OCT file both give. A NIfTI file of a single
-slice is a 2-D scan.
+Arrays are (B-scans, rows, A-scans): a NIfTI file's first axis is its fastest, so its axes are reversed here. A NIfTI
+file of a single slice is a 2-D scan.
 """
 
 import gzip
@@ -123,13 +122,11 @@ def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None
 
     if like is not None and is_nifti(like):
         source = _load_nifti(like)
-        header, affine = source.header.copy(), source.affine
-        stored = array.T.reshape(source.shape)
+        header, affine, stored = source.header.copy(), source.affine, array.T.reshape(source.shape)
     else:
-        spacing = spacing or (1.0,) * array.ndim
         header, stored = nibabel.Nifti1Header(), array.T
         header.set_xyzt_units("mm")
-        affine = np.diag([*spacing[::-1], *(1.0,) * (4 - array.ndim)]).astype(float)
+        affine = np.diag([*(spacing or (1.0,) * array.ndim)[::-1], *(1.0,) * (4 - array.ndim)]).astype(float)
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     image = nibabel.Nifti1Image(np.asfortranarray(stored), affine, header)

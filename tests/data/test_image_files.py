@@ -34,39 +34,6 @@ def test_folders_without_images_are_named(tmp_path):
         list_images(tmp_path / "nothing")
 
 
-def colour(path):
-    Image.fromarray(np.array([[[1, 2, 3]]], np.uint8)).save(path)
-
-
-def transparent(path):
-    Image.fromarray(np.array([[[1, 1, 1, 9]]], np.uint8)).save(path)
-
-
-def deep(path):
-    Image.fromarray(np.array([[70000 % 65536]], np.uint16)).save(path)
-
-
-def palette(path):
-    Image.fromarray(np.zeros((2, 2), np.uint8)).convert("P").save(path)
-
-
-def truncated(path):
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:-1500])
-
-
-@pytest.mark.parametrize(("make", "reason"), [
-    (colour, "colour image"), (transparent, "transparent pixels"), (deep, "image mode I;16"),
-    (palette, "image mode P"), (truncated, "is damaged"), (lambda p: p.write_bytes(b""), "cannot be read"),
-    (lambda p: p.write_text("no image"), "cannot be read"), (lambda _: None, "not found")])
-def test_unfit_images_are_refused_by_name(tmp_path, make, reason):
-    path = tmp_path / "0007.png"
-    make(path)
-    with pytest.raises(OctkitError, match=reason) as error:
-        read_image(path)
-    assert "0007.png" in str(error.value)
-
-
 def test_masks_go_round_in_every_coding(tmp_path):
     mask = np.array([[0, 1], [2, 3]], np.uint8)
     write_mask(tmp_path / "m.png", mask, CODING)
@@ -78,12 +45,6 @@ def test_foreign_mask_values_are_all_named(tmp_path):
     Image.fromarray(np.array([[0, 7, 255, 81]], np.uint8)).save(tmp_path / "m.png")
     with pytest.raises(OctkitError, match=r"m\.png: found mask values 7, 81, expected only 0, 80, 160, 255"):
         read_mask(tmp_path / "m.png", CODING)
-
-
-def test_a_mask_of_another_size_names_both_sizes(tmp_path):
-    Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(OctkitError, match="2 x 3 px, expected 4 x 3 px"):
-        read_mask(tmp_path / "m.png", CODING, shape=(4, 3))
 
 
 def test_a_label_without_a_code_is_refused_and_nothing_is_written(tmp_path):

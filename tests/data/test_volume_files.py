@@ -1,12 +1,9 @@
-import gzip
-import json
-
 import nibabel
 import numpy as np
 import pytest
+from helpers import write_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.data.volume_files import read_volume, read_volume_mask, volume_size, volume_spacing, write_nifti
@@ -18,17 +15,9 @@ def volume(shape=(2, 3, 4), dtype=np.uint8) -> np.ndarray:
     return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
 
 
-def stack(folder, values, spacing=SPACING):
-    folder.mkdir()
-    for number, b_scan in enumerate(values):
-        Image.fromarray(b_scan).save(folder / f"{number:03d}.png")
-    (folder / "spacing.json").write_text(json.dumps({"spacing": spacing}))
-    return folder
-
-
 def test_a_nifti_file_and_a_folder_of_b_scans_read_the_same(tmp_path):
     write_nifti(tmp_path / "v.nii.gz", volume(), SPACING)
-    for path in (tmp_path / "v.nii.gz", stack(tmp_path / "v", volume())):
+    for path in (tmp_path / "v.nii.gz", write_stack(tmp_path / "v", volume(), SPACING)):
         np.testing.assert_array_equal(read_volume(path), volume()[None])
         assert read_volume(path).dtype == np.float32
         assert volume_size(path) == (2, 3, 4)
@@ -85,34 +74,6 @@ def test_any_volume_goes_round(tmp_path_factory, shape, spacing):
     assert volume_spacing(path) == pytest.approx(spacing[-back.ndim:])
 
 
-def no_numbers(path):
-    values = np.zeros((2, 3, 4), np.float32)
-    values[0, 0, :2] = np.nan, np.inf
-    write_nifti(path, values, SPACING)
-
-
-def four_axes(path):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 3, 2, 2), np.uint8), np.eye(4)), path)
-
-
-def truncated(path):
-    write_nifti(path, np.random.default_rng(0).integers(0, 255, (8, 32, 32), np.uint8), SPACING)
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-@pytest.mark.parametrize(("make", "reason"), [
-    (no_numbers, "found 2 voxels that are nan or infinite"), (four_axes, "found 4 x 3 x 2 x 2 voxels"),
-    (truncated, "is damaged"), (lambda path: path.write_bytes(b""), "cannot be read as a NIfTI volume"),
-    (lambda path: path.write_bytes(gzip.compress(b"no volume")), "cannot be read as a NIfTI volume"),
-    (lambda _: None, "not found")])
-def test_unfit_volumes_are_refused_by_name(tmp_path, make, reason):
-    path = tmp_path / "0007.nii.gz"
-    make(path)
-    with pytest.raises(OctkitError, match=reason) as error:
-        read_volume(path)
-    assert "0007.nii.gz" in str(error.value)
-
-
 def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     write_nifti(tmp_path / "v.nii", volume(), SPACING)
     monkeypatch.setattr("octkit.data.volume_files.MAX_VOXELS", 23)
@@ -123,23 +84,10 @@ def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path, monkey
 @pytest.mark.parametrize("content", ['{"spacing": [0.2, 0.004]}', '{"um": 3}', '[1, 2, 3]',
                                      '{"spacing": [0.2, 0.004, "x"]}'])
 def test_a_spacing_that_is_none(tmp_path, content):
-    folder = stack(tmp_path / "v", volume())
+    folder = write_stack(tmp_path / "v", volume(), SPACING)
     (folder / "spacing.json").write_text(content)
     with pytest.raises(OctkitError, match=r"spacing\.json: is not valid.*expected \{\"spacing\""):
         volume_spacing(folder)
-
-
-@pytest.mark.parametrize("spacing", [(0.2, 0, 0.01), (0.2, -0.004, 0.01)])
-def test_spacing_is_above_0(tmp_path, spacing):
-    with pytest.raises(OctkitError, match="expected mm above 0"):
-        volume_spacing(stack(tmp_path / "v", volume(), spacing))
-
-
-def test_b_scans_of_two_sizes(tmp_path):
-    folder = stack(tmp_path / "v", volume())
-    Image.fromarray(np.zeros((3, 5), np.uint8)).save(folder / "001.png")
-    with pytest.raises(OctkitError, match=r"001\.png: found 3 x 5 px, expected 3 x 4 px"):
-        read_volume(folder)
 
 
 def test_an_empty_folder_is_no_volume(tmp_path):
@@ -156,5 +104,5 @@ def test_masks_with_foreign_values_or_another_size(tmp_path):
 
 
 def test_a_folder_of_masks_is_decoded(tmp_path):
-    folder = stack(tmp_path / "m", np.where(volume() % 2, 80, 255).astype(np.uint8))
+    folder = write_stack(tmp_path / "m", np.where(volume() % 2, 80, 255).astype(np.uint8))
     np.testing.assert_array_equal(read_volume_mask(folder, {255: 0, 80: 2}), volume() % 2 * 2)

@@ -46,24 +46,27 @@ class Diagnosis:
         return sum(finding.severity == ERROR for finding in self.findings)
 
     @property
+    def warnings(self) -> int:
+        return len(self.findings) - self.errors
+
+    @property
     def summary(self) -> str:
         """Such as "data/GOALS (goals): 200 scans, 1 error, 2 warnings"."""
-        warnings = len(self.findings) - self.errors
         layout = f" ({self.layout})" if self.layout else ""
-        return (f"{self.root}{layout}: {self.scans} scan{'s' * (self.scans != 1)}, {self.errors or 'no'} "
-                f"error{'s' * (self.errors != 1)}, {warnings or 'no'} warning{'s' * (warnings != 1)}")
+        return (f"{self.root}{layout}: {self.scans} scan{'s' * (self.scans != 1)}, {self.errors or 'no'} error"
+                f"{'s' * (self.errors != 1)}, {self.warnings or 'no'} warning{'s' * (self.warnings != 1)}")
 
     def lines(self, most: int | None = None) -> list[str]:
         """The findings, one a line, at most `most` of them, and the summary."""
-        shown = [finding.line() for finding in self.findings[:most]]
-        more = len(self.findings) - len(shown)
-        return shown + ([f"… and {more} more: octkit doctor {self.root} has all of them"] if more else []) + [
-            self.summary]
+        lines = [finding.line() for finding in self.findings[:most]]
+        if more := len(self.findings) - len(lines):
+            lines.append(f"… and {more} more: octkit doctor {self.root} has all of them")
+        return [*lines, self.summary]
 
     def as_json(self) -> dict:
         """All of it in plain values, for machines."""
         return {"data": str(self.root), "layout": self.layout, "scans": self.scans, "errors": self.errors,
-                "warnings": len(self.findings) - self.errors,
+                "warnings": self.warnings,
                 "findings": [asdict(finding) | {"file": str(finding.file)} for finding in self.findings]}
 
 
@@ -197,13 +200,9 @@ def _sizes(seen: list[Seen]) -> list[Finding]:
 def _nearly_doubled(dataset: Dataset) -> list[Finding]:
     """Names that differ in capitals alone: on macOS and Windows they are one file."""
     seen: dict[str, Case] = {}
-    findings = []
-    for case in dataset.cases:
-        other = seen.setdefault(case.name.casefold(), case)
-        if other.name != case.name:
-            findings.append(Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
-                                    "expected names that differ in more: rename one"))
-    return findings
+    return [Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
+                    "expected names that differ in more: rename one") for case in dataset.cases
+            if (other := seen.setdefault(case.name.casefold(), case)).name != case.name]
 
 
 def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:

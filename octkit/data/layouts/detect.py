@@ -31,9 +31,9 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Report], Dataset]]] = {
 def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
     """Find out which layout a folder has, open it, and check that its parts fit together.
 
-    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two, and hands to
-    `report` (which raises it, if not told otherwise) each further problem: symbolic links that leave the folder, and
-    as the layout's own module files that are missing, doubled, of another size, or without their counterpart.
+    Reads folders, headers and tables, no pixels. Raises OctkitError for a folder of no layout or of two. Reports
+    symbolic links that leave the folder, and files that are missing, doubled, of another size, or without their
+    counterpart: the first one is raised, if `report` does not collect them.
     """
     root = Path(path)
     looked_for = ", ".join(f"{folder} ({name})" for folder, (name, _) in LAYOUTS.items())
@@ -41,10 +41,9 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
         raise bad_file(root, "no such folder", "expected a data set")
     try:
         found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
-        if not found:
-            raise bad_file(root, "found no data set", f"expected one of the folders {looked_for}")
-        if len(found) > 1:
-            raise bad_file(root, f"found {' and '.join(found)}", f"expected those of one layout: {looked_for}")
+        if len(found) != 1:
+            raise bad_file(root, f"found {' and '.join(found) or 'no data set'}",
+                           f"expected one of the folders {looked_for}")
         _check_links(root, report)
         return LAYOUTS[found[0]][1](root, report)
     except OSError as error:  # a folder without the right to look into it, a disk that fails
@@ -78,11 +77,10 @@ def _check_links(root: Path, report: Report) -> None:
 
 
 def open_run(chosen: settings.Settings) -> Dataset:
-    """The data set of a run, with the labelled cases of `train.extra_data` as `extra`.
+    """The data set of a run, with the labelled cases of `train.extra_data` as `extra`, named "<folder>_<case>".
 
-    An extra case is named "<folder>_<case>", and its `mask_values` lead straight to the run's own labels, found by
-    name. Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, or whose names
-    collide with others.
+    Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, or whose names collide
+    with others.
     """
     own = open_dataset(chosen.data.root)
     roots, extra = [own.root.resolve()], []
@@ -99,10 +97,9 @@ def open_run(chosen: settings.Settings) -> Dataset:
 
 
 def list_scans(path: str | Path) -> tuple[Path, ...]:
-    """The scans to predict: a PNG, NIfTI or .vol file, a folder of B-scans with its spacing.json, or a folder of these.
+    """The scans to predict, by name: a PNG, NIfTI or .vol file, a folder of B-scans, a folder of these.
 
-    They come in the order of their names. Raises OctkitError for a path that is none of them, and for two scans of
-    one name (`dataset.scan_name`), whose masks would overwrite each other.
+    Raises OctkitError for a path that is none of them, B-scans without spacing.json, and two scans of one name.
     """
     path = Path(path)
     if not path.exists():
@@ -113,6 +110,7 @@ def list_scans(path: str | Path) -> tuple[Path, ...]:
 
 
 def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
+    """The labelled cases of `more`; their `mask_values` give the labels of `own` of the same names."""
     if set(more.labels) != set(own.labels):
         raise OctkitError(f"{more.root}: found the labels {', '.join(more.labels)}, expected {', '.join(own.labels)} "
                           f"like {own.root}")
