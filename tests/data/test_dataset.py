@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from octkit.common.errors import OctkitError, by
+from octkit.common.errors import OctkitError
 from octkit.data.dataset import Case, Dataset, scan_name, scan_size
 from octkit.data.volume_files import write_nifti
 
@@ -58,7 +58,3 @@ def test_a_volume_is_a_case_like_any_other(tmp_path):
     ("0001.png", "0001"), ("a.b.nii.gz", "a.b"), ("v.nii", "v"), ("folder", "folder"), ("X.PNG", "X")])
 def test_a_scans_name_is_its_files_without_the_ending(file, name):
     assert scan_name(file) == name
-
-
-def test_sizes_for_sentences():
-    assert by((800, 1100)) == "800 x 1100" and by((1.5,)) == "1.5"
