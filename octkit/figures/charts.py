@@ -5,7 +5,9 @@ Every function returns a Picture and takes arrays or dicts, no files (but for `r
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,19 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from octkit.common.errors import OctkitError
 from octkit.data.labels import LAYERS
 from octkit.evaluation.metrics import THRESHOLD, spread
-from octkit.figures.picture import (
-    BLUE,
-    GREY,
-    PURPLE,
-    VERMILION,
-    YELLOW,
-    Picture,
-    label_colours,
-    layer_name,
-    legend_below,
-    new_picture,
-    unit_name,
-)
+from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, PURPLE, VERMILION, YELLOW, label_colours
+from octkit.figures.picture import Picture, layer_name, legend_below, new_picture, unit_name
 from octkit.layers.thickness import QUADRANT_NAMES, QUADRANTS, angles
 
 GROUP_COLOURS = {"healthy": BLUE, "glaucoma": VERMILION}
@@ -34,36 +25,35 @@ TRAIN_COLOUR, VALIDATION_COLOUR = BLUE, VERMILION
 
 
 def intensity_histogram(images: Sequence[np.ndarray], masks: Sequence[np.ndarray],
-                        clip: tuple[float, float] | None = None, labels: Sequence[str] = LAYERS) -> Picture:
+                        clip: tuple[float, float]) -> Picture:
     """Grey values of each layer over all the given scans, with the fingerprint's clip limits marked."""
-    title = "How bright each layer is"
-    picture, ((ax,),) = new_picture(title, size=(9, 3.6))
+    picture, ((ax,),) = new_picture("How bright each layer is", size=(9, 3.6))
     grey, label_of = (np.concatenate([np.ravel(array) for array in arrays]) for arrays in (images, masks))
-    parts = {label: grey[label_of == number] for number, label in enumerate(labels, 1) if (label_of == number).any()}
+    parts = {label: grey[label_of == number] for number, label in enumerate(LAYERS, 1) if (label_of == number).any()}
     if not parts:
         raise OctkitError("intensity_histogram: found no labelled pixel in the masks, expected some")
     everything = np.concatenate(list(parts.values()))
     bins = np.linspace(everything.min(), everything.max() + 1e-6, 65)
     for label, part in parts.items():
-        shares, colour = np.histogram(part, bins)[0] * 100 / part.size, label_colours(labels)[label]
-        ax.stairs(shares, bins, fill=True, alpha=0.3, color=colour)
-        ax.stairs(shares, bins, lw=1.6, color=colour, label=f"{layer_name(label)}, mean {part.mean():.0f}")
-    for limit, name in zip(clip or (), ("0.5 %", "99.5 %"), strict=False):
+        shares = np.histogram(part, bins)[0] * 100 / part.size
+        ax.stairs(shares, bins, fill=True, alpha=0.3, color=LAYER_COLOURS[label])
+        ax.stairs(shares, bins, lw=1.6, color=LAYER_COLOURS[label],
+                  label=f"{layer_name(label)}, mean {part.mean():.0f}")
+    for limit, name, side in zip(clip, ("0.5 %", "99.5 %"), ("left", "right"), strict=True):
         ax.axvline(limit, color="black", ls="--", lw=1)
         ax.annotate(f" clip {limit:.0f} ({name})", (limit, 0.97), xycoords=("data", "axes fraction"), fontsize=8,
-                    ha="right" if name.startswith("99") else "left", va="top")
+                    ha=side, va="top")
     ax.set(xlabel="intensity (grey value as stored)", ylabel="pixels of the layer (%)")
     legend_below(picture)
-    picture.alt = f"{title}: " + ", ".join(f"{layer_name(label)} mean {part.mean():.0f}"
-                                           for label, part in parts.items()) + "."
+    said = ", ".join(f"{layer_name(label)} mean {part.mean():.0f}" for label, part in parts.items())
+    picture.alt = f"How bright each layer is: {said}."
     return picture
 
 
-def class_shares(masks: Sequence[np.ndarray], labels: Sequence[str] = LAYERS) -> Picture:
+def class_shares(masks: Sequence[np.ndarray]) -> Picture:
     """Share of pixels of each layer, a dot a scan: the imbalance that Dice and oversampling answer."""
-    shares = {label: [100 * float((np.asarray(mask) == number).mean()) for mask in masks]
-              for number, label in enumerate(labels, 1)}
-    return layer_scores(shares, "share of the scan's pixels", "%", "How much of a scan each layer fills", best=None)
+    shares = {label: [100 * float((mask == number).mean()) for mask in masks] for number, label in enumerate(LAYERS, 1)}
+    return layer_scores(shares, "How much of a scan each layer fills", "share of the scan's pixels", "%", best=None)
 
 
 def read_log(path: str | Path) -> dict[str, np.ndarray]:
@@ -79,18 +69,16 @@ def read_log(path: str | Path) -> dict[str, np.ndarray]:
         raise OctkitError(f"{path}: is no table of numbers ({error}), expected a training log") from None
 
 
-def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], labels: Sequence[str] = LAYERS,
-                    title: str = "Training: loss, pseudo-Dice and learning rate") -> Picture:
+def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Picture:
     """Loss, validation pseudo-Dice of each layer and learning rate over the epochs.
 
     `logs` is the name of a fold -> columns as `read_log` gives them. Of several folds the line is the mean
     and the band runs from the lowest to the highest.
     """
     picture, ((loss, dice, rate),) = new_picture(title, 1, 3, (11, 3.5))
+    _loss_lines(loss, logs)
     final = []
-    for column, colour, name in (("train_loss", TRAIN_COLOUR, "training"),
-                                 ("validation_loss", VALIDATION_COLOUR, "validation")):
-        _fold_lines(loss, logs, column, colour, name)
+    labels = [column[5:] for column in next(iter(logs.values())) if column.startswith("dice_")]
     for label, colour in label_colours(labels).items():
         mean = _fold_lines(dice, logs, f"dice_{label}", colour, layer_name(label))
         if mean is not None:
@@ -103,7 +91,6 @@ def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], labels: Sequen
         ax.set_title(name, fontsize=9)
         ax.set(xlabel="epoch", ylabel=unit)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    loss.legend(frameon=False, fontsize=8)
     if dice.lines:
         dice.set_ylim(top=1.0)
         dice.legend(frameon=False, fontsize=8, loc="lower right")
@@ -116,34 +103,30 @@ def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], labels: Sequen
 def classifier_curves(log: Mapping[str, np.ndarray]) -> Picture:
     """Loss and validation AUC of the glaucoma classifier; `log` as `read_log` gives it."""
     picture, ((loss, area),) = new_picture("Classifier: loss and AUC by epoch", 1, 2, (9, 3.3))
-    _fold_lines(loss, {"": log}, "train_loss", TRAIN_COLOUR, "training")
-    _fold_lines(loss, {"": log}, "validation_loss", VALIDATION_COLOUR, "validation")
+    _loss_lines(loss, {"": log})
     _fold_lines(area, {"": log}, "validation_auc", VALIDATION_COLOUR, "validation")
     area.axhline(0.5, color=GREY, ls=":", lw=1)
     loss.set(xlabel="epoch", ylabel="cross-entropy loss")
     area.set(xlabel="epoch", ylabel="AUC (0.5 is chance)", ylim=(0, 1.02))
-    loss.legend(frameon=False, fontsize=8)
     return picture
 
 
-def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", unit: str = "0 to 1",
-                 title: str | None = None, best: float | None = 1.0, rows: str = "layer") -> Picture:
-    """A strip and a box for each layer over the cases: Dice, MED ("MED", "px"), thickness error.
+def layer_scores(values: Mapping[str, Sequence[float]], title: str, quantity: str = "Dice", unit: str = "0 to 1",
+                 best: float | None = 1.0, rows: str = "layer") -> Picture:
+    """A strip and a box for each layer over the cases: Dice, or MED ("MED", "px").
 
     `values` is layer -> one number a case (NaN or None is left out); `best` draws the line of a perfect score, `rows`
     says what stands in the rows where it is not layers.
     """
-    picture, ((ax,),) = new_picture(title or f"{quantity} of each layer", size=(7, 3.6))
+    picture, ((ax,),) = new_picture(title, size=(7, 3.6))
     said = []
     for row, (label, colour) in enumerate(label_colours(list(values)).items()):
         points = np.array([v for v in values[label] if v is not None and np.isfinite(v)], float)
         if not points.size:
             continue
-        # Spread by the golden ratio: even, and the same each time.
-        spread = row + 0.3 * ((np.arange(points.size) * 0.618) % 1 - 0.5)
         ax.boxplot(points, positions=[row], widths=0.5, showfliers=False, orientation="horizontal",
                    medianprops={"color": "black"}, boxprops={"color": GREY}, whiskerprops={"color": GREY})
-        ax.scatter(points, spread, s=16, color=colour, alpha=0.75, linewidths=0, zorder=3)
+        _dots(ax, points, row, 0.3, s=16, color=colour, zorder=3)
         said.append(f"{layer_name(label)} median {np.median(points):.3g}")
     if best is not None:
         ax.axvline(best, color=GREY, lw=0.8, ls=":")
@@ -155,11 +138,11 @@ def layer_scores(values: Mapping[str, Sequence[float]], quantity: str = "Dice", 
 
 
 def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
-    """Seconds an image against Dice; `runs` is name -> {"seconds": …, "dice": …, "dice_by_scan": {…}}."""
+    """Seconds an image against Dice of the two `runs`, name -> {"seconds": …, "dice": …, "dice_by_scan": {…}}."""
     picture, ((ax,),) = new_picture("What mirroring costs and what it gives", size=(6.5, 3.6))
-    names, points = list(runs), np.array([(run["seconds"], run["dice"]) for run in runs.values()], float)
-    ax.scatter(*points.T, s=60, color=[(TRAIN_COLOUR, VALIDATION_COLOUR)[i % 2] for i in range(len(names))])
-    for name, (seconds, dice) in zip(names, points, strict=True):
+    points = np.array([(run["seconds"], run["dice"]) for run in runs.values()], float)
+    ax.scatter(*points.T, s=60, color=[TRAIN_COLOUR, VALIDATION_COLOUR])
+    for name, (seconds, dice) in zip(runs, points, strict=True):
         ax.annotate(f"{name}\n{seconds:.2f} s, {dice:.4f}", (seconds, dice), xytext=(0, 9), fontsize=8,
                     textcoords="offset points", ha="center")
     deviations = [spread(run["dice_by_scan"].values())["sd"] or 0 for run in runs.values()]
@@ -168,35 +151,31 @@ def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
     ax.set_xlim(left=0)
     ax.set(xlabel="time (seconds an image)", ylabel="mean foreground Dice ± deviation over scans")
     ax.ticklabel_format(axis="y", useOffset=False)
-    picture.alt = "; ".join(f"{name}: {s:.2f} seconds an image, Dice {d:.4f}" for name, (s, d)
-                            in zip(names, points, strict=True)) + "."
+    picture.alt = "; ".join(f"{name}: {run['seconds']:.2f} seconds an image, Dice {run['dice']:.4f}"
+                            for name, run in runs.items()) + "."
     return picture
 
 
-def thickness_profile(thickness: np.ndarray, unit: str = "px", truth: np.ndarray | None = None,
-                      band: tuple[np.ndarray, np.ndarray] | None = None, band_name: str = "healthy, 5 to 95 %",
-                      label: str = "rnfl", title: str | None = None) -> Picture:
-    """A layer's thickness around the circle, (A-scans,) in TSNIT order from the temporal middle.
+def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None,
+                      band: tuple[np.ndarray, np.ndarray], band_name: str, title: str) -> Picture:
+    """RNFL thickness around the circle, (A-scans,) in TSNIT order from the temporal middle.
 
     `truth` and the `band`'s two limits are in the same order and unit ("px" or "um"), at any number of A-scans.
     """
-    picture, ((ax,),) = new_picture(title or f"{layer_name(label)} thickness around the circle", size=(9, 3.6))
+    picture, ((ax,),) = new_picture(title, size=(9, 3.6))
     circle_axis(ax, unit)
-    if band is not None:
-        ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
+    ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
     if truth is not None:
         ax.plot(angles(truth), truth, color="black", lw=1, ls="--", label="truth")
-    ax.plot(angles(thickness), thickness, color=label_colours([label])[label], lw=2, label="predicted")
+    ax.plot(angles(thickness), thickness, color=LAYER_COLOURS["rnfl"], lw=2, label="predicted")
     legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"{layer_name(label)} thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {unit_name(unit)}."
+    picture.alt = f"RNFL thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {unit_name(unit)}."
     return picture
 
 
-def group_profiles(groups: Mapping[str, np.ndarray], unit: str = "px", label: str = "rnfl",
-                   title: str | None = None) -> Picture:
-    """Mean thickness around the circle of groups of scans (name -> (scans, A-scans)), bands of one deviation."""
-    title = title or f"{layer_name(label)} thickness: {' against '.join(groups)}"
+def group_profiles(groups: Mapping[str, np.ndarray], unit: str, title: str) -> Picture:
+    """Mean RNFL thickness around the circle of groups of scans (name -> (scans, A-scans)), bands of one deviation."""
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
     circle_axis(ax, unit)
     means = []
@@ -207,23 +186,21 @@ def group_profiles(groups: Mapping[str, np.ndarray], unit: str = "px", label: st
         means.append(f"{name} {mean.mean():.1f} {unit_name(unit)}")
     legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"Mean {layer_name(label)} thickness: {', '.join(means)}; bands are one standard deviation."
+    picture.alt = f"Mean RNFL thickness: {', '.join(means)}; bands are one standard deviation."
     return picture
 
 
-def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str = "px", label: str = "rnfl",
-                  title: str | None = None) -> Picture:
-    """Mean thickness of each quadrant; `means` is group or scan -> {"T", "S", "N", "I"} -> number."""
-    picture, ((ax,),) = new_picture(title or f"{layer_name(label)} thickness by quadrant", size=(6.5, 3.4))
+def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str, title: str) -> Picture:
+    """Mean RNFL thickness of each quadrant; `means` is group or scan -> {"T", "S", "N", "I"} -> number."""
+    picture, ((ax,),) = new_picture(title, size=(6.5, 3.4))
     width = 0.8 / len(means)
-    for i, (name, colour) in enumerate(_group_colours(means, label).items()):
+    for i, (name, colour) in enumerate(_group_colours(means).items()):
         places = np.arange(4) + (i - (len(means) - 1) / 2) * width
         bars = ax.bar(places, [means[name][quadrant] for quadrant in QUADRANTS], width * 0.92, color=colour, label=name)
         ax.bar_label(bars, fmt="%.0f", fontsize=8, padding=1)
     ax.set_xticks(range(4), [QUADRANT_NAMES[quadrant] for quadrant in QUADRANTS])
     ax.set(xlabel="quadrant", ylabel=f"mean thickness ({unit_name(unit)})")
-    if len(means) > 1:
-        legend_below(picture)
+    legend_below(picture)
     return picture
 
 
@@ -240,20 +217,29 @@ def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: fl
 
 def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> Picture:
     """A dot a scan, by true class (1 glaucoma, 0 healthy), with the threshold of the decision."""
-    title = "Probability of glaucoma, by true class"
-    picture, ((ax,),) = new_picture(title, size=(7, 2.6))
+    picture, ((ax,),) = new_picture("Probability of glaucoma, by true class", size=(7, 2.6))
     said = []
     for row, name in enumerate(("healthy", "glaucoma")):
         points = np.array(probabilities, float)[np.array(truth) == row]
-        ax.scatter(points, row + 0.5 * ((np.arange(points.size) * 0.618) % 1 - 0.5), s=22, alpha=0.75, linewidths=0,
-                   color=GROUP_COLOURS[name])
+        _dots(ax, points, row, 0.5, s=22, color=GROUP_COLOURS[name])
         said.append(f"{((points >= THRESHOLD) == row).sum()} of {points.size} {name}")
     ax.axvline(THRESHOLD, color="black", lw=1, ls="--")
     ax.set_yticks((0, 1), ("healthy", "glaucoma"))
     ax.set(xlabel="predicted probability of glaucoma (0 to 1)", ylabel="true class",
            xlim=(-0.02, 1.02), ylim=(-0.6, 1.6))
-    picture.alt = f"{title}. On the right side of {THRESHOLD}: {', '.join(said)}."
+    picture.alt = f"Probability of glaucoma, by true class. On the right side of {THRESHOLD}: {', '.join(said)}."
     return picture
+
+
+def _dots(ax: Axes, points: np.ndarray, row: int, height: float, **look: Any) -> None:
+    """Draw a row of dots, spread over `height` by the golden ratio: even, and the same each time."""
+    ax.scatter(points, row + height * ((np.arange(points.size) * 0.618) % 1 - 0.5), alpha=0.75, linewidths=0, **look)
+
+
+def _loss_lines(ax: Axes, logs: Mapping[str, Mapping]) -> None:
+    _fold_lines(ax, logs, "train_loss", TRAIN_COLOUR, "training")
+    _fold_lines(ax, logs, "validation_loss", VALIDATION_COLOUR, "validation")
+    ax.legend(frameon=False, fontsize=8)
 
 
 def _fold_lines(ax: Axes, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
@@ -288,7 +274,7 @@ def circle_axis(ax: Axes, unit: str, quantity: str = "thickness") -> None:
            ylabel=f"{quantity} ({unit_name(unit)})")
 
 
-def _group_colours(groups: Mapping[str, object], label: str = "rnfl") -> dict[str, str]:
-    """Names that begin with healthy or glaucoma have their colours, others the layer's own and what is left."""
-    others = iter((label_colours([label])[label], PURPLE, YELLOW, "black") * len(groups))
+def _group_colours(groups: Mapping[str, object]) -> dict[str, str]:
+    """Names that begin with healthy or glaucoma have their colours, others the RNFL's own and what is left."""
+    others = cycle((LAYER_COLOURS["rnfl"], PURPLE, YELLOW, "black"))
     return {name: GROUP_COLOURS.get(name.split()[0].strip(",:")) or next(others) for name in groups}

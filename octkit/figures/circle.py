@@ -12,7 +12,8 @@ from matplotlib.patches import Wedge
 from matplotlib.typing import ColorType
 
 from octkit.figures.charts import circle_axis
-from octkit.figures.picture import BLUE, GREY, VERMILION, Picture, label_colours, layer_name, new_picture, unit_name
+from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, VERMILION
+from octkit.figures.picture import Picture, new_picture, unit_name
 from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means
 
 # Told apart by the colour-blind, and by their dashes in print.
@@ -20,16 +21,15 @@ RIGHT, LEFT = {"color": BLUE, "ls": "-"}, {"color": VERMILION, "ls": "--"}
 EYE_NAMES = {"R": "right eye", "L": "left eye", None: "side not known, drawn as a right eye"}
 
 
-def sector_discs(scans: Mapping[str, Thickness], layer: str = "rnfl", title: str | None = None) -> Picture:
-    """Mean thickness of a layer in each sector, a disc a scan (name -> Thickness), as the examiner sees the eye.
+def sector_discs(scans: Mapping[str, Thickness], title: str) -> Picture:
+    """Mean RNFL thickness of each sector, a disc a scan (name -> Thickness), as the examiner sees the eye.
 
     In the centre stands the global mean, around it Garway-Heath's six sectors, outside the twelve hours; these only
     where the eye is known. All discs share one scale of colours, from 0 to the thickest sector.
     """
-    picture, (row,) = new_picture(title or f"{layer_name(layer)} thickness by sector", 1, len(scans),
-                                  (3.6 * len(scans), 3.9))
-    found = {name: means(scan[layer], scan.eye) for name, scan in scans.items()}
-    colours = LinearSegmentedColormap.from_list(layer, ["white", label_colours([layer])[layer]])
+    picture, (row,) = new_picture(title, 1, len(scans), (3.6 * len(scans), 3.9))
+    found = {name: means(scan["rnfl"], scan.eye) for name, scan in scans.items()}
+    colours = LinearSegmentedColormap.from_list("rnfl", ["white", LAYER_COLOURS["rnfl"]])
     thickest = np.nanmax([0.0, *(mean for values in found.values() for mean in values.values())])
     said = []
     for ax, (name, scan) in zip(row, scans.items(), strict=True):
@@ -45,21 +45,19 @@ def sector_discs(scans: Mapping[str, Thickness], layer: str = "rnfl", title: str
         ax.spines[["left", "bottom"]].set_visible(False)
         said.append(f"{name} ({EYE_NAMES[scan.eye]}): global {_number(values['global'])}, " + ", ".join(
             f"{sector.partition('_')[2]} {_number(values[sector])}" for sector in GARWAY_HEATH))
-    unit = unit_name(next(iter(scans.values())).unit)
-    picture.alt = f"Mean {layer_name(layer)} thickness by sector in {unit}. {'; '.join(said)}."
+    picture.alt = f"Mean RNFL thickness by sector in {unit_name(scan.unit)}. {'; '.join(said)}."
     return picture
 
 
-def two_eyes(right: Thickness, left: Thickness, layer: str = "rnfl", title: str | None = None) -> Picture:
-    """A layer of both eyes around the circle, and below how much thicker the right one is in each A-scan.
+def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
+    """The RNFL of both eyes around the circle, and below how much thicker the right one is in each A-scan.
 
     Raises OctkitError as `thickness.asymmetry`.
     """
-    difference = asymmetry(right, left)[layer]
-    picture, ((both,), (below,)) = new_picture(title or f"{layer_name(layer)} thickness of two eyes", 2, 1, (9, 5.4),
-                                               sharex=True, height_ratios=(3, 2))
+    difference = asymmetry(right, left)["rnfl"]
+    picture, ((both,), (below,)) = new_picture(title, 2, 1, (9, 5.4), sharex=True, height_ratios=(3, 2))
     for name, scan, look in (("right eye", right, RIGHT), ("left eye", left, LEFT)):
-        both.plot(angles(scan[layer]), scan[layer], lw=2, label=name, **look)
+        both.plot(angles(scan["rnfl"]), scan["rnfl"], lw=2, label=name, **look)
     circle_axis(both, right.unit)
     both.set(xlabel="", ylim=(0, None))
     both.legend(frameon=False, fontsize=8)
@@ -67,7 +65,7 @@ def two_eyes(right: Thickness, left: Thickness, layer: str = "rnfl", title: str 
     for side, look in ((difference > 0, RIGHT), (difference < 0, LEFT)):
         below.fill_between(angles(difference), np.where(side, difference, 0), color=look["color"], alpha=0.4, lw=0)
     circle_axis(below, right.unit, "right minus left")
-    picture.alt = (f"{layer_name(layer)} thickness of a right and a left eye in TSNIT order; right minus left: mean "
+    picture.alt = (f"RNFL thickness of a right and a left eye in TSNIT order; right minus left: mean "
                    f"{difference.mean():+.1f} {unit_name(right.unit)}, from {difference.min():+.1f} to "
                    f"{difference.max():+.1f}.")
     return picture

@@ -1,5 +1,6 @@
 """Figures of how things are arranged: image sizes, patches, the plan, the U-Net, sliding windows, the folds."""
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +10,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from octkit.common.errors import OctkitError
-from octkit.figures.picture import (
-    BLUE,
-    GREY,
-    LAYER_COLOURS,
-    ORANGE,
-    OTHER_COLOURS,
-    PURPLE,
-    VERMILION,
-    Picture,
-    colour_bar,
-    legend_below,
-    new_picture,
-)
+from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, ORANGE, OTHER_COLOURS, PURPLE, VERMILION
+from octkit.figures.picture import Picture, colour_bar, legend_below, new_picture
 from octkit.figures.scans import show_image
 
 # What decides a parameter: fixed for all data, derived by a rule, or found by cross-validation.
@@ -43,11 +33,11 @@ def image_sizes(shapes: Sequence[Sequence[int]]) -> Picture:
     return picture
 
 
-def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]], unit: str = "mm") -> Picture:
+def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]]) -> Picture:
     """Two sections of a volume, along a B-scan and from above, with the patch of each configuration, to scale.
 
-    `volume` and `patches` (name -> extent) are lengths along B-scans, rows and A-scans, in `unit`. A 2-D patch has
-    two numbers and lies within one B-scan: from above it is a line. Patches are drawn around the volume's middle.
+    `volume` and `patches` (name -> extent) are lengths across B-scans, rows and A-scans in mm. A 2-D patch has two
+    numbers and lies within one B-scan: from above it is a line.
     """
     picture, (axes,) = new_picture("How much of a volume each configuration sees at once", 1, 2, (9, 3.8))
     colours = dict(zip(patches, OTHER_COLOURS, strict=False))  # a configuration is no layer: not a layer's colour
@@ -61,14 +51,13 @@ def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]
         # A patch may reach over the edge: it is rounded up to what can be halved.
         over = ((widest - volume[2]) / 2 + 0.04 * widest, (tallest - volume[vertical]) / 2 + 0.04 * tallest)
         ax.set(xlim=(-over[0], volume[2] + over[0]), ylim=(volume[vertical] + over[1], -over[1]), aspect="equal",
-               xlabel=f"along the A-scans ({unit})", ylabel=f"{('across the B-scans', 'depth')[vertical]} ({unit})")
+               xlabel="along the A-scans (mm)", ylabel=("across the B-scans (mm)", "depth (mm)")[vertical])
         ax.set_title(name, fontsize=9)
     legend_below(picture, [Patch(fc="#E5E5E5", ec=GREY, label="the median volume"),
                            *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],
                  columns=len(colours) + 1)
-    picture.alt = (f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} {unit}; patches: "
-                   + ", ".join(f"{name} {' × '.join(f'{n:.2g}' for n in extent)}" for name, extent in patches.items())
-                   + ".")
+    said = [f"{name} {' × '.join(f'{n:.2g}' for n in extent)}" for name, extent in patches.items()]
+    picture.alt = f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} mm; patches: {', '.join(said)}."
     return picture
 
 
@@ -79,11 +68,9 @@ def plan_rows(plan: Mapping) -> list[tuple[str, object, str, str]]:
     """
     rows = []
     for name, entry in plan.items():
-        if not isinstance(entry, Mapping):
-            continue
-        if {"value", "kind", "reason"} <= set(entry):
+        if isinstance(entry, Mapping) and {"value", "kind", "reason"} <= entry.keys():
             rows.append((name, entry["value"], entry["kind"], entry["reason"]))
-        else:
+        elif isinstance(entry, Mapping):
             rows += [(f"{name}.{inner}", value, kind, reason) for inner, value, kind, reason in plan_rows(entry)]
     return rows
 
@@ -99,14 +86,15 @@ def plan_table(plan: Mapping) -> Picture:
                                     size=(11, 0.9 + 0.165 * (sum(lines) + 2)))
     ax.axis("off")
     ax.set(xlim=(0, 1), ylim=(sum(lines) + 1.5, 0))
-    for x, head in zip((0.01, 0.22, 0.47, 0.56), ("parameter", "value", "kind", "reason"), strict=True):
+    columns = (0.01, 0.22, 0.47, 0.56)
+    for x, head in zip(columns, ("parameter", "value", "kind", "reason"), strict=True):
         ax.text(x, 0.8, head, fontsize=8.5, fontweight="bold", va="center")
     top = 1.4
     for (name, value, kind, reason), height in zip(rows, lines, strict=True):
         colour = KIND_COLOURS.get(kind, GREY)
         ax.add_patch(Rectangle((0, top), 1, height, color=colour, alpha=0.13, lw=0))
         ax.add_patch(Rectangle((0, top), 0.005, height, color=colour, lw=0))
-        for x, text in zip((0.01, 0.22, 0.47, 0.56), (name, "\n".join(value), kind, "\n".join(reason)), strict=True):
+        for x, text in zip(columns, (name, "\n".join(value), kind, "\n".join(reason)), strict=True):
             ax.text(x, top + 0.25, text, fontsize=8, va="top", linespacing=1.1)
         top += height
     kinds = [row[2] for row in rows]
@@ -116,13 +104,11 @@ def plan_table(plan: Mapping) -> Picture:
     return picture
 
 
-def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_size: Sequence[int], channels: int = 1,
-             classes: int = 4) -> Picture:
+def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_size: Sequence[int], channels: int,
+             classes: int) -> Picture:
     """The U-Net of a configuration: a box a stage with its maps and their size, skip connections, auxiliary outputs."""
     stages = len(features)
-    sizes = [np.array(patch_size)]
-    for stride in strides[1:]:
-        sizes.append(sizes[-1] // np.array(stride))
+    sizes = list(itertools.accumulate(strides[1:], np.floor_divide, initial=np.array(patch_size)))
     picture, ((ax,),) = new_picture("The U-Net that the plan asks for", size=(9, 0.9 + 0.72 * stages))
     ax.axis("off")
     ax.set(xlim=(-0.2, 10.2), ylim=(stages - 0.3, -0.7))
@@ -186,20 +172,17 @@ def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequenc
     return picture
 
 
-def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]],
-                  glaucoma: Mapping[str, int | None] | None = None) -> Picture:
-    """A row a fold, a column a case: held back for validation or in training; `glaucoma` orders and marks cases."""
-    names = sorted({name for split in splits for part in ("train", "validation") for name in split[part]},
-                   key=lambda name: ((glaucoma or {}).get(name) or 0, name))
+def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]], glaucoma: Mapping[str, int | None]) -> Picture:
+    """A row a fold, a column a case: held back for validation or in training; cases with `glaucoma` stand last."""
+    names = sorted({*splits[0]["train"], *splits[0]["validation"]}, key=lambda name: (glaucoma.get(name) or 0, name))
     table = np.array([[name in set(split["validation"]) for name in names] for split in splits], float)
     picture, ((ax,),) = new_picture("The folds: who trains and who is held back", size=(9, 1.5 + 0.32 * len(splits)))
     ax.pcolormesh(table, cmap=ListedColormap(["#D9D9D9", VERMILION]), vmin=0, vmax=1, edgecolors="white", lw=0.4)
     ax.invert_yaxis()
     ax.set_yticks(np.arange(len(splits)) + 0.5,
                   [f"fold {i}: {int(row.sum())} of {len(names)}" for i, row in enumerate(table)])
-    ax.set(xlabel=f"case ({len(names)} in all{'; right of the line: glaucoma' if glaucoma else ''})", ylabel="fold")
-    if glaucoma:
-        ax.axvline(sum(not glaucoma.get(name) for name in names), color="black", lw=1.5)
+    ax.set(xlabel=f"case ({len(names)} in all; right of the line: glaucoma)", ylabel="fold")
+    ax.axvline(sum(not glaucoma.get(name) for name in names), color="black", lw=1.5)
     legend_below(picture, [Patch(color="#D9D9D9", label="training"), Patch(color=VERMILION, label="validation")])
     held = ", ".join(str(int(row.sum())) for row in table)
     picture.alt = f"{len(splits)} folds over {len(names)} cases, which hold back {held} of them."

@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, a picture, saving it."""
+"""What all figures share: a picture, its legend, how it is saved, how layers and units are written."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,25 +15,12 @@ from matplotlib.text import Text
 from octkit.common.files import write_atomic
 from octkit.planning.run import Run
 
-# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, and a grey.
-ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-GREY = "#4D4D4D"
-
-LAYER_COLOURS = {"rnfl": ORANGE, "gcipl": SKY_BLUE, "choroid": GREEN}
 LAYER_NAMES = {"rnfl": "RNFL", "gcipl": "GCIPL", "choroid": "choroid"}
-OTHER_COLOURS = (PURPLE, BLUE, VERMILION, YELLOW)  # of labels that are no layer of ours, in their order
-
 DPI = 144  # 1.5 pixels of the file to one of the page: sharp, and a scan's figure still under half a megabyte
-
-Scale = float | tuple[float, float] | None  # µm per px: axial, or (axial, lateral); None: unknown
 
 
 class Picture(Figure):
-    """A Figure that shows itself in a notebook, with a text for readers who cannot see it.
-
-    A bare Figure has no picture of its own: notebooks show one only after pyplot has registered it.
-    """
+    """A Figure that a notebook shows without pyplot, with a text for readers who cannot see it."""
 
     alt = ""
 
@@ -57,15 +44,14 @@ def new_picture(title: str, rows: int = 1, columns: int = 1, size: tuple[float, 
     return picture, axes
 
 
-def png(picture: Figure) -> bytes:
+def png(picture: Picture) -> bytes:
     """The figure as the bytes of a PNG file, with its title and its text alternative in the file's header."""
     buffer = BytesIO()
-    title = picture.get_suptitle()
     for text in picture.findobj(Text):  # a name with two $ is no formula; the axes' own powers of ten are
         text.set_parse_math("mathdefault" in text.get_text())
     # Software: None keeps the matplotlib version out, so equal figures are equal files.
     picture.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={
-        "Title": title, "Description": getattr(picture, "alt", "") or title, "Software": None})
+        "Title": picture.get_suptitle(), "Description": picture.alt, "Software": None})
     return buffer.getvalue()
 
 
@@ -85,19 +71,7 @@ def unit_name(unit: str) -> str:
     return "µm" if unit == "um" else unit
 
 
-def pixel_size(um_per_px: Scale) -> tuple[float, float]:
-    """(axial, lateral) size of a pixel in µm; an unknown one counts as 1."""
-    return um_per_px if isinstance(um_per_px, tuple) else (um_per_px or 1, 1)
-
-
-def label_colours(labels: Sequence[str]) -> dict[str, str]:
-    """Label name -> colour; our three layers always have theirs."""
-    others = [label for label in labels if label not in LAYER_COLOURS]
-    spare = {label: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, label in enumerate(others)}
-    return {label: LAYER_COLOURS.get(label) or spare[label] for label in labels}
-
-
-def legend_below(picture: Figure, handles: Sequence[Artist] | None = None, columns: int = 4) -> None:
+def legend_below(picture: Picture, handles: Sequence[Artist] | None = None, columns: int = 4) -> None:
     """A legend below the axes, where it hides no data: of all that has a label there, or of the handles given."""
     picture.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
 

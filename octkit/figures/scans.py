@@ -12,69 +12,51 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES, LAYERS
-from octkit.figures.picture import (
-    GREY,
-    LAYER_COLOURS,
-    PURPLE,
-    VERMILION,
-    YELLOW,
-    Picture,
-    Scale,
-    colour_bar,
-    label_colours,
-    layer_name,
-    legend_below,
-    new_picture,
-    pixel_size,
-    unit_name,
-)
+from octkit.figures.colours import GREY, LAYER_COLOURS, PURPLE, VERMILION, YELLOW, label_colours
+from octkit.figures.picture import Picture, colour_bar, layer_name, legend_below, new_picture
+
+Scale = tuple[float, float] | None  # µm per px, axial and lateral; None: unknown
 
 # What is wrong in a prediction: truth lost, something made up, one layer taken for another.
 ERROR_COLOURS = {"missed": VERMILION, "added": PURPLE, "swapped": YELLOW}
 
 # A boundary has the colour of the layer that it bounds, that between RNFL and GCIPL has GCIPL's; upper edges are
 # solid lines, lower ones dashed.
-BOUNDARY_LINES = tuple((LAYER_COLOURS[layer], style) for layer, style in (
-    ("rnfl", "-"), ("gcipl", "-"), ("gcipl", "--"), ("choroid", "-"), ("choroid", "--")))
+BOUNDARY_LINES: list[dict[str, Any]] = [{"color": LAYER_COLOURS[layer], "ls": style, "lw": 1.1} for layer, style in (
+    ("rnfl", "-"), ("gcipl", "-"), ("gcipl", "--"), ("choroid", "-"), ("choroid", "--"))]
 
 
 def paint(mask: np.ndarray, labels: Sequence[str] = LAYERS, opacity: float = 0.45) -> np.ndarray:
     """Labels as colours: (H, W) -> RGBA (H, W, 4) float in 0..1, background transparent."""
-    colours = label_colours(labels)
     table = np.zeros((256, 4))
-    for number, label in enumerate(labels, start=1):
-        table[number] = (*to_rgb(colours[label]), opacity)
+    for number, colour in enumerate(label_colours(labels).values(), start=1):
+        table[number] = (*to_rgb(colour), opacity)
     return table[np.asarray(mask, np.uint8)]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None, title: str = "Layers on the scan",
-            um_per_px: Scale = None, labels: Sequence[str] = LAYERS, opacity: float = 0.45) -> Picture:
-    """A scan with its mask's layers filled in colour and, where given, the true boundaries as white lines."""
-    height, width = np.shape(mask)
-    names = [layer_name(label) for n, label in enumerate(labels, 1) if (np.asarray(mask) == n).any()]
-    alt = f"{title}: OCT B-scan with {', '.join(names) or 'no layer'} coloured in"
+def overlay(image: np.ndarray, mask: np.ndarray, title: str, um_per_px: Scale = None, labels: Sequence[str] = LAYERS,
+            opacity: float = 0.45) -> Picture:
+    """A scan with its mask's layers filled in colour."""
+    height, width = mask.shape
+    names = [layer_name(label) for n, label in enumerate(labels, 1) if (mask == n).any()]
     picture, axes = new_picture(title, size=(9, min(8.0, 1.2 + 8.2 * height / width)),
-                                alt=alt + (" and true boundaries as white lines." if truth is not None else "."))
-    show_scan(axes[0, 0], image, mask, truth, um_per_px, labels, opacity)
-    line = Line2D([], [], color="white", lw=1.2, label="true boundary", path_effects=_outlined(2.6))
-    _legend(picture, labels, [] if truth is None else [line])
+                                alt=f"{title}: OCT B-scan with {', '.join(names) or 'no layer'} coloured in.")
+    show_scan(axes[0, 0], image, mask, um_per_px, labels, opacity)
+    _legend(picture, labels)
     return picture
 
 
 def data_grid(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None] | None = None,
-              titles: Sequence[str] | None = None, title: str = "Scans of the data set", columns: int = 3,
+              titles: Sequence[str] | None = None, *, title: str, columns: int = 3,
               labels: Sequence[str] = LAYERS) -> Picture:
     """Several scans (or training patches) side by side, each with its mask where there is one."""
-    if not len(images):
-        raise OctkitError("data_grid: found no image, expected at least one")
-    masks = masks if masks is not None else [None] * len(images)
+    masks = masks or [None] * len(images)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height, width = np.shape(images[0])[-2:]
@@ -85,20 +67,22 @@ def data_grid(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None] |
             ax.axis("off")
             continue
         show_scan(ax, images[i], masks[i], labels=labels)
-        ax.set_title(titles[i] if titles is not None else "", fontsize=9)
-        _outer_labels_only(ax, i % columns == 0, i + columns >= len(images))
+        ax.set_title(titles[i] if titles else "", fontsize=9)
+        if i % columns:
+            ax.set_ylabel("")
+        if i + columns < len(images):
+            ax.set_xlabel("")
     if any(mask is not None for mask in masks):
         _legend(picture, labels)
     return picture
 
 
-def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str = "Prediction against truth",
+def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str,
                labels: Sequence[str] = LAYERS) -> Picture:
-    """Three panels: the predicted layers, the true ones, and where they differ and how."""
-    if np.shape(predicted) != np.shape(truth):
-        raise OctkitError(f"comparison: found a prediction of {np.shape(predicted)} px and a truth of "
-                          f"{np.shape(truth)} px, expected equal sizes")
-    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    """Three panels: the predicted layers (H, W), the true ones, and where they differ and how."""
+    if predicted.shape != truth.shape:
+        raise OctkitError(f"comparison: found a prediction of {predicted.shape} px and a truth of {truth.shape} px, "
+                          "expected equal sizes")
     wrong = {"missed": (predicted == 0) & (truth > 0), "added": (predicted > 0) & (truth == 0),
              "swapped": (predicted != truth) & (predicted > 0) & (truth > 0)}
     share = 100 * (predicted != truth).mean()
@@ -107,12 +91,13 @@ def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, titl
     for ax, mask, name in zip(axes[0], (predicted, truth, None), ("predicted", "truth", ""), strict=True):
         show_scan(ax, image, mask, labels=labels)
         ax.set_title(name, fontsize=9)
-        _outer_labels_only(ax, ax is axes[0, 0], True)
+    for ax in axes[0, 1:]:
+        ax.set_ylabel("")
     axes[0, 2].set_title(f"difference: {share:.1f} % of the pixels", fontsize=9)
     colours = np.zeros((*truth.shape, 4))
     for kind, where in wrong.items():
         colours[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.9)
-    _place(axes[0, 2], colours, None)
+    axes[0, 2].imshow(colours, interpolation="nearest")
     _legend(picture, labels, [Patch(color=colour, label=f"{kind} ({100 * wrong[kind].mean():.2f} %)")
                               for kind, colour in ERROR_COLOURS.items()])
     return picture
@@ -136,8 +121,7 @@ def before_after(before: np.ndarray, after: np.ndarray) -> Picture:
 
 
 def augment_grid(image: np.ndarray, mask: np.ndarray, augmented: Mapping[str, tuple[np.ndarray, np.ndarray]],
-                 title: str = "What each augmentation does", columns: int = 5,
-                 labels: Sequence[str] = LAYERS) -> Picture:
+                 title: str = "What each augmentation does", columns: int = 5) -> Picture:
     """A patch and its augmented copies, a column each: the image above, the mask that moved with it below.
 
     `augmented` is name -> (image, mask). More than `columns` go into further double rows. All images share
@@ -152,50 +136,44 @@ def augment_grid(image: np.ndarray, mask: np.ndarray, augmented: Mapping[str, tu
     for i in range(blocks * columns):
         above, below = axes[2 * (i // columns), i % columns], axes[2 * (i // columns) + 1, i % columns]
         if i >= len(tiles):
-            above.axis("off"), below.axis("off")
+            above.axis("off")
+            below.axis("off")
             continue
         name, (changed, moved) = list(tiles.items())[i]
         above.imshow(_plane(changed), cmap="gray", vmin=window[0], vmax=window[1])
         below.imshow(np.full((*np.shape(moved), 3), 0.93))
-        below.imshow(paint(moved, labels, 1.0), interpolation="nearest")
+        below.imshow(paint(moved, opacity=1.0), interpolation="nearest")
         above.set_title(name.replace("_", " "), fontsize=9)
-        for ax in (above, below):
-            ax.set(xticks=[], yticks=[])
-        if i % columns == 0:
-            above.set_ylabel("image\ndepth (px)")
-            below.set_ylabel("mask\ndepth (px)")
-        below.set_xlabel("A-scan")
-    _legend(picture, labels)
+        first = i % columns == 0
+        above.set(xticks=[], yticks=[], ylabel="image\ndepth (px)" if first else "")
+        below.set(xticks=[], yticks=[], ylabel="mask\ndepth (px)" if first else "", xlabel="A-scan")
+    _legend(picture, LAYERS)
     return picture
 
 
-def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
-                  title: str = "Boundaries and how sure they are", um_per_px: Scale = None) -> Picture:
+def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray, title: str) -> Picture:
     """A scan with its boundaries (5, W) as lines, each in a band of one standard deviation `spread` (5, W) px a side.
 
     `image` is (H, W) or (1, H, W). Below, the standard deviation of each boundary along the scan, on a logarithmic
     axis: a boundary that was not seen is drawn far above the others.
     """
     height, width = np.shape(image)[-2:]
-    (axial, lateral), unit = pixel_size(um_per_px), unit_name("um" if um_per_px else "px")
-    picture, axes = new_picture(title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1], sharex=True,
-                                alt=f"{title}: OCT B-scan with five boundaries; their median standard deviation is "
-                                    f"{np.median(spread) * axial:.1f} {unit}.")
-    above, below = axes[:, 0]
-    show_image(above, image, um_per_px)
+    picture, ((above,), (below,)) = new_picture(
+        title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1], sharex=True,
+        alt=f"{title}: OCT B-scan with five boundaries; their median standard deviation is {np.median(spread):.1f} px.")
+    show_image(above, image)
     above.set_aspect("auto")  # as wide as the panel below; the figure's height keeps pixels about square
     limits = above.axis()
-    # Rows are counted from the image's upper edge; without a scale the axis names the pixels' centres.
-    edge = 0 if um_per_px else 0.5
-    along = (np.arange(width) + 0.5 - edge) * lateral
-    for row, sigma, name, (colour, style) in zip(boundaries, spread, BOUNDARIES, BOUNDARY_LINES, strict=True):
-        upper, lower = ((np.clip(row + side * sigma, 0, height) - edge) * axial for side in (-1, 1))
-        above.fill_between(along, upper, lower, color=colour, alpha=0.4, linewidth=0)
-        above.plot(along, (row - edge) * axial, color=colour, linestyle=style, linewidth=1.1, label=name,
-                   path_effects=_outlined(1.9))
-        below.plot(along, np.maximum(sigma * axial, 0.1 * axial), color=colour, linestyle=style, linewidth=1.1)
+    along = np.arange(width)
+    outline = [Stroke(linewidth=1.9, foreground="black"), Normal()]  # seen on dark and on bright tissue
+    for row, sigma, name, look in zip(boundaries, spread, BOUNDARIES, BOUNDARY_LINES, strict=True):
+        # Rows are counted from the image's upper edge, the axis from the first row's centre.
+        upper, lower = (np.clip(row + side * sigma, 0, height) - 0.5 for side in (-1, 1))
+        above.fill_between(along, upper, lower, color=look["color"], alpha=0.4, linewidth=0)
+        above.plot(along, row - 0.5, label=name, path_effects=outline, **look)
+        below.plot(along, np.maximum(sigma, 0.1), **look)
     above.axis(limits)
-    below.set(xlabel=above.get_xlabel(), ylabel=f"uncertainty ({unit})", yscale="log")
+    below.set(xlabel=above.get_xlabel(), ylabel="uncertainty (px)", yscale="log")
     below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     below.yaxis.set_major_formatter("{x:g}")
     below.yaxis.set_minor_formatter(NullFormatter())
@@ -204,8 +182,7 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
     return picture
 
 
-def show_image(ax: Axes, image: np.ndarray, um_per_px: Scale = None,
-               window: tuple[float, float] | None = None) -> None:
+def show_image(ax: Axes, image: np.ndarray, um_per_px: Scale = None, window: tuple[float, float] | None = None) -> None:
     """Draw a scan on axes and name them.
 
     `window` is the values shown as black and white; without it 0 to 255 for an image as stored, otherwise
@@ -214,28 +191,19 @@ def show_image(ax: Axes, image: np.ndarray, um_per_px: Scale = None,
     plane = _plane(image)
     stored = plane.min() >= 0 and 1 < plane.max() <= 255
     low, high = window or ((0, 255) if stored else np.percentile(plane, (0.5, 99.5)))
-    _place(ax, plane, um_per_px, cmap="gray", vmin=low, vmax=high)
-    ax.set(xlabel="along the scan (µm)" if isinstance(um_per_px, tuple) else "A-scan",
-           ylabel="depth (µm)" if um_per_px else "depth (px)")
+    ax.imshow(plane, cmap="gray", vmin=low, vmax=high, **_place(plane.shape, um_per_px))
+    ax.set(xlabel="along the scan (µm)" if um_per_px else "A-scan", ylabel="depth (µm)" if um_per_px else "depth (px)")
 
 
-def show_scan(ax: Axes, image: np.ndarray, mask: np.ndarray | None = None, truth: np.ndarray | None = None,
-              um_per_px: Scale = None, labels: Sequence[str] = LAYERS, opacity: float = 0.45) -> None:
-    """Draw a scan as `show_image` does, its mask filled in and the true boundaries as lines."""
+def show_scan(ax: Axes, image: np.ndarray, mask: np.ndarray | None, um_per_px: Scale = None,
+              labels: Sequence[str] = LAYERS, opacity: float = 0.45) -> None:
+    """Draw a scan as `show_image` does, its mask filled in."""
     shape = np.shape(image)[-2:]
-    for given in (mask, truth):
-        if given is not None and np.shape(given) != shape:
-            raise OctkitError(f"found a mask of {np.shape(given)} px for a scan of {shape} px, expected equal sizes")
+    if mask is not None and np.shape(mask) != shape:
+        raise OctkitError(f"found a mask of {np.shape(mask)} px for a scan of {shape} px, expected equal sizes")
     show_image(ax, image, um_per_px)
     if mask is not None:
-        _place(ax, paint(mask, labels, opacity), um_per_px)
-    if truth is not None:
-        left, right, bottom, top = _extent(shape, um_per_px)
-        x, y = (start + (stop - start) / count * (np.arange(count) + 0.5)
-                for start, stop, count in ((left, right, shape[1]), (top, bottom, shape[0])))
-        for number in set(np.unique(truth)) - {0}:
-            ax.contour(x, y, np.asarray(truth) == number, [0.5], colors="white", linewidths=0.9).set(
-                path_effects=_outlined(1.9))
+        ax.imshow(paint(mask, labels, opacity), **_place(shape, um_per_px))
 
 
 def _plane(image: np.ndarray) -> np.ndarray:
@@ -243,30 +211,15 @@ def _plane(image: np.ndarray) -> np.ndarray:
     return image[0] if image.ndim == 3 else image
 
 
-def _extent(shape: Sequence[int], um_per_px: Scale) -> tuple[float, float, float, float]:
-    """Where a picture of (H, W) lies in the shown units: left, right, bottom, top."""
-    (axial, lateral), edge = pixel_size(um_per_px), 0 if um_per_px else 0.5  # no scale: ticks name pixels' centres
-    return -edge * lateral, (shape[1] - edge) * lateral, (shape[0] - edge) * axial, -edge * axial
-
-
-def _place(ax: Axes, pixels: np.ndarray, um_per_px: Scale, **how: Any) -> None:
-    """Draw pixels where they belong on the axes, each as a square on the page."""
-    axial, lateral = pixel_size(um_per_px)
-    ax.imshow(pixels, extent=_extent(pixels.shape, um_per_px), aspect=lateral / axial, interpolation="nearest", **how)
-
-
-def _outlined(width: float) -> list:
-    """A black outline for white or coloured lines, which can be seen on dark and bright tissue."""
-    return [Stroke(linewidth=width, foreground="black"), Normal()]
+def _place(shape: tuple[int, ...], um_per_px: Scale) -> dict[str, Any]:
+    """How `imshow` draws pixels (H, W), each a square on the page; without a scale ticks name the pixels' centres."""
+    if um_per_px is None:
+        return {"interpolation": "nearest"}
+    axial, lateral = um_per_px
+    return {"interpolation": "nearest", "aspect": lateral / axial,
+            "extent": (0, shape[1] * lateral, shape[0] * axial, 0)}
 
 
 def _legend(picture: Picture, labels: Sequence[str], more: Sequence[Artist] = ()) -> None:
     legend_below(picture, [*(Patch(color=colour, label=layer_name(label))
                              for label, colour in label_colours(labels).items()), *more], columns=8)
-
-
-def _outer_labels_only(ax: Axes, left: bool, bottom: bool) -> None:
-    if not left:
-        ax.set_ylabel("")
-    if not bottom:
-        ax.set_xlabel("")

@@ -4,27 +4,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from octkit.common.errors import OctkitError
-from octkit.data.labels import LAYERS
-from octkit.figures.picture import BLUE, GREY, VERMILION, Picture, colour_bar, new_picture, unit_name
+from octkit.figures.colours import BLUE, GREY, VERMILION
+from octkit.figures.picture import Picture, colour_bar, new_picture, unit_name
 from octkit.figures.scans import data_grid
 from octkit.planning.selection import Candidate
 
 
-def b_scans(volume: np.ndarray, mask: np.ndarray | None, numbers: Sequence[int], title: str = "B-scans of a volume",
-            labels: Sequence[str] = LAYERS) -> Picture:
-    """Some B-scans of a volume, (B, H, W) or (1, B, H, W), side by side with their layers."""
-    volume = np.asarray(volume).reshape(-1, *np.shape(volume)[-2:])
-    wrong = [number for number in numbers if not 0 <= number < len(volume)]
-    if wrong:
-        raise OctkitError(f"b_scans: found the number {wrong[0]}, expected 0 to {len(volume) - 1}")
-    masks = None if mask is None else [mask[number] for number in numbers]
-    return data_grid([volume[number] for number in numbers], masks,
-                     [f"B-scan {number + 1} of {len(volume)}" for number in numbers], title, labels=labels)
+def b_scans(volume: np.ndarray, mask: np.ndarray, numbers: Sequence[int], title: str,
+            labels: Sequence[str]) -> Picture:
+    """Some B-scans of a volume (1, B, H, W), counted from 0, side by side with their layers from a mask (B, H, W)."""
+    return data_grid([volume[0, number] for number in numbers], [mask[number] for number in numbers],
+                     [f"B-scan {number + 1} of {len(mask)}" for number in numbers], title=title, labels=labels)
 
 
-def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] | None, unit: str = "px",
-                   title: str = "Thickness seen from above", compare: bool = True) -> Picture:
+def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] | None, unit: str, title: str,
+                   compare: bool = True) -> Picture:
     """En-face maps (B-scans, A-scans) side by side, on one colour scale where they are to be `compare`d.
 
     `spacing` is mm between B-scans and between A-scans; without it the axes count them.
@@ -43,8 +37,8 @@ def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] 
             colour_bar(picture, shown, ax, f"thickness ({unit_name(unit)})")
     if compare:
         colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit_name(unit)})")
-    picture.alt = f"{title}: " + ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}"
-                                           for name, found in maps.items()) + "."
+    said = ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}" for name, found in maps.items())
+    picture.alt = f"{title}: {said}."
     return picture
 
 
@@ -64,8 +58,8 @@ def candidates(scored: Sequence[Candidate], chosen: str) -> Picture:
                 ecolor=GREY, elinewidth=0.8, capsize=2)
     for row, value in enumerate(values):
         ax.annotate(f"{value:.4f}", (value, row), xytext=(7, 0), textcoords="offset points", fontsize=8, va="center")
-    ax.set_yticks(range(len(ranked)), [candidate.name + (" (chosen)" if candidate.name == chosen else "")
-                                       for candidate in ranked], fontsize=8)
+    ax.set_yticks(range(len(ranked)), [found.name + " (chosen)" * (found.name == chosen) for found in ranked],
+                  fontsize=8)
     ax.invert_yaxis()
     ax.margins(x=0.15)
     ax.set(xlabel="mean foreground Dice (0 to 1); whiskers: deviation of the distance to the best, case by case",

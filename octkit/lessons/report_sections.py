@@ -247,7 +247,7 @@ def first_scans(run: Run) -> Iterator[Block]:
     dataset, folder = run.dataset, needed(run.predictions("validation"))
     for case in dataset.validation[:0 if run.scores_file.exists() else 3]:
         mask = read_mask(needed(folder / f"{case.name}.png"), dataset.mask_values)
-        yield drawn(scans.overlay(dataset.read_image(case), mask, None,
+        yield drawn(scans.overlay(dataset.read_image(case), mask,
                                   f"Validation scan {case.name}, without a truth to rank it by"))
 
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import LAYERS
 from octkit.figures import charts
-from octkit.figures.picture import LAYER_COLOURS, layer_name
+from octkit.figures.colours import BLUE, LAYER_COLOURS
+from octkit.figures.picture import layer_name
 
-RNG = np.random.default_rng(0)
 MASK = np.zeros((20, 30), np.uint8)
 MASK[4:8], MASK[8:12], MASK[14:18] = 1, 2, 3
 IMAGE = np.choose(MASK, [10, 200, 100, 120]).astype(np.float32)[None]
@@ -16,10 +17,9 @@ IMAGE = np.choose(MASK, [10, 200, 100, 120]).astype(np.float32)[None]
 
 def log(epochs: int, offset: float = 0.0, validation: bool = True) -> dict[str, np.ndarray]:
     falling = -np.arange(epochs) / 10 + offset
-    nothing = np.full(epochs, np.nan)
+    seen = falling if validation else np.full(epochs, np.nan)
     return {"epoch": np.arange(epochs), "learning_rate": 0.01 * 0.9 ** np.arange(epochs), "train_loss": falling,
-            "validation_loss": falling + 0.1 if validation else nothing,
-            **{f"dice_{layer}": 0.5 - falling / 4 if validation else nothing for layer in LAYERS}}
+            "validation_loss": seen + 0.1, **{f"dice_{layer}": 0.5 - seen / 4 for layer in LAYERS}}
 
 
 @pytest.fixture(scope="module")
@@ -29,82 +29,76 @@ def figures():
     return {
         "intensity_histogram": charts.intensity_histogram([IMAGE], [MASK], (20, 220)),
         "class_shares": charts.class_shares([MASK] * 3),
-        "learning_curves": charts.learning_curves({"fold 0": log(4), "fold 1": log(4, 0.2)}),
+        "learning_curves": charts.learning_curves({"fold 0": log(4), "fold 1": log(4, 0.2)}, "Training"),
         "classifier_curves": charts.classifier_curves({**log(4), "validation_auc": np.array([0.5, 0.6, 0.7, 0.8])}),
-        "layer_scores": charts.layer_scores({layer: RNG.random(9) for layer in LAYERS}),
+        "layer_scores": charts.layer_scores({layer: [0.5, 0.7, 0.8] for layer in LAYERS}, "Dice"),
         "mirroring_price": charts.mirroring_price({
             "plain": {"seconds": 0.3, "dice": 0.9, "dice_by_scan": {"a": 0.88, "b": 0.92}},
             "mirrored": {"seconds": 1.2, "dice": 0.91, "dice_by_scan": {"a": 0.9, "b": 0.92}}}),
-        "thickness_profile": charts.thickness_profile(profile, "um", profile + 1, (profile - 20, profile + 20)),
-        "group_profiles": charts.group_profiles({"healthy": profile[None] + RNG.random((4, 64)),
-                                                 "glaucoma": profile[None] * 0.7}, "um"),
-        "quadrant_bars": charts.quadrant_bars({"healthy, training": quadrants, "scan 0101": quadrants}, "um"),
+        "thickness_profile": charts.thickness_profile(profile, "um", profile + 1, (profile - 20, profile + 20),
+                                                      "5 to 95 %", "One scan"),
+        "group_profiles": charts.group_profiles({"healthy": np.stack([profile, profile + 1]),
+                                                 "glaucoma": profile[None] * 0.7}, "um", "Groups"),
+        "quadrant_bars": charts.quadrant_bars({"healthy, training": quadrants, "scan 0101": quadrants}, "um", "Means"),
         "roc": charts.roc([0, 0, 1], [0, 0.8, 1], 0.9, "ROC on two scans"),
         "probability_strip": charts.probability_strip([0.2, 0.7, 0.9], [0, 0, 1]),
     }
 
 
 def test_every_chart_has_a_title_labelled_axes_with_units_and_a_text(figures):
+    units = {"intensity_histogram": "grey value", "class_shares": "(%)", "layer_scores": "(0 to 1)",
+             "mirroring_price": "seconds", "thickness_profile": "(µm)", "group_profiles": "degrees",
+             "quadrant_bars": "(µm)", "learning_curves": "epoch"}
     for name, picture in figures.items():
         assert picture.get_suptitle() and picture.alt, name
-        for ax in picture.axes:
-            assert ax.get_xlabel() and ax.get_ylabel(), name
-    labels = {name: " ".join(ax.get_xlabel() + ax.get_ylabel() for ax in picture.axes)
-              for name, picture in figures.items()}
-    for name, unit in (("intensity_histogram", "grey value"), ("class_shares", "(%)"), ("layer_scores", "(0 to 1)"),
-                       ("mirroring_price", "seconds"), ("thickness_profile", "(µm)"), ("group_profiles", "degrees"),
-                       ("quadrant_bars", "(µm)"), ("learning_curves", "epoch")):
-        assert unit in labels[name], name
+        assert all(ax.get_xlabel() and ax.get_ylabel() for ax in picture.axes), name
+        assert units.get(name, "") in " ".join(ax.get_xlabel() + ax.get_ylabel() for ax in picture.axes), name
 
 
 def test_a_layer_has_its_colour_in_every_chart(figures):
     lines = {line.get_label(): line.get_color() for line in figures["learning_curves"].axes[1].lines}
     assert lines == {layer_name(layer): colour for layer, colour in LAYER_COLOURS.items()}
-    predicted = [line for line in figures["thickness_profile"].axes[0].lines if line.get_label() == "predicted"]
-    assert predicted[0].get_color() == LAYER_COLOURS["rnfl"]
+    assert figures["thickness_profile"].axes[0].lines[-1].get_color() == LAYER_COLOURS["rnfl"]
 
 
 def test_learning_curves_draw_the_mean_of_the_folds_that_got_so_far():
-    picture = charts.learning_curves({"0": log(4), "1": log(2, 0.2)})
+    picture = charts.learning_curves({"0": log(4), "1": log(2, 0.2)}, "Training")
     training = picture.axes[0].lines[0]
     assert training.get_ydata() == pytest.approx([0.1, 0.0, -0.2, -0.3])
     assert training.get_xdata().tolist() == [1, 2, 3, 4]
 
 
 def test_learning_curves_without_validation_say_so():
-    picture = charts.learning_curves({"all": log(3, validation=False)})
+    picture = charts.learning_curves({"all": log(3, validation=False)}, "Training")
     assert len(picture.axes[0].lines) == 1
     assert [text.get_text() for text in picture.axes[1].texts] == ["no validation:\nall cases train"]
     assert "no validation" in picture.alt
 
 
 def test_a_log_is_read_with_its_gaps(tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text("epoch,train_loss,validation_loss\n0,0.5,\n1,-0.25,0.1\n")
-    read = charts.read_log(path)
-    assert read["train_loss"].tolist() == [0.5, -0.25]
-    assert np.isnan(read["validation_loss"][0]) and read["validation_loss"][1] == 0.1
+    (tmp_path / "log.csv").write_text("train_loss,validation_loss\n0.5,\n-0.25,0.1\n")
+    read = charts.read_log(tmp_path / "log.csv")
+    np.testing.assert_array_equal([read["train_loss"], read["validation_loss"]], [[0.5, -0.25], [np.nan, 0.1]])
 
 
 @pytest.mark.parametrize("content", ["epoch,train_loss\n0,abc\n", "epoch,train_loss\n0,1,2\n", None])
 def test_a_log_that_is_none_is_an_error_with_its_name(tmp_path, content):
-    path = tmp_path / "log.csv"
     if content:
-        path.write_text(content)
+        (tmp_path / "log.csv").write_text(content)
     with pytest.raises(OctkitError, match="log.csv"):
-        charts.read_log(path)
+        charts.read_log(tmp_path / "log.csv")
 
 
 def test_layer_scores_draw_each_case_once_and_leave_undefined_ones_out():
-    picture = charts.layer_scores({"rnfl": [0.5, None, float("nan"), 0.75], "choroid": [0.25]})
+    picture = charts.layer_scores({"rnfl": [0.5, None, float("nan"), 0.75], "choroid": [0.25]}, "Dice")
     points = [np.sort(dots.get_offsets()[:, 0]).tolist() for dots in picture.axes[0].collections]
     assert points == [[0.5, 0.75], [0.25]]
     assert "RNFL median 0.625" in picture.alt
 
 
 def test_class_shares_are_per_cent_of_the_scan():
-    picture = charts.class_shares([MASK])
-    assert picture.axes[0].collections[0].get_offsets()[0, 0] == pytest.approx(20.0)  # 4 of 20 rows
+    dots = charts.class_shares([MASK]).axes[0].collections[0]
+    assert dots.get_offsets()[0, 0] == pytest.approx(20.0)  # 4 of 20 rows
 
 
 def test_the_histogram_marks_the_clip_limits_and_sums_to_the_whole_layer(figures):
@@ -113,7 +107,7 @@ def test_the_histogram_marks_the_clip_limits_and_sums_to_the_whole_layer(figures
     assert "RNFL mean 200" in figures["intensity_histogram"].alt
     assert sum(ax.patches[0].get_data().values) == pytest.approx(100)
     with pytest.raises(OctkitError, match="no labelled pixel"):
-        charts.intensity_histogram([IMAGE], [MASK * 0])
+        charts.intensity_histogram([IMAGE], [MASK * 0], (20, 220))
 
 
 def test_the_circle_runs_t_s_n_i_t_over_360_degrees(figures):
@@ -121,14 +115,12 @@ def test_the_circle_runs_t_s_n_i_t_over_360_degrees(figures):
     places = {round(text.get_position()[0], 1): text.get_text() for text in ax.texts}
     assert places == {22.5: "T", 90: "S", 180: "N", 270: "I", 337.5: "T"}
     assert ax.get_xlim() == (0, 360)
-    line = next(line for line in ax.lines if line.get_label() == "predicted")
-    assert line.get_xdata()[[0, -1]] == pytest.approx([360 / 128, 360 - 360 / 128])  # the A-scans' middles
+    assert ax.lines[-1].get_xdata()[[0, -1]] == pytest.approx([360 / 128, 360 - 360 / 128])  # the A-scans' middles
 
 
 def test_groups_have_their_colours_whatever_follows_their_name(figures):
     bars = figures["quadrant_bars"].axes[0].containers
-    assert bars[0].get_label() == "healthy, training"
-    assert bars[0][0].get_facecolor()[:3] == pytest.approx((0, 0x72 / 255, 0xB2 / 255))
+    assert bars[0].get_label() == "healthy, training" and to_hex(bars[0][0].get_facecolor()).upper() == BLUE
     assert [bar.get_height() for bar in bars[1]] == [70, 120, 75, 130]
 
 

@@ -6,6 +6,7 @@ from matplotlib.patches import Wedge
 
 from octkit.common.errors import OctkitError
 from octkit.figures import circle
+from octkit.figures.picture import Picture
 from octkit.layers.thickness import Thickness, means
 
 HILLS = 90 + 40 * np.sin(np.deg2rad((np.arange(720) + 0.5) / 2) * 2 - 1)
@@ -15,13 +16,17 @@ def scan(side: str | None, line: np.ndarray = HILLS, unit: str = "um") -> Thickn
     return Thickness(line[None], ("rnfl",), unit, side)
 
 
+def discs(*scans: Thickness) -> Picture:
+    return circle.sector_discs(dict(zip("ab", scans, strict=False)), "Sectors")
+
+
 def places(ax) -> dict[str, tuple[float, float]]:
     """Where the names of sectors and hours stand: "TS" -> (x, y)."""
     return {text.get_text().split("\n")[0]: text.get_position() for text in ax.texts}
 
 
 def test_a_right_eye_has_its_temple_on_the_left_and_a_left_eye_on_the_right():
-    right, left = circle.sector_discs({"a": scan("R"), "b": scan("L")}).axes
+    right, left = discs(scan("R"), scan("L")).axes
     for ax, side in ((right, -1), (left, 1)):
         found = places(ax)
         assert found["T"] == pytest.approx((side * 1.5, 0), abs=1e-9)
@@ -34,18 +39,15 @@ def test_a_right_eye_has_its_temple_on_the_left_and_a_left_eye_on_the_right():
 
 
 def test_a_disc_shows_the_means():
-    [ax] = circle.sector_discs({"a": scan("L")}).axes
-    numbers = [text.get_text() for text in ax.texts]
+    [ax] = discs(scan("L")).axes
     found = means(HILLS, "L")
-    assert f"{found['global']:.0f}" in numbers
-    for name, mean in found.items():
-        if name.startswith(("GH", "hour")):
-            assert f"{name.partition('_')[2]}\n{mean:.0f}" in numbers
+    assert {text.get_text() for text in ax.texts} == {f"{found['global']:.0f}", *(
+        f"{name.partition('_')[2]}\n{mean:.0f}" for name, mean in found.items() if name.startswith(("GH", "hour")))}
     assert "(µm)" in ax.get_xlabel() and "left eye" in ax.get_xlabel()
 
 
 def test_an_unknown_eye_has_no_hours_and_an_unknown_layer_no_numbers():
-    picture = circle.sector_discs({"a": scan(None), "b": scan("R", HILLS * np.nan, "px")})
+    picture = discs(scan(None), scan("R", HILLS * np.nan, "px"))
     no_eye, nothing = picture.axes
     assert set(places(no_eye)) == {"T", "TS", "NS", "N", "NI", "TI", f"{HILLS.mean():.0f}"}
     assert "side not known" in no_eye.get_xlabel() and "side not known" in picture.alt
@@ -54,15 +56,13 @@ def test_an_unknown_eye_has_no_hours_and_an_unknown_layer_no_numbers():
 
 
 def test_discs_share_their_scale_of_colours():
-    def colours(ax):
-        return [patch.get_facecolor() for patch in ax.patches]
-
-    one, half = circle.sector_discs({"a": scan("R"), "b": scan("R", HILLS / 2)}).axes
-    assert all(sum(thick[:3]) < sum(thin[:3]) for thick, thin in zip(colours(one), colours(half), strict=True))
+    thick, thin = (np.array([patch.get_facecolor() for patch in ax.patches])[:, :3].sum(1)
+                   for ax in discs(scan("R"), scan("R", HILLS / 2)).axes)
+    assert (thick < thin).all()
 
 
 def test_two_eyes_show_right_minus_left():
-    picture = circle.two_eyes(scan("R", HILLS + 3), scan("L", HILLS))
+    picture = circle.two_eyes(scan("R", HILLS + 3), scan("L", HILLS), "Two eyes")
     both, below = picture.axes
     assert [line.get_label() for line in both.lines] == ["right eye", "left eye"]
     np.testing.assert_array_equal(both.lines[1].get_ydata(), HILLS)
@@ -70,4 +70,4 @@ def test_two_eyes_show_right_minus_left():
     assert (heights.min(), heights.max()) == pytest.approx((0, 3))
     assert below.get_ylabel() == "right minus left (µm)" and "mean +3.0 µm" in picture.alt
     with pytest.raises(OctkitError, match="expected R and L"):
-        circle.two_eyes(scan("L"), scan("R"))
+        circle.two_eyes(scan("L"), scan("R"), "Two eyes")

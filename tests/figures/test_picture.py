@@ -1,11 +1,11 @@
 """What all figures share: their colours, and how a figure shows itself and is saved."""
 
-import pytest
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from octkit.data.labels import LAYERS
 from octkit.figures import picture as picture_
+from octkit.figures.colours import LAYER_COLOURS, label_colours
 from octkit.planning.run import Run
 
 
@@ -16,15 +16,10 @@ def drawn(title: str) -> picture_.Picture:
 
 
 def test_colours_are_okabe_and_itos_and_one_for_each_layer():
-    assert picture_.label_colours(LAYERS) == {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
-    others = picture_.label_colours(("disc", "gcipl", "cup"))
+    assert label_colours(LAYERS) == {"rnfl": "#E69F00", "gcipl": "#56B4E9", "choroid": "#009E73"}
+    others = label_colours(("disc", "gcipl", "cup"))
     assert others["gcipl"] == "#56B4E9"
-    assert len(set(others.values()) | set(picture_.LAYER_COLOURS.values())) == 5
-
-
-@pytest.mark.parametrize(("um_per_px", "expected"), [(None, (1, 1)), (3.9, (3.9, 1)), ((4.0, 11.0), (4.0, 11.0))])
-def test_an_unknown_scale_counts_pixels(um_per_px, expected):
-    assert picture_.pixel_size(um_per_px) == expected
+    assert len(set(others.values()) | set(LAYER_COLOURS.values())) == 5
 
 
 def test_a_figure_shows_itself_in_a_notebook_with_its_text_alternative():

@@ -3,35 +3,26 @@
 import numpy as np
 import pytest
 
-from octkit.common.errors import OctkitError
+from octkit.data.labels import LAYERS
 from octkit.figures import volumes
 from octkit.planning.selection import Candidate
-
-
-def images(axes):
-    return [image.get_array() for ax in axes for image in ax.images]
 
 
 def test_b_scans_are_those_asked_for_with_their_masks():
     volume = np.arange(4 * 6 * 8, dtype=float).reshape(4, 6, 8)
     mask = np.zeros(volume.shape, np.uint8)
     mask[2, 3] = 1
-    figure = volumes.b_scans(volume[None], mask, [0, 2], "Two")
-    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles == ["B-scan 1 of 4", "B-scan 3 of 4"]
-    np.testing.assert_array_equal(images([figure.axes[1]])[0], volume[2])
-    assert images([figure.axes[1]])[1][3, 0, 3] > 0  # the mask's paint on row 3
-
-
-def test_a_b_scan_that_is_not_there():
-    with pytest.raises(OctkitError, match="0 to 3"):
-        volumes.b_scans(np.zeros((4, 6, 8)), None, [1, 4])
+    axes = volumes.b_scans(volume[None], mask, [0, 2], "Two", LAYERS).axes
+    assert [ax.get_title() for ax in axes] == ["B-scan 1 of 4", "B-scan 3 of 4"]
+    scan, paint = (image.get_array() for image in axes[1].images)
+    np.testing.assert_array_equal(scan, volume[2])
+    assert paint[3, 0, 3] > 0 == paint[2, 0, 3]
 
 
 @pytest.mark.parametrize("compare", [True, False])
 def test_maps_share_a_scale_where_they_are_compared(compare):
     maps = {"thin": np.full((3, 4), 10.0), "thick": np.full((3, 4), 100.0)}
-    figure = volumes.thickness_maps(maps, (0.2, 0.01), "um", compare=compare)
+    figure = volumes.thickness_maps(maps, (0.2, 0.01), "um", "Maps", compare)
     tops = [ax.images[0].get_clim()[1] for ax in figure.axes if ax.images and ax.get_title()]
     assert tops == ([100, 100] if compare else [10, 100])
     assert "thin mean 10.0 um, thick mean 100.0 um" in figure.alt
@@ -40,7 +31,7 @@ def test_maps_share_a_scale_where_they_are_compared(compare):
 
 
 def test_without_a_scale_maps_count_b_scans():
-    figure = volumes.thickness_maps({"a": np.ones((3, 4))}, None)
+    figure = volumes.thickness_maps({"a": np.ones((3, 4))}, None, "px", "Map")
     assert figure.axes[0].get_ylabel() == "B-scan" and figure.axes[0].get_xlabel() == "A-scan"
 
 
