@@ -117,6 +117,7 @@ def test_hanging_is_told_within_a_minute():
 
 def test_a_worker_that_is_slow_is_waited_for(monkeypatch):
     monkeypatch.setattr(module, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(module, "PROGRESS", 0.001)  # a machine at its limit gives a worker little of each 0.2 s
     assert drawn(Numbers(n2=slow_but_working), 2, 1) == [[2, 3], [4, 5]]
 
 
