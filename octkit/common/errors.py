@@ -68,7 +68,7 @@ def one_line(message: str) -> str:
 
 def cannot_write(path: Path, error: OSError) -> OctkitError:
     """The error for a file or folder that the system does not let us write."""
-    return OctkitError(f"{path}: cannot be written ({error.strerror}), expected a place where one may write")
+    return OctkitError(f"{path}: cannot be written ({error.strerror or error}), expected a place where one may write")
 
 
 def first_problem(error: "ValidationError") -> str:

@@ -4,7 +4,6 @@
 when its last line that is no "skipped" says "done" and carries the hash of the inputs it would have today.
 """
 
-import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -69,7 +68,7 @@ def append(run: Run, line: Line) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a torn last line must not swallow this one
                 file.write(b"\n")
-        file.write(json.dumps(line.model_dump(exclude_unset=True)).encode() + b"\n")
+        file.write(line.model_dump_json().encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -92,7 +91,8 @@ def made_with() -> dict:
     """
     return {"octkit": __version__, "code": code_version(), "python": platform.python_version(),
             "packages": {name: found for name in PACKAGES if (found := _version(name))},
-            "system": f"{platform.system()}, {platform.machine()}", "processor": _processor(), "cores": cores(),
+            "system": f"{platform.system()}, {platform.machine()}", "cores": cores(),
+            "processor": next(iter(_values(Path("/proc/cpuinfo"), "model name")), platform.processor() or "unknown"),
             "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"),
             "gpus": [name for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
                      for name in _values(path, "Model")]}
@@ -103,10 +103,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    return next(iter(_values(Path("/proc/cpuinfo"), "model name")), platform.processor() or "unknown")
 
 
 def _values(path: Path, key: str) -> list[str]:

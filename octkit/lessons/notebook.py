@@ -12,9 +12,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import papermill
@@ -43,17 +43,15 @@ class NotebookFailed(OctkitError):
         self.exit = exit
 
 
-@dataclass(frozen=True)
-class Notebook:
-    """A notebook's file, its cells as (kind, text) and the names that its `parameters` cell sets."""
+class Notebook(NamedTuple):
+    """A notebook's file and its cells as (kind, text)."""
 
     path: Path
     cells: tuple[tuple[str, str], ...]
-    parameters: frozenset[str]
 
 
-def read(path: Path) -> Notebook:
-    """Read a notebook. Raises OctkitError unless it is one, with exactly one cell tagged `parameters`."""
+def read(path: Path, parameters: Collection[str]) -> Notebook:
+    """Read a notebook. Raises OctkitError unless its one cell tagged `parameters` sets all of `parameters`."""
     try:
         cells = nbformat.read(path, as_version=4).cells
         tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
@@ -66,24 +64,18 @@ def read(path: Path) -> Notebook:
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, SyntaxError) as error:
         raise OctkitError(f"{path}: cannot be read as a notebook ({error})") from None
     names = {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
-    return Notebook(path, tuple((cell.cell_type, cell.source) for cell in cells), frozenset(names))
-
-
-def check_parameters(notebook: Notebook, parameters: dict) -> None:
-    """Raise OctkitError for a parameter that the notebook does not have."""
-    unknown = sorted(set(parameters) - notebook.parameters)
-    if unknown:
-        found = ", ".join(sorted(notebook.parameters)) or "nothing"
-        raise OctkitError(f"{notebook.path}: the parameters cell sets {found}, expected {', '.join(unknown)} as well")
+    if unknown := sorted(set(parameters) - names):
+        raise OctkitError(f"{path}: the parameters cell sets {', '.join(sorted(names)) or 'nothing'}, expected "
+                          f"{', '.join(unknown)} as well")
+    return Notebook(path, tuple((cell.cell_type, cell.source) for cell in cells))
 
 
 def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[[int, int], None]) -> None:
     """Run a notebook; its executed copy lies at `copy` when this returns or raises, unless it is killed.
 
-    `on_cell` is told of each cell that starts: its position and how many there are. Raises OctkitError for a
-    parameter that the notebook does not have, NotebookFailed where it does not come to its end.
+    `on_cell` is told of each cell that starts: its position and how many there are. Raises NotebookFailed where the
+    notebook does not come to its end.
     """
-    check_parameters(notebook, parameters)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # NotebookFailed says it, once
     running = copy.with_suffix(".running.ipynb")
     started: list[int] = []

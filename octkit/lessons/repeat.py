@@ -5,10 +5,10 @@ packages, processor, threads) and a hash of its data. On one machine with the sa
 the same bits, on a CPU; where something differs, that is what to look at first when numbers differ.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from octkit.common import hashes, settings
 from octkit.common.errors import OctkitError
@@ -100,15 +100,10 @@ def compare(one: Run, other: Run) -> tuple[int, list[str]]:
 def _results(run: Run) -> dict[str, bytes]:
     """A run's results, name -> content; beside them it leaves times, dates and pictures."""
     files = [run.fingerprint_file, run.plan_file, run.splits_file, run.selection_file, run.scores_file,
-             run.thickness_file, run.ablation_file, run.submission_file,
-             run.classifier / "log.csv", run.classifier / "predictions.csv"]
-    for pattern in ("models/*/*/log.csv", "predictions/**/*.png", "predictions/**/*.nii.gz", "predictions/**/*.csv"):
+             run.thickness_file, run.ablation_file, run.submission_file, run.classifier / "predictions.csv"]
+    for pattern in ("predictions/**/*.png", "predictions/**/*.nii.gz", "predictions/**/*.csv"):
         files += run.folder.glob(pattern)
-    return {path.relative_to(run.folder).as_posix(): _without_times(path) for path in files if path.exists()}
-
-
-def _without_times(path: Path) -> bytes:
-    if path.name != "log.csv":
-        return path.read_bytes()
-    rows = csv.DictReader(io.StringIO(path.read_text()))
-    return "\n".join(str({key: value for key, value in row.items() if key != "seconds"}) for row in rows).encode()
+    found = {path: path.read_bytes() for path in files if path.exists()}
+    for path in (*run.folder.glob("models/*/*/log.csv"), *run.classifier.glob("log.csv")):
+        found[path] = pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv().encode()
+    return {path.relative_to(run.folder).as_posix(): content for path, content in found.items()}

@@ -7,7 +7,6 @@ The texts and tables of the steps come from `report_sections`, the page's looks 
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import jinja2
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
+from octkit.common.settings import flat
 from octkit.evaluation.records import ClassifierScores, Scores
 from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
@@ -28,13 +28,6 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 FIGURES = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?( ± [\d.]+)?|—")
 
 
-@dataclass(frozen=True)
-class Section:
-    id: str
-    title: str
-    blocks: tuple[Block, ...]
-
-
 def write_report(run: Run) -> Path:
     """Write report.html into a run's folder and return its path.
 
@@ -44,7 +37,7 @@ def write_report(run: Run) -> Path:
     if not run.folder.is_dir():
         raise OctkitError(f"{run.folder}: no such folder, expected a run's folder")
     sections = VOLUME_SECTIONS if run.exists and run.settings.story == "volumes" else SECTIONS
-    content = [Section(key, title, tuple(block for part in parts for block in _blocks(part, run)))
+    content = [{"id": key, "title": title, "blocks": [block for part in parts for block in _blocks(part, run)]}
                for key, title, parts in sections]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
@@ -80,11 +73,7 @@ def _submission(run: Run) -> Iterator[Block]:
 
 
 def _environment(_run: Run) -> Iterator[Block]:
-    found = ledger.made_with()
-    rows = [("Python", found["python"]), *((key, str(found[key])) for key in ("system", "processor", "cores",
-                                                                              "threads"))]
-    rows += [("GPU", name) for name in found["gpus"]] + [("octkit", found["octkit"]), *found["packages"].items()]
-    yield table("Where this page was written", ("what", "found"), rows)
+    yield table("Where this page was written", ("what", "found"), list(flat(ledger.made_with()).items()))
 
 
 def _settings(run: Run) -> Iterator[Block]:

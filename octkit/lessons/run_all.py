@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from octkit.common import hashes, locks
-from octkit.common.errors import OctkitError
-from octkit.common.files import DISK_FULL, read_json
+from octkit.common.errors import OctkitError, cannot_write
+from octkit.common.files import read_json, saying_disk_full
 from octkit.common.settings import PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
@@ -81,8 +81,7 @@ VOLUME_STEPS = (
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     """One execution of a notebook; `name` is its executed copy's and the ledger's."""
 
     step: Step
@@ -90,72 +89,56 @@ class _Job:
     notebook: Notebook
     parameters: dict[str, Any]
 
-    def results(self, run: Run) -> list[Path]:
-        """What must be there for the job to count as done."""
-        return [self.copy(run), *(run.folder / name.format(**self.parameters) for name in self.step.leaves)]
-
     def copy(self, run: Run) -> Path:
         return run.notebooks / f"{self.name}.ipynb"
 
+    def is_there(self, run: Run) -> bool:
+        """Whether all is there that must be for the job to count as done."""
+        leaves = [run.folder / name.format(**self.parameters) for name in self.step.leaves]
+        return all(path.exists() for path in (self.copy(run), *leaves))
+
 
 def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "notebooks",
-              steps: tuple[Step, ...] | None = None, console: Console | None = None) -> None:
+              steps: tuple[Step, ...] | None = None) -> None:
     """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
-    The run's folder is made where it does not exist; progress goes to `console` (standard output). Raises
-    OctkitError before anything runs (missing data, notebooks or parameters, a folder in use) and where the folder
-    cannot be written, NotebookFailed at the first notebook that fails, KeyboardInterrupt when stopped (Ctrl-C,
-    SIGTERM). Called again, it goes on where it stopped.
+    The run's folder is made where it does not exist; progress goes to standard output. Raises OctkitError before
+    anything runs (missing data, notebooks or parameters, a folder in use) and where the folder cannot be written,
+    NotebookFailed at the first notebook that fails, KeyboardInterrupt when stopped (Ctrl-C, SIGTERM). Called again, it
+    goes on where it stopped.
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
-    _check_files(run, settings)
-    jobs = _jobs(run, settings, Path(notebooks).resolve(), steps or STORIES[settings.story])
-    with _writable(run.folder):
-        run.notebooks.mkdir(parents=True, exist_ok=True)
-        with locks.locked(run.folder), _stoppable():
-            _run_jobs(jobs, run, settings, console or Console())
+    _check_files(settings)
+    jobs = [job for step in steps or STORIES[settings.story] for job in _jobs(step, run, settings, notebooks.resolve())]
+    try:
+        with saying_disk_full(run.notebooks):
+            run.notebooks.mkdir(parents=True, exist_ok=True)
+            with locks.locked(run.folder), _stoppable():
+                _run_jobs(jobs, run, settings)
+    except OSError as error:
+        raise cannot_write(Path(error.filename or run.folder), error) from error
 
 
-def _check_files(run: Run, settings: Settings) -> None:
+def _check_files(settings: Settings) -> None:
     """Raise OctkitError for a file or folder that would be missed only hours later."""
     if settings.data.phantom is None:
         if not settings.data.root.is_dir():
             raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
         if not detect.open_dataset(settings.data.root).validation:
             raise OctkitError(f"{settings.data.root}: has no validation images, which the lessons predict and score")
-    if run.folder.exists() and not run.folder.is_dir():
-        raise OctkitError(f"{run.folder}: is a file, expected a run's folder, new or old")
     weights = settings.classify.weights
     if weights is not None and not (PROJECT / weights).is_file():
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
 
 
-def _jobs(run: Run, settings: Settings, notebooks: Path, steps: tuple[Step, ...]) -> list[_Job]:
-    """Every execution of the run, all notebooks checked before the first one starts."""
-    jobs = []
-    for step in steps:
-        source = notebook.read(notebooks / f"{step.notebook}.ipynb")
-        parameters = {"run_dir": str(run.folder)}
-        if step.each_fold:
-            jobs += [_Job(step, f"{step.notebook}_2d_fold_{fold}", source, parameters | {"config": "2d", "fold": fold})
-                     for fold in settings.train.folds]
-        else:
-            jobs.append(_Job(step, step.notebook, source, parameters))
-    for job in jobs:
-        notebook.check_parameters(job.notebook, job.parameters)
-    return jobs
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Turns an error of writing into a sentence; a full disk gets its own."""
-    try:
-        yield
-    except OSError as error:
-        what = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
-        helps = ("; all finished steps are kept: free some space, and the same command goes on"
-                 if error.errno in DISK_FULL else ", expected a folder to write a run to")
-        raise OctkitError(what + helps) from error
+def _jobs(step: Step, run: Run, settings: Settings, notebooks: Path) -> list[_Job]:
+    """A step's executions, its notebook checked."""
+    path, parameters = notebooks / f"{step.notebook}.ipynb", {"run_dir": str(run.folder)}
+    if not step.each_fold:
+        return [_Job(step, step.notebook, notebook.read(path, parameters), parameters)]
+    source = notebook.read(path, ("run_dir", "config", "fold"))
+    return [_Job(step, f"{step.notebook}_2d_fold_{fold}", source, parameters | {"config": "2d", "fold": fold})
+            for fold in settings.train.folds]
 
 
 @contextmanager
@@ -171,47 +154,43 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run_jobs(jobs: list[_Job], run: Run, settings: Settings, console: Console) -> None:
+def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
     # What a killed process has left half-written (`files.replacing`). The lock says that nobody writes now.
     for path in list(run.folder.rglob(".*.tmp")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    data_set.before_run(settings, run.folder, say)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    data_set.before_run(settings, run.folder, console.print)
     if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):
-        say(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
+        console.print(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
     settings.save(run.settings_file)
     began = time.monotonic()
     done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
     for number, job in enumerate(jobs, 1):
         progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
-        done.setdefault(job.step.notebook, []).append(_run_job(job, run, settings, done, progress))
+        line = _run_job(job, run, settings, done, progress)
+        # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
+        done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
 
 
-def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress") -> str:
-    """Execute one notebook, or skip it. What comes back stands for this very execution in later steps' inputs.
-
-    Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
-    """
+def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress") -> Line:
+    """Execute one notebook, or skip it; the ledger's new line."""
     now = datetime.now().astimezone().isoformat()
-    line = Line(step=job.name, status="skipped", started=now, seconds=0.0, peak_memory_mb=0,
-                inputs=_inputs(job, settings, done), shown=hashes.digest(_sections(settings, job.step.shows)),
-                made=now, error=None, exit=0)
+    line = Line(step=job.name, status="skipped", started=now, made=now, inputs=_inputs(job, settings, done),
+                shown=hashes.digest(_sections(settings, job.step.shows)))
     before = ledger.ends(run).get(job.name)
-    if before and before.status == "done" and before.inputs == line.inputs and all(
-            path.exists() for path in job.results(run)):
+    if before and before.status == "done" and before.inputs == line.inputs and job.is_there(run):
         line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
         if before.shown == line.shown:
             progress.skipped()
             ledger.append(run, line)
-            return f"{line.inputs} {line.made}"
-    line = _execute(job, run, settings, done, progress, line)
-    return f"{line.inputs} {line.made}"
+            return line
+    return _execute(job, run, settings, done, progress, line)
 
 
 def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
              line: Line) -> Line:
     """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises."""
-    inputs, data = line.inputs, {}
+    inputs, data = line.inputs, None
     failure: BaseException | None = None
     data_is_new = job.step.data and not settings.data.root.is_dir()
     # A killed run leaves no line; with the copy gone, the line of an earlier success does not count either.
@@ -224,13 +203,14 @@ def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]]
             if data_is_new:  # made by this step: what it depends on are the files that stand there now
                 inputs = _inputs(job, settings, done)
             if job.step.data:
-                data = {"data": [hashes.data_contents(root) for root in settings.data_roots]}
+                data = [hashes.data_contents(root) for root in settings.data_roots]
         except (Exception, KeyboardInterrupt) as error:  # the ledger says of every end how it came
             failure = error
         status, message, code = _ending(failure, memory)
         line = line.model_copy(update={
-            "status": status, "inputs": inputs, "error": message, "exit": code, **data, "made_with": ledger.made_with(),
-            "seconds": round(time.monotonic() - began, 1), "peak_memory_mb": memory.peak_mb()})
+            "status": status, "inputs": inputs, "error": message, "exit": code, "data": data,
+            "made_with": ledger.made_with(), "seconds": round(time.monotonic() - began, 1),
+            "peak_memory_mb": memory.peak_mb()})
     progress.ended(line)
     try:
         ledger.append(run, line)
@@ -279,31 +259,24 @@ class _Progress:
 
     def __init__(self, console: Console, label: str, began: float):
         self.console, self.label, self.began = console, label, began
-        self.bar: Progress | None = None
+        self.live = console.status(Text(label))
 
     def started(self) -> None:
         if self.console.is_terminal:
-            self.bar = Progress(SpinnerColumn(), TextColumn("{task.description}", markup=False),
-                                TimeElapsedColumn(), console=self.console, transient=True)
-            self.bar.add_task(self.label, total=None)
-            self.bar.tasks[0].start_time = self.began  # the clock shows the whole run's time
-            self.bar.start()
+            self.live.start()
         else:
-            self._say(f"{self.label} ...")
+            self.console.print(f"{self.label} ...")
 
     def cell(self, number: int, of: int) -> None:
-        if self.bar:
-            self.bar.update(self.bar.tasks[0].id, description=f"{self.label}, cell {number} of {of}")
+        self.live.update(Text(f"{self.label}, cell {number} of {of}, {self._in_all()} in all"))
 
     def skipped(self) -> None:
-        self._say(f"{self.label}: done before, skipped")
+        self.console.print(f"{self.label}: done before, skipped")
 
     def ended(self, line: Line) -> None:
-        if self.bar:
-            self.bar.stop()
-        in_all = timedelta(seconds=round(time.monotonic() - self.began))
-        self._say(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
-                  f"{in_all} in all")
+        self.live.stop()
+        self.console.print(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
+                           f"{self._in_all()} in all")
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _in_all(self) -> timedelta:
+        return timedelta(seconds=round(time.monotonic() - self.began))

@@ -136,7 +136,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert f"minutes in all 0 {fold} 1 {fold}" in " ".join(page.text["training"].split())
     assert "checked against the 3 validation images" in page.text["submission"]
     assert "seed 4711" in page.text["settings"] and "iterations_per_epoch" in page.text["settings"]
-    assert "Python" in page.text["environment"] and np.__version__ in page.text["environment"]
+    assert "python" in page.text["environment"] and np.__version__ in page.text["environment"]
     assert "01_data" in page.text["ledger"] and "321" in page.text["ledger"]
     assert "987" not in page.text["ledger"]  # skipped steps are no cost
     assert not [text for text in page.text.values() if "cannot be shown" in text]

@@ -264,8 +264,8 @@ def test_a_kernel_that_ends_early_is_a_failure(tmp_path, source, message, code):
     """papermill takes all of them for success, or marks the cells as completed."""
     write_notebook(tmp_path, "ends", source, "2 + 2")
     with pytest.raises(NotebookFailed, match=message) as failure:
-        notebook.execute(notebook.read(tmp_path / "ends.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb",
-                         quiet)
+        notebook.execute(notebook.read(tmp_path / "ends.ipynb", ["run_dir"]), {"run_dir": "."},
+                         tmp_path / "copy.ipynb", quiet)
     assert failure.value.exit == code
     dead = nbformat.read(tmp_path / "copy.ipynb", as_version=4).cells[3]
     if code != 1 or "_exit" in source:  # the copy says so too, at the very cell
@@ -283,7 +283,8 @@ def test_a_kernel_that_is_killed_between_two_cells(tmp_path):
             kernel.kill()
 
     with pytest.raises(NotebookFailed, match=r"cell \[4\] `2 \+ 2`: the kernel was killed by SIGKILL") as failure:
-        notebook.execute(notebook.read(tmp_path / "idle.ipynb"), {"run_dir": "."}, tmp_path / "copy.ipynb", kill)
+        notebook.execute(notebook.read(tmp_path / "idle.ipynb", ["run_dir"]), {"run_dir": "."},
+                         tmp_path / "copy.ipynb", kill)
     assert failure.value.exit == -9
 
 
@@ -332,7 +333,7 @@ def test_only_a_kernel_that_ran_nothing_is_started_again(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(notebook.papermill, "execute_notebook", start)
     write_notebook(tmp_path, "starts")
-    source = notebook.read(tmp_path / "starts.ipynb")
+    source = notebook.read(tmp_path / "starts.ipynb", [])
     with pytest.raises(NotebookFailed, match="before replying") if failures >= tries else nullcontext():
         notebook.execute(source, {}, tmp_path / "copy.ipynb", quiet)
     assert len(calls) == tries
