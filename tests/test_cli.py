@@ -14,8 +14,7 @@ from octkit.lessons import run_all
 from octkit.lessons.notebook import NotebookFailed
 
 COMMANDS = ["run", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict", "export",
-            "import-nnunet", "export-nnunet", "evaluate",
-            "thickness", "device", "classify", "submit"]
+            "import-nnunet", "export-nnunet", "evaluate", "thickness", "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
          "skimage", "sklearn", "rich", "eyepy"}
 
@@ -48,8 +47,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", code], cwd=settings.PROJECT, capture_output=True, text=True)
     assert run.stdout.endswith("\n0 set()\n")
     listed = [line.split() for line in run.stdout.partition("Commands:\n")[2].splitlines() if line.startswith("  ")]
-    listed = [words[0] for words in listed]
-    assert listed == COMMANDS
+    assert [words[0] for words in listed] == COMMANDS
 
 
 def test_python_m_octkit():
@@ -76,18 +74,9 @@ def test_without_a_command(octkit):
     (["predict"], "Missing argument 'model'."),
     (["run", "--profil", "demo"], "No such option: --profil (Possible options: --profile)"),
     (["phantom", "out", "--train", "many"], "Invalid value for '--train': Input should be a valid integer"),
-    (["phantom", "out", "--looks", "plain"], "phantom looks: found 'plain', expected one of spectralis, varied"),
-    (["phantom", "out", "--size", "256"], "--size: found '256', expected rows x columns such as 256x320"),
-    (["train", "run", "--fold", "first"], "--fold: found 'first', expected a fold's number or all"),
     (["submit"], "submit: expected RUN -o ZIP, or --check ZIP --images DIR"),
     (["submit", "run", "--check", "x.zip", "--images", "x"], "submit: expected RUN -o ZIP"),
-    (["run", "--profile", "best"], "--profile: found 'best', expected one of"),
-    (["run", "--set", "train.epoch=3"], "--set train.epoch=3: train.epoch:"),
     (["plan", "no/where"], "no/where: found no settings.json"),
-    (["submit", "no/where", "-o", "x.zip"], "no/where: found no settings.json"),
-    (["submit", "--check", "no.zip", "--images", "no/where"], "no/where: no such file or folder"),
-    (["thickness", "no/where", "-o", "x.csv"], "no/where: no such file or folder"),
-    (["device", "no/where.vol", "-o", "x"], "no/where.vol: cannot be read"),
 ])
 def test_what_the_user_can_mend_is_one_line_and_2(octkit, arguments, message):
     code, out, err = octkit(*arguments)
@@ -227,7 +216,3 @@ def test_phantom_volumes(octkit, tmp_path):
     assert code == 0, err
     assert volume_size(data / "Train" / "Image" / "0001.nii.gz") == (4, 64, 70)
     assert volume_size(data / "Truth" / "Mask" / "0002.nii.gz") == (4, 64, 70)
-    for arguments, words in ((("--kind", "macular", "--size", "64x70"), "B-scans x rows x columns such as 25x200x256"),
-                             (("--kind", "corneal"), "kind: found 'corneal'")):
-        code, _, err = octkit("phantom", tmp_path / "new", *arguments)
-        assert code == 2 and words in err

@@ -71,10 +71,10 @@ def cannot_write(path: Path, error: OSError) -> OctkitError:
     return OctkitError(f"{path}: cannot be written ({error.strerror or error}), expected a place where one may write")
 
 
-def first_problem(error: "ValidationError") -> str:
-    """The first problem that pydantic found, in words: where, what is wrong, what stands there."""
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']} (found {str(problem['input'])[:60]})"
+def first_problem(error: "ValidationError", count: int = 1) -> str:
+    """The first problem that pydantic found, or the first few, in words: where, what is wrong, what stands there."""
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']} (found {problem['input']!r:.60})"
+                     for problem in error.errors()[:count])
 
 
 def by(shape: Sequence[float]) -> str:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,18 +74,14 @@ def new_folder(path: Path, source: Path | None = None) -> Iterator[Path]:
         raise OctkitError(f"{path}: is there already, expected a new folder")
     if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
         raise OctkitError(f"{path}: lies in {source}, which it is made from, expected a folder elsewhere")
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")
     with saying_disk_full(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent))
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        try:
-            temporary.chmod(0o755)
+            temporary.mkdir(parents=True)
             yield temporary
             os.rename(temporary, path)
         except OSError as error:
-            if error.filename is None or Path(error.filename) != temporary:
+            if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
                 raise
             raise cannot_write(path, error) from error
         finally:
@@ -105,20 +100,17 @@ def saying_disk_full(path: Path) -> Iterator[None]:
     except OctkitError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None) not in DISK_FULL and not _is_full(path.parent):
+        nothing_left = path.parent.is_dir() and shutil.disk_usage(path.parent).free < NOTHING_LEFT
+        if not nothing_left and getattr(error, "errno", None) not in DISK_FULL:
             raise
         raise OctkitError(f"{path}: the disk is full, or this user's share of it; free some space and give the same "
                           "command again: it goes on from what is finished") from error
 
 
-def _is_full(folder: Path) -> bool:
-    return folder.is_dir() and shutil.disk_usage(folder).free < NOTHING_LEFT
-
-
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes have left half-written in a folder (`replacing`'s temporary files)."""
-    for path in Path(folder).glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Remove what killed processes have left half-written anywhere in a folder (`replacing`, `new_folder`)."""
+    for path in list(Path(folder).rglob(".*.tmp")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

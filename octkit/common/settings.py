@@ -1,7 +1,7 @@
 """One tree of settings for a whole run: frozen, validated, saved beside the results that it decided.
 
-A profile is a named starting point. Few dials: what follows from them (patch, batch, topology) is derived
-by the planner and saved in plan.json. Unknown keys are errors, so a typing mistake cannot pass unseen.
+A profile is a named starting point. What follows from the settings (patch, batch, topology) the planner derives and
+saves in plan.json. Unknown keys are errors, so a typing mistake cannot pass unseen.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
 
@@ -50,15 +50,13 @@ class PhantomSettings(Section):
 
     @model_validator(mode="after")
     def _size_fits(self) -> Self:
-        axes = 2 if self.kind == "circle" else 3
-        if len(self.size) != axes:
-            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} where phantom.kind is "
-                             f"{self.kind}")
+        if len(self.size) != (axes := 2 if self.kind == "circle" else 3):
+            raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} for kind {self.kind}")
         return self
 
 
 class DataSettings(Section):
-    """Where the data set lies: an absolute folder, or one relative to the project's root."""
+    """Where the data set lies: an absolute folder, or one relative to the project's."""
 
     dir: str = "data/GOALS"
     phantom: PhantomSettings | None = None
@@ -101,9 +99,9 @@ class TrainSettings(Section):
     """How a fold is trained, and which there are.
 
     `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
-    learned from beside the run's own and never validated on (absolute, or relative to the project's root).
-    `start_from` is a model whose weights training begins with (fine-tuning): its file, a run's folder, or "default".
-    `compile`: whether torch compiles the network first; "auto" where it is wide and so many steps follow that it pays.
+    learned from beside the run's own and never validated on. `start_from` is a model whose weights training begins with
+    (fine-tuning): its file, a run's folder, or "default". `compile` "auto": torch compiles the network where it is wide
+    and so many steps follow that it pays.
     """
 
     configs: Literal["all"] | tuple[ConfigName, ...] = "all"
@@ -133,9 +131,8 @@ class TrainSettings(Section):
         Raises OctkitError where `configs` names one that the plan has not.
         """
         wanted = tuple(planned) if self.configs == "all" else self.configs
-        for config in wanted:
-            if config not in planned:
-                raise OctkitError(f"train.configs: found {config!r}, but the plan has only {', '.join(planned)}")
+        if absent := [config for config in wanted if config not in planned]:
+            raise OctkitError(f"train.configs: found {absent[0]!r}, but the plan has only {', '.join(planned)}")
         return tuple(config for config in planned if config in wanted)
 
 
@@ -150,8 +147,8 @@ class InferSettings(Section):
 class ClassifySettings(Section):
     """The report's recipe; `weights` is a local file of ImageNet weights, checked against `weights_sha256`.
 
-    The file's path is absolute, or relative to the project's root. `compare_fractions` are shares of training
-    scans to hold against each other, each trained with `compare_seeds` seeds (the report's 8:2 against 7:3).
+    `compare_fractions` are shares of training scans to hold against each other, each trained with `compare_seeds` seeds
+    (the report's 8:2 against 7:3).
     """
 
     image_size: Annotated[int, Field(ge=32, le=4096)] = 256
@@ -212,11 +209,8 @@ PROFILES: dict[str, dict] = {
     # The full recipe on a GPU box with the GOALS download.
     "goals": {"train": {"precision": "bfloat16"}},
     # What the report's team did: everything in one model, Adam with the plateau rule, no mirroring.
-    "report": {
-        "plan": {"batch_size": 32},
-        "train": {"folds": ["all"], "optimiser": "adam", "precision": "bfloat16"},
-        "infer": {"mirror": False},
-    },
+    "report": {"plan": {"batch_size": 32}, "infer": {"mirror": False},
+               "train": {"folds": ["all"], "optimiser": "adam", "precision": "bfloat16"}},
     # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
     "demo": {
         "data": {"dir": "data/phantom", "phantom": {}},
@@ -305,14 +299,7 @@ def _validated(tree: Any, where: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} "
-                             f"(found {_shortened(e['input'])})" for e in error.errors()[:5])
-        raise OctkitError(f"{where}: {problems}") from None
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]} …"
+        raise OctkitError(f"{where}: {first_problem(error, 5)}") from None
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, object]:

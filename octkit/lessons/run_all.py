@@ -1,6 +1,5 @@
 """The whole story in one call: execute the notebooks in order, keep the ledger, skip what is done."""
 
-import shutil
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, cannot_write
-from octkit.common.files import read_json, saying_disk_full
+from octkit.common.files import clear_unfinished, read_json, saying_disk_full
 from octkit.common.settings import PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
@@ -155,9 +154,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
-    # What a killed process has left half-written (`files.replacing`). The lock says that nobody writes now.
-    for path in list(run.folder.rglob(".*.tmp")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    clear_unfinished(run.folder)  # the lock says that nobody writes now
     console = Console(markup=False, highlight=False, soft_wrap=True)
     data_set.before_run(settings, run.folder, console.print)
     if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):

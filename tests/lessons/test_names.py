@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+from octkit.common.settings import PROJECT
+
+LESSONS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 
 def code_of(lesson: Path) -> ast.Module:
