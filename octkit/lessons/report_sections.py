@@ -33,6 +33,8 @@ CLASSIFIER_SCORES = (("AUC", "auc"), ("F1", "f1"), ("sensitivity", "sensitivity"
 LOG_COLUMNS = {"epoch", "train_loss", "validation_loss", "seconds"}
 AGAIN = "run the step again that writes it"
 
+Spread = dict[str, float | int | None]  # what `metrics.spread` returns
+
 
 class NotRun(Exception):
     """A file, or a pattern of files, that no step has left."""
@@ -70,8 +72,8 @@ class Ablation:
     """ablation.json: each scan's scores, their spread after each step, and what each step changes."""
 
     rows: list[dict[str, Any]]
-    over_scans: dict[str, dict[str, dict[str, Number]]]
-    gains: dict[str, dict[str, dict[str, Number]]]
+    over_scans: dict[str, dict[str, Spread]]
+    gains: dict[str, dict[str, Spread]]
 
 
 def needed(path: Path) -> Path:

@@ -72,6 +72,8 @@ def finished(tmp_path_factory):
     write_json(folder / "mirroring.json", {
         "plain": {"seconds": 0.25, "dice": 0.9, "dice_by_scan": {"0001": 0.88, "0002": 0.92}},
         "mirrored": {"seconds": 1.0, "dice": 0.91, "dice_by_scan": {"0001": 0.9, "0002": 0.92}}})
+    gains = {"mirror": {layer: {"mean": 0.01, "sd": 0.002, "n": 3} for layer in (*LAYERS, "broken")}}
+    write_json(folder / "ablation.json", {"rows": [{"scan": "eye"}], "over_scans": gains, "gains": gains})
     probabilities = {case.image.name: 0.5 for case in dataset.validation}
     write_json(folder / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
     write_json(folder / "classifier/weights_origin.json", {"origin": "random initialisation", "reason": "no file"})
@@ -134,6 +136,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert "mirrored 1.000 0.9100 ± 0.0141 (n = 2) +0.0100 ± 0.0141 (n = 2)" in " ".join(page.text["inference"].split())
     fold = "3 -0.200 -0.180 0.710 0.610 0.730 3.0"  # epochs, losses, pseudo-Dice, minutes
     assert f"minutes in all 0 {fold} 1 {fold}" in " ".join(page.text["training"].split())
+    assert "+0.010 ± 0.002 (n = 3)" in page.text["patient"]
     assert "checked against the 3 validation images" in page.text["submission"]
     assert "seed 4711" in page.text["settings"] and "iterations_per_epoch" in page.text["settings"]
     assert "python" in page.text["environment"] and np.__version__ in page.text["environment"]
