@@ -73,8 +73,9 @@ def cannot_write(path: Path, error: OSError) -> OctkitError:
 
 def first_problem(error: "ValidationError", count: int = 1) -> str:
     """The first problem that pydantic found, or the first few, in words: where, what is wrong, what stands there."""
-    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'it'}: {problem['msg']} (found {problem['input']!r:.60})"
-                     for problem in error.errors()[:count])
+    problems = [(".".join(map(str, problem["loc"])), f"{problem['msg']} (found {problem['input']!r:.60})")
+                for problem in error.errors()[:count]]
+    return "; ".join(": ".join(filter(None, parts)) for parts in problems)
 
 
 def by(shape: Sequence[float]) -> str:

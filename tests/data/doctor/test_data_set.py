@@ -137,7 +137,7 @@ EXPECTED = {
     "true volume of another size": ["error   Truth/Mask/0004.nii.gz: found a mask of 2 x 64 x 64 voxels"],
     "no dataset.json": ["error   dataset.json: not found"],
     "dataset.json no JSON": ["error   dataset.json: is not valid JSON (Expecting value: line 12 column 15 (char 188))"],
-    "dataset.json a list": ["error   dataset.json: is not valid; it: Input should be a valid dictionary"],
+    "dataset.json a list": ["error   dataset.json: is not valid; Input should be a valid dictionary"],
     "numTraining": ["error   dataset.json: found numTraining 7"],
     "file_ending": ["error   dataset.json: is not valid; file_ending: Input should be '.png', '.nii.gz' or '.nii'"],
     "regions": ["error   dataset.json: the label 'retina' is a region of several values, which octkit does not"],
