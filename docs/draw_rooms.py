@@ -2,8 +2,8 @@
 
     .venv/bin/python docs/draw_rooms.py
 
-An arrow leads from a room to one that it imports. Where it also gets there by way of other rooms, the arrow is left out.
-`lessons` and `cli.py` use all rooms, and have none.
+An arrow leads from a room to one that it imports. Where it also gets there by way of other rooms, the arrow is left
+out. `lessons` and `cli.py` use all rooms, and have none.
 """
 
 import ast
