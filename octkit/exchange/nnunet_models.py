@@ -27,7 +27,7 @@ from octkit.common.files import new_folder, read_json, read_json_as, replacing, 
 from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.model import Member, Model
-from octkit.network.model_check import Traits, check_model, stages_of
+from octkit.network.model_check import Traits, check_model, steps_of
 from octkit.network.model_file import LICENCE, save_model
 from octkit.planning.plan import Plan
 
@@ -118,7 +118,7 @@ def export_model(model: Model, folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     check_model(model, folder)
-    steps = {step.config: step for member in model.members for step in stages_of(member)}
+    steps = {step.config: step for member in model.members for step in steps_of(member)}
     targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in steps}
     with ExitStack() as unfinished:  # all are finished, or none is left: nnU-Net takes all folds that it finds
         for config, member in steps.items():

@@ -21,7 +21,7 @@ from octkit import __version__
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
 from octkit.network.model import Model
-from octkit.network.model_check import stages_of
+from octkit.network.model_check import steps_of
 from octkit.planning.plan import Configuration
 from octkit.planning.rules import Ints
 
@@ -40,7 +40,7 @@ def export_onnx(model: Model, path: str | Path) -> None:
 
     Raises OctkitError for a model of several configurations: each wants other windows, which no single graph has.
     """
-    configs = [step.config for member in model.members for step in stages_of(member)]
+    configs = [step.config for member in model.members for step in steps_of(member)]
     if len(configs) > 1:
         raise OctkitError(f"{path}: found a model of {' and '.join(configs)}, expected one configuration alone in an "
                           "ONNX file")

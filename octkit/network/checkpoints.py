@@ -34,13 +34,11 @@ def save_checkpoint(path: Path, state: dict) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    archive = buffer.getbuffer()[:-2]  # the last two bytes are the length of the archive's comment, none so far
-    length = DIGEST_SIZE.to_bytes(2, "little")
-    digest = hashlib.sha256(archive)
-    digest.update(length)
+    buffer.seek(-2, os.SEEK_END)  # the last two bytes are the length of the archive's comment, none so far
+    buffer.write(DIGEST_SIZE.to_bytes(2, "little"))
     with replacing(path, keep=previous_of(path)) as temporary, open(temporary, "wb") as file:
-        for part in (archive, length, digest.hexdigest().encode()):
-            file.write(part)
+        file.write(buffer.getbuffer())
+        file.write(hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -58,10 +56,9 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def newest_checkpoint(path: Path) -> dict | None:
-    """The newest whole checkpoint of those at `path` and before it; None where there is none of either.
+    """The newest whole checkpoint of the two at `path`; None where there is none.
 
-    One that cannot be read is set aside as checkpoint.damaged.pt, and that is said. Raises OctkitError where both
-    cannot be read.
+    A damaged one is renamed to checkpoint.damaged.pt, with a message. Raises OctkitError where neither can be read.
     """
     previous = previous_of(path)
     if not path.exists() and not previous.exists():

@@ -1,7 +1,7 @@
-"""How much memory a training and a prediction need, and whether so much is free: better told before than killed later.
+"""How much memory a training and a prediction need, and whether so much is free.
 
-The estimates are those of the arrays that have to be there at the same time. What they leave out, above all the
-buffers of the libraries that convolve, is in numbers measured on a CPU (benchmarks/memory.py compares).
+The estimates count the arrays that have to be there at the same time. The buffers of the libraries are in constants
+measured on a CPU (benchmarks/memory.py compares).
 """
 
 import ctypes
@@ -22,18 +22,14 @@ from octkit.planning.rules import feature_map_values
 
 GB = 1e9
 FLOAT = 4  # bytes
-# Sets of the finest stage's feature maps that are there for a moment: gradients on their way, the convolutions' own
-# buffers. Measured, see above.
-MOMENTARY_IN_TRAINING = 7
-LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
+MOMENTARY_IN_TRAINING = 7  # sets of the finest stage's feature maps: gradients, the convolutions' buffers
 FORWARD = 12  # the same of prediction, with what is freed and kept
-# On a CPU torch unfolds volumes of few maps in float32 (its slow_conv3d): each voxel's surroundings are copied for
-# every map, of which the decoder reads two times as many; as much again is freed and kept. Where it begins hangs on
-# the window too: at 16 x 128 x 160 voxels 10 maps are unfolded and 11 are not, at 16 x 64 x 64 14 still are.
+LIBRARIES = 150e6  # bytes that the libraries take for themselves in the first step
+# On a CPU torch copies each voxel's surroundings for every map of volumes of few maps in float32 (slow_conv3d). The
+# decoder reads twice as many maps; as much again is freed and kept. At 16 x 64 x 64 voxels 14 maps are few.
 NARROW = 16
 UNFOLDED = 2 * 2
-# Sets of a scan's probabilities that are at work beside those that are kept: sums, weighted, resampled.
-AT_WORK = 4
+AT_WORK = 4  # sets of a scan's probabilities beside those that are kept: sums, weighted, resampled
 PREFETCHED = 2  # batches that wait in each worker (torch's default)
 WORKER = 150e6  # bytes that a worker process writes to for itself; the rest it shares with its parent
 # A limit that the system's resource groups put on a process and its kin: version 2, version 1.
@@ -48,7 +44,7 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for the next arrays of that size.
 
     glibc gives large blocks back to the system, which clears every page before it hands it out again: in a training
-    step of 2 patches of 224 x 288 px that are 46,000 page faults. Other C libraries are left as they are.
+    step of 2 patches of 224 x 288 px that are 46,000 page faults.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -74,23 +70,21 @@ def training_bytes(parameters: int, plan: Plan, config: str, chosen: TrainSettin
 def loading_bytes(plan: Plan, config: str, workers: int) -> float:
     """What the worker processes and their waiting batches need: image and labels, float32 and int64."""
     configuration = plan.configurations[config]
-    channels = plan.input_channels(config)
-    batch = configuration.batch_size * prod(configuration.patch_size) * (channels * FLOAT + 8)
+    batch = configuration.batch_size * prod(configuration.patch_size) * (plan.input_channels(config) * FLOAT + 8)
     return workers * (PREFETCHED * batch + WORKER)
 
 
 def window_bytes(model: Model, at_once: int = 1, unfolds: bool = False) -> float:
     """What `at_once` windows take in the network, of the configuration that takes most. Weights are there before.
 
-    `unfolds` says whether volumes of few maps are unfolded to be convolved, see above.
+    `unfolds` says whether volumes of few maps are unfolded to be convolved (`NARROW`).
     """
-    def sets(configuration: Configuration) -> int:
+    def one(configuration: Configuration) -> float:
         narrow = unfolds and len(configuration.patch_size) == 3 and configuration.features[0] < NARROW
-        return FORWARD + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
+        sets = FORWARD + (UNFOLDED * prod(configuration.kernels[0]) if narrow else 0)
+        return sets * prod(configuration.patch_size) * configuration.features[0] * FLOAT
 
-    configurations = [model.plan.configurations[member.config] for member in model.members]
-    return at_once * max(sets(configuration) * prod(configuration.patch_size) * configuration.features[0] * FLOAT
-                         for configuration in configurations)
+    return at_once * max(one(model.plan.configurations[member.config]) for member in model.members)
 
 
 def probability_bytes(model: Model, shape: Sequence[int]) -> float:
@@ -100,10 +94,10 @@ def probability_bytes(model: Model, shape: Sequence[int]) -> float:
 
 def free_bytes(device: torch.device, groups: Path = Path("/sys/fs/cgroup"),
                membership: Path = Path("/proc/self/cgroup")) -> float:
-    """The memory that is free on a device; the computer's is what the system and the process's group leave of it.
+    """The memory that is free on a device; on the CPU what the system and the process's resource groups leave.
 
-    `groups` and `membership` are where Linux keeps its resource groups and says to which a process belongs: a
-    container or a batch system gives a process less than the machine has.
+    A container or a batch system gives a process less than the machine has. `groups` and `membership` are where Linux
+    keeps its resource groups and says to which a process belongs.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

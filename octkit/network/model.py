@@ -37,10 +37,9 @@ class Model:
     """A trained model: one configuration or a pair that is averaged, and all that prediction needs beside them.
 
     `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
-    `postprocessing` the steps chosen by cross-validation, `circle` says that it was so on scans whose last A-scan is
-    the neighbour of the first, and `surfaces` that masks are drawn from ordered boundaries. `blend` is what is averaged
-    over windows, mirrored copies and folds: "probabilities" (the recipe's), or "logits" (nnU-Net v2's,
-    for models that come from there).
+    `postprocessing` the steps chosen by cross-validation; `circle` says that these scans close to a circle, `surfaces`
+    that masks are drawn from ordered boundaries. `blend` is what is averaged over windows, mirrored copies and folds:
+    "probabilities", or "logits" in models that come from nnU-Net v2.
     """
 
     plan: Plan
@@ -57,10 +56,7 @@ class Model:
 
 
 def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
-    """The U-Net that a plan's configuration describes.
-
-    A cascade's second step sees beside the image what the first step found, one channel for each class.
-    """
+    """The U-Net that a plan's configuration describes."""
     return UNet(*_parts(plan, config), deep_supervision)
 
 
@@ -83,19 +79,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def working_precision(wanted: str, device: torch.device) -> str:
-    """The precision to compute in: bfloat16 only where the processor has it, and said where not.
-
-    A CPU without bfloat16 instructions would have to emulate them.
-    """
-    if wanted == "bfloat16" and device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        if not any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
-            say("this CPU has no bfloat16 instructions: computing in float32")
-            return "float32"
-    if wanted == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        say("this GPU has no bfloat16: computing in float32")
-        return "float32"
-    return wanted
+    """The precision to compute in: bfloat16 only where the processor has it without emulation."""
+    if wanted != "bfloat16":
+        return wanted
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not able:
+        say(f"this {'GPU' if device.type == 'cuda' else 'CPU'} has no bfloat16 instructions: computing in float32")
+    return "bfloat16" if able else "float32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
@@ -106,8 +99,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 def memory_format(axes: int, device: torch.device, precision: str, training: bool) -> torch.memory_format:
     """How feature maps lie in memory where it is fastest: channels last, but for training in float32 on a CPU.
 
-    There a step (2 patches of 320 x 576 px, 16 to 96 maps) took 1.8 s of processor time instead of 3.0 s with the
-    channels first (AMD EPYC, AVX2, one thread); bfloat16, prediction and GPUs want them last.
+    There a step (2 patches of 320 x 576 px, 16 to 96 maps) took 1.8 s instead of 3.0 s with the channels first.
     """
     if training and device.type == "cpu" and precision == "float32":
         return torch.contiguous_format
@@ -119,8 +111,7 @@ def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where
     try:
         network.load_state_dict(state)
     except RuntimeError:
-        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; the plan has changed since, "
-                          "train again") from None
+        raise OctkitError(f"{where}: its weights do not fit the network of plan.json; train again") from None
 
 
 def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None) -> Model:
@@ -133,23 +124,21 @@ def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[i
     Raises:
         OctkitError: where a fold is missing or its training is not finished, or nothing has been chosen yet.
     """
-    chosen, plan, selection = run.settings, run.plan, run.selection_file
-    decided = run.selection if selection.exists() else None
-    if decided is None and configs is None:
-        say(f"{selection}: not there, so that no post-processing is applied and scans count as no circles; "
-              f"`octkit select {run.folder}` decides both")
-    if configs is None:
-        trained = run.configs
-        configs = decided.configurations if decided else trained if len(trained) == 1 else ()
-        if not configs:
-            raise OctkitError(f"{selection}: not found, and the plan has {len(trained)} configurations to choose from; "
-                              f"train their folds, then `octkit select {run.folder}`")
+    chosen, plan = run.settings, run.plan
+    decided = run.selection if run.selection_file.exists() else None
+    if configs is None and decided is not None:
+        configs = decided.configurations
+    elif configs is None:
+        say(f"{run.selection_file}: not there, so that no post-processing is applied and scans count as no circles; "
+            f"`octkit select {run.folder}` decides both")
+        configs = run.configs
+        if len(configs) > 1:
+            raise OctkitError(f"{run.selection_file}: not found, and the plan has {len(configs)} configurations to "
+                              f"choose from; train their folds, then `octkit select {run.folder}`")
     if foreign := [config for config in configs if config not in plan.configurations]:
         raise OctkitError(f"{run.plan_file}: has no configuration {foreign[0]!r}, expected one of "
                           f"{', '.join(plan.configurations)}; it was chosen or asked for")
-    if folds is None:
-        folds = chosen.train.folds
-    members = tuple(_member(run, config, folds) for config in configs)
+    members = tuple(_member(run, config, chosen.train.folds if folds is None else folds) for config in configs)
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, decided.steps if decided else (),
                  decided is not None and decided.circle,

@@ -43,30 +43,26 @@ def check_model(model: Model, where: str | Path) -> None:
                           f"{', '.join(model.plan.classes)} as in its plan")
     if not model.members or len({member.config for member in model.members}) != len(model.members):
         raise OctkitError(f"{where}: found {len(model.members)} members, expected each configuration once")
-    for member in model.members:
-        for stage in stages_of(member):
-            if stage.config not in model.plan.configurations:
-                raise OctkitError(f"{where}: found weights of {stage.config!r}, expected one of the plan's "
-                                  f"configurations {', '.join(model.plan.configurations)}")
-            found, expected = (stage.previous and stage.previous.config,
-                               model.plan.configurations[stage.config].previous_stage)
-            if found != expected:
-                raise OctkitError(f"{where}: {stage.config} comes with the first step {found}, expected "
-                                  f"{expected}")
-            if not stage.weights:
-                raise OctkitError(f"{where}: {stage.config} has no weights, expected those of one fold at least")
-            for fold, state in stage.weights.items():
-                _check_weights(model.plan, stage.config, state, f"{where}, {stage.config} fold {fold}")
+    for step in (step for member in model.members for step in steps_of(member)):
+        if step.config not in model.plan.configurations:
+            raise OctkitError(f"{where}: found weights of {step.config!r}, expected one of the plan's configurations "
+                              f"{', '.join(model.plan.configurations)}")
+        found, expected = step.previous and step.previous.config, model.plan.configurations[step.config].previous_stage
+        if found != expected:
+            raise OctkitError(f"{where}: {step.config} comes with the first step {found}, expected {expected}")
+        if not step.weights:
+            raise OctkitError(f"{where}: {step.config} has no weights, expected those of one fold at least")
+        for fold, state in step.weights.items():
+            _check_weights(model.plan, step.config, state, f"{where}, {step.config} fold {fold}")
     known = range(1, len(model.labels) + 1)
-    if not all(step and all(label in known for label in step) for step in model.postprocessing):
+    if not all(labels and set(labels) <= set(known) for labels in model.postprocessing):
         raise OctkitError(f"{where}: found the post-processing {model.postprocessing}, expected labels from 1 to "
                           f"{len(model.labels)}")
 
 
 def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], where: str) -> None:
     expected = expected_shapes(plan, config)  # a plan of absurd size takes no memory here
-    if set(state) != set(expected):
-        odd = sorted(set(state) ^ set(expected))
+    if odd := sorted(set(state) ^ set(expected)):
         raise OctkitError(f"{where}: found {len(state)} tensors, expected {len(expected)} as its plan has them "
                           f"({odd[0]!r} is in one of them alone)")
     for name, tensor in state.items():
@@ -76,8 +72,8 @@ def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], wher
                               "since, train again)")
 
 
-def stages_of(member: Member) -> Iterator[Member]:
+def steps_of(member: Member) -> Iterator[Member]:
     """A member, then the step before it where there is one."""
     yield member
     if member.previous:
-        yield from stages_of(member.previous)
+        yield from steps_of(member.previous)

@@ -4,9 +4,8 @@
     weights/<member>/fold_<k>.safetensors   float32 tensors as trained, bit for bit
     card.json, README.md                the model's card: data, scores, seed, versions, licence
 
-A cascade's member has the weights of its first step in weights/<member>.<first step>/. Nothing is compressed and
-nothing is ever unpacked to disk, so a file can neither swell nor write anywhere; safetensors hold numbers and no code.
-The same model makes the same bytes.
+A cascade's member has the weights of its first step in weights/<member>.<first step>/. Parts are not compressed and
+never unpacked to disk; safetensors hold numbers and no code. The same model makes the same bytes.
 """
 
 import hashlib
@@ -28,8 +27,8 @@ from octkit.common import settings
 from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import read_json_as, write_atomic
 from octkit.network.model import Member, Model, load_model
-from octkit.network.model_check import Traits, check_model, stages_of
-from octkit.planning.plan import Plan, check_plan
+from octkit.network.model_check import Traits, check_model
+from octkit.planning.plan import Plan
 from octkit.planning.run import Run
 
 VERSION = 1
@@ -53,14 +52,17 @@ class _Weights(_Part):
     sha256: str
 
 
-class _Stage(_Part):
+class _Step(_Part):
     config: Name
     weights: dict[Fold, _Weights]
-    previous: "_Stage | None" = None
+    previous: "_Step | None" = None
+
+    def files(self) -> set[str]:
+        return {weights.file for weights in self.weights.values()} | (self.previous.files() if self.previous else set())
 
 
 class _Scores(BaseModel):
-    """What the card takes from scores.json: layer -> metric -> its mean over the cases, and the metrics' units."""
+    """What the card takes from scores.json: layer -> metric -> statistics over the cases, and the metrics' units."""
 
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     units: dict[str, str] = {}
@@ -74,12 +76,12 @@ class _Description(Traits):
     octkit: str
     plan: Plan
     labels: tuple[str, ...]
-    members: tuple[_Stage, ...]
+    members: tuple[_Step, ...]
 
 
-def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None,
-               ) -> Model:
-    """Open a trained model: the folder of a run, one file as `save_model` writes it, or "default", the one in the box.
+def open_model(path: str | Path, configs: Sequence[str] | None = None,
+               folds: Sequence[int | str] | None = None) -> Model:
+    """Open a trained model: the folder of a run, a file of `save_model`, or "default", the one that comes with octkit.
 
     Args:
         configs: these configurations alone; None takes those that were chosen.
@@ -94,22 +96,22 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None, folds: Se
         check_model(model, path)
         return model
     model = _read_file(path)
-    wanted = tuple(configs) if configs is not None else tuple(member.config for member in model.members)
     members = {member.config: member for member in model.members}
+    wanted = members if configs is None else configs
     if absent := [config for config in wanted if config not in members]:
         raise OctkitError(f"{path}: has no configuration {absent[0]!r}, expected one of {', '.join(members)}")
     return replace(model, members=tuple(_with_folds(members[config], folds, path) for config in wanted))
 
 
-def starting_weights(path: str, config: str, fold: int | str, network: dict[str, torch.Tensor],
-                     ) -> dict[str, torch.Tensor]:
+def starting_weights(path: str, config: str, fold: int | str,
+                     network: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights that a training of `config` begins with where it starts from another model.
 
     Args:
         path: the model, as `open_model` takes it; a path is absolute, or relative to the project's root.
         fold: its weights of this fold, or, where it has no such fold, those of its first.
-        network: the state dict of the network to train, float32 tensors by name. Score layers for another number of
-            classes keep what stands there; everything else comes from the model.
+        network: the state dict of the network to train, float32 tensors by name. Its layers of logits stay as they are
+            where the number of classes differs; everything else comes from the model.
 
     Raises:
         OctkitError: where there is no such model, or its network has other stages, widths, kernels or channels.
@@ -138,13 +140,13 @@ def save_model(model: Model, path: str | Path, card: dict) -> None:
     Raises OctkitError where plan and weights do not fit together.
     """
     check_model(model, path)
-    parts: dict[str, bytes] = {}
-    stages = tuple(_described(member, member.config, parts) for member in model.members)
+    weights: dict[str, bytes] = {}
+    members = tuple(_described(member, member.config, weights) for member in model.members)
     kept = {name: getattr(model, name) for name in KEPT}
-    described = _Description(format="octkit model", version=VERSION, octkit=__version__, members=stages,
+    described = _Description(format="octkit model", version=VERSION, octkit=__version__, members=members,
                              **kept | {"plan": asdict(model.plan)})
     parts = {"model.json": _json(described.model_dump(mode="json")), "card.json": _json(card),
-             "README.md": card_text(model, card).encode(), **parts}
+             "README.md": card_text(model, card).encode(), **weights}
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for name, data in parts.items():
@@ -174,12 +176,10 @@ def run_card(run: Run) -> dict:
         "extra_data": [Path(folder).name for folder in chosen.train.extra_data],
         "start_from": chosen.train.start_from and Path(chosen.train.start_from).name,
         "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
-        "folds": list(chosen.train.folds),
-        "scores": scores.summary, "units": scores.units,
+        "folds": list(chosen.train.folds), "scores": scores.summary, "units": scores.units,
         "cross_validation": candidates, "why": selection.why if selection else "",
-        "versions": {"octkit": __version__, "torch": version("torch")},
-        "licence": LICENCE, "created_by": "octkit export",
-    }
+        "versions": {"octkit": __version__, "torch": version("torch")}, "licence": LICENCE,
+        "created_by": "octkit export"}
 
 
 def card_text(model: Model, card: dict) -> str:
@@ -189,9 +189,8 @@ def card_text(model: Model, card: dict) -> str:
              "medical device.", "", "    octkit predict THIS_FILE IMAGES -o OUT", "",
              f"Averages {' and '.join(member.config for member in model.members)}, folds "
              f"{', '.join(model.members[0].weights)}.", ""]
-    for key, value in card.items():
-        if key not in ("name", "scores", "units") and value not in ("", [], {}, None):
-            lines.append(f"- {key.replace('_', ' ')}: {value}")
+    lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items()
+              if key not in ("name", "scores", "units") and value not in ("", [], {}, None)]
     for layer, metrics in card.get("scores", {}).items():
         for metric, over_cases in metrics.items():
             mean = over_cases.get("mean")
@@ -200,22 +199,22 @@ def card_text(model: Model, card: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Stage:
+def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Step:
     """A member's entry in model.json; its weights are added to `parts`."""
     weights = {}
     for fold, state in member.weights.items():
         data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-        file = f"weights/{where}/fold_{fold}.safetensors"
-        parts[file] = data
-        weights[fold] = _Weights(file=file, sha256=hashlib.sha256(data).hexdigest())
+        weights[fold] = _Weights(file=f"weights/{where}/fold_{fold}.safetensors",
+                                 sha256=hashlib.sha256(data).hexdigest())
+        parts[weights[fold].file] = data
     previous = member.previous and _described(member.previous, f"{where}.{member.previous.config}", parts)
-    return _Stage(config=member.config, weights=weights, previous=previous)
+    return _Step(config=member.config, weights=weights, previous=previous)
 
 
 def _with_folds(member: Member, folds: Sequence[int | str] | None, path: Path) -> Member:
     if folds is None:
         return member
-    wanted = [str(fold) for fold in folds]
+    wanted = list(map(str, folds))
     if absent := [fold for fold in wanted if fold not in member.weights]:
         raise OctkitError(f"{path}: has no fold {absent[0]} of {member.config}, expected one of "
                           f"{', '.join(member.weights)}")
@@ -236,22 +235,22 @@ def _read_file(path: Path) -> Model:
 
 
 def _check_parts(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse what `save_model` never writes: compressed, doubled or overlapping parts."""
-    parts = archive.infolist()
-    if "model.json" not in archive.namelist():
+    """Refuse what `save_model` never writes: compressed, doubled, overlapping or very large parts."""
+    parts = {part.filename: part for part in archive.infolist()}
+    if "model.json" not in parts:
         raise OctkitError(f"{path}: holds no model.json, expected a model's file as `octkit export` writes it")
-    doubled = len(parts) != len(set(archive.namelist()))
-    if doubled or any(part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1 for part in parts):
+    if len(parts) < len(archive.infolist()) or any(part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1
+                                                   for part in parts.values()):
         raise OctkitError(f"{path}: found parts that are compressed, encrypted or there twice, expected each once and "
                           "stored as it is")
-    if sum(part.file_size for part in parts) > path.stat().st_size:
+    if sum(part.file_size for part in parts.values()) > path.stat().st_size:
         raise OctkitError(f"{path}: its parts claim to be larger than the file, expected a whole model's file")
+    for name, part in parts.items():
+        if part.file_size > (most := MAX_WEIGHTS if name.endswith(".safetensors") else MAX_DESCRIPTION):
+            raise OctkitError(f"{path}: its {name} is of {part.file_size} bytes, expected at most {most}")
 
 
 def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
-    if archive.getinfo("model.json").file_size > MAX_DESCRIPTION:
-        raise OctkitError(f"{path}: its model.json is of {archive.getinfo('model.json').file_size} bytes, expected at "
-                          f"most {MAX_DESCRIPTION}")
     try:
         content = json.loads(archive.read("model.json"))
     except (ValueError, RecursionError) as error:
@@ -264,22 +263,18 @@ def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
         found = _Description.model_validate(content)
     except ValidationError as error:
         raise OctkitError(f"{path}: its model.json is not valid; {first_problem(error)}") from None
-    check_plan(found.plan, path)
-    expected = {"model.json", "card.json", "README.md"} | {
-        weights.file for member in found.members for stage in stages_of(member) for weights in stage.weights.values()}
+    expected = {"model.json", "card.json", "README.md"}.union(*(member.files() for member in found.members))
     if odd := sorted(set(archive.namelist()) ^ expected):
         raise OctkitError(f"{path}: {odd[0]!r} is missing or not named in model.json, expected {len(expected)} parts")
-    members = tuple(_read_member(archive, stage, path) for stage in found.members)
+    members = tuple(_read_member(archive, member, path) for member in found.members)
     model = Model(members=members, **{name: getattr(found, name) for name in KEPT})
     check_model(model, path)
     return model
 
 
-def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
+def _read_member(archive: zipfile.ZipFile, step: _Step, path: Path) -> Member:
     weights = {}
-    for fold, entry in stage.weights.items():
-        if (size := archive.getinfo(entry.file).file_size) > MAX_WEIGHTS:
-            raise OctkitError(f"{path}: {entry.file} is of {size} bytes, expected at most {MAX_WEIGHTS}")
+    for fold, entry in step.weights.items():
         data = archive.read(entry.file)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise OctkitError(f"{path}: {entry.file} does not have the checksum that model.json states; fetch the file "
@@ -290,7 +285,7 @@ def _read_member(archive: zipfile.ZipFile, stage: _Stage, path: Path) -> Member:
             weights[fold] = safetensors.torch.load(data)
         except Exception as error:  # safetensors' own error and those of odd headers
             raise OctkitError(f"{path}: {entry.file} cannot be read as weights ({error})") from None
-    return Member(stage.config, weights, stage.previous and _read_member(archive, stage.previous, path))
+    return Member(step.config, weights, step.previous and _read_member(archive, step.previous, path))
 
 
 def _json(value: Any) -> bytes:

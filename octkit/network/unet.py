@@ -9,15 +9,17 @@ Down by strided convolution (the first of a stage), up by transposed convolution
 follows from the kernels. Source: report, section on the network; Isensee et al., Nat. Methods 18:203, 2021.
 """
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-CONVOLVE = {2: nn.functional.conv2d, 3: nn.functional.conv3d}
+from octkit.planning.rules import Ints, divisors
+
+CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONVOLVE: dict[int, Callable[..., torch.Tensor]] = {2: nn.functional.conv2d, 3: nn.functional.conv3d}
 SPARSE = 4  # every so many pixels are looked at where a rough mean will do
 EPSILON = 1e-5  # of the norm: added to a map's variance
 
@@ -25,8 +27,8 @@ EPSILON = 1e-5  # of the norm: added to a map's variance
 class InstanceNorm(nn.Module):
     """Each map of each image brought to mean 0 and variance 1, then to a weight and a bias that are learned.
 
-    Two of torch's functions compute it. Group norm with one map a group takes maps channels last as they lie, and half
-    of a window's time with it; but its gradient is slow, so it is for `eval` alone (benchmarks/README.md).
+    Group norm with one map a group computes the same. It is faster on maps that lie channels last, but its gradient is
+    slow, so it is for `eval` alone (benchmarks/README.md).
     """
 
     def __init__(self, maps: int):
@@ -43,36 +45,30 @@ class InstanceNorm(nn.Module):
 class Block(nn.Module):
     """conv -> instance norm -> leaky ReLU, twice; the first convolution may stride."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...], stride: tuple[int, ...]):
+    def __init__(self, inputs: int, outputs: int, kernel: Ints, stride: Ints):
         super().__init__()
-        dimension = len(kernel)
-        padding = tuple(k // 2 for k in kernel)
-        layers = []
-        for channels, step in ((inputs, stride), (outputs, (1,) * dimension)):
-            layers += [
-                CONV[dimension](channels, outputs, kernel, step, padding),
-                InstanceNorm(outputs),
-                nn.LeakyReLU(0.01, inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers)
+        convolution, padding = CONV[len(kernel)], tuple(k // 2 for k in kernel)
+        self.layers = nn.Sequential(
+            convolution(inputs, outputs, kernel, stride, padding), InstanceNorm(outputs), nn.LeakyReLU(0.01, True),
+            convolution(outputs, outputs, kernel, 1, padding), InstanceNorm(outputs), nn.LeakyReLU(0.01, True))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training:
             return self.layers(x)
-        for convolution, norm, activation in (self.layers[:3], self.layers[3:]):
+        for first in (0, 3):
+            convolution, norm, activation = (self.layers[first + i] for i in range(3))
             x = activation(norm(_centred(convolution, x)))
         return x
 
 
-def _centred(convolution: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The convolution with another bias: one with which the maps' means are near 0.
+def _centred(convolution: Any, x: torch.Tensor) -> torch.Tensor:
+    """The convolution (Conv2d or Conv3d) with another bias: one with which the maps' means are near 0.
 
-    A norm that follows takes any constant away. Its sums of squares, and bfloat16's eight bits, are the more exact the
-    nearer to 0 the means are: in a window without retina a map's deviation can be a thousandth of its mean. So the
-    mean need not be exact: every fourth pixel along each axis will do.
+    The norm that follows removes any constant, and is more exact where the means are near 0: in a window without retina
+    a map's deviation can be a thousandth of its mean. Every fourth pixel along each axis is enough for that.
     """
     axes = tuple(range(2, x.ndim))
-    some = x[(slice(None), slice(None), *(slice(None, None, SPARSE),) * len(axes))]
+    some = x[:, :, *(slice(None, None, SPARSE),) * len(axes)]
     means = some.mean((0, *axes), dtype=convolution.weight.dtype)  # that is float32 where x is bfloat16
     bias = -(convolution.weight.sum(axes) @ means)
     return CONVOLVE[len(axes)](x, convolution.weight, bias, convolution.stride, convolution.padding)
@@ -91,30 +87,24 @@ class UNet(nn.Module):
     Shape:
         in (batch, inputs, *spatial), spatial divisible by the product of the strides.
         out: logits (batch, classes, *spatial); with `deep_supervision` the list of logits of all decoder
-        stages, full resolution first.
+        stages, full resolution first. Their layers are called `scores` for the sake of model files.
     """
 
-    def __init__(self, inputs: int, classes: int, features: Sequence[int], strides: Sequence[Sequence[int]],
-                 kernels: Sequence[Sequence[int]], deep_supervision: bool = True):
+    def __init__(self, inputs: int, classes: int, features: Ints, strides: Sequence[Ints], kernels: Sequence[Ints],
+                 deep_supervision: bool = True):
         super().__init__()
         if not len(features) == len(strides) == len(kernels) >= 2:
             raise ValueError(f"features, strides and kernels must be of one length of at least 2, got {len(features)}, "
                              f"{len(strides)} and {len(kernels)}")
-        strides = [tuple(stride) for stride in strides]
-        kernels = [tuple(kernel) for kernel in kernels]
         dimension = len(kernels[0])
         self.deep_supervision = deep_supervision
-        self.divisor = tuple(prod(steps) for steps in zip(*strides, strict=True))
-
-        widths = [inputs, *features]
-        self.encoder = nn.ModuleList(
-            Block(widths[i], widths[i + 1], kernels[i], strides[i]) for i in range(len(features)))
+        self.divisor = divisors(strides)
+        self.encoder = nn.ModuleList(map(Block, (inputs, *features), features, kernels, strides))
         # Decoder stage i works at encoder stage i's resolution; ModuleLists run from the finest to the coarsest.
         levels = range(len(features) - 1)
         self.up = nn.ModuleList(
             TRANSPOSED[dimension](features[i + 1], features[i], strides[i + 1], strides[i + 1]) for i in levels)
-        self.decoder = nn.ModuleList(
-            Block(2 * features[i], features[i], kernels[i], (1,) * dimension) for i in levels)
+        self.decoder = nn.ModuleList(Block(2 * features[i], features[i], kernels[i], (1,) * dimension) for i in levels)
         self.scores = nn.ModuleList(CONV[dimension](features[i], classes, 1) for i in levels)
         self.apply(_initialise)
 
@@ -131,28 +121,27 @@ class UNet(nn.Module):
             x = self.decoder[i](torch.cat([self.up[i](x), skips[i]], dim=1))
             if i == 0 or self.deep_supervision:
                 outputs.append(self.scores[i](x))
-        outputs.reverse()
-        return outputs if self.deep_supervision else outputs[0]
+        return outputs[::-1] if self.deep_supervision else outputs[0]
 
 
-def weight_shapes(inputs: int, classes: int, features: Sequence[int], strides: Sequence[Sequence[int]],
-                  kernels: Sequence[Sequence[int]]) -> dict[str, tuple[int, ...]]:
+def weight_shapes(inputs: int, classes: int, features: Ints, strides: Sequence[Ints],
+                  kernels: Sequence[Ints]) -> dict[str, Ints]:
     """Names and shapes of a UNet's weights, in the order of its `state_dict`; arguments as there.
 
     Making the network to look at it, even without memory, takes two seconds of imports inside torch.
     """
-    shapes = {}
+    shapes: dict[str, Ints] = {}
 
-    def convolution(name: str, first: int, second: int, kernel, bias: int) -> None:
+    def convolution(name: str, first: int, second: int, kernel: Ints, bias: int) -> None:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (first, second, *kernel), (bias,)
 
-    def block(name: str, found: int, maps: int, kernel) -> None:
+    def block(name: str, found: int, maps: int, kernel: Ints) -> None:
         for number, channels in ((0, found), (3, maps)):
             convolution(f"{name}.layers.{number}", maps, channels, kernel, maps)
             shapes[f"{name}.layers.{number + 1}.weight"] = shapes[f"{name}.layers.{number + 1}.bias"] = (maps,)
 
     for i, maps in enumerate(features):
-        block(f"encoder.{i}", [inputs, *features][i], maps, kernels[i])
+        block(f"encoder.{i}", (inputs, *features)[i], maps, kernels[i])
     levels = range(len(features) - 1)
     for i in levels:
         convolution(f"up.{i}", features[i + 1], features[i], strides[i + 1], features[i])
@@ -165,7 +154,7 @@ def weight_shapes(inputs: int, classes: int, features: Sequence[int], strides: S
 
 def _initialise(module: nn.Module) -> None:
     # He et al. 2015 for leaky ReLU of slope 0.01, as instance norm expects no particular scale but Adam does.
-    if isinstance(module, (*CONV.values(), *TRANSPOSED.values())):
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         nn.init.kaiming_normal_(module.weight, a=0.01)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

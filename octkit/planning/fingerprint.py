@@ -14,6 +14,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
+from scipy import ndimage
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json_as, write_json
@@ -55,16 +56,14 @@ class Fingerprint:
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(self.shapes) != len(self.spacings):
-            raise ValueError(f"{len(self.shapes)} shapes and {len(self.spacings)} spacings, expected one of each a "
-                             "case")
+            raise ValueError(f"{len(self.shapes)} shapes and {len(self.spacings)} spacings, expected equally many")
         axes = {len(row) for row in (*self.shapes, *self.spacings)}
         if axes not in ({2}, {3}):
             raise ValueError(f"shapes and spacings of {sorted(axes)} axes, expected 2 or 3 throughout")
         if any(prod(row) > MAX_VOXELS for row in self.shapes):
             raise ValueError(f"a scan of more than the limit of {MAX_VOXELS} voxels")
         if len(self.intensity) != len(self.channels):
-            raise ValueError(f"{len(self.intensity)} records of intensity, expected one for each of the "
-                             f"{len(self.channels)} channels")
+            raise ValueError(f"{len(self.intensity)} records of intensity for {len(self.channels)} channels")
         if any(set(STATISTICS) - set(record) for record in self.intensity):
             raise ValueError(f"a record of intensity that lacks one of {', '.join(STATISTICS)}")
         return self
@@ -79,26 +78,20 @@ class Fingerprint:
 
 
 def crop_to_nonzero(image: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box around all pixels that are not zero in some channel of (channels, *spatial).
+    """The smallest box around all pixels that are not zero in some channel of (channels, *spatial), a slice an axis.
 
-    One slice an axis; an image that is zero everywhere keeps its size.
+    An image that is zero everywhere keeps its size.
     """
-    nonzero = (image != 0).any(axis=0)
-    box = []
-    for axis in range(nonzero.ndim):
-        filled = np.flatnonzero(nonzero.any(axis=tuple(a for a in range(nonzero.ndim) if a != axis)))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, nonzero.shape[axis]))
-    return tuple(box)
+    [box] = ndimage.find_objects((image != 0).any(axis=0).astype(np.int8), max_label=1)
+    return box or tuple(slice(0, size) for size in image.shape[1:])
 
 
 def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = "mm") -> Fingerprint:
     """Take the fingerprint of a data set's training cases (its own and extra ones), or of the `cases` given.
 
-    With `units` "px" every pixel counts as 1 x 1 (x 1), also where the scale is known.
-
-    Grey-value statistics are exact over all labelled pixels inside the crop (nnU-Net samples 100 million of them).
-    Raises OctkitError where there is no case, no labelled pixel, where the scale of some cases is known and
-    that of others is not, or where some are volumes and others are not.
+    With `units` "px" every pixel counts as 1 x 1 (x 1), also where the scale is known. Grey-value statistics are of all
+    labelled pixels inside the crop (nnU-Net samples 100 million of them). Raises OctkitError where there is no case, no
+    labelled pixel, or where the scale of some cases is known and that of others is not.
     """
     cases = dataset.training if cases is None else tuple(cases)
     if not cases:
@@ -124,16 +117,14 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = 
 
 
 def readers(cases: Sequence[Case]) -> ThreadPoolExecutor:
-    """Threads that read these cases side by side; volumes one after the other."""
-    # A volume of 200 x 1000 x 1000 voxels is 0.8 GB as float32: such are read one after the other.
+    """Threads that read these cases side by side; volumes one after the other, as one may have 0.8 GB."""
     return ThreadPoolExecutor(1 if any(is_volume(case.image) for case in cases) else READERS)
 
 
 def intensity_statistics(levels: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """Mean, median, min, max, deviation and the 0.5 and 99.5 percentiles of grey values.
 
-    `levels` (n,) are the values that occur, ascending, `counts` (n,) how often each does. Percentiles between two
-    values are interpolated, as numpy.percentile does.
+    `levels` (n,) are the values that occur, ascending, `counts` (n,) how often each does. Percentiles are interpolated.
     """
     levels, ends = levels.astype(np.float64), np.cumsum(counts, dtype=np.int64)
     mean = np.dot(levels, counts) / ends[-1]

@@ -15,10 +15,10 @@ def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
                 labels: Mapping[str, int | None] | None = None, extra: Sequence[str] = ()) -> list[Split]:
     """Deal the cases into folds: a list of {"train": names, "validation": names}, one a fold.
 
-    Each case is in exactly one validation part (80 % train, 20 % validation for 5 folds). The result depends on
-    the set of names and the seed, not on their order. With `labels` (name -> class) each class is dealt by
-    itself, so that the folds hold nearly the same share of it. `extra` cases, of other data sets, are in every train
-    part and in no validation part. Raises OctkitError for fewer cases than folds, and for a name that stands twice.
+    Each case is in exactly one validation part. The result depends on the set of names and the seed, not on their
+    order. With `labels` (name -> class) each class is dealt by itself, so that the folds hold nearly the same share of
+    it. `extra` cases, of other data sets, are in every train part and in no validation part. Raises OctkitError for
+    fewer cases than folds, and for a name that stands twice.
     """
     if len({*names, *extra}) != len(names) + len(extra):
         raise OctkitError("splits: a case's name stands twice, expected each once")
@@ -29,7 +29,7 @@ def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
     for name in sorted(names):
         classes.setdefault(str(labels[name]) if labels else "", []).append(name)
     dealt = [name for key in sorted(classes) for name in random.permutation(classes[key]).tolist()]
-    # Dealing on from class to class, like cards, keeps the folds' sizes within one of each other.
+    # Dealing on from class to class keeps the folds' sizes within one of each other.
     held_out = [sorted(dealt[fold::folds]) for fold in range(folds)]
     return [{"train": sorted({*names, *extra} - set(part)), "validation": part} for part in held_out]
 
@@ -38,31 +38,29 @@ def load_splits(path: Path) -> list[Split]:
     """Read splits.json. Raises OctkitError where it is missing or holds no folds."""
     splits = read_json_as(path, list[Split], "make the splits again")
     if not splits or any(set(split) != {"train", "validation"} for split in splits):
-        raise bad_file(path, f"found {str(splits)[:60]}", "expected a list of folds, each with the names of its train "
-                                                          "and validation cases; make the splits again")
+        raise bad_file(path, f"found {str(splits)[:60]}",
+                       "expected a list of folds, each with its train and validation cases; make the splits again")
     return splits
 
 
 def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
     """The cases of a fold by number; fold "all" trains on every name and holds none out.
 
-    `names` are all training cases, extra ones included. Raises OctkitError for a fold that does not exist, or splits
-    made for other cases.
+    `names` are all training cases, extra ones included. Raises OctkitError for no such fold, or other cases.
     """
     if fold == "all":
         return {"train": sorted(names), "validation": []}
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise OctkitError(f"fold: found {fold!r}, expected 0 to {len(splits) - 1} or \"all\"")
     split = splits[fold]
-    stray = set(split["train"] + split["validation"]) ^ set(names)
-    if stray:
-        raise OctkitError(f"splits.json: was made for other cases ({sorted(stray)[0]} is in one but not the other); "
-                          "make the splits again")
+    if stray := set(split["train"] + split["validation"]) ^ set(names):
+        raise OctkitError(f"splits.json: was made for other cases ({min(stray)} is in one but not the other); make the "
+                          "splits again")
     return split
 
 
 def held_out_cases(splits: Sequence[Split], fold: int, names: Collection[str]) -> list[str]:
-    """The cases that a fold held out. Raises OctkitError for a fold that does not exist, or cases not among `names`."""
+    """The cases that a fold held out. Raises OctkitError for no such fold, or cases that are not among `names`."""
     if not 0 <= fold < len(splits):
         raise OctkitError(f"fold: found {fold}, expected 0 to {len(splits) - 1}, as splits.json has them")
     if stray := set(splits[fold]["validation"]) - set(names):

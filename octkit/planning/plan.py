@@ -31,8 +31,8 @@ NORMALISATIONS = ("ct", "zscore", "zscore_in_mask", "rescale_0_1", "rgb_0_1", "n
 class Configuration:
     """One network and what it is fed: sizes in px, spacing in the plan's units, one number an axis.
 
-    `features` counts the maps of each stage, `strides` and `kernels` are those of its convolutions (full
-    resolution first). `previous_stage` names the configuration that a cascade refines.
+    `features` counts the maps of each stage of the U-Net, `strides` and `kernels` are those of its convolutions (full
+    resolution first). `previous_stage` names a cascade's first step, which this configuration refines.
     """
 
     patch_size: Ints
@@ -52,9 +52,8 @@ class Plan:
 
     `axis_order` are the file's axes in the order in which a volume is planned and preprocessed: the coarsest first,
     so that the 2-D configuration sees slices across it; () for 2-D scans. `normalisation` is one scheme a channel
-    (`NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere. `reasons` says
-    why: config -> parameter -> words; under "plan" why it is these configurations ("planned"), this order of axes,
-    this normalisation.
+    (`NORMALISATIONS`): "ct" in our own plans, others in plans that come from elsewhere. `reasons` says why:
+    config -> parameter -> words; under "plan" those of "planned" (which configurations), "axis_order", "normalisation".
     """
 
     configurations: dict[str, Configuration]
@@ -82,20 +81,22 @@ class Plan:
 
     def save(self, path: Path, blueprint: Mapping[str, tuple[object, str]] | None = None) -> None:
         """Write plan.json: every parameter as {"value", "kind", "reason"}; `blueprint` is name -> (value, reason)."""
-        why = self.reasons.get("plan", {})
+        def inferred(value: Any, name: str, key: str) -> dict:
+            return {"value": value, "kind": "inferred", "reason": self.reasons.get(name, {}).get(key, "")}
+
+        undecided = {"value": None, "kind": "empirical", "reason": "decided by cross-validation, see selection.json"}
         write_json(path, {
             "channels": self.channels, "classes": self.classes, "units": self.units,
-            "planned": _parameter(list(self.configurations), "inferred", why.get("planned", "")),
-            "configurations": {name: {key: _parameter(value, "inferred", self.reasons.get(name, {}).get(key, ""))
-                                      for key, value in asdict(configuration).items()}
+            "planned": inferred(list(self.configurations), "plan", "planned"),
+            "configurations": {name: {key: inferred(value, name, key) for key, value in asdict(configuration).items()}
                                for name, configuration in self.configurations.items()},
-            "axis_order": _parameter(self.axis_order, "inferred", why.get("axis_order", "")),
-            "normalisation": _parameter(self.normalisation, "inferred", why.get("normalisation", "")),
-            "intensity": _parameter(self.intensity, "inferred", "of the labelled pixels of all training cases"),
-            "blueprint": {name: _parameter(value, "blueprint", reason)
+            "axis_order": inferred(self.axis_order, "plan", "axis_order"),
+            "normalisation": inferred(self.normalisation, "plan", "normalisation"),
+            "intensity": {"value": self.intensity, "kind": "inferred",
+                          "reason": "of the labelled pixels of all training cases"},
+            "blueprint": {name: {"value": value, "kind": "blueprint", "reason": reason}
                           for name, (value, reason) in (blueprint or {}).items()},
-            "empirical": {name: _parameter(None, "empirical", "decided by cross-validation, see selection.json")
-                          for name in ("configuration", "postprocessing")},
+            "empirical": {"configuration": undecided, "postprocessing": undecided},
         })
 
     @staticmethod
@@ -185,7 +186,3 @@ def _describes_a_network(configuration: Configuration) -> bool:
             and all(size % 2 and size <= MAX_KERNEL for kernel in configuration.kernels for size in kernel)
             and not any(size % d for size, d in zip(configuration.patch_size, divisor, strict=True))
             and len(configuration.spacing) == axes and all(1e-6 < s < 1e6 for s in configuration.spacing))
-
-
-def _parameter(value: Any, kind: str, reason: str) -> dict:
-    return {"value": value, "kind": kind, "reason": reason}

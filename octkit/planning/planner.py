@@ -2,7 +2,7 @@
 
 Three kinds of parameters (Isensee et al., Nat. Methods 18:203, 2021; report, section on the pipeline
 fingerprint): *blueprint* ones are fixed for every data set, *inferred* ones follow from the fingerprint and the
-memory by the rules here and in `topology`, *empirical* ones are found by cross-validation and stand in
+memory by the rules here and in `rules`, *empirical* ones are found by cross-validation and stand in
 selection.json. plan.json says of each parameter which kind it is and why it has its value.
 """
 
@@ -21,7 +21,7 @@ from octkit.planning.plan import Configuration, Plan
 
 MOST_3D_FEATURES = 320  # the recipe's; 2-D networks have up to 512 maps
 ENOUGH_CONTEXT = 0.25  # of the median volume: a patch that covers less needs a first look at low resolution
-WORTHWHILE = 2  # times fewer voxels, or a low resolution is no stage of its own
+WORTHWHILE = 2  # times fewer voxels, or there is no cascade
 
 Planned = tuple[Configuration, dict[str, str]]  # with the reason for each of its parameters
 
@@ -32,9 +32,7 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
 
     2-D scans get "2d" alone. Volumes also get "3d_fullres", and where its patch sees too little of them "3d_lowres"
     and "3d_cascade_fullres", which refines the former's result at full resolution. Their "2d" sees slices across
-    the coarsest axis. The defaults are the blueprint's; fewer features make a smaller network (and so a larger
-    batch in the same memory); a 3-D network never has more than 320.
-    Raises OctkitError for a memory that is not above 0, or too small for any patch.
+    the coarsest axis. Raises OctkitError for a memory that is not above 0, or too small for any patch.
     """
     if not (np.isfinite(memory_gb) and memory_gb > 0):
         raise OctkitError(f"memory_gb: found {memory_gb}, expected a number above 0")
@@ -45,22 +43,20 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
     cases = len(fingerprint.shapes)
     plan_one = partial(plan_network, classes=len(fingerprint.classes), memory_gb=memory_gb,
                        base_features=base_features, max_features=max_features)
-    planned = {"2d": plan_one(spacing[-2:], shape[-2:], prod(shape) * cases)}
-    if not order:
-        why = "2-D scans: there is no depth for a 3-D network"
-    elif shape[0] == 1:
-        why = "volumes of one slice: there is no depth for a 3-D network"
+    in_3d: dict[str, Planned] = {}
+    if not order or shape[0] == 1:
+        why = f"{'volumes of one slice' if order else '2-D scans'}: there is no depth for a 3-D network"
     else:
         in_3d, why = plan_volumes(plan_one, spacing, shape, cases)
-        planned |= in_3d
-    reasons = {"plan": {
-        "planned": why, "normalisation": "grey values mean the same in every scan: clip to the 0.5 and 99.5 "
-                                         "percentiles, z-score with mean and deviation",
-        "axis_order": (f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else
-                       "2-D scans keep theirs")}}
+    planned = {"2d": plan_one(spacing[-2:], shape[-2:], prod(shape) * cases), **in_3d}
+    across = f"axis {order[0]} is the coarsest (the first, on a tie): slices lie across it" if order else ""
+    reasons = {"planned": why, "axis_order": across or "2-D scans keep theirs",
+               "normalisation": "grey values mean the same in every scan: clip to the 0.5 and 99.5 percentiles, "
+                                "z-score with mean and deviation"}
     return Plan({name: configuration for name, (configuration, _) in planned.items()}, fingerprint.channels,
                 fingerprint.classes, fingerprint.intensity, fingerprint.units, order,
-                ("ct",) * len(fingerprint.channels), reasons | {name: words for name, (_, words) in planned.items()})
+                ("ct",) * len(fingerprint.channels),
+                {"plan": reasons} | {name: words for name, (_, words) in planned.items()})
 
 
 def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: float, classes: int,
@@ -75,14 +71,15 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
     first = rules.start_patch(spacing, shape)
     patch, strides, kernels = rules.topology(spacing, first)
     whole = patch
-    features = rules.feature_maps(len(strides), base_features, most)
-    while not rules.fits(values := rules.feature_map_values(patch, features, strides, classes), memory_gb, axes):
+    while True:
+        features = rules.feature_maps(len(strides), base_features, most)
+        values = rules.feature_map_values(patch, features, strides, classes)
+        if rules.fits(values, memory_gb, axes):
+            break
         smaller = rules.shrunk(patch, strides, shape, spacing)
         if min(smaller) < 1:
-            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for a batch of "
-                              f"{rules.SMALLEST_BATCH} of the smallest patch")
+            raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for two of the smallest patch")
         patch, strides, kernels = rules.topology(spacing, smaller)
-        features = rules.feature_maps(len(strides), base_features, most)
     batch = rules.batch_size(values, memory_gb, dataset_pixels, patch)
     configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
     start = "the median scan" if tuple(first) == tuple(shape) else "the first patch tried"
@@ -91,14 +88,13 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
                       + (f", then shrunk from {by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
         "batch_size": f"{values / 1e6:.0f} million feature map values a patch in {memory_gb:g} GB; at most "
                       f"{rules.BATCH_SHARE:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
-        "spacing": "median over the cases" + ("; 10th percentile across slices far coarser and fewer" if axes == 3
-                                              else ""),
+        "spacing": "median over the cases" + "; 10th percentile across slices far coarser and fewer" * (axes == 3),
         "median_shape": "median over the cases at this spacing",
         "features": f"{base_features}, doubled at each stage, at most {most}",
         "strides": f"an axis is halved while it keeps {rules.SMALLEST_MAP} px and is not coarser than the others",
         "kernels": "3 along each axis, but 1 along one that is still at least twice as coarse",
         "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch",
-        "previous_stage": "needs no stage before it",
+        "previous_stage": "needs no step before it",
     }
 
 
@@ -110,22 +106,23 @@ def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], sha
     step until a patch covers that much: "3d_lowres". It is dropped again where it has not even half the voxels.
     """
     full, words = plan_one(spacing, shape, prod(shape) * cases)
-    low, low_words, voxels = None, {}, prod(shape)
+    planned, voxels = None, prod(shape)
     covered = share = prod(full.patch_size) / voxels
     while share < ENOUGH_CONTEXT:
         spacing = rules.coarser(spacing)
         low_shape = [old / new * n for old, new, n in zip(full.spacing, spacing, shape, strict=True)]
         voxels = prod(low_shape)
         # At least one: few slices may be left with none by rounding (nnU-Net's planner stops there with an error).
-        low, low_words = plan_one(spacing, [max(1, round(n)) for n in low_shape], voxels * cases)
-        share = prod(low.patch_size) / voxels
+        planned = plan_one(spacing, [max(1, round(n)) for n in low_shape], voxels * cases)
+        share = prod(planned[0].patch_size) / voxels
     why = f"a patch of 3d_fullres covers {_percent(covered)} of the median volume"
     fewer = prod(shape) / voxels
-    if low is None or fewer < WORTHWHILE:
-        why += (f", at least {ENOUGH_CONTEXT:.0%}: it sees enough" if low is None else
+    if planned is None or fewer < WORTHWHILE:
+        why += (f", at least {ENOUGH_CONTEXT:.0%}: it sees enough" if planned is None else
                 f", less than {ENOUGH_CONTEXT:.0%}, but 3d_lowres would have only {fewer:.2g} times fewer voxels")
         enough = "a patch covers much of a volume: Dice patch by patch"
         return {"3d_fullres": (replace(full, batch_dice=False), words | {"batch_dice": enough})}, why
+    low, low_words = planned
     why += f", less than {ENOUGH_CONTEXT:.0%}: 3d_lowres sees more at once, the cascade refines what it finds"
     words |= {"batch_dice": "a patch covers little of a volume and may lack a layer: Dice over the whole batch"}
     return {
@@ -151,8 +148,7 @@ def with_batch_size(plan: Plan, size: int) -> Plan:
 def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
     """The parameters that are the same for every data set, as this run's settings have them: (value, reason)."""
     train = chosen.train
-    schedule = ("rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd"
-                else "rate / 5 when the loss stands still")
+    schedule = "rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd" else "rate / 5 when the loss stands still"
     return {
         "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves all data sets"),
         "loss": ("Dice + cross-entropy", "overlap for thin layers, pixels for steady gradients"),

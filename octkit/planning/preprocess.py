@@ -3,8 +3,7 @@
 A scan is cropped to its non-zero region, its axes are put into the plan's order, it is clipped to the fingerprint's 0.5
 and 99.5 percentiles and z-scored with its mean and deviation (nnU-Net's "CT" scheme: one scale for the whole data
 set, as grey values here mean the same in every scan), and resampled to the plan's spacing where it has another one.
-The recipe lists resampling before clipping; nnU-Net v2 does it last, and a model goes to nnU-Net and back only if
-both do the same. Without resampling, which is the rule for circle scans, there is no difference.
+Resampling comes last as in nnU-Net v2, so that models can be exchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,8 +28,8 @@ from octkit.planning.run import Run
 class Geometry:
     """What `restore` needs to undo crop, reordering and resampling.
 
-    `original_shape` and `crop` ((start, stop) an axis) are in the file's order of axes; `axis_order` is the plan's (()
-    for 2-D scans), in which the rest stands: `spacing` of the scan, `target` of the network's grid, `resampled_shape`.
+    `original_shape` and `crop` ((start, stop) an axis) are in the file's order of axes, the others in the plan's:
+    `spacing` is the scan's, `target` that of the network's grid.
     """
 
     original_shape: tuple[int, ...]
@@ -39,11 +38,6 @@ class Geometry:
     spacing: tuple[float, ...]
     target: tuple[float, ...]
     resampled_shape: tuple[int, ...]
-
-    @property
-    def cropped_shape(self) -> tuple[int, ...]:
-        """Size of the cropped scan in the plan's order of axes."""
-        return _ordered([stop - start for start, stop in self.crop], self.axis_order)
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class PreprocessedCase:
         return _stored(self.folder / f"{self.name}.mask.npy")
 
     @cached_property
-    def geometry(self) -> "CaseGeometry":
+    def geometry(self) -> CaseGeometry:
         """How the scan was brought to this grid. Raises OctkitError where its file is damaged."""
         return read_json_as(self.folder / f"{self.name}.json", CaseGeometry, "preprocess again")
 
@@ -84,6 +78,7 @@ class PreprocessedCase:
     @property
     def previous(self) -> np.ndarray:
         """What the cascade's first step found, (*spatial) uint8 labels on this case's grid."""
+        assert self.first_step is not None  # of a cascade's second step alone
         return _stored(self.first_step / f"{self.name}.npy")
 
 
@@ -94,37 +89,33 @@ def _stored(path: Path) -> np.ndarray:
         raise OctkitError(f"{path}: cannot be read ({error}), expected a preprocessed case; preprocess again") from None
 
 
-def _ct(channel: np.ndarray, record: dict[str, float], _mask) -> np.ndarray:
+def _ct(channel: np.ndarray, record: dict[str, float], _mask: object) -> np.ndarray:
     clipped = np.clip(channel, record["percentile_00_5"], record["percentile_99_5"])
     return (clipped - np.float32(record["mean"])) / np.float32(max(record["std"], 1e-8))
 
 
-def _zscore(channel: np.ndarray, _record, _mask) -> np.ndarray:
+def _zscore(channel: np.ndarray, _record: object, _mask: object) -> np.ndarray:
     return (channel - channel.mean()) / max(channel.std(), np.float32(1e-8))
 
 
-def _zscore_in_mask(channel: np.ndarray, _record, mask: np.ndarray) -> np.ndarray:
-    values = channel[mask]
+def _zscore_in_mask(channel: np.ndarray, _record: object, mask: np.ndarray) -> np.ndarray:
     scaled = channel.copy()
-    scaled[mask] = (values - values.mean()) / max(values.std(), np.float32(1e-8))
+    scaled[mask] = _zscore(channel[mask], None, None)
     return scaled
-
-
-def _rescale_0_1(channel: np.ndarray, _record, _mask) -> np.ndarray:
-    return (channel - channel.min()) / max(np.ptp(channel), np.float32(1e-8))
 
 
 # For each of the plan's NORMALISATIONS a function of a channel, its statistics and the mask of the scan. Our own plans
 # use "ct" alone; the others are what nnU-Net's models may have been trained with.
 SCHEMES: dict[str, Callable] = {
-    "ct": _ct, "zscore": _zscore, "zscore_in_mask": _zscore_in_mask, "rescale_0_1": _rescale_0_1,
+    "ct": _ct, "zscore": _zscore, "zscore_in_mask": _zscore_in_mask,
+    "rescale_0_1": lambda channel, _record, _mask: (channel - channel.min()) / max(np.ptp(channel), np.float32(1e-8)),
     "rgb_0_1": lambda channel, _record, _mask: channel / np.float32(255),
     "none": lambda channel, _record, _mask: channel,
 }
 
 
 def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]], schemes: Sequence[str]) -> np.ndarray:
-    """Bring each channel to the network's grey scale by its scheme; (channels, *spatial) float32.
+    """Bring each channel of (channels, *spatial) to the network's grey scale by its scheme; float32.
 
     `intensity` are the data set's statistics, one record a channel. Raises OctkitError for another number of channels.
     """
@@ -145,21 +136,17 @@ def preprocess(image: np.ndarray, spacing: Sequence[float] | None, plan: Plan, c
         image: (channels, *spatial) as stored.
         spacing: mm per axis in the file's order, or None where unknown: then the scan counts as one of the plan's
             own spacing. A plan in px takes every voxel as 1 x 1 x 1.
-        plan, config: the target spacing, the order of axes and the grey values' statistics.
         mask: (*spatial) uint8 labels, for training cases.
 
     Returns:
         image (channels, *new spatial) float32, the mask on the same grid, and the Geometry for `restore`. The 2-D
         configuration of volumes resamples each slice by itself and keeps their number.
     """
-    axes = image.ndim - 1
-    if axes != plan.axes:
-        raise OctkitError(f"found a scan of {axes} axes, expected {plan.axes} as in the plan")
+    scale, target = _spacings(spacing, plan, config, image.ndim - 1)
     box = crop_to_nonzero(image)
-    crop = tuple((part.start, part.stop) for part in box)
-    prepared = _reordered(image[(slice(None), *box)], plan.axis_order)
-    scale, target = _spacings(spacing, plan, config, axes)
+    prepared = _reordered(image[:, *box], plan.axis_order)
     shape = new_shape(prepared.shape[1:], scale, target)
+    crop = tuple((part.start, part.stop) for part in box)
     geometry = Geometry(tuple(image.shape[1:]), crop, plan.axis_order, scale, target, shape)
     coarse = coarse_axis(scale, target)
     prepared = resample(normalise(prepared, plan.intensity, plan.schemes), shape, order=3, coarse=coarse)
@@ -179,33 +166,38 @@ def check_grid(shape: Sequence[int], spacing: Sequence[float] | None, plan: Plan
 def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0, dtype: type = np.float32) -> np.ndarray:
     """Probabilities (classes, *network grid) back on the scan's own grid, (classes, *original) of `dtype`.
 
-    Linear resampling keeps each pixel's probabilities a partition of 1; outside the crop all is background, for
-    which class 0 gets the value `outside` there and all others 0.
+    Linear resampling keeps the sum of each pixel's probabilities at 1. Outside the crop class 0 gets the value
+    `outside`, all others 0.
     """
     coarse = coarse_axis(geometry.target, geometry.spacing)
-    cropped = resample(values, geometry.cropped_shape, order=1, coarse=coarse, dtype=dtype)
+    shape = _ordered([stop - start for start, stop in geometry.crop], geometry.axis_order)
+    cropped = resample(values, shape, order=1, coarse=coarse, dtype=dtype)
     if geometry.axis_order:
         cropped = _reordered(cropped, tuple(np.argsort(geometry.axis_order)))
     if cropped.shape[1:] == geometry.original_shape:
         return np.ascontiguousarray(cropped)
     whole = np.zeros((len(cropped), *geometry.original_shape), dtype)
     whole[0] = outside
-    whole[(slice(None), *(slice(start, stop) for start, stop in geometry.crop))] = cropped
+    whole[:, *(slice(start, stop) for start, stop in geometry.crop)] = cropped
     return whole
 
 
 def _spacings(spacing: Sequence[float] | None, plan: Plan, config: str,
               axes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The scan's spacing and the target's, both in the plan's order of axes and with one number an axis."""
+    """The scan's spacing and the target's, both in the plan's order of axes and with one number an axis.
+
+    Raises OctkitError for a scan with another number of axes.
+    """
+    if axes != plan.axes:
+        raise OctkitError(f"found a scan of {axes} axes, expected {plan.axes} as in the plan")
     target = plan.configurations[config].spacing
-    if plan.units == "px":
-        scale = (1.0,) * axes
-    elif spacing is None:
-        finest = next(name for name in ("3d_fullres", "2d", config) if name in plan.configurations)
-        scale = plan.configurations[finest].spacing
-        scale = (1.0,) * (axes - len(scale)) + tuple(scale)
-    else:
+    scale = (1.0,) * axes
+    if plan.units != "px" and spacing is not None:
         scale = _ordered(spacing, plan.axis_order)
+    elif plan.units != "px":
+        finest = next(name for name in ("3d_fullres", "2d", config) if name in plan.configurations)
+        own = plan.configurations[finest].spacing
+        scale = (*scale[len(own):], *own)
     return tuple(map(float, scale)), (*scale[:axes - len(target)], *target)
 
 
@@ -225,8 +217,7 @@ def load_preprocessed(run: Run, config: str, names: Sequence[str],
     cases = tuple(PreprocessedCase(name, folder, first_step) for name in names)
     for case in cases:
         if not (folder / f"{case.name}.json").exists():
-            raise OctkitError(f"{folder}: case {case.name} is not preprocessed; run `octkit preprocess {run.folder}` "
-                              "first")
+            raise OctkitError(f"{folder}: case {case.name} is not preprocessed; run `octkit preprocess {run.folder}`")
         _ = case.geometry  # read now, so that a damaged file stops before the work begins
     return cases
 

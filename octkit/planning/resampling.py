@@ -20,10 +20,10 @@ def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[f
 
 
 def coarse_axis(spacing: Sequence[float], target: Sequence[float]) -> int | None:
-    """The axis along which a volume is resampled by itself, with the nearest slice: the one far coarser than another.
+    """The axis of a volume that is resampled with the nearest slice: more than 3 times as coarse as the finest.
 
-    Looked for in the scan's own spacing, then in the target. None where no axis is more than 3 times as coarse as the
-    finest, or where two share the coarsest spacing; B-scans 0.24 mm apart of 0.004 x 0.012 mm px: axis 0.
+    Looked for in the scan's own spacing, then in the target. None where there is none, or where two share the coarsest
+    spacing; B-scans 0.24 mm apart of 0.004 x 0.012 mm px: axis 0.
     """
     for voxel in (spacing, target):
         if len(voxel) == 3 and max(voxel) / min(voxel) > ANISOTROPIC:
@@ -50,7 +50,7 @@ def resample(array: np.ndarray, shape: Sequence[int], order: int, coarse: int | 
     # The slice in which each new slice's centre lies; on the edge between two it is the later one.
     nearest = np.floor(slices / wanted * (np.arange(wanted) + 0.5)).astype(int).clip(0, slices - 1)
     kept, where = np.unique(nearest, return_inverse=True)
-    resampled = np.empty((len(array), *shape), dtype)
+    resampled: np.ndarray = np.empty((len(array), *shape), dtype)
     for channel, moved in zip(array, np.moveaxis(resampled, 1 + coarse, 1), strict=True):
         moved[:] = np.stack([_zoomed(np.take(channel, k, coarse), plane, order, dtype) for k in kept])[where]
     return resampled
@@ -62,8 +62,6 @@ def _zoomed(array: np.ndarray, shape: tuple[int, ...], order: int, dtype: type) 
         return array
     zoom = [new / old for old, new in zip(array.shape, shape, strict=True)]
     resampled = ndimage.zoom(array, zoom, order=order, mode="nearest", grid_mode=True)
-    if resampled.shape != shape:
-        raise ValueError(f"resampling {array.shape} gave {resampled.shape}, expected {shape}")
     return np.clip(resampled, array.min(), array.max(), out=resampled)
 
 
@@ -74,12 +72,9 @@ def resample_mask(mask: np.ndarray, shape: Sequence[int], coarse: int | None = N
     """
     if mask.shape == tuple(shape):
         return mask
-    labels, best, winner = np.unique(mask), None, None
-    for label in labels:  # one at a time: a volume's indicators together would be large
+    best, winner = np.full(shape, -1, np.float32), np.zeros(shape, np.uint8)
+    for label in np.unique(mask):  # one at a time: a volume's indicators together would be large
         share = resample((mask == label)[None], shape, order=1, coarse=coarse)[0]
-        if best is None:
-            best, winner = share, np.full(share.shape, label, np.uint8)
-        else:
-            better = share > best
-            best[better], winner[better] = share[better], label
+        better = share > best
+        best[better], winner[better] = share[better], label
     return winner

@@ -33,18 +33,15 @@ def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequenc
     others, its 10th percentile is taken, so that scans with fine slices are not thrown away; but it never becomes
     finer than the other axes. 25 B-scans 0.24 mm apart, 496 x 512 px of 4 x 12 µm: such an axis.
     """
-    spacings, shapes = np.array(spacings, float), np.array(shapes, float)
     # By percentiles, as nnU-Net: np.median can differ in the last digit, and a rounded size with it.
-    target, size = (np.percentile(values, 50, axis=0) for values in (spacings, shapes))
+    target, size = (np.percentile(np.array(values, float), 50, axis=0) for values in (spacings, shapes))
     if len(target) == 2:  # no slices: A-scans of 4 x 20 µm px are no stack
         return tuple(target.tolist())
     coarsest = int(target.argmax())
     others = np.delete(target, coarsest)
     if target[coarsest] > ANISOTROPY * others.max() and size[coarsest] * ANISOTROPY < np.delete(size, coarsest).min():
-        fine = np.percentile(spacings[:, coarsest], 10)
-        if fine < others.max():
-            fine = max(others.max(), fine) + 1e-5
-        target[coarsest] = fine
+        fine = np.percentile([one[coarsest] for one in spacings], 10)
+        target[coarsest] = others.max() + 1e-5 if fine < others.max() else fine
     return tuple(target.tolist())
 
 
@@ -124,7 +121,7 @@ def feature_map_values(patch: Sequence[int], features: Sequence[int], strides: S
     """What a network keeps in memory for one patch: the values of all its feature maps.
 
     Each stage has two convolutions on the way down; each but the last also an upsampled map and two convolutions
-    on the way up; the scores of all classes and the background come last. GOALS: 327 million, mostly at full size.
+    on the way up; the logits of all classes and the background come last. GOALS: 327 million, mostly at full size.
     """
     pixels, total = prod(patch), prod(patch) * (classes + 1)
     for stage, (maps, stride) in enumerate(zip(features, strides, strict=True)):

@@ -22,15 +22,14 @@ from octkit.planning.selection import Selection
 
 
 class Run:
-    """A run's folder, passed along instead of its path.
+    """A run's folder. `run.settings`, `run.plan` … are read at their first use, and again where their file has changed.
 
-    `run.settings`, `run.plan` … are read at their first use and kept; a file that has changed since is read again. Each
-    raises OctkitError where its file is missing or damaged.
+    Each raises OctkitError where its file is missing or damaged.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._kept: dict[str, tuple[object, Any]] = {}
+        self._kept: dict[str, tuple[object, Any]] = {}  # name -> (what told of a change, value)
 
     @staticmethod
     def start(folder: str | Path, profile: str) -> "Run":

@@ -25,7 +25,7 @@ def test_the_network_is_the_plans():
     assert built.encoder[0].layers[0].weight.shape == (4, 2, 3, 3)
 
 
-def test_a_second_stage_sees_the_classes_of_the_first_beside_the_image():
+def test_a_second_step_sees_the_classes_of_the_first_beside_the_image():
     assert network(1, config="second").encoder[0].layers[0].weight.shape == (4, 1 + 3, 3, 3)
 
 

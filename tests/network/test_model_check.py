@@ -6,12 +6,8 @@ from helpers import tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.network.model import Model
-from octkit.network.model_check import Traits, check_model, stages_of
+from octkit.network.model_check import Traits, check_model, steps_of
 from octkit.planning.plan import plan_of
-
-
-def changed(plan, config="2d", **values):
-    return replace(plan, configurations=plan.configurations | {config: replace(plan.configurations[config], **values)})
 
 
 @pytest.mark.parametrize("configs", [("2d",), ("2d", "3d_fullres"), ("3d_cascade_fullres",)])
@@ -21,9 +17,9 @@ def test_a_whole_model_passes(configs):
     assert plan_of(asdict(model.plan), "here") == model.plan
 
 
-def test_stages_come_last_first():
+def test_a_cascades_steps_come_last_first():
     [member] = tiny_model("3d_cascade_fullres").members
-    assert [stage.config for stage in stages_of(member)] == ["3d_cascade_fullres", "3d_lowres"]
+    assert [step.config for step in steps_of(member)] == ["3d_cascade_fullres", "3d_lowres"]
 
 
 def test_traits_are_all_that_a_model_has_beside_plan_labels_and_weights():
@@ -31,8 +27,9 @@ def test_traits_are_all_that_a_model_has_beside_plan_labels_and_weights():
 
 
 def test_absurd_sizes_take_no_memory():
-    plan = changed(tiny_model("2d").plan, features=(4096, 4096))  # its weights would be of 1.2 GB
-    model = replace(tiny_model("2d"), plan=plan)
+    model = tiny_model("2d")
+    huge = replace(model.plan.configurations["2d"], features=(4096, 4096))  # its weights would be of 1.2 GB
+    model = replace(model, plan=replace(model.plan, configurations={"2d": huge}))
     with pytest.raises(OctkitError, match="expected 4096 x 1 x 3 x 3"):
         check_model(model, "here")
 
@@ -43,14 +40,11 @@ def test_weights_that_do_not_fit_are_refused():
     state = member.weights["0"]
     name = next(iter(state))
 
-    def with_state(changes):
-        return replace(model, members=(replace(member, weights={"0": state | changes}),))
-
     for changes, found in [({"more": torch.zeros(1)}, "'more' is in one of them alone"),
                            ({name: state[name].half()}, "torch.float16"),
                            ({name: state[name][:1]}, f"found {name} of 1 x 1 x 3 x 3")]:
         with pytest.raises(OctkitError, match=found):
-            check_model(with_state(changes), "here")
+            check_model(replace(model, members=(replace(member, weights={"0": state | changes}),)), "here")
 
 
 def test_members_that_do_not_fit_are_refused():

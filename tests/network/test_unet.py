@@ -7,12 +7,12 @@ FEATURES, STRIDES, KERNELS = (4, 8, 8), ((1, 1), (2, 2), (2, 1)), ((3, 3), (3, 3
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 24), (8, 2)])
-def test_scores_have_the_sizes_of_the_decoder_stages(size):
+def test_logits_have_the_sizes_of_the_decoder_stages(size):
     outputs = UNet(1, 4, FEATURES, STRIDES, KERNELS)(torch.zeros(2, 1, *size))
     assert [tuple(o.shape) for o in outputs] == [(2, 4, *size), (2, 4, size[0] // 2, size[1] // 2)]
 
 
-def test_without_deep_supervision_the_full_resolution_scores_are_the_same():
+def test_without_deep_supervision_the_full_resolution_logits_are_the_same():
     network = UNet(1, 4, FEATURES, STRIDES, KERNELS)
     image = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     deep = network(image)[0]
@@ -76,8 +76,8 @@ def test_prediction_computes_what_training_does(features, strides, kernels, size
         expected = network.double()(image.double())
         network.float().eval()
         for layout, allowed in ((torch.contiguous_format, 1e-3), (LAYOUTS[len(size)], 2e-2)):
-            scores = network.to(memory_format=layout)(image.contiguous(memory_format=layout))
-            assert (scores - expected).abs().max() < allowed * expected.std()
+            logits = network.to(memory_format=layout)(image.contiguous(memory_format=layout))
+            assert (logits - expected).abs().max() < allowed * expected.std()
 
 
 def test_the_norm_by_hand():

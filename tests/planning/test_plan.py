@@ -1,11 +1,11 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from helpers import tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
-from octkit.planning.plan import NORMALISATIONS, Plan, check_plan, plan_of
+from octkit.planning.plan import NORMALISATIONS, Plan, check_plan
 from octkit.planning.preprocess import SCHEMES
 
 
@@ -24,13 +24,15 @@ def changed(plan, config="2d", **values):
     ({"spacing": (1.0, float("nan"))}, "no network"),
     ({"spacing": (1.0, -1.0)}, "no network"),
     ({"previous_stage": "3d_lowres"}, "refines '3d_lowres', which is not there"),
-    ({"patch_size": (16, 16, 16), "spacing": (1.0,) * 3, "strides": ((1, 1, 1), (2, 2, 2)),
-      "kernels": ((3, 3, 3), (3, 3, 3))}, "3 axes in a plan for 2-D scans"),
+    ({"patch_size": (16,) * 3, "spacing": (1.0,) * 3, "strides": ((1,) * 3, (2,) * 3), "kernels": ((3,) * 3,) * 2},
+     "3 axes in a plan for 2-D scans"),
+    # what would fill the memory
+    *((values, "configuration '2d' is too large") for values in (
+        {"patch_size": (16 * 10**6, 16)}, {"features": (4, 10**9)}, {"batch_size": 10**9}, {"batch_size": 0})),
 ])
 def test_a_configuration_that_contradicts_itself_is_refused(values, found):
-    with pytest.raises(OctkitError, match=r"^here: its plan is not valid") as caught:
+    with pytest.raises(OctkitError, match=rf"^here: its plan is not valid.*{found}"):
         check_plan(changed(tiny_model("2d").plan, **values), "here")
-    assert found in str(caught.value)
 
 
 @pytest.mark.parametrize(("values", "found"), [
@@ -47,35 +49,24 @@ def test_a_plan_that_contradicts_itself_is_refused(values, found):
         check_plan(replace(tiny_model("2d").plan, **values), "here")
 
 
-def test_json_that_is_no_plan_is_refused():
-    content = asdict(tiny_model("2d").plan)
-    content["configurations"]["2d"]["patch_size"] = ["wide", 16]
-    with pytest.raises(OctkitError, match="here: its plan is not valid; configurations.2d.patch_size"):
-        plan_of(content, "here")
-
-
 @pytest.mark.parametrize("configs", [("2d",), ("3d_cascade_fullres",)])
 def test_a_plan_is_read_as_it_was_written(tmp_path, configs):
     plan = replace(tiny_model(*configs).plan, reasons={"2d": {"patch_size": "so it fits"}, "plan": {"planned": "all"}})
-    plan.save(tmp_path / "plan.json")
-    assert Plan.load(tmp_path / "plan.json") == plan
+    for written in (plan, replace(plan, normalisation=("zscore",), reasons={})):
+        written.save(tmp_path / "plan.json")
+        assert Plan.load(tmp_path / "plan.json") == written
 
 
-def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path):
+@pytest.mark.parametrize(("size", "found"), [([15, 16], "configuration '2d' describes no network"),
+                                             (["wide", 16], "configurations.2d.patch_size")])
+def test_a_file_that_contradicts_itself_is_refused_by_its_name(tmp_path, size, found):
     path = tmp_path / "plan.json"
     tiny_model("2d").plan.save(path)
     content = read_json(path)
-    content["configurations"]["2d"]["patch_size"]["value"] = [15, 16]
+    content["configurations"]["2d"]["patch_size"]["value"] = size
     write_json(path, content)
-    with pytest.raises(OctkitError, match=r"plan.json: its plan is not valid; found configuration '2d' describes no"):
+    with pytest.raises(OctkitError, match=f"plan.json: its plan is not valid; .*{found}"):
         Plan.load(path)
-
-
-@pytest.mark.parametrize("values", [{"patch_size": (16 * 10**6, 16)}, {"features": (4, 10**9)}, {"batch_size": 10**9},
-                                    {"batch_size": 0}])
-def test_what_would_fill_the_memory_is_refused(values):
-    with pytest.raises(OctkitError, match="configuration '2d' is too large"):
-        check_plan(changed(tiny_model("2d").plan, **values), "here")
 
 
 def test_each_way_to_normalise_can_be_done():

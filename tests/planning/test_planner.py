@@ -74,17 +74,14 @@ def test_a_large_volume_gets_a_low_resolution_and_a_cascade():
     assert "1.4%" in plan.reasons["plan"]["planned"] and "less than 25%" in plan.reasons["plan"]["planned"]
 
 
-def test_a_small_volume_is_seen_whole_and_needs_no_cascade():
-    plan = plan_experiment(fingerprint((36, 50, 35), (1, 1, 1), 200))
-    assert list(plan.configurations) == ["2d", "3d_fullres"] and not plan.configurations["3d_fullres"].batch_dice
-    assert "it sees enough" in plan.reasons["plan"]["planned"]
-
-
-def test_a_low_resolution_that_is_hardly_smaller_is_dropped():
+@pytest.mark.parametrize(("shape", "spacing", "cases", "why"), [
+    ((36, 50, 35), (1, 1, 1), 200, "it sees enough"),
     # 25 B-scans: a patch covers 18 % of them, a quarter at 1.6 times fewer voxels, and that is under twice
-    plan = plan_experiment(fingerprint((25, 496, 512), (0.24, 0.00387, 0.0115), 30))
+    ((25, 496, 512), (0.24, 0.00387, 0.0115), 30, "only 1.6 times fewer voxels")])
+def test_volumes_that_need_no_cascade(shape, spacing, cases, why):
+    plan = plan_experiment(fingerprint(shape, spacing, cases))
     assert list(plan.configurations) == ["2d", "3d_fullres"] and not plan.configurations["3d_fullres"].batch_dice
-    assert "only 1.6 times fewer voxels" in plan.reasons["plan"]["planned"]
+    assert why in plan.reasons["plan"]["planned"]
 
 
 def test_one_slice_is_no_volume():
@@ -160,12 +157,6 @@ def test_plan_goes_round_and_each_parameter_has_kind_and_reason(tmp_path, shape,
     assert content["axis_order"]["value"] == ([1, 0, 2] if len(shape) == 3 else [])
 
 
-def test_a_plan_from_elsewhere_keeps_its_normalisation_and_needs_no_reasons(tmp_path):
-    plan = replace(plan_experiment(fingerprint((36, 50, 35), (1, 1, 1))), normalisation=("zscore",), reasons={})
-    plan.save(tmp_path / "plan.json")
-    assert Plan.load(tmp_path / "plan.json") == plan
-
-
 def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
     found = Fingerprint([(1, 1)] * 9, [(200, 275)] * 9, ("OCT", "OCT-A"), 3, [RECORD] * 2)
     assert plan_experiment(found).normalisation == ("ct", "ct")
@@ -178,12 +169,8 @@ def test_the_blueprint_names_the_axes_as_the_settings_do():
     assert all(f"{axis} " in reason for axis in axes)
 
 
-@pytest.mark.parametrize("memory", [0, -1, float("nan"), float("inf")])
-def test_memory_must_be_above_0(memory):
-    with pytest.raises(OctkitError, match="memory_gb: found .*, expected a number above 0"):
+@pytest.mark.parametrize(("memory", "expected"), [(1e-9, "enough"), *((memory, "a number above 0") for memory in (
+    0, -1, float("nan"), float("inf")))])
+def test_memory_must_be_enough_for_a_patch(memory, expected):
+    with pytest.raises(OctkitError, match=f"memory_gb: found {memory:g}, expected {expected}"):
         plan_experiment(fingerprint((200, 200), (1, 1)), memory)
-
-
-def test_memory_that_holds_no_patch_at_all():
-    with pytest.raises(OctkitError, match="memory_gb: found 1e-09, expected enough"):
-        plan_experiment(fingerprint((200, 200), (1, 1)), 1e-9)

@@ -4,21 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octkit.planning.rules import (
-    axis_order,
-    batch_size,
-    budget,
-    coarser,
-    divisors,
-    feature_map_values,
-    feature_maps,
-    fits,
-    median_shape,
-    shrunk,
-    start_patch,
-    target_spacing,
-    topology,
-)
+from octkit.planning import rules
 
 sizes = st.integers(8, 700)
 spacings = st.floats(0.1, 10)
@@ -27,36 +13,36 @@ scans = st.tuples(st.tuples(sizes, sizes), st.tuples(spacings, spacings))
 
 
 def test_start_patch_by_hand():
-    assert start_patch((1, 1), (800, 1100)) == (800, 1100)
-    assert start_patch((0.004, 0.016), (9000, 9000)) == (4096, 1024)
-    assert start_patch((1, 1), (128.5, 300)) == (128.5, 300)
-    assert start_patch((1, 1, 1), (900, 300, 100)) == (256, 256, 100)
+    assert rules.start_patch((1, 1), (800, 1100)) == (800, 1100)
+    assert rules.start_patch((0.004, 0.016), (9000, 9000)) == (4096, 1024)
+    assert rules.start_patch((1, 1), (128.5, 300)) == (128.5, 300)
+    assert rules.start_patch((1, 1, 1), (900, 300, 100)) == (256, 256, 100)
     # 256 x 256 x 256 px become 64 x 512 x 512 of eight times as coarse slices: 64 x 8 = 512 x 1
-    assert start_patch((0.8, 0.1, 0.1), (900, 900, 900)) == (64, 512, 512)
+    assert rules.start_patch((0.8, 0.1, 0.1), (900, 900, 900)) == (64, 512, 512)
 
 
 def test_topology_by_hand():
     # 24 x 8: both halve to 12 x 4, then 24's axis alone could become 6, but 12 px are just enough for that
-    patch, strides, kernels = topology((1, 1), (24, 8))
+    patch, strides, kernels = rules.topology((1, 1), (24, 8))
     assert strides == ((1, 1), (2, 2), (2, 1)) and patch == (24, 8) and kernels == ((3, 3),) * 3
     # the fine axis catches up first, and the kernel is flat until it has
-    _, strides, kernels = topology((1, 4), (64, 64))
+    _, strides, kernels = rules.topology((1, 4), (64, 64))
     assert strides[:3] == ((1, 1), (2, 1), (2, 1)) and kernels[:3] == ((3, 1), (3, 1), (3, 3))
-    assert topology((1, 1), (7, 7)) == ((7, 7), ((1, 1),), ((3, 3),))
+    assert rules.topology((1, 1), (7, 7)) == ((7, 7), ((1, 1),), ((3, 3),))
 
 
 def test_topology_of_a_volume_by_hand():
     # 10 slices 4 times as coarse: two halvings within the slices, to 8 x 16 px of the same size, then one of all axes.
     # What is left, 5 x 4 x 8, could be halved along the last alone, but 8 px are too few for one axis by itself.
-    patch, strides, kernels = topology((4, 1, 1), (9, 30, 64))
+    patch, strides, kernels = rules.topology((4, 1, 1), (9, 30, 64))
     assert strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2))
     assert kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3))
-    assert patch == (10, 32, 64) and divisors(strides) == (2, 8, 8)
+    assert patch == (10, 32, 64) and rules.divisors(strides) == (2, 8, 8)
 
 
 def test_an_axis_too_short_to_halve_does_not_hold_the_others_up():
     # 6 slices are never halved; compared with one another the rest are equally fine all the way down
-    _, strides, kernels = topology((1, 1, 1), (6, 64, 64))
+    _, strides, kernels = rules.topology((1, 1, 1), (6, 64, 64))
     assert strides == ((1, 1, 1),) + ((1, 2, 2),) * 4 and kernels == ((3, 3, 3),) * 5
 
 
@@ -64,21 +50,21 @@ def test_an_axis_too_short_to_halve_does_not_hold_the_others_up():
 @given(volumes | scans)
 def test_a_patch_is_rounded_up_by_less_than_it_must_be_divisible_by(data_set):
     shape, spacing = data_set
-    patch, strides, kernels = topology(spacing, shape)
-    for size, wanted, divisor in zip(patch, shape, divisors(strides), strict=True):
+    patch, strides, kernels = rules.topology(spacing, shape)
+    for size, wanted, divisor in zip(patch, shape, rules.divisors(strides), strict=True):
         assert size % divisor == 0 and 0 <= size - wanted < divisor
         assert size // divisor >= 4
     assert len(strides) == len(kernels) and kernels[-1] == (3,) * len(shape)
     # a rounded patch is halved like the one that was asked for, so that shrinking may start from either
-    assert topology(spacing, patch) == (patch, strides, kernels)
+    assert rules.topology(spacing, patch) == (patch, strides, kernels)
 
 
 @settings(max_examples=100, deadline=None)
 @given(volumes | scans)
 def test_a_shrunk_patch_is_smaller_along_one_axis_and_covers_most_there_no_more(data_set):
     shape, spacing = data_set
-    patch, strides, _ = topology(spacing, shape)
-    smaller = shrunk(patch, strides, shape, spacing)
+    patch, strides, _ = rules.topology(spacing, shape)
+    smaller = rules.shrunk(patch, strides, shape, spacing)
     changed = [axis for axis in range(len(shape)) if smaller[axis] != patch[axis]]
     assert len(changed) == 1 and smaller[changed[0]] < patch[changed[0]]
     shares = [p / n for p, n in zip(patch, shape, strict=True)]
@@ -87,79 +73,74 @@ def test_a_shrunk_patch_is_smaller_along_one_axis_and_covers_most_there_no_more(
 
 def test_shrinking_by_hand():
     # 256 px halve six times, but 192 only five (192 / 32 = 6 px): the next size is 224, not 192
-    patch, strides, _ = topology((1, 1), (256, 256))
-    assert divisors(strides) == (64, 64)
-    assert shrunk(patch, strides, (256, 300), (1, 1)) == (224, 256)
+    patch, strides, _ = rules.topology((1, 1), (256, 256))
+    assert rules.divisors(strides) == (64, 64)
+    assert rules.shrunk(patch, strides, (256, 300), (1, 1)) == (224, 256)
     # equal shares: the last axis gives way
-    patch, strides, _ = topology((1, 1, 1), (64, 64, 64))
-    assert shrunk(patch, strides, (64, 64, 64), (1, 1, 1)) == (64, 64, 56)
+    patch, strides, _ = rules.topology((1, 1, 1), (64, 64, 64))
+    assert rules.shrunk(patch, strides, (64, 64, 64), (1, 1, 1)) == (64, 64, 56)
 
 
 def test_feature_map_values_by_hand():
     # stage 0: 16 px x 2 maps x (2 down + 1 up + 2 up) = 160; stage 1: 4 px x 4 maps x 2 = 32; scores 16 px x 3 = 48
-    assert feature_map_values((4, 4), (2, 4), ((1, 1), (2, 2)), classes=2) == 240
+    assert rules.feature_map_values((4, 4), (2, 4), ((1, 1), (2, 2)), classes=2) == 240
     # the same in a volume of 64 px, the deep stage an eighth: 64 x 2 x 5 + 8 x 4 x 2 + 64 x 3
-    assert feature_map_values((4, 4, 4), (2, 4), ((1, 1, 1), (2, 2, 2)), classes=2) == 896
+    assert rules.feature_map_values((4, 4, 4), (2, 4), ((1, 1, 1), (2, 2, 2)), classes=2) == 896
 
 
 def test_feature_maps_double_up_to_the_cap():
-    assert feature_maps(6, 32, 320) == (32, 64, 128, 256, 320, 320)
-    assert feature_maps(3, 8, 4) == (4, 4, 4)
+    assert rules.feature_maps(6, 32, 320) == (32, 64, 128, 256, 320, 320)
+    assert rules.feature_maps(3, 8, 4) == (4, 4, 4)
 
 
 def test_the_yardsticks_fill_their_memory():
     # 2-D: 12 patches of 85 million values in 8 GB; 3-D: 2 of 560 million. A batch of two just fits in either.
-    assert budget(8, 2) == 85e6 and budget(24, 2) == 255e6 and budget(8, 3) == 560e6
-    assert fits(510_000_000, 8, axes=2) and not fits(510_000_006, 8, axes=2)
-    assert fits(560_000_000, 8, axes=3) and not fits(560_000_001, 8, axes=3)
-    assert batch_size(85_000_000, 8, 1e12, (64, 64)) == 12 and batch_size(560_000_000, 8, 1e12, (64, 64, 64)) == 2
+    assert rules.budget(8, 2) == 85e6 and rules.budget(24, 2) == 255e6 and rules.budget(8, 3) == 560e6
+    assert rules.fits(510_000_000, 8, axes=2) and not rules.fits(510_000_006, 8, axes=2)
+    assert rules.fits(560_000_000, 8, axes=3) and not rules.fits(560_000_001, 8, axes=3)
+    assert rules.batch_size(85_000_000, 8, 1e12, (64, 64)) == 12
+    assert rules.batch_size(560_000_000, 8, 1e12, (64, 64, 64)) == 2
 
 
 def test_a_batch_holds_at_most_5_percent_of_all_pixels_and_at_least_two_patches():
-    assert batch_size(10, 8, 1000 * 64 * 64, (64, 64)) == 50
-    assert batch_size(10, 8, 10 * 64**3, (64, 64, 64)) == 2
+    assert rules.batch_size(10, 8, 1000 * 64 * 64, (64, 64)) == 50
+    assert rules.batch_size(10, 8, 10 * 64**3, (64, 64, 64)) == 2
 
 
-def test_target_spacing_of_coarse_slices_is_their_10th_percentile():
-    shapes = [(25, 496, 512)] * 5
-    spacings = [(step, 0.004, 0.012) for step in (0.1, 0.2, 0.3, 0.3, 0.3)]
-    assert target_spacing(spacings, shapes) == pytest.approx((0.14, 0.004, 0.012))
-    assert target_spacing(spacings, [(200, 496, 512)] * 5) == pytest.approx((0.3, 0.004, 0.012))
-
-
-def test_target_spacing_of_coarse_slices_stays_coarser_than_the_others():
-    spacings = [(step, 0.004, 0.012) for step in (0.001, 0.001, 0.3, 0.3, 0.3)]
-    assert target_spacing(spacings, [(25, 496, 512)] * 5) == pytest.approx((0.01201, 0.004, 0.012))
+@pytest.mark.parametrize(("steps", "slices", "expected"), [
+    ((0.1, 0.2, 0.3, 0.3, 0.3), 25, 0.14), ((0.1, 0.2, 0.3, 0.3, 0.3), 200, 0.3),  # 200 are not few
+    ((0.001, 0.001, 0.3, 0.3, 0.3), 25, 0.01201)])  # it stays coarser than the others
+def test_target_spacing_of_few_coarse_slices_is_their_10th_percentile(steps, slices, expected):
+    spacings = [(step, 0.004, 0.012) for step in steps]
+    assert rules.target_spacing(spacings, [(slices, 496, 512)] * 5) == pytest.approx((expected, 0.004, 0.012))
 
 
 def test_target_spacing_of_a_2d_scan_is_the_median_however_coarse_its_a_scans():
     spacings = [(0.004, wide) for wide in (0.01, 0.015, 0.02, 0.02, 0.02)]
-    assert target_spacing(spacings, [(1000, 90)] * 5) == (0.004, 0.02)
+    assert rules.target_spacing(spacings, [(1000, 90)] * 5) == (0.004, 0.02)
 
 
 def test_median_shape_is_taken_after_resampling():
     # 10 px of 2 mm are 20 px of 1 mm; 15 px of 1 mm stay: half-way lies 17.5
-    assert median_shape([(10, 8), (15, 8)], [(2, 1), (1, 1)], (1, 1)) == (17.5, 8)
+    assert rules.median_shape([(10, 8), (15, 8)], [(2, 1), (1, 1)], (1, 1)) == (17.5, 8)
 
 
 def test_the_coarsest_axis_comes_first_and_the_rest_as_they_are():
-    assert axis_order((0.1, 0.5, 0.2)) == (1, 0, 2)
-    assert axis_order((0.1, 0.2, 0.5)) == (2, 0, 1)
-    assert axis_order((1, 1, 1)) == (0, 1, 2)
-    assert axis_order((1, 3)) == ()
+    assert rules.axis_order((0.1, 0.5, 0.2)) == (1, 0, 2)
+    assert rules.axis_order((0.1, 0.2, 0.5)) == (2, 0, 1)
+    assert rules.axis_order((1, 1, 1)) == (0, 1, 2)
+    assert rules.axis_order((1, 3)) == ()
 
 
 def test_fine_axes_are_made_coarser_first():
-    assert coarser((4, 1, 2)) == (4, 1.03, 2)  # 2 is half of 4: comparable
-    assert coarser((4, 2, 3)) == pytest.approx((4.12, 2.06, 3.09))
+    assert rules.coarser((4, 1, 2)) == (4, 1.03, 2)  # 2 is half of 4: comparable
+    assert rules.coarser((4, 2, 3)) == pytest.approx((4.12, 2.06, 3.09))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(spacings, spacings, spacings))
 def test_growing_coarser_ends_with_comparable_axes(spacing):
-    product = math.prod(spacing)
     for _ in range(200):
-        spacing = coarser(spacing)
-        assert math.prod(spacing) > product
-        product = math.prod(spacing)
+        before, spacing = math.prod(spacing), rules.coarser(spacing)
+        assert math.prod(spacing) > before
     assert max(spacing) / min(spacing) <= 2 * 1.0001
