@@ -31,8 +31,8 @@ NARROW = 16
 UNFOLDED = 2 * 2
 AT_WORK = 4  # sets of a scan's probabilities beside those that are kept: sums, weighted, resampled
 PREFETCHED = 2  # batches that wait in each worker (torch's default)
-WORKER = 150e6  # bytes that a worker process writes to for itself; the rest it shares with its parent
-# A limit that the system's resource groups put on a process and its kin: version 2, version 1.
+WORKER = 150e6  # bytes of a worker process that it does not share with its parent
+# Files of Linux's resource groups (limit, use, what is given up on demand): version 2, version 1.
 LIMITS = (("memory.max", "memory.current", "inactive_file"),
           ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
 

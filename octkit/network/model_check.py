@@ -1,7 +1,4 @@
-"""Whether a model holds together: its plan, its members, and the shapes of their weights.
-
-What a run leaves fits by construction; a file from elsewhere need not, and is checked before a network is built.
-"""
+"""Whether a model's plan, members and weights fit together; checked before a network is built."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +44,8 @@ def check_model(model: Model, where: str | Path) -> None:
         if step.config not in model.plan.configurations:
             raise OctkitError(f"{where}: found weights of {step.config!r}, expected one of the plan's configurations "
                               f"{', '.join(model.plan.configurations)}")
-        found, expected = step.previous and step.previous.config, model.plan.configurations[step.config].previous_stage
+        found = step.previous.config if step.previous else None
+        expected = model.plan.configurations[step.config].previous_stage
         if found != expected:
             raise OctkitError(f"{where}: {step.config} comes with the first step {found}, expected {expected}")
         if not step.weights:

@@ -100,7 +100,8 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None,
     wanted = members if configs is None else configs
     if absent := [config for config in wanted if config not in members]:
         raise OctkitError(f"{path}: has no configuration {absent[0]!r}, expected one of {', '.join(members)}")
-    return replace(model, members=tuple(_with_folds(members[config], folds, path) for config in wanted))
+    chosen = [members[config] for config in wanted]
+    return replace(model, members=tuple(chosen if folds is None else [_with_folds(one, folds, path) for one in chosen]))
 
 
 def starting_weights(path: str, config: str, fold: int | str,
@@ -157,7 +158,7 @@ def save_model(model: Model, path: str | Path, card: dict) -> None:
 
 
 def export_run(run: Run, path: str | Path) -> Model:
-    """Write the model of a run's folder, with its card, as one file; returns the model."""
+    """Write the model of a run, with its card, as one file; returns the model."""
     model = load_model(run)
     save_model(model, path, run_card(run))
     return model
@@ -207,18 +208,17 @@ def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Step:
         weights[fold] = _Weights(file=f"weights/{where}/fold_{fold}.safetensors",
                                  sha256=hashlib.sha256(data).hexdigest())
         parts[weights[fold].file] = data
-    previous = member.previous and _described(member.previous, f"{where}.{member.previous.config}", parts)
+    first = member.previous
+    previous = _described(first, f"{where}.{first.config}", parts) if first else None
     return _Step(config=member.config, weights=weights, previous=previous)
 
 
-def _with_folds(member: Member, folds: Sequence[int | str] | None, path: Path) -> Member:
-    if folds is None:
-        return member
+def _with_folds(member: Member, folds: Sequence[int | str], path: Path) -> Member:
     wanted = list(map(str, folds))
     if absent := [fold for fold in wanted if fold not in member.weights]:
         raise OctkitError(f"{path}: has no fold {absent[0]} of {member.config}, expected one of "
                           f"{', '.join(member.weights)}")
-    previous = member.previous and _with_folds(member.previous, folds, path)
+    previous = _with_folds(member.previous, folds, path) if member.previous else None
     return replace(member, weights={fold: member.weights[fold] for fold in wanted}, previous=previous)
 
 
@@ -285,7 +285,7 @@ def _read_member(archive: zipfile.ZipFile, step: _Step, path: Path) -> Member:
             weights[fold] = safetensors.torch.load(data)
         except Exception as error:  # safetensors' own error and those of odd headers
             raise OctkitError(f"{path}: {entry.file} cannot be read as weights ({error})") from None
-    return Member(step.config, weights, step.previous and _read_member(archive, step.previous, path))
+    return Member(step.config, weights, _read_member(archive, step.previous, path) if step.previous else None)
 
 
 def _json(value: Any) -> bytes:

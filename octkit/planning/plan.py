@@ -6,7 +6,7 @@ So each is checked when it is read, before an array or a network is made by its 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite, prod
+from math import isfinite, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +145,18 @@ def plan_of(content: dict, where: str | Path) -> Plan:
 def check_plan(plan: Plan, where: str | Path) -> None:
     """Raise OctkitError where the numbers of a plan contradict each other, or are none."""
     problems = []
-    for name, configuration in plan.configurations.items():
-        if not _describes_a_network(configuration):
-            problems.append(f"configuration {name!r} describes no network of 2 or 3 axes (patch "
-                            f"{by(configuration.patch_size)}, {len(configuration.features)} stages)")
-        elif (prod(configuration.patch_size) > MAX_PATCH or max(configuration.features) > MAX_FEATURES
-              or not 1 <= configuration.batch_size <= MAX_BATCH):
-            problems.append(f"configuration {name!r} is too large (patch {by(configuration.patch_size)}, batch "
-                            f"{configuration.batch_size}, up to {max(configuration.features)} maps)")
-        if len(configuration.patch_size) == 3 and not plan.axis_order:
+    for name, one in plan.configurations.items():
+        patch, maps = by(one.patch_size), one.features
+        if not _describes_a_network(one):
+            problems.append(f"configuration {name!r} describes no network of 2 or 3 axes (patch {patch}, "
+                            f"{len(maps)} stages)")
+        elif prod(one.patch_size) > MAX_PATCH or max(maps) > MAX_FEATURES or not 1 <= one.batch_size <= MAX_BATCH:
+            problems.append(f"configuration {name!r} is too large (patch {patch}, batch {one.batch_size}, up to "
+                            f"{max(maps)} maps)")
+        if len(one.patch_size) == 3 and not plan.axis_order:
             problems.append(f"configuration {name!r} of 3 axes in a plan for 2-D scans")
-        if configuration.previous_stage is not None and configuration.previous_stage not in plan.configurations:
-            problems.append(f"configuration {name!r} refines {configuration.previous_stage!r}, which is not there")
+        if one.previous_stage is not None and one.previous_stage not in plan.configurations:
+            problems.append(f"configuration {name!r} refines {one.previous_stage!r}, which is not there")
     if not plan.channels or len(plan.intensity) != len(plan.channels):
         problems.append(f"{len(plan.channels)} channels, but intensities of {len(plan.intensity)}")
     if plan.normalisation and len(plan.normalisation) != len(plan.channels):
@@ -165,9 +165,8 @@ def check_plan(plan: Plan, where: str | Path) -> None:
         problems.append(f"the normalisation {foreign[0]!r}, not one of {', '.join(NORMALISATIONS)}")
     if plan.axis_order and sorted(plan.axis_order) != [0, 1, 2]:
         problems.append(f"the axis order {plan.axis_order}")
-    for record in plan.intensity:
-        if not all(isfinite(record.get(key, float("nan"))) for key in STATISTICS):
-            problems.append(f"intensities without {', '.join(STATISTICS)}")
+    if not all(isfinite(record.get(key, nan)) for record in plan.intensity for key in STATISTICS):
+        problems.append(f"intensities without {', '.join(STATISTICS)}")
     if not 1 <= len(plan.classes) <= 254:
         problems.append(f"{len(plan.classes)} classes")
     if problems:

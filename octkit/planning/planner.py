@@ -106,7 +106,8 @@ def plan_volumes(plan_one: Callable[..., Planned], spacing: Sequence[float], sha
     step until a patch covers that much: "3d_lowres". It is dropped again where it has not even half the voxels.
     """
     full, words = plan_one(spacing, shape, prod(shape) * cases)
-    planned, voxels = None, prod(shape)
+    planned: Planned | None = None
+    voxels = prod(shape)
     covered = share = prod(full.patch_size) / voxels
     while share < ENOUGH_CONTEXT:
         spacing = rules.coarser(spacing)

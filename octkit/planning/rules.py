@@ -29,9 +29,9 @@ Ints = tuple[int, ...]
 def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
     """The spacing to resample to: the median of each axis, so that half of the cases lose no detail.
 
-    Where one axis of a volume is far coarser (over 3 times) and has far fewer pixels (under a third) than the
-    others, its 10th percentile is taken, so that scans with fine slices are not thrown away; but it never becomes
-    finer than the other axes. 25 B-scans 0.24 mm apart, 496 x 512 px of 4 x 12 µm: such an axis.
+    Where one axis of a volume is far coarser (over 3 times) and has far fewer pixels (under a third) than the others,
+    as 25 B-scans 0.24 mm apart, its 10th percentile is taken, to keep the detail of fine slices; but it never becomes
+    finer than the other axes.
     """
     # By percentiles, as nnU-Net: np.median can differ in the last digit, and a rounded size with it.
     target, size = (np.percentile(np.array(values, float), 50, axis=0) for values in (spacings, shapes))

@@ -55,12 +55,12 @@ class Run:
 
     @property
     def dataset(self) -> Dataset:
-        """The run's data set, without extra training cases."""
+        """The run's data set, without the training cases of `train.extra_data`."""
         return self._keep("dataset", self._data_of(), lambda: detect.open_dataset(self.settings.data.root))
 
     @property
     def training_data(self) -> Dataset:
-        """The run's data set with the training cases of `train.extra_data`."""
+        """The same with them."""
         return self._keep("training_data", self._data_of(), lambda: detect.open_run(self.settings))
 
     @property
@@ -133,8 +133,7 @@ class Run:
 
     def _data_of(self) -> object:
         # Folders of images have no one file that tells of a change; a data set is opened once for the same settings.
-        chosen = self.settings
-        return chosen.data.dir, chosen.train.extra_data
+        return self.settings.data.dir, self.settings.train.extra_data
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

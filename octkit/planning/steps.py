@@ -54,10 +54,7 @@ def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, .
 
 
 def split_run(run: Run) -> list[Split]:
-    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json.
-
-    Cases from extra data sets are in every fold's training part.
-    """
+    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json."""
     chosen, dataset = run.settings, run.training_data
     splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
                          {case.name: case.glaucoma for case in dataset.train},
@@ -72,5 +69,5 @@ def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, ca
     for kind, array in (("image", image), ("mask", mask)):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)
-    # Last: its presence says that all is there.
+    # Last, as it marks the case as complete.
     write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})

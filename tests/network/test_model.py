@@ -19,13 +19,10 @@ def network(channels=1, deep_supervision=True, config="2d"):
     return build_network(plan, config, deep_supervision)
 
 
-def test_the_network_is_the_plans():
+def test_the_network_is_the_plans_and_a_second_step_sees_the_classes_of_the_first_beside_the_image():
     built = network(2, False)
     assert built(torch.zeros(1, 2, 16, 16)).shape == (1, 4, 16, 16)
     assert built.encoder[0].layers[0].weight.shape == (4, 2, 3, 3)
-
-
-def test_a_second_step_sees_the_classes_of_the_first_beside_the_image():
     assert network(1, config="second").encoder[0].layers[0].weight.shape == (4, 1 + 3, 3, 3)
 
 
@@ -38,9 +35,8 @@ def test_maps_lie_channels_last_but_in_float32_training_on_a_cpu(axes, expected)
 
 
 def test_weights_of_another_network_are_refused():
-    other = network(2).state_dict()
     with pytest.raises(OctkitError, match="m.pt: its weights do not fit"):
-        load_weights(network(), other, "m.pt")
+        load_weights(network(), network(2).state_dict(), "m.pt")
 
 
 @pytest.mark.parametrize(("able", "expected"), [

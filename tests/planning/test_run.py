@@ -18,10 +18,9 @@ def test_a_run_knows_its_files(run):
     def inside(path):
         return path.relative_to(run.folder).as_posix()
 
-    assert [inside(path) for path in (run.settings_file, run.fingerprint_file, run.plan_file, run.splits_file,
-                                      run.selection_file, run.scores_file, run.ledger_file, run.report_file)] == [
-        "settings.json", "fingerprint.json", "plan.json", "splits.json", "selection.json", "scores.json",
-        "ledger.jsonl", "report.html"]
+    names = {"settings": "json", "fingerprint": "json", "plan": "json", "splits": "json", "selection": "json",
+             "scores": "json", "ledger": "jsonl", "report": "html"}
+    assert all(inside(getattr(run, f"{name}_file")) == f"{name}.{ending}" for name, ending in names.items())
     assert inside(run.checkpoint("2d", "all")) == "models/2d/fold_all/checkpoint.pt"
     assert inside(run.predictions("test")) == "predictions/test"
     assert inside(run.cross_validation("2d")) == "predictions/cv/2d"
