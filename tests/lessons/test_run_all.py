@@ -59,7 +59,7 @@ def story(tmp_path, monkeypatch):
 
     monkeypatch.setattr(notebook, "execute", pretend)
     monkeypatch.setattr(data_set, "before_run", lambda *_: None)  # the scans are none
-    monkeypatch.setattr(detect, "open_dataset", lambda *_: None)
+    monkeypatch.setattr(detect, "open_dataset", lambda _: SimpleNamespace(validation=["0001"]))
     (tmp_path / "scans").mkdir()
     story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
     return story
