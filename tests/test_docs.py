@@ -37,6 +37,16 @@ def test_files_that_a_page_names_are_there(page):
     assert {name for name in named if not any((root / name).exists() for root in roots)} <= written_by_a_run
 
 
+def test_names_beside_a_file_stand_in_it():
+    """A row such as "`layers/boundaries.py`: `LEAST_UM`, `STEEPEST`" names what is there."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    beside = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", page)
+    named = [(file, name) for file, names in beside for name in re.findall(r"\w+", names)]
+    assert len(named) > 10
+    for file, name in named:
+        assert re.search(rf"(?m)^(def |class |){name}\b", (PACKAGE / file).read_text(encoding="utf-8")), (file, name)
+
+
 def test_the_package_that_is_installed_is_whole():
     """Every folder with code is a package, and every other file is package data."""
     setup = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]
