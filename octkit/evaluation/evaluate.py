@@ -59,8 +59,8 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
     numbers, greys = {number: number for number in range(len(labels) + 1)}, mask_coding(labels)
     cases = {}
     for (name, files), mm in zip(pairs.items(), spacings, strict=True):
-        masks = [read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys)) for file in files]
-        cases[name] = {layer: _score(*masks, labels.index(layer) + 1, mm) for layer in layers}
+        found, true = (read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys)) for file in files)
+        cases[name] = {layer: _score(found, true, labels.index(layer) + 1, mm) for layer in layers}
     metrics = list(next(iter(cases.values()))[layers[0]])
     shared = spacings[0] if len(set(spacings)) == 1 else None
     summary = {layer: {metric: _summary(case[layer][metric] for case in cases.values()) for metric in metrics}

@@ -19,7 +19,7 @@ def dice(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
     """
     _same_shape(predicted, truth)
     ours, theirs = predicted == label, truth == label
-    return dice_from_counts(np.count_nonzero(ours & theirs), np.count_nonzero(ours), np.count_nonzero(theirs))
+    return dice_from_counts(*(int(np.count_nonzero(found)) for found in (ours & theirs, ours, theirs)))
 
 
 def dice_from_counts(both: float, predicted: float, truth: float) -> float:

@@ -79,7 +79,7 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
     dataset = open_dataset(path)
     if dataset.layout == "nnunet":
         raise OctkitError(f"{path}: is a raw data set of nnU-Net's already")
-    with new_folder(folder, path) as target:
+    with new_folder(folder, Path(path)) as target:
         ending = ".nii.gz" if any(is_volume(case.image) for case in dataset.cases) else ".png"  # one for all
         made: dict[Path, dict] = {}  # an original file -> what it can be made from again
         for part, cases in (("Tr", dataset.train), ("Ts", dataset.validation + dataset.test)):

@@ -36,8 +36,9 @@ CHECKPOINT = "checkpoint_final.pth"
 CARRIED = "octkit.json"
 # The one function behind every numpy scalar; numpy 1 and numpy 2 call its module differently.
 SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS = [(SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
-            type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
+HARMLESS: list[Any] = [
+    (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
+    type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
 
 Weights = dict[str, torch.Tensor]
 Axes = Annotated[tuple[int, ...], FailFast(), BeforeValidator(lambda axes: axes or ())]  # None stands for none
@@ -162,8 +163,9 @@ def names_of_weights(stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     layer again in a list of all.
     """
     kinds, layers = ("weight", "bias"), tuple(enumerate(("conv", "norm")))
-    blocks = [(f"encoder.{i}", f"encoder.stages.{i}.0", ("", "decoder.")) for i in range(stages)]
-    blocks += [(f"decoder.{i}", f"decoder.stages.{stages - 2 - i}", ("",)) for i in range(stages - 1)]
+    blocks: list[tuple[str, str, tuple[str, ...]]] = [
+        *((f"encoder.{i}", f"encoder.stages.{i}.0", ("", "decoder.")) for i in range(stages)),
+        *((f"decoder.{i}", f"decoder.stages.{stages - 2 - i}", ("",)) for i in range(stages - 1))]
     for (ours, theirs, prefixes), i, (layer, name), kind in product(blocks, range(2), layers, kinds):
         tails = (f"{theirs}.convs.{i}.{name}.{kind}", f"{theirs}.convs.{i}.all_modules.{layer}.{kind}")
         yield f"{ours}.layers.{3 * i + layer}.{kind}", tuple(prefix + tail for prefix in prefixes for tail in tails)
@@ -220,7 +222,8 @@ def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
         raise OctkitError(f"{folder}/fold_{odd[0]}: found the fold {odd[0]!r}, expected a number or all")
     for fold in [fold for fold, path in found.items() if not path.exists()]:
         say(f"{found.pop(fold).parent}: has no {CHECKPOINT} and is left out")
-    if len(found) > 1 and found.pop("all", None):
+    if len(found) > 1 and "all" in found:
+        del found["all"]
         say(f"{folder}: fold_all is left out, as there are others")
     if not found:
         raise OctkitError(f"{folder}: found no fold_*/{CHECKPOINT}, expected the folder of a model that nnU-Net has "

@@ -118,7 +118,8 @@ def plan_from(plans: object, dataset: object, config: str, where: Path) -> Plan:
 def plans_to(plan: Plan, name: str) -> dict[str, Any]:
     """The content of plans.json for a Plan; `name` is the data set's."""
     whole = max(plan.configurations.values(), key=lambda configuration: len(configuration.patch_size))
-    spacing, shape = list(whole.spacing), [round(n) for n in whole.median_shape]
+    spacing: list[float | None] = [*whole.spacing]
+    shape: list[int | None] = [round(n) for n in whole.median_shape]
     if len(shape) == 2:  # a 2-D scan is one slice to nnU-Net, 999 thick; of volumes planned in 2-D we know no depth
         depth = (None, None) if plan.axis_order else (999.0, 1)
         spacing, shape = [depth[0], *spacing], [depth[1], *shape]

@@ -62,7 +62,7 @@ def export_onnx(model: Model, path: str | Path) -> None:
         producer_version=__version__)
     helper.set_model_props(whole, metadata(model, configuration))
     checker.check_model(whole)
-    write_atomic(path, whole.SerializeToString(deterministic=True))
+    write_atomic(Path(path), whole.SerializeToString(deterministic=True))
 
 
 def metadata(model: Model, configuration: Configuration) -> dict[str, str]:
