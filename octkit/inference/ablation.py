@@ -59,7 +59,7 @@ def scores(masks: dict[str, np.ndarray], scan: Scan, labels: Sequence[str]) -> l
     """One row a step: scan, step, Dice of each annotated layer (None where it is not), share of broken A-scans."""
     known = set() if scan.truth is None else set(np.unique(scan.truth).tolist()) - {0}
     return [{"scan": scan.name, "step": step, "broken": broken_a_scans(mask),
-             **{name: dice(mask, scan.truth, label) if label in known else None
+             **{name: dice(mask, scan.truth, label) if scan.truth is not None and label in known else None
                 for label, name in enumerate(labels, 1)}}
             for step, mask in masks.items()]
 

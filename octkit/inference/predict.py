@@ -42,7 +42,7 @@ def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], 
     folders of B-scans and volumes get a NIfTI file of label numbers that lies where the scan lies.
     """
     if is_volume(like) or mask.ndim == 3:
-        write_nifti(path := folder / f"{name}.nii.gz", mask, spacing, like)
+        write_nifti(path := folder / f"{name}.nii.gz", mask, None if spacing is None else tuple(spacing), like)
     else:
         write_mask(path := folder / f"{name}.png", mask, mask_coding(labels))
     return path
@@ -165,7 +165,7 @@ def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None) -> 
 
 def save_boundaries(path: Path, result: ScanResult) -> None:
     """Write the five boundaries and their doubt in px as CSV, one row an A-scan; row 0.0 is the image's upper edge."""
-    numbers = np.vstack([result.boundaries, result.doubt]).T
+    numbers = np.vstack([np.asarray(result.boundaries), np.asarray(result.doubt)]).T
     write_csv(path, ["a_scan", *BOUNDARIES, *(f"doubt of {name}" for name in BOUNDARIES)],
               ([column, *(f"{number:.3f}" for number in row)] for column, row in enumerate(numbers)))
 

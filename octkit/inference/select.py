@@ -175,9 +175,9 @@ def _by_cross_validation(run: Run, folds: Sequence[int]) -> Selection:
         drawn, record = decide_boundaries(found(), cleaned, truth, dataset.labels, dataset.circle,
                                           run.settings.infer.surfaces)
         records.append(record)
-    return Selection(configuration=winner.name, configurations=winner.configurations, why=why, folds=folds,
-                     cases=len(cases), candidates=scored, postprocessing=records, steps=steps, circle=dataset.circle,
-                     surfaces=drawn)
+    return Selection(configuration=winner.name, configurations=winner.configurations, why=why, folds=tuple(folds),
+                     cases=len(cases), candidates=tuple(scored), postprocessing=tuple(records), steps=steps,
+                     circle=dataset.circle, surfaces=drawn)
 
 
 def _found(run: Run, config: str, case: Case) -> np.ndarray:

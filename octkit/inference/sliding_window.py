@@ -169,7 +169,8 @@ class ConfigPredictor:
         for state in member.weights.values():
             network = build_network(self.plan, self.config, deep_supervision=False)
             load_weights(network, state, "the model")
-            self.networks.append(network.train(as_trained).to(device, memory_format=self.memory_format))
+            network.train(as_trained).to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+            self.networks.append(network)
 
     @property
     def singles(self) -> int:
@@ -241,7 +242,8 @@ class ConfigPredictor:
         weight = torch.zeros(scan.shape[1:], dtype=self.weights.dtype, device=self.device)
         axes = [window_starts(n, w, self.step) for n, w in zip(scan.shape[1 + slices:], self.window, strict=True)]
         for corner in itertools.product(*map(range, scan.shape[1:1 + slices]), *axes):
-            place = (*corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
+            place: tuple[int | slice, ...] = (
+                *corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
             values = self._window(scan[(slice(None), *place)], networks, each)
             for total, found in zip(totals, values, strict=True):
                 total[(slice(None), *place)] += found * self.weights

@@ -77,5 +77,5 @@ def measures(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarra
     right = [(drawn == label) & (likeliest == label) for label in BETWEEN]
     return {"wide": (doubt > WIDE * height).mean(axis=1),
             "missing": np.array([1 - layer.any(axis=0).mean() for layer in right]),
-            "contradicted": np.count_nonzero(drawn != likeliest) / max(foreground, 1),
+            "contradicted": np.count_nonzero(drawn != likeliest) / max(int(foreground), 1),
             "border": np.array([(boundaries[0] < 1).mean(), (boundaries[4] > height - 1).mean()])}

@@ -89,7 +89,7 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
 
 def of_case(case: Case, mask: np.ndarray) -> Thickness:
     """Thickness of a case's layers along its circle, of a true or predicted mask (H, W); in um if it has a scale."""
-    return profile(mask, case.spacing and case.spacing[0] * 1000, case.eye)
+    return profile(mask, case.spacing[0] * 1000 if case.spacing else None, case.eye)
 
 
 def clock_hours(eye: str) -> dict[str, tuple[float, float]]:

@@ -143,7 +143,7 @@ def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             })
 
-        async def cleanup_resources(self, restart: bool = False) -> None:
+        async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # async there too
             if self.provisioner is not None:
                 exits.append(await self.provisioner.poll())
             await super().cleanup_resources(restart)
@@ -151,7 +151,7 @@ def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
     return Kernel
 
 
-def _is_code(cell) -> bool:
+def _is_code(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and bool(cell.source.strip())
 
 
@@ -198,7 +198,7 @@ class PeakMemory:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
 

@@ -198,7 +198,7 @@ def training(run: Run) -> Iterator[Block]:
 def mirroring(run: Run) -> Iterator[Block]:
     prices = read_json_as(needed(run.mirroring_file), dict[str, Price], AGAIN)
     first = next(iter(prices.values()), Price(0, {})).dice_by_scan
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, price in prices.items():
         change = spread(dice - first[scan] for scan, dice in price.dice_by_scan.items() if scan in first)
         rows.append((name, number(price.seconds), with_spread(spread(price.dice_by_scan.values())),

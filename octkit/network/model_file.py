@@ -154,7 +154,7 @@ def save_model(model: Model, path: str | Path, card: dict) -> None:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))  # no dates: the same model makes the same bytes
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, data)
-    write_atomic(path, whole.getvalue())
+    write_atomic(Path(path), whole.getvalue())
 
 
 def export_run(run: Run, path: str | Path) -> Model:

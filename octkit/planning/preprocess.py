@@ -176,7 +176,7 @@ def restore(values: np.ndarray, geometry: Geometry, outside: float = 1.0, dtype:
         cropped = _reordered(cropped, tuple(np.argsort(geometry.axis_order)))
     if cropped.shape[1:] == geometry.original_shape:
         return np.ascontiguousarray(cropped)
-    whole = np.zeros((len(cropped), *geometry.original_shape), dtype)
+    whole: np.ndarray = np.zeros((len(cropped), *geometry.original_shape), dtype)
     whole[0] = outside
     whole[:, *(slice(start, stop) for start, stop in geometry.crop)] = cropped
     return whole

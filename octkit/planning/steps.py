@@ -66,7 +66,7 @@ def split_run(run: Run) -> list[Split]:
 def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:
     check_grid(scan_size(case.image), case.spacing, plan, config, case.image)
     image, mask, geometry = preprocess(dataset.read_image(case), case.spacing, plan, config, dataset.read_mask(case))
-    for kind, array in (("image", image), ("mask", mask)):
+    for kind, array in (("image", image), ("mask", np.asarray(mask))):
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)
     # Last, as it marks the case as complete.
