@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from helpers import write_goals
 
+from octkit import cli
+
 
 @pytest.fixture
 def goals(tmp_path) -> Path:
@@ -20,3 +22,16 @@ def small_disk(tmp_path):
         pytest.skip(f"a small disk takes the right to mount one: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def octkit(capsys, monkeypatch):
+    """`octkit("doctor", …)` -> exit code, standard output, standard error."""
+    monkeypatch.setenv("OCTKIT_DEBUG", "")
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call

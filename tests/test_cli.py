@@ -5,7 +5,7 @@ import sys
 import pytest
 from helpers import write_volumes
 
-from octkit import __version__, cli
+from octkit import __version__
 from octkit.common import locks, settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
@@ -17,19 +17,6 @@ COMMANDS = ["run", "phantom", "doctor", "fingerprint", "plan", "preprocess", "tr
             "import-nnunet", "export-nnunet", "evaluate", "thickness", "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
          "skimage", "sklearn", "rich", "eyepy"}
-
-
-@pytest.fixture
-def octkit(capsys, monkeypatch):
-    """`octkit("evaluate", …)` -> exit code, standard output, standard error."""
-    monkeypatch.setenv("OCTKIT_DEBUG", "")
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from helpers import write_goals, write_mgunet, write_nnunet_raw
 from PIL import Image
 
-from octkit import cli
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
@@ -317,19 +316,6 @@ def test_a_scan_that_ends_its_process_is_named(harmed, monkeypatch):
     assert told(root, workers=2) == [
         "error   Train/Image/0004.png: ended the process that read it (out of memory, or a library's fault), "
         "expected a scan that can be read: look at it"]
-
-
-@pytest.fixture
-def octkit(capsys, monkeypatch):
-    """`octkit("doctor", …)` -> exit code, standard output, standard error."""
-    monkeypatch.setenv("OCTKIT_DEBUG", "")
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def said(err: str) -> str:
