@@ -15,7 +15,7 @@ test: .venv/ready
 
 # What takes too long for `make test`: a training and whole runs killed again and again. -s shows the seeds.
 long: .venv/ready
-	$(BIN)/pytest -m long -s
+	$(BIN)/pytest -m long -s -o faulthandler_timeout=0
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
