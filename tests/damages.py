@@ -332,6 +332,8 @@ VOLUMES = {
     "B-scans of two sizes": as_stack(image(f"{STACK}/001.png", lambda grey: grey[:, :-1])),
     "B-scan damaged": as_stack(as_bytes(f"{STACK}/001.png", flipped_bit)),
     "B-scan missing": as_stack(gone(f"{STACK}/001.png")),
+    "a gap in the B-scans": as_stack(both(*(moved(f"Train/{kind}/0002/002.png", f"Train/{kind}/0002/004.png")
+                                            for kind in ("Image", "Mask")))),
     "true volume of another size": nifti("Truth/Mask/0004.nii.gz", lambda voxels: voxels[1:]),
 }
 

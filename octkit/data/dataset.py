@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.common.errors import bad_file, by
+from octkit.common.errors import bad_file
 from octkit.data.image_files import image_size, read_image, read_mask
-from octkit.data.volume_files import NIFTI_ENDINGS, is_nifti, read_volume, read_volume_mask, volume_size
+from octkit.data.mask_values import check_size
+from octkit.data.numbering import check_paired
+from octkit.data.volume_files import NIFTI_ENDINGS, b_scans, is_nifti, read_volume, read_volume_mask, volume_size
 
 
 @dataclass(frozen=True)
@@ -84,28 +86,22 @@ class Dataset:
     def read_image(self, case: Case) -> np.ndarray:
         """The case's image, (channels, *spatial) float32, values as stored.
 
-        Raises OctkitError where its channels differ in size, or are not as many as the data set's.
+        Raises OctkitError where its channels do not fit together, or are not as many as the data set's.
         """
         files, names = (case.image, *case.more_channels), self.channels
         if len(files) != len(names):
             raise bad_file(case.image, f"found {len(files)} channels", f"expected {len(names)} ({', '.join(names)})")
-        channels = [read_scan(file) for file in files]
-        size = channels[0].shape[1:]
-        for file, channel in zip(files, channels, strict=True):
-            if channel.shape[1:] != size:
-                raise bad_file(file, f"found {by(channel.shape[1:])} px",
-                               f"expected {by(size)} px like the case's first channel")
-        return np.concatenate(channels)
+        return np.concatenate([read_scan(case.image), *(read_scan(file, case.image) for file in case.more_channels)])
 
     def read_truth(self, case: Case) -> np.ndarray | None:
         """The true mask of a validation or test case, (*spatial) uint8 labels; None where there is none."""
-        return None if case.truth is None else read_scan_mask(case.truth, self.mask_values, scan_size(case.image))
+        return None if case.truth is None else read_scan_mask(case.truth, self.mask_values, case.image)
 
     def read_mask(self, case: Case) -> np.ndarray:
-        """The case's mask, (*spatial) uint8 labels; it must have the image's size and only known values."""
+        """The case's mask, (*spatial) uint8 labels; it must fit its image and hold known values alone."""
         if case.mask is None:
             raise bad_file(case.image, "this case has no mask", "expected one for a training case")
-        return read_scan_mask(case.mask, case.mask_values or self.mask_values, scan_size(case.image))
+        return read_scan_mask(case.mask, case.mask_values or self.mask_values, case.image)
 
 
 def is_volume(path: Path) -> bool:
@@ -127,13 +123,33 @@ def scan_size(path: Path) -> tuple[int, ...]:
     return volume_size(path) if is_volume(path) else image_size(path)
 
 
-def read_scan(path: Path) -> np.ndarray:
-    """One channel of a 2-D image or a volume, (1, *spatial) float32 as stored. Raises OctkitError as its reader."""
+def check_fit(path: Path, like: Path) -> None:
+    """Raises OctkitError where a mask, a channel or a prediction does not fit the scan `like`; reads headers alone.
+
+    Both have the same size, and of two folders of B-scans each B-scan has its counterpart.
+    """
+    if all(is_volume(scan) and not is_nifti(scan) for scan in (path, like)):
+        check_paired(b_scans(path), b_scans(like))
+    check_size(path, scan_size(path), scan_size(like), like)
+
+
+def read_scan(path: Path, like: Path | None = None) -> np.ndarray:
+    """One channel of a 2-D image or a volume, (1, *spatial) float32 as stored.
+
+    Raises OctkitError as its reader, and as `check_fit` where it is to fit the scan `like`.
+    """
+    if like is not None:
+        check_fit(path, like)
     return read_volume(path) if is_volume(path) else read_image(path)
 
 
-def read_scan_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A mask of a 2-D image or a volume as labels, (*spatial) uint8; `values` maps the file's values to labels."""
-    return (read_volume_mask if is_volume(path) else read_mask)(path, values, shape)
+def read_scan_mask(path: Path, values: Mapping[int, int], like: Path | None = None) -> np.ndarray:
+    """A mask of a 2-D image or a volume as labels, (*spatial) uint8; `values` maps the file's values to labels.
+
+    Raises OctkitError as its reader, and as `check_fit` where it is to fit the scan `like`.
+    """
+    if like is not None:
+        check_fit(path, like)
+    return (read_volume_mask if is_volume(path) else read_mask)(path, values)
 
 

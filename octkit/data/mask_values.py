@@ -28,11 +28,11 @@ def decode(path: Path, stored: np.ndarray, values: Mapping[int, int]) -> np.ndar
     return mask
 
 
-def check_size(path: Path, found: Sequence[int], expected: Sequence[int]) -> None:
-    """Raises OctkitError for a mask of another size than its image's."""
+def check_size(path: Path, found: Sequence[int], expected: Sequence[int], like: Path | str = "its image") -> None:
+    """Raises OctkitError for a mask (a channel, a prediction) of another size than the scan `like`."""
     if tuple(found) != tuple(expected):
         unit = "px" if len(found) == 2 else "voxels"
-        raise bad_file(path, f"found a mask of {by(found)} {unit}", f"expected {by(expected)} {unit} like its image")
+        raise bad_file(path, f"found {by(found)} {unit}", f"expected {by(expected)} {unit} like {like}")
 
 
 def some(values: Sequence[float]) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
-from octkit.data.dataset import Dataset, scan_name, scan_size
+from octkit.data.dataset import Dataset, check_fit, scan_name
 from octkit.data.image_files import list_images
-from octkit.data.mask_values import check_size
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
 KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
@@ -53,7 +52,7 @@ def images_in(folder: Path, report: Report = refuse) -> dict[str, Path]:
 
 
 def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], report: Report = refuse) -> None:
-    """Each image has its mask, each mask its image, and both are of one size; headers alone are read.
+    """Each image has its mask, each mask its image, and both fit together; headers alone are read.
 
     Reports every file for which this does not hold. Without any image or mask nothing is checked.
     """
@@ -68,9 +67,7 @@ def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], report: R
             where = next(iter(images.values())).parent
             report(bad_file(mask, "has no image", f"expected one named {name} in {where}"))
             continue
-        found, expected = tried(report, scan_size, mask), tried(report, scan_size, images[name])
-        if found and expected:
-            tried(report, check_size, mask, found, expected)
+        tried(report, check_fit, mask, images[name])
 
 
 def refuse_doubled_names(dataset: Dataset, report: Report = refuse) -> None:

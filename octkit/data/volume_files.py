@@ -1,7 +1,7 @@
 """Volumes on disk: NIfTI files, and folders of B-scan PNGs with their spacing in a small JSON.
 
     0001.nii.gz                 one volume; the header says how far apart its voxels are
-    0001/000.png, 001.png, …    the B-scans in the order of their names, all of one size
+    0001/1.png, 2.png, …        the B-scans in the order of their numbers (`numbering`), all of one size
     0001/spacing.json           {"spacing": [between B-scans, between rows, between A-scans]}, in mm
 
 Arrays are (B-scans, rows, A-scans): a NIfTI file's first axis is its fastest, so its axes are reversed here. A NIfTI
@@ -19,7 +19,8 @@ from pydantic import BaseModel, Field
 from octkit.common.errors import OctkitError, bad_file, by, no_file
 from octkit.common.files import listing, read_json_as, replacing
 from octkit.data.image_files import image_size, read_image, read_mask
-from octkit.data.mask_values import check_size, decode
+from octkit.data.mask_values import decode
+from octkit.data.numbering import by_number
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
@@ -47,7 +48,7 @@ def volume_size(path: Path) -> tuple[int, ...]:
     """Voxels an axis, (B-scans, rows, A-scans), from headers alone; (rows, A-scans) for a NIfTI of one slice."""
     if is_nifti(path):
         return _nifti_shape(_load_nifti(path), path)
-    files = _b_scans(path)
+    files = b_scans(path)
     return (len(files), *image_size(files[0]))
 
 
@@ -85,7 +86,7 @@ def read_volume(path: Path) -> np.ndarray:
     numbers; for a folder whose B-scans differ in size.
     """
     if not is_nifti(path):
-        return np.concatenate([read_image(file) for file in _b_scans(path)])[None]
+        return np.concatenate([read_image(file) for file in b_scans(path)])[None]
     volume = _load_nifti(path)
     shape = _nifti_shape(volume, path)
     if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
@@ -100,16 +101,14 @@ def read_volume(path: Path) -> np.ndarray:
     return np.ascontiguousarray(values.T.reshape(shape))[None]
 
 
-def read_volume_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | None = None) -> np.ndarray:
+def read_volume_mask(path: Path, values: Mapping[int, int]) -> np.ndarray:
     """A volume of labels decoded by `values` (value in the file -> label): (*spatial) uint8.
 
-    Raises OctkitError for another `shape` than asked for, and as `read_volume` and `mask_values.decode`.
+    Raises OctkitError as `read_volume` and `mask_values.decode`.
     """
-    if shape is not None:
-        check_size(path, volume_size(path), shape)
     if is_nifti(path):
         return decode(path, read_volume(path)[0], values)
-    return np.stack([read_mask(file, values) for file in _b_scans(path)])
+    return np.stack([read_mask(file, values) for file in b_scans(path)])
 
 
 def write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, ...] | None = None,
@@ -165,8 +164,8 @@ def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
-def _b_scans(folder: Path) -> list[Path]:
-    """The PNG files of a folder, all of one size."""
+def b_scans(folder: Path) -> list[Path]:
+    """The PNG files of a folder in the order of their numbers, all of one size. Raises OctkitError as `by_number`."""
     files = [path for path in listing(folder, "the B-scans of a volume") if path.suffix.lower() == ".png"]
     if not files:
         raise bad_file(folder, "found no PNG images", "expected the B-scans of a volume")
@@ -174,4 +173,4 @@ def _b_scans(folder: Path) -> list[Path]:
     for file in files:
         if (found := image_size(file)) != expected:
             raise bad_file(file, f"found {by(found)} px", f"expected {by(expected)} px like the volume's first B-scan")
-    return files
+    return list(by_number(files).values())

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from octkit.common.errors import OctkitError, by
-from octkit.data.dataset import is_volume, read_scan_mask, scan_name, scan_size
+from octkit.common.errors import OctkitError, tried
+from octkit.data.dataset import check_fit, is_volume, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
@@ -49,7 +49,7 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
         mean        metric -> mean over the layers of their means
 
     `octkit.evaluation.metrics` says what each metric means and when it is undefined; such cases are left out of means.
-    Raises OctkitError that names every missing or extra prediction and every size that differs.
+    Raises OctkitError that names every missing or extra prediction and every one that does not fit its truth.
     """
     labels, layers = tuple(labels), tuple(labels if layers is None else layers)
     if not layers or set(layers) - set(labels):
@@ -59,7 +59,8 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
     numbers, greys = {number: number for number in range(len(labels) + 1)}, mask_coding(labels)
     cases = {}
     for (name, files), mm in zip(pairs.items(), spacings, strict=True):
-        found, true = (read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys)) for file in files)
+        found, true = (read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys), files[1])
+                       for file in files)
         cases[name] = {layer: _score(found, true, labels.index(layer) + 1, mm) for layer in layers}
     metrics = list(next(iter(cases.values()))[layers[0]])
     shared = spacings[0] if len(set(spacings)) == 1 else None
@@ -167,9 +168,7 @@ def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[
                 if name not in ours]
     problems += [f"{path.name} has no truth in {truth}" for name, path in ours.items() if name not in theirs]
     for name in sorted(ours.keys() & theirs.keys()):
-        found, expected = scan_size(ours[name]), scan_size(theirs[name])
-        if found != expected:
-            problems.append(f"{ours[name].name} is {by(found)} px, expected {by(expected)} px like the truth")
+        tried(lambda error: problems.append(str(error)), check_fit, ours[name], theirs[name])
     if problems:
         raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
     return {name: (ours[name], theirs[name]) for name in theirs}

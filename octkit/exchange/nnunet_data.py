@@ -25,9 +25,9 @@ from pydantic import AfterValidator, BaseModel, Field
 from octkit.common.errors import OctkitError
 from octkit.common.files import new_folder, read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, is_volume, read_scan, read_scan_mask
-from octkit.data.image_files import list_images, read_image, stored_mode, write_mask, write_png
+from octkit.data.image_files import read_image, stored_mode, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.volume_files import is_nifti, is_stack, read_volume, write_nifti
+from octkit.data.volume_files import b_scans, is_nifti, is_stack, read_volume, write_nifti
 from octkit.exchange.nnunet_plans import dataset_to
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
@@ -157,7 +157,7 @@ def _sources(original: Path, source: dict) -> dict[Path, dict]:
     """The files of a scan or mask, each with what it is made from; a folder of B-scans has one slice a file."""
     if not original.is_dir():
         return {original: source}
-    return {file: source | {"slice": number} for number, file in enumerate(list_images(original))}
+    return {file: source | {"slice": number} for number, file in enumerate(b_scans(original))}
 
 
 def _restore(folder: Path, original: _Original, root: Path, read: Callable[..., np.ndarray]) -> None:

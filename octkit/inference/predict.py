@@ -53,7 +53,7 @@ def read_prediction(folder: Path, case: Case, labels: Sequence[str]) -> np.ndarr
     for path in sorted(Path(folder).iterdir()):
         if scan_name(path) == case.name and (is_volume(path) or path.suffix == ".png"):
             numbers = {label: label for label in range(len(labels) + 1)}
-            return read_scan_mask(path, numbers if is_volume(path) else mask_coding(labels), scan_size(case.image))
+            return read_scan_mask(path, numbers if is_volume(path) else mask_coding(labels), case.image)
     raise OctkitError(f"{folder}: has no mask of case {case.name}; predict it first")
 
 

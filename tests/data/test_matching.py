@@ -54,5 +54,5 @@ def test_a_folder_of_b_scans_and_a_file_can_be_a_pair(tmp_path):
     write_nifti(tmp_path / "1.nii.gz", label)
     check_pairs(images, {"1": tmp_path / "1.nii.gz"})
     write_nifti(tmp_path / "1.nii.gz", np.zeros((3, 40, 47), np.uint8))
-    with pytest.raises(OctkitError, match="1.nii.gz: found a mask of 3 x 40 x 47 voxels, expected 3 x 40 x 48 voxels"):
+    with pytest.raises(OctkitError, match="1.nii.gz: found 3 x 40 x 47 voxels, expected 3 x 40 x 48 voxels"):
         check_pairs(images, {"1": tmp_path / "1.nii.gz"})

@@ -82,7 +82,8 @@ def test_every_missing_extra_and_unequal_prediction_is_named(tmp_path):
     with pytest.raises(OctkitError) as error:
         score_folder(predicted, truth)
     lines = str(error.value).splitlines()[1:]
-    for line, fact in zip(lines, ("b.png is missing", "d.png has no truth", "c.png is 20 x 9 px"), strict=True):
+    facts = ("b.png is missing", "d.png has no truth", f"{predicted / 'c.png'}: found 20 x 9 px, expected 20 x 8 px")
+    for line, fact in zip(lines, facts, strict=True):
         assert line.strip().startswith(fact)
 
 
@@ -130,8 +131,20 @@ def test_folders_of_b_scans_and_files_are_paired_by_name(tmp_path):
     assert scores["cases"]["a"]["choroid"]["dice"] == 1 and scores["spacing_mm"] is None
     assert "med_mm" not in scores["units"]  # a folder of masks does not say how large its pixels are
     as_volume(tmp_path / "predicted/a.nii.gz", mask())
-    with pytest.raises(OctkitError, match="a.nii.gz is 20 x 8 px, expected 2 x 20 x 8 px"):
+    with pytest.raises(OctkitError, match="a.nii.gz: found 20 x 8 px, expected 2 x 20 x 8 px like .*truth/a"):
         score_folder(tmp_path / "predicted", tmp_path / "truth")
+
+
+def test_b_scans_are_scored_against_those_of_the_same_number(tmp_path):
+    b_scans = [mask(rnfl=(2, 3 + n), gcipl=(0, 0)) for n in range(12)]
+    as_volume(tmp_path / "truth/a.nii.gz", *b_scans)
+    for name in ("a", "elsewhere"):
+        (tmp_path / name / "a").mkdir(parents=True)
+        for number, b_scan in enumerate(b_scans):
+            write_mask(tmp_path / name / "a" / f"{number + (name == 'a')}.png", b_scan, {n: n for n in range(4)})
+    assert score_folder(tmp_path / "a", tmp_path / "truth")["cases"]["a"]["rnfl"]["dice"] == 1
+    with pytest.raises(OctkitError, match=r"elsewhere/a/0.png: cannot be paired with .*/a/a/1.png"):
+        score_folder(tmp_path / "elsewhere", tmp_path / "a")
 
 
 def test_volumes_of_unequal_spacing_have_no_common_one(tmp_path):

@@ -123,7 +123,7 @@ def test_writing_names_everything_that_is_missing_or_unfit_and_leaves_the_old_zi
     write_mask(masks / "0109.png", labels(1), GOALS_GREYS)
     with pytest.raises(OctkitError) as error:
         write_submission(masks, {"0101.png": 1.5, "0102.png": 0.5, "x.png": 0.5}, images, valid)
-    for fact in ("0101.png: not found", "0102.png: found a mask of 12 x 15 px", "0109.png: has no image",
+    for fact in ("0101.png: not found", "0102.png: found 12 x 15 px", "0109.png: has no image",
                  "found 1.5 for 0101.png", "x.png is no image", "0103.png is missing"):
         assert fact in str(error.value)
     assert len(str(error.value).splitlines()) == 7

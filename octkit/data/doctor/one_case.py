@@ -12,6 +12,8 @@ from octkit.common.errors import OctkitError, tried
 from octkit.data.dataset import Case, Dataset, is_volume, read_scan_mask
 from octkit.data.image_files import stored_mode
 from octkit.data.labels import LAYERS
+from octkit.data.numbering import gap
+from octkit.data.volume_files import b_scans
 
 ERROR, WARNING = "error", "warning"
 # What a failing disk or a file too large for the memory raises; all else that is wrong with a file is an OctkitError.
@@ -68,9 +70,9 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
         if image is not None:
             findings += _look_at_image(case, image, ERROR if learned else WARNING)
         if mask_file is not None:
-            # Without a readable image the mask is still looked at, but for its size.
-            size = None if image is None else image.shape[1:]
-            mask = tried(report, read_scan_mask, mask_file, case.mask_values or dataset.mask_values, size)
+            # Without a readable image the mask is still looked at by itself.
+            like = None if image is None else case.image
+            mask = tried(report, read_scan_mask, mask_file, case.mask_values or dataset.mask_values, like)
             if mask is not None:
                 findings += _look_at_mask(mask_file, mask, dataset.labels)
     except UNREADABLE as error:
@@ -97,6 +99,9 @@ def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
         if channel.min() == channel.max():
             findings.append(Finding(blank, file, f"holds the one value {channel.flat[0]:g} throughout",
                                     "expected a scan: replace it, or take its case out"))
+        if file.is_dir() and (hole := gap(b_scans(file))):
+            findings.append(Finding(WARNING, hole[1], f"is the next B-scan after {hole[0].name}, with a larger step "
+                                    "than between others", "expected equal distances: add what is missing"))
         if not is_volume(file) and stored_mode(file) in ("RGBA", "LA"):
             findings.append(Finding(WARNING, file, "has an alpha channel, opaque and passed over",
                                     "expected none: save it as 8-bit grey"))

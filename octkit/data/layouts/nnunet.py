@@ -17,9 +17,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from octkit.common.errors import Report, bad_file, by, refuse, tried
+from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing, read_json_as
-from octkit.data.dataset import Case, Dataset, is_volume, scan_size
+from octkit.data.dataset import Case, Dataset, check_fit, is_volume
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names
 from octkit.data.volume_files import volume_spacing
@@ -106,7 +106,7 @@ def _files_in(folder: Path, ending: str, report: Report) -> list[Path]:
 
 
 def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Report) -> dict[str, dict[int, Path]]:
-    """The files of each case by channel; reports channels that are not there or not of one size."""
+    """The files of each case by channel; reports channels that are not there or do not fit the first."""
     cases: dict[str, dict[int, Path]] = {}
     for file in _files_in(folder, ending, report):
         parts = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending), re.ASCII)
@@ -116,12 +116,10 @@ def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Rep
         else:
             cases.setdefault(parts[1], {})[int(parts[2])] = file
     for name, files in cases.items():
-        sizes = {number: tried(report, scan_size, file) for number, file in files.items()}
         for number in range(len(channels)):
             if number not in files:
                 report(bad_file(f"{folder / name}_{number:04d}{ending}", "not found", "expected a file for each of "
                                 f"{len(channels)} channels ({', '.join(channels)})"))
-            elif (size := sizes[number]) and (first := sizes.get(0)) and size != first:
-                report(bad_file(files[number], f"found {by(size)} px", f"expected {by(first)} px like the case's first "
-                                "channel"))
+            elif 0 in files:
+                tried(report, check_fit, files[number], files[0])
     return dict(sorted(cases.items()))
