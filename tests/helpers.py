@@ -1,6 +1,10 @@
 """What several tests make: tiny data sets, models, runs, notebooks."""
 
+import os
 import shutil
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +136,43 @@ def write_mgunet(root: Path, train: int = 3, validation: int = 1, test: int = 1)
 def fill(path: Path, leave: int) -> None:
     """Write a file that leaves so many bytes of its disk free."""
     path.write_bytes(bytes(shutil.disk_usage(path.parent).free - leave))
+
+
+WRITES = {"os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "ctypes.dlsym"}
+
+
+def killed_at_each_write(act: Callable[[], object]) -> Iterator[int]:
+    """Call `act` in a forked process that dies before its first write, in the next one before its second …
+
+    Yields after each death, and ends when `act` has come to its end.
+    """
+    code, number = 9, 0
+    while code == 9:
+        number += 1
+        process = os.fork()
+        if process == 0:
+            left = number
+
+            def before(event: str, arguments: tuple) -> None:
+                nonlocal left
+                writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+                left -= bool(writes or event in WRITES)
+                if left <= 0:
+                    os._exit(9)
+
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+            sys.addaudithook(before)
+            try:
+                act()
+                left = 10**9
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert code in (0, 9), "failed before it was killed"
+        yield number
 
 
 def scalars_of(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -1,11 +1,13 @@
 """Files that are whole or not there at all; JSON and CSV."""
 
 import csv
+import ctypes
 import errno
 import io
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ Kind = TypeVar("Kind")
 
 # No space, a quota used up, a limit on a file's size (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MADE_FROM = ".made_from.json"
 NOTHING_LEFT = 64 * 1024  # bytes: less than a disk's smallest pieces leave free when a file has filled it
 
 
@@ -86,6 +89,49 @@ def new_folder(path: Path, source: Path | None = None) -> Iterator[Path]:
             raise cannot_write(path, error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def renewed_folder(path: Path, made_from: Any) -> Iterator[Path]:
+    """`with renewed_folder(path, made_from) as aside:` fill `aside`; a block that ends gives it the name `path`.
+
+    Until then the folder that was at `path` stays as it is, and what a stopped block has left in `aside` is kept: the
+    next call goes on in it where `made_from`, any JSON value, is the same, otherwise with an empty one. `made_from`
+    stays in the folder (`is_made_from`). Raises OctkitError where the disk is full.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.unfinished")
+    with saying_disk_full(path):
+        if not is_made_from(aside, made_from):
+            _remove_folder(aside)
+            write_json(aside / MADE_FROM, made_from)
+        yield aside
+        if path.exists() and not _exchange(aside, path):
+            # Stopped between these two, `path` is gone, but `aside` is whole: the next call goes on and renames it.
+            _remove_folder(before := path.with_name(f".{path.name}.before.tmp"))
+            os.rename(path, before)
+            os.rename(aside, path)
+            _remove_folder(before)
+        elif not path.exists():
+            os.rename(aside, path)
+        _remove_folder(aside)  # after an exchange, what was at `path`
+
+
+def is_made_from(folder: Path, made_from: Any) -> bool:
+    """Whether a folder of `renewed_folder` was made from this JSON value."""
+    stamp = Path(folder) / MADE_FROM
+    return stamp.exists() and read_json(stamp) == json.loads(json.dumps(made_from))
+
+
+def _remove_folder(folder: Path) -> None:
+    (folder / MADE_FROM).unlink(missing_ok=True)  # first: stopped half-way, what is left must not pass for whole
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step of the system's; False where it has none (Linux has, on most disks)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from octkit.evaluation.metrics import dice_of_labels
 from octkit.inference.sliding_window import Predictor
 from octkit.planning.run import Run
 
-MIRRORING_SCANS = 6  # so many are enough to see the price; each is predicted twice
+MIRRORING_SCANS = 6  # so many are enough to see the price
+ROUNDS = 3  # how often each is predicted both ways; the first time warms up
 
 
 def score_validation(run: Run) -> dict | None:
@@ -32,19 +33,14 @@ def score_validation(run: Run) -> dict | None:
     return scores
 
 
-def held_out(run: Run) -> dict[str, int]:
-    """Name of a training case -> the fold that held it out; empty where fold "all" alone is trained."""
-    return {name: fold for fold in run.settings.train.folds if fold != "all"
-            for name in run.splits[fold]["validation"]}
-
-
 def mirroring_price(run: Run) -> dict[str, dict]:
     """Predict some held-out scans as they are and averaged over mirrored copies; leaves mirroring.json.
 
     "plain" and "mirrored" -> {"seconds": median time of a scan, "dice": mean Dice, "dice_by_scan": name -> Dice},
-    Dice being the mean over the layers. Empty where no fold held scans out; an older mirroring.json is removed.
+    Dice being the mean over the layers. Both ways take turns on each scan, so that whatever else the machine does slows
+    both alike. Empty where no fold held scans out; an older mirroring.json is removed.
     """
-    fold_of = held_out(run)
+    fold_of = run.held_out
     if not fold_of:
         run.mirroring_file.unlink(missing_ok=True)
         return {}
@@ -52,20 +48,29 @@ def mirroring_price(run: Run) -> dict[str, dict]:
     each = max(MIRRORING_SCANS // len(folds), 1)
     sample = [name for fold in folds for name in [name for name in fold_of if fold_of[name] == fold][:each]]
     cases = {case.name: case for case in run.dataset.train}
-    prices = {name: _price(run, [cases[name] for name in sample], fold_of, mirror)
-              for name, mirror in (("plain", False), ("mirrored", True))}
+    seconds: dict[str, list[float]] = {"plain": [], "mirrored": []}
+    dice: dict[str, dict[str, float]] = {name: {} for name in seconds}
+    for fold in folds:
+        ways = {name: Predictor.load(run.folder, run.settings.device, mirror=name == "mirrored", folds=[fold])
+                for name in seconds}
+        for case in (cases[name] for name in sample if fold_of[name] == fold):
+            for name, (times, dice[name][case.name]) in _taking_turns(run, case, ways).items():
+                seconds[name] += times
+    prices = {name: {"seconds": float(np.median(times)), "dice": float(np.mean(list(dice[name].values()))),
+                     "dice_by_scan": dice[name]} for name, times in seconds.items()}
     write_json(run.mirroring_file, prices)
     return prices
 
 
-def _price(run: Run, cases: list[Case], fold_of: dict[str, int], mirror: bool) -> dict:
-    seconds, scores = [], {}
-    for case in cases:
-        predictor = Predictor.load(run.folder, run.settings.device, mirror=mirror, folds=[fold_of[case.name]])
-        image, truth = run.dataset.read_image(case), run.dataset.read_mask(case)
-        began = time.perf_counter()
-        mask = predictor(image, case.spacing, case.circle).argmax(0)
-        seconds.append(time.perf_counter() - began)
-        scores[case.name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
-    return {"seconds": float(np.median(seconds)), "dice": float(np.mean(list(scores.values()))),
-            "dice_by_scan": scores}
+def _taking_turns(run: Run, case: Case, ways: dict[str, Predictor]) -> dict[str, tuple[list[float], float]]:
+    """Predict a case in several ways, in turns: name -> the seconds of all rounds but the first, and the Dice."""
+    image, truth = run.dataset.read_image(case), run.dataset.read_mask(case)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    dice = {}
+    for _ in range(ROUNDS):
+        for name, predictor in ways.items():
+            began = time.perf_counter()
+            mask = predictor(image, case.spacing, case.circle).argmax(0)
+            seconds[name].append(time.perf_counter() - began)
+            dice[name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
+    return {name: (seconds[name][1:], dice[name]) for name in ways}

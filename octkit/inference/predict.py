@@ -1,12 +1,14 @@
 """Predict whole sets of scans into files: folders of the user's, a run's held-out cases, its final masks.
 
-    predictions/cv/<config>/<case>.png        each training case by the fold that did not see it; volumes as .nii.gz
-    predictions/cv/<config>/<case>.npz        its probabilities, where several configurations are to be compared
-    predictions/validation/, test/            the final masks, boundaries and quality, as `octkit predict` leaves them
-    preprocessed/3d_cascade_fullres/          a first step's masks on the second step's grid
+    predictions/cv/<config>/fold_<k>/<case>.png   each training case by the fold that did not see it; volumes .nii.gz
+    predictions/cv/<config>/fold_<k>/<case>.npz   its probabilities, where several configurations are to be compared
+    predictions/validation/, test/                the final masks, boundaries, quality, as `octkit predict` leaves them
+    preprocessed/3d_cascade_fullres/              a first step's masks on the second step's grid
+
+Each of these folders of predictions is written aside (.fold_0.unfinished) and takes its place when it is whole.
 """
 
-import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import read_json, replacing, write_csv, write_json
+from octkit.common.files import is_made_from, renewed_folder, replacing, write_csv
 from octkit.common.messages import say
 from octkit.data.dataset import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.data.heidelberg import open_vol
@@ -184,67 +187,73 @@ def predict_split(run: Run, split: str = "validation", progress: bool = True) ->
     scans = [ScanToPredict(case.name, case.image, scan_size(case.image), case.spacing, case.circle,
                            partial(dataset.read_image, case)) for case in cases]
     predictor = Predictor.load(run.folder, run.settings.device)
-    # What is left of scans that are no longer in the data set would be scored and submitted with the others.
-    for pattern in ("*.png", "*.nii.gz", "*.boundaries.csv", "quality.csv"):
-        for path in out.glob(pattern):
-            path.unlink()
-    predict_scans(predictor, scans, out, progress=progress)
+    with renewed_folder(out, time.time_ns()) as aside:  # quality.csv is of all scans: no other call goes on with it
+        predict_scans(predictor, scans, aside, progress=progress)
     return out
 
 
 def predict_cross_validation(run: Run, progress: bool = True) -> Path:
     """Predict each training case with the fold that did not see it, for every configuration: predictions/cv/.
 
-    Fold "all" holds nothing out and predicts nothing here.
+    Fold "all" holds nothing out and predicts nothing here. The predictions that were there stay until all are done;
+    after a stop the folds that are done are not predicted again.
     """
-    folder = run.predictions("cv")
-    shutil.rmtree(folder, ignore_errors=True)  # masks of an earlier plan's configurations must not be scored
-    for config in run.configs:
-        for fold in run.settings.train.folds:
-            if fold != "all":
-                predict_held_out(run, config, fold, progress)
+    folder, folds = run.predictions("cv"), list(dict.fromkeys(run.held_out.values()))
+    all_of_it = {config: {str(fold): _decided_by(run, config, fold) for fold in folds} for config in run.configs}
+    with renewed_folder(folder, all_of_it) as aside:
+        for config in run.configs:
+            for fold in folds:
+                _predict_fold(run, config, fold, aside / run.cross_validation(config, fold).relative_to(folder),
+                              progress)
     return folder
 
 
 def predict_held_out(run: Run, config: str, fold: int, progress: bool = True) -> Path:
-    """Predict the cases that a fold held out: predictions/cv/<config>/<case>, without post-processing.
+    """Predict the cases that a fold held out: predictions/cv/<config>/fold_<k>/<case>, without post-processing.
 
     These masks decide which configuration and which post-processing to use. Where the configuration is a cascade's
     first step, its masks on the second step's grid are left in preprocessed/ for training that one.
     """
-    cases, out = {case.name: case for case in run.dataset.train}, run.cross_validation(config)
+    return _predict_fold(run, config, fold, run.cross_validation(config, fold), progress)
+
+
+def _predict_fold(run: Run, config: str, fold: int, out: Path, progress: bool) -> Path:
+    cases = {case.name: case for case in run.dataset.train}
     held_out = held_out_cases(run.splits, fold, cases)
     [predictor] = Predictor(load_model(run, [config], [fold]), run.settings.device).configs
-    stamp, decided_by = out / f"fold_{fold}.json", _decided_by(run, config, fold, held_out)
-    if stamp.exists() and read_json(stamp) == decided_by:
+    if is_made_from(out, decided_by := _decided_by(run, config, fold)):
         say(f"{config} fold {fold}: its held-out cases have been predicted before")
         return out
-    stamp.unlink(missing_ok=True)
     seconds = [name for name in run.configs if run.plan.configurations[name].previous_stage == config]
-    for second in seconds:  # stopped half-way, no old mask may pass for a new one
-        for name in held_out:
-            (run.first_step(second) / f"{name}.npy").unlink(missing_ok=True)
-    for name in tqdm(held_out, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
-        _predict_held_out_case(run, predictor, cases[name], seconds)
-    write_json(stamp, decided_by)  # last: its presence says that all is there
+    with locks.locked(run.fold(config, fold)), renewed_folder(out, decided_by) as aside:
+        done = {scan_name(path) for path in aside.iterdir() if path.suffix in (".png", ".gz")}  # its mask comes last
+        missing = [name for name in held_out if name not in done]
+        for second in seconds:  # stopped half-way, no old mask may pass for a new one
+            for name in missing:
+                (run.first_step(second) / f"{name}.npy").unlink(missing_ok=True)
+        for name in tqdm(missing, desc=f"predict {config} fold {fold}", unit="scan", disable=not progress):
+            _predict_held_out_case(run, predictor, cases[name], seconds, aside)
     return out
 
 
-def _decided_by(run: Run, config: str, fold: int, held_out: Sequence[str]) -> dict[str, Any]:
+def _decided_by(run: Run, config: str, fold: int) -> dict[str, Any]:
     """All that decides a fold's predictions, ready for JSON."""
-    checkpoint = run.checkpoint(config, fold).stat()
-    return {"checkpoint": [checkpoint.st_size, checkpoint.st_mtime_ns], "cases": held_out,
-            "configs": list(run.configs), "infer": run.settings.infer.model_dump(mode="json"),
+    checkpoint = run.checkpoint(config, fold)
+    found = checkpoint.stat() if checkpoint.exists() else None  # without one, the model says what is missing
+    return {"checkpoint": found and [found.st_size, found.st_mtime_ns], "cases": run.splits[fold]["validation"],
+            "scans": hashes.data_stamp(run.dataset.root), "configs": list(run.configs),
+            "infer": run.settings.infer.model_dump(mode="json"),
             "mirror_axes": list(run.settings.augment.mirror_axes)}
 
 
-def _predict_held_out_case(run: Run, predictor: ConfigPredictor, case: Case, seconds: Sequence[str]) -> None:
-    """Leave a case's mask, and on the grids of the second steps `seconds` what a cascade's first step found.
+def _predict_held_out_case(run: Run, predictor: ConfigPredictor, case: Case, seconds: Sequence[str],
+                           out: Path) -> None:
+    """Leave a case's mask in `out`, and on the grids of the second steps `seconds` what a cascade's first step found.
 
     Probabilities are kept, in half precision, where there are other configurations to average them with, or boundaries
     to draw from them.
     """
-    dataset, out = run.dataset, run.cross_validation(predictor.config)
+    dataset = run.dataset
     [values], geometry = predictor.on_grid(dataset.read_image(case), case.spacing, case.circle)
     for second in seconds:
         target = load_preprocessed(run, second, [case.name])[0].geometry

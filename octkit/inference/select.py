@@ -12,7 +12,7 @@ score a mask whose layers cannot break is the better one.
 import itertools
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from octkit.inference.postprocess import apply_steps
 from octkit.inference.predict import read_prediction
 from octkit.inference.scan_result import has_boundaries
 from octkit.layers.boundaries import mask_from, ordered_boundaries
-from octkit.planning.folds import held_out_cases
 from octkit.planning.run import Run
 from octkit.planning.selection import Candidate, PostprocessingTest, Selection
 
@@ -103,13 +102,13 @@ def candidates(configs: Sequence[str]) -> list[tuple[str, ...]]:
     return [(config,) for config in configs] + list(itertools.combinations(configs, 2))
 
 
-def score_candidates(run: Run, cases: Sequence[Case]) -> list[Candidate]:
-    """The cross-validated Dice of each of a run's candidates over these training cases."""
+def score_candidates(run: Run, cases: Sequence[tuple[Case, int]]) -> list[Candidate]:
+    """The cross-validated Dice of each of a run's candidates over these training cases, each with its fold."""
     names = run.dataset.labels
     rows: dict[tuple[str, ...], list[list[float]]] = {candidate: [] for candidate in candidates(run.configs)}
-    for case in cases:
+    for case, fold in cases:
         truth = run.dataset.read_mask(case)
-        found = {config: _found(run, config, case) for config in run.configs}
+        found = {config: _found(run, config, fold, case) for config in run.configs}
         for candidate, table in rows.items():
             mask = _labels(_mean_of([found[config] for config in candidate]))
             table.append(dice_of_labels(mask, truth, len(names)))
@@ -138,8 +137,7 @@ def select(run: Run) -> Selection:
     selection.json says so; several are an error. Raises OctkitError where a fold's predictions are missing, and says
     how to get them.
     """
-    folds = [fold for fold in run.settings.train.folds if fold != "all"]
-    selection = _by_cross_validation(run, folds) if folds else _without_cross_validation(run)
+    selection = _by_cross_validation(run) if run.held_out else _without_cross_validation(run)
     selection.save(run.selection_file)
     return selection
 
@@ -154,18 +152,17 @@ def _without_cross_validation(run: Run) -> Selection:
                      surfaces=run.settings.infer.surfaces == "always")
 
 
-def _by_cross_validation(run: Run, folds: Sequence[int]) -> Selection:
+def _by_cross_validation(run: Run) -> Selection:
     dataset, own = run.dataset, {case.name: case for case in run.dataset.train}
-    held_out = {name: fold for fold in folds for name in held_out_cases(run.splits, fold, own)}
-    _refuse_missing(run, held_out)
-    cases = [own[name] for name in held_out]
+    _refuse_missing(run)
+    cases = [(own[name], fold) for name, fold in run.held_out.items()]
     scored = score_candidates(run, cases)
     winner, why = best(scored)
-    truth = [dataset.read_mask(case) for case in cases]
+    truth = [dataset.read_mask(case) for case, _ in cases]
 
     def found() -> Iterator[np.ndarray]:  # read anew each time: the probabilities of all cases would fill the memory
-        for case in cases:
-            yield _mean_of([_found(run, config, case) for config in winner.configurations])
+        for case, fold in cases:
+            yield _mean_of([_found(run, config, fold, case) for config in winner.configurations])
 
     masks = [_labels(one) for one in found()]
     steps, records = decide_postprocessing(masks, truth, dataset.labels, dataset.circle)
@@ -175,16 +172,16 @@ def _by_cross_validation(run: Run, folds: Sequence[int]) -> Selection:
         drawn, record = decide_boundaries(found(), cleaned, truth, dataset.labels, dataset.circle,
                                           run.settings.infer.surfaces)
         records.append(record)
-    return Selection(configuration=winner.name, configurations=winner.configurations, why=why, folds=tuple(folds),
-                     cases=len(cases), candidates=tuple(scored), postprocessing=tuple(records), steps=steps,
-                     circle=dataset.circle, surfaces=drawn)
+    return Selection(configuration=winner.name, configurations=winner.configurations, why=why,
+                     folds=tuple(dict.fromkeys(run.held_out.values())), cases=len(cases), candidates=tuple(scored),
+                     postprocessing=tuple(records), steps=steps, circle=dataset.circle, surfaces=drawn)
 
 
-def _found(run: Run, config: str, case: Case) -> np.ndarray:
+def _found(run: Run, config: str, fold: int, case: Case) -> np.ndarray:
     """What cross-validation found: probabilities (classes, *spatial) where they are kept, else labels (*spatial)."""
-    path = run.cross_validation(config) / f"{case.name}.npz"
+    path = run.cross_validation(config, fold) / f"{case.name}.npz"
     if not path.exists():
-        return read_prediction(run.cross_validation(config), case, run.dataset.labels)
+        return read_prediction(path.parent, case, run.dataset.labels)
     try:
         with np.load(path) as stored:
             return stored["probabilities"].astype(np.float32)
@@ -201,13 +198,15 @@ def _labels(found: np.ndarray) -> np.ndarray:
     return found if found.dtype == np.uint8 else found.argmax(0).astype(np.uint8)
 
 
-def _refuse_missing(run: Run, held_out: Mapping[str, int]) -> None:
+def _refuse_missing(run: Run) -> None:
+    held_out = run.held_out
     for config in run.configs:
-        folder = run.cross_validation(config)
-        there = {scan_name(path) for path in folder.glob("*")}
-        missing = [name for name in held_out if name not in there]
+        folders = {fold: run.cross_validation(config, fold) for fold in held_out.values()}
+        there = {(scan_name(path), fold) for fold, folder in folders.items() for path in folder.glob("*")}
+        missing = {name: fold for name, fold in held_out.items() if (name, fold) not in there}
         if missing:
-            folds = sorted({held_out[name] for name in missing})
-            commands = "; ".join(f"octkit train {run.folder} --config {config} --fold {fold}" for fold in folds)
-            raise OctkitError(f"{folder}: has no prediction for {len(missing)} of {len(held_out)} held-out cases "
-                              f"({missing[0]} is the first); get them with: {commands}")
+            commands = "; ".join(f"octkit train {run.folder} --config {config} --fold {fold}"
+                                 for fold in sorted(set(missing.values())))
+            raise OctkitError(f"{folders[next(iter(missing.values()))].parent}: has no prediction for {len(missing)} "
+                              f"of {len(held_out)} held-out cases ({next(iter(missing))} is the first); get them with: "
+                              f"{commands}")

@@ -16,7 +16,7 @@ from octkit.common.settings import Settings
 from octkit.data.dataset import Dataset
 from octkit.data.layouts import detect
 from octkit.planning.fingerprint import Fingerprint
-from octkit.planning.folds import Split, load_splits
+from octkit.planning.folds import Split, held_out_cases, load_splits
 from octkit.planning.plan import Plan
 from octkit.planning.selection import Selection
 
@@ -76,6 +76,13 @@ class Run:
         return self._read("splits", self.splits_file, load_splits)
 
     @property
+    def held_out(self) -> dict[str, int]:
+        """Name of a training case -> the fold that held it out; empty where fold "all" alone is trained."""
+        names = {case.name for case in self.dataset.train}
+        return {name: fold for fold in self.settings.train.folds if fold != "all"
+                for name in held_out_cases(self.splits, fold, names)}
+
+    @property
     def selection(self) -> Selection:
         return self._read("selection", self.selection_file, Selection.load)
 
@@ -119,9 +126,9 @@ class Run:
         """The final masks of a split: "validation" or "test"."""
         return self.folder / "predictions" / split
 
-    def cross_validation(self, config: str) -> Path:
-        """The predictions of training cases, each by the fold that held it out."""
-        return self.folder / "predictions" / "cv" / config
+    def cross_validation(self, config: str, fold: int | str) -> Path:
+        """The predictions of the training cases that a fold held out."""
+        return self.folder / "predictions" / "cv" / config / f"fold_{fold}"
 
     def _read(self, name: str, path: Path, load: Callable[[Path], Any]) -> Any:
         return self._keep(name, _stamp(path), lambda: load(path))

@@ -4,13 +4,17 @@ import resource
 
 import numpy as np
 import pytest
-from helpers import fill
+from helpers import fill, killed_at_each_write
 
+from octkit.common import files
 from octkit.common.errors import OctkitError, one_line
 from octkit.common.files import (
+    clear_unfinished,
+    is_made_from,
     new_folder,
     read_json,
     read_json_as,
+    renewed_folder,
     replacing,
     write_atomic,
     write_json,
@@ -132,3 +136,47 @@ def test_a_json_file_of_another_kind_is_refused_with_its_first_wrong_value(tmp_p
         read_json_as(tmp_path / "a.json", dict[str, int], "make it again")
     with pytest.raises(OctkitError, match=r"b\.json"):
         read_json_as(tmp_path / "b.json", dict[str, int], "make it again")
+
+
+def content(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name[0] != "."}
+
+
+def renew(folder, version):
+    """Two files in a renewed folder; the names of those that were made and not taken over."""
+    made = []
+    with renewed_folder(folder, [version]) as aside:
+        for name in ("a", "b"):
+            if not (aside / name).exists():
+                write_atomic(aside / name, version)
+                made.append(name)
+    return made
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "renamed"])
+def test_a_folder_is_the_old_one_or_the_new_one_whenever_it_is_killed(tmp_path, monkeypatch, exchange):
+    """Where the system cannot exchange two names there is a moment with neither, and the new one waits beside."""
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    old, new = ({"a": version, "b": version} for version in ("old", "new"))
+    folder, met = tmp_path / "folder", []
+    renew(folder, "old")
+    for _ in killed_at_each_write(lambda: renew(folder, "new")):
+        whole = folder if exchange or folder.exists() else tmp_path / ".folder.unfinished"
+        met.append(content(whole))
+        assert met[-1] in (old, new) and is_made_from(whole, [met[-1]["a"]])
+        clear_unfinished(tmp_path)
+        renew(folder, "new")
+        assert content(folder) == new and list(tmp_path.iterdir()) == [folder]
+        renew(folder, "old")
+        assert content(folder) == old
+    assert len(met) > 10 and old in met and met[-1] == new
+
+
+def test_a_folder_that_is_renewed_goes_on_only_with_what_is_made_from_the_same(tmp_path):
+    for version, expected in (("one", ["b"]), ("two", ["a", "b"])):
+        with pytest.raises(RuntimeError), renewed_folder(tmp_path / "x", ["one"]) as aside:
+            write_atomic(aside / "a", "one")
+            raise RuntimeError
+        assert renew(tmp_path / "x", version) == expected
+        assert content(tmp_path / "x") == {"a": version, "b": version}

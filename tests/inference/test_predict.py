@@ -1,11 +1,12 @@
 import csv
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
-from helpers import make_run, write_goals
+from helpers import killed_at_each_write, make_run, write_goals
 from PIL import Image
 from vol_files import write_vol
 
@@ -18,7 +19,7 @@ from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.inference import predict, select
 from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
-from octkit.inference.scan_result import most_probable
+from octkit.inference.scan_result import ScanResult, most_probable
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.network.model import load_model
@@ -137,7 +138,7 @@ def test_unfinished_or_missing_folds_are_errors(run, tmp_path):
 
 def test_cross_validation_selects_and_validation_is_predicted(run):
     predict.predict_cross_validation(Run(run), progress=False)
-    assert len(list((run / "predictions/cv/2d").glob("*.png"))) == 6
+    assert len(list((run / "predictions/cv/2d").glob("*/*.png"))) == 6
     selection = select.select(Run(run))
     assert selection == Run(run).selection
     assert selection.cases == 6 and selection.candidates[0].dice["rnfl"] > 0.3
@@ -146,7 +147,7 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
     for stale in ("0001.png", "0001.boundaries.csv"):  # of a scan that has left the data set
         (out / stale).touch()
     predict.predict_split(Run(run), progress=False)
-    assert sorted(path.name for path in out.iterdir()) == ["0007.boundaries.csv", "0007.png", "0008.boundaries.csv",
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["0007.boundaries.csv", "0007.png", "0008.boundaries.csv",
                                                            "0008.png", "quality.csv"]
     dataset, predictor = Run(run).dataset, Predictor.load(run)
     for case in dataset.validation:
@@ -160,7 +161,7 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
 
 def test_what_was_predicted_is_not_predicted_again_but_after_a_change(run, capsys):
     predict_held_out(Run(run), "2d", 0, progress=False)
-    path = next((run / "predictions/cv/2d").glob("*.png"))
+    path = next((run / "predictions/cv/2d").glob("*/*.png"))
     capsys.readouterr()
     path.write_bytes(b"kept")
     predict_held_out(Run(run), "2d", 0, progress=False)
@@ -175,7 +176,7 @@ def test_what_was_predicted_is_not_predicted_again_but_after_a_change(run, capsy
 def test_selection_needs_its_predictions_and_says_how_to_get_them(run):
     predict.predict_cross_validation(Run(run), progress=False)
     held_out = read_json(run / "splits.json")[1]["validation"][0]
-    (run / f"predictions/cv/2d/{held_out}.png").unlink()
+    (run / f"predictions/cv/2d/fold_1/{held_out}.png").unlink()
     expected = f"no prediction for 1 of 6 held-out cases .{held_out} is the first.; get them with: octkit .* --fold 1"
     with pytest.raises(OctkitError, match=expected):
         select.select(Run(run))
@@ -225,3 +226,83 @@ def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image)
     with open(tmp_path / "out/quality.csv", newline="") as file:
         [flag] = csv.DictReader(file)
     assert flag["scan"] == "noise" and flag["trusted"] == "NO" and "not" in flag["reasons"]
+
+
+@pytest.fixture
+def pretended(goals, tmp_path, monkeypatch):
+    """A run whose networks are pretended: they find the label that stands in their checkpoint, everywhere."""
+    run = Run(make_run(tmp_path / "run", goals, "train.folds=[0,1]", "infer.surfaces=never"))
+
+    class Network:
+        config, model = "2d", SimpleNamespace(labels=("rnfl", "gcipl", "choroid"), postprocessing=())
+
+        def __init__(self, label, _device=None):
+            self.label, self.configs = int(label), [self]
+
+        @classmethod
+        def load(cls, *_):
+            return cls(run.checkpoint("2d", 0).read_text())
+
+        def describe(self):
+            return "paper"
+
+        def on_grid(self, image, *_):
+            return [np.stack([np.full(image.shape[1:], label == self.label, np.float32) for label in range(4)])], None
+
+        def off_grid(self, values, _):
+            return values
+
+    def result(network, image, *_):
+        mask = np.full(image.shape[1:], network.label, np.uint8)
+        return ScanResult(mask, network.on_grid(image)[0][0])
+
+    def train_all(label):
+        for fold in (0, 1):
+            run.fold("2d", fold).mkdir(parents=True, exist_ok=True)
+            run.checkpoint("2d", fold).write_text(label)
+
+    monkeypatch.setattr(predict, "Predictor", Network)
+    monkeypatch.setattr(predict, "load_model", lambda run, _, folds: run.checkpoint("2d", folds[0]).read_text())
+    monkeypatch.setattr(predict, "predict_scan", result)
+    return run, train_all
+
+
+@pytest.mark.parametrize(("what", "folder", "count"), [
+    (lambda run: predict.predict_split(run, progress=False), "validation", 2),
+    (lambda run: predict.predict_cross_validation(run, progress=False), "cv", 6)], ids=["validation", "cv"])
+def test_killed_at_any_write_predictions_are_all_old_or_all_new(pretended, what, folder, count):
+    run, train_all = pretended
+
+    def labels():
+        masks = list(run.predictions(folder).rglob("[!.]*.png"))
+        return len(masks), {int(GOALS_GREYS[np.asarray(Image.open(path))[0, 0]]) for path in masks}
+
+    train_all("1")
+    what(run)
+    train_all("2")
+    met = []
+    for _ in killed_at_each_write(lambda: what(run)):
+        found, [label] = labels()
+        assert found == count
+        met.append(label)
+    assert len(met) > 3 * count and met == sorted(met) and set(met) == {1, 2}
+
+
+def test_a_stopped_cross_validation_goes_on_with_what_is_done(pretended, monkeypatch):
+    run, train_all = pretended
+    train_all("1")
+    stopped, real, seen = iter([False] * 4 + [True]), predict._predict_held_out_case, []
+
+    def predict_case(run, predictor, case, *rest):
+        if next(stopped, False):
+            raise KeyboardInterrupt
+        seen.append(case.name)
+        real(run, predictor, case, *rest)
+
+    monkeypatch.setattr(predict, "_predict_held_out_case", predict_case)
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict_cross_validation(run, progress=False)
+    assert not run.predictions("cv").exists()
+    predict.predict_cross_validation(run, progress=False)
+    assert sorted(seen) == [case.name for case in run.dataset.train]  # each once
+    assert [path.name for path in run.predictions("").iterdir()] == ["cv"]

@@ -23,7 +23,7 @@ def test_a_run_knows_its_files(run):
     assert all(inside(getattr(run, f"{name}_file")) == f"{name}.{ending}" for name, ending in names.items())
     assert inside(run.checkpoint("2d", "all")) == "models/2d/fold_all/checkpoint.pt"
     assert inside(run.predictions("test")) == "predictions/test"
-    assert inside(run.cross_validation("2d")) == "predictions/cv/2d"
+    assert inside(run.cross_validation("2d", 0)) == "predictions/cv/2d/fold_0"
 
 
 def test_a_cascade_reads_the_cases_of_full_resolution_and_keeps_its_masks_apart(run):
