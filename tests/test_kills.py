@@ -20,7 +20,7 @@ from octkit.network.checkpoints import load_checkpoint, previous_of
 
 KILLS = 20
 EPOCHS = 300
-FOLD = "models/2d/fold_0"
+FOLD, HELD_OUT = "models/2d/fold_0", "predictions/cv/2d/fold_0"
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def assert_same_results(run, other):
     drawn, expected = (scalars_of(folder / FOLD) for folder in (run, other))
     assert drawn.keys() == expected.keys()
     assert all(drawn[name] == expected[name] for name in drawn if name != "seconds")
-    masks = sorted((run / "predictions/cv/2d").glob("*/*.png"))
+    masks = sorted((run / HELD_OUT).glob("*.png"))
     assert len(masks) == 3
     for mask in masks:
-        assert mask.read_bytes() == (other / "predictions/cv/2d/fold_0" / mask.name).read_bytes()
-        arrays = [np.load(folder / f"predictions/cv/2d/fold_0/{mask.stem}.npz")["probabilities"] for folder in (run, other)]
+        assert mask.read_bytes() == (other / HELD_OUT / mask.name).read_bytes()
+        arrays = [np.load(folder / HELD_OUT / f"{mask.stem}.npz")["probabilities"] for folder in (run, other)]
         assert np.array_equal(*arrays)
 
 

@@ -46,16 +46,16 @@ def mirroring_price(run: Run) -> dict[str, dict]:
         return {}
     folds = list(dict.fromkeys(fold_of.values()))
     each = max(MIRRORING_SCANS // len(folds), 1)
-    sample = [name for fold in folds for name in [name for name in fold_of if fold_of[name] == fold][:each]]
     cases = {case.name: case for case in run.dataset.train}
     seconds: dict[str, list[float]] = {"plain": [], "mirrored": []}
     dice: dict[str, dict[str, float]] = {name: {} for name in seconds}
     for fold in folds:
         ways = {name: Predictor.load(run.folder, run.settings.device, mirror=name == "mirrored", folds=[fold])
                 for name in seconds}
-        for case in (cases[name] for name in sample if fold_of[name] == fold):
-            for name, (times, dice[name][case.name]) in _taking_turns(run, case, ways).items():
+        for scan in [scan for scan in fold_of if fold_of[scan] == fold][:each]:
+            for name, (times, score) in _taking_turns(run, cases[scan], ways).items():
                 seconds[name] += times
+                dice[name][scan] = score
     prices = {name: {"seconds": float(np.median(times)), "dice": float(np.mean(list(dice[name].values()))),
                      "dice_by_scan": dice[name]} for name, times in seconds.items()}
     write_json(run.mirroring_file, prices)
