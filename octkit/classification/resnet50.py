@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, replacing, write_csv, write_json
+from octkit.common.files import read_json, replacing, set_aside, write_csv, write_json
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
@@ -45,6 +45,8 @@ CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
 CONNECT_SECONDS = 5  # how long to wait for Paddle's server to answer at all
 RANDOM = "random initialisation"
+# What a training that has ended has left.
+TRAINED = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
 CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # after a change of what is imported it trains again
 
 
@@ -156,8 +158,9 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
 
     A stopped training goes on from its last epoch and ends with the same bits. One that has ended is not repeated where
-    its settings, pixels and labels are the same, only the predictions are. The weights kept are the last epoch's: with
-    a dozen held-out cases the best epoch is mostly luck. Raises OctkitError for unlabelled cases, bad weights and a
+    its settings, pixels and labels are the same, only the predictions are; where they are not, it is kept beside, in
+    before-1.classifier. The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly
+    luck. Raises OctkitError for unlabelled cases, bad weights and a
     rate that diverges.
     """
     out_dir, chosen = Path(out_dir), settings.classify
@@ -169,6 +172,9 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     if _is_trained(out_dir, key := _key(settings, images, labels), chosen):
         say(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
     else:
+        if (out_dir / "trained.json").exists() and read_json(out_dir / "trained.json") != {"made_from": key}:
+            kept = set_aside(out_dir, (*TRAINED, "predictions.csv"))
+            say(f"{out_dir.name}: pixels, settings or code have changed; what was trained before is kept in {kept}")
         (out_dir / "trained.json").unlink(missing_ok=True)
         write_json(out_dir / "splits.json", split)
         _train(images, labels, settings, key, out_dir)
@@ -182,8 +188,7 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
 
 def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
     """Whether a training with this key has ended here; one that had to do without ImageNet's weights asks again."""
-    files = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
-    if not all((folder / name).exists() for name in files):
+    if not all((folder / name).exists() for name in TRAINED):
         return False
     random = read_json(folder / "weights_origin.json")["origin"] == RANDOM
     return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")

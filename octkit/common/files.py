@@ -4,6 +4,7 @@ import csv
 import ctypes
 import errno
 import io
+import itertools
 import json
 import os
 import shutil
@@ -115,6 +116,33 @@ def renewed_folder(path: Path, made_from: Any) -> Iterator[Path]:
         elif not path.exists():
             os.rename(aside, path)
         _remove_folder(aside)  # after an exchange, what was at `path`
+
+
+def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
+    """Move files of a folder, those of the `names` that are there, to a new one beside it: before-1.<folder>, or -2 …
+
+    Returns that folder, None where none of the files is there. Stopped on the way, the files are whole in one of both.
+    """
+    files = [Path(folder) / name for name in names if (Path(folder) / name).exists()]
+    if not files:
+        return None
+    kept = next(path for number in itertools.count(1)
+                if not (path := Path(folder).with_name(f"before-{number}.{Path(folder).name}")).exists())
+    with new_folder(kept) as temporary:
+        for file in files:
+            link(file, temporary / file.name)
+    for file in files:
+        file.unlink()
+    return kept
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; where the disk has no hard links, a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def is_made_from(folder: Path, made_from: Any) -> bool:

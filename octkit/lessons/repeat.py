@@ -104,6 +104,6 @@ def _results(run: Run) -> dict[str, bytes]:
     for pattern in ("predictions/**/*.png", "predictions/**/*.nii.gz", "predictions/**/*.csv"):
         files += run.folder.glob(pattern)
     found = {path: path.read_bytes() for path in files if path.exists()}
-    for path in (*run.folder.glob("models/*/*/log.csv"), *run.classifier.glob("log.csv")):
+    for path in (*run.folder.glob("models/*/fold_*/log.csv"), *run.classifier.glob("log.csv")):
         found[path] = pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv().encode()
     return {path.relative_to(run.folder).as_posix(): content for path, content in found.items()}

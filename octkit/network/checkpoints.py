@@ -75,9 +75,3 @@ def newest_checkpoint(path: Path) -> dict | None:
     if path.exists():  # or the next one would push it over the only whole one
         os.replace(path, path.with_stem(f"{path.stem}.damaged"))
     return state
-
-
-def remove_checkpoints(path: Path) -> None:
-    """Remove the checkpoint at `path` and the one before it."""
-    for old in (path, previous_of(path)):
-        old.unlink(missing_ok=True)

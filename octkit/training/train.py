@@ -21,14 +21,14 @@ from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
 from octkit.common import locks
-from octkit.common.errors import OctkitError
-from octkit.common.files import clear_unfinished, replacing, saying_disk_full
+from octkit.common.errors import OctkitError, by
+from octkit.common.files import clear_unfinished, replacing, saying_disk_full, set_aside
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.settings import TrainSettings
 from octkit.evaluation.metrics import dice_from_counts
 from octkit.network import memory
-from octkit.network.checkpoints import newest_checkpoint, remove_checkpoints, save_checkpoint
+from octkit.network.checkpoints import newest_checkpoint, previous_of, save_checkpoint
 from octkit.network.model import autocast, build_network, choose_device, memory_format, working_precision
 from octkit.network.model_file import starting_weights
 from octkit.planning.folds import Split, fold_cases
@@ -62,6 +62,8 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
         fold: a fold's number, or "all" for training on everything without validation.
         resume: False starts again even where a checkpoint fits.
 
+    A training with other settings, data or code, or one that is started again, is kept beside: before-1.fold_<k>.
+
     Raises OctkitError where a command before is missing, where another process trains this fold, where the memory or
     the disk does not suffice, or where no checkpoint of it is whole.
     """
@@ -76,10 +78,12 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
     with locks.locked(opened.folder):
         clear_unfinished(opened.folder)
         if not resume:
-            remove_checkpoints(opened.checkpoint)
+            _begin_anew(opened, "was asked to start again")
         checkpoint = _checkpoint_to_go_on_from(opened, decided_by)
         log = checkpoint["log"] if checkpoint else []
-        if log:
+        if len(log) == chosen.train.epochs:
+            say(f"{opened.title}: has been trained before, with these settings")
+        elif log:
             say(f"{opened.title}: goes on after epoch {len(log)} of {chosen.train.epochs}")
         _write_log(opened.folder / "log.csv", log)  # a stop right after a checkpoint has left it an epoch behind
         with tensorboard(opened.folder, log) as add_scalars:
@@ -172,9 +176,15 @@ def _checkpoint_to_go_on_from(fold: Fold, decided_by: dict[str, str]) -> dict | 
     if checkpoint is None or checkpoint["decided_by"] == decided_by:
         return checkpoint
     changed = [key for key in decided_by if decided_by[key] != checkpoint["decided_by"].get(key)]
-    say(f"{fold.title}: {', '.join(changed)} changed since the checkpoint was written: training starts again")
-    remove_checkpoints(fold.checkpoint)  # until the first epoch ends it would pass for this training's result
+    _begin_anew(fold, f"{', '.join(changed)} changed since the training that was there")
     return None
+
+
+def _begin_anew(fold: Fold, why: str) -> None:
+    """Keep what was trained here in a folder of its own: another training's result must not pass for this one's."""
+    kept = set_aside(fold.folder, (fold.checkpoint.name, previous_of(fold.checkpoint).name, "log.csv"))
+    if kept is not None:
+        say(f"{fold.title}: {why}; that one is kept in {kept}, and training starts anew")
 
 
 class Training:
@@ -202,6 +212,10 @@ class Training:
         self.held_out = Patches(fold.validation, *sizes, (chosen.seed, VALIDATION_STREAM), None, shown)
         # Decided by the whole training's length: gone on with after a stop, it rounds as it would have undisturbed.
         steps = chosen.train.epochs * chosen.train.iterations_per_epoch
+        say(f"{fold.title}: {len(fold.training)} scans to train on, {len(fold.validation)} held out; "
+            f"{chosen.train.epochs} epochs of {chosen.train.iterations_per_epoch} batches of "
+            f"{configuration.batch_size} patches of {by(configuration.patch_size)} px, {chosen.train.optimiser}, rate "
+            f"{chosen.train.initial_rate:g}, {self.precision} on {self.device}")
         self.compiled = compiled(network, chosen.train.compile, steps, configuration.features[0], self.device)
 
     def state(self) -> dict:

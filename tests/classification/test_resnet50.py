@@ -209,6 +209,18 @@ def test_an_ended_training_is_not_repeated(trained, tmp_path, monkeypatch, capsy
     assert not resnet50._is_trained(tmp_path / "again", key, tiny().classify)
 
 
+def test_an_ended_training_with_other_settings_is_kept(trained, tmp_path, monkeypatch, capsys):
+    data, whole = trained
+    shutil.copytree(whole, tmp_path / "classifier")
+    monkeypatch.setattr(resnet50, "_train", lambda *_: None)
+    monkeypatch.setattr(resnet50, "predict", lambda *_: {})
+    resnet50.train(data, tiny(epochs=3), tmp_path / "classifier")
+    kept = tmp_path / "before-1.classifier"
+    assert str(kept) in capsys.readouterr().out
+    assert all((kept / name).read_bytes() == (whole / name).read_bytes() for name in resnet50.TRAINED)
+    assert not (tmp_path / "classifier/model.pdparams").exists()
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda _: b"", lambda _: b"no checkpoint",
                                     lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]],
                          ids=["cut", "empty", "text", "one bit"])

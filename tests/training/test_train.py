@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import equal, fill, log_of, make_run, scalars_of, write_goals, write_volumes
+from helpers import equal, fill, killed_at_each_write, log_of, make_run, scalars_of, write_goals, write_volumes
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
@@ -166,10 +166,38 @@ def test_a_full_disk_in_preprocessing_leaves_whole_files_only(goals, small_disk)
 def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
     run = make_run(tmp_path, goals, "train.epochs=1")
     train_fold(Run(run), progress=False)
+    finished = contents(run / "models/2d/fold_0")
     make_run(tmp_path, goals, "train.epochs=1", "train.initial_rate=0.001", "train.deep_supervision=false")
     log = train_fold(Run(run), progress=False) / "log.csv"
-    assert "train settings changed" in capsys.readouterr().out
+    kept = run / "models/2d/before-1.fold_0"
+    said = capsys.readouterr().out
+    assert "train settings changed" in said and str(kept) in said
+    assert contents(kept) == {name: finished[name] for name in ("checkpoint.pt", "log.csv")}
     assert pd.read_csv(log)["learning_rate"].tolist() == [0.001] and np.isfinite(pd.read_csv(log)["train_loss"]).all()
+
+
+def test_what_trains_is_said_as_it_trains(goals, tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path, goals, "train.precision=bfloat16", "train.epochs=1", "train.initial_rate=0.003")
+    monkeypatch.setattr(train, "working_precision", lambda *_: "float32")  # a processor without bfloat16
+    train_fold(Run(run), progress=False)
+    assert ("2d fold 0: 3 scans to train on, 3 held out; 1 epochs of 2 batches of 2 patches of 40 x 48 px, sgd, rate "
+            "0.003, float32 on cpu") in capsys.readouterr().out
+
+
+def test_a_training_is_kept_whenever_the_next_one_is_killed_and_whatever_starts_it_again(goals, tmp_path):
+    run = make_run(tmp_path, goals)
+    folder = train_fold(Run(run), progress=False)
+    finished = contents(folder)["checkpoint.pt"]
+    opened = train.open_fold(Run(run), "2d", 0)
+    for _ in killed_at_each_write(lambda: train._begin_anew(opened, "was asked to start again")):
+        found = [path for path in (run / "models/2d").glob("*/checkpoint.pt") if path.read_bytes() == finished]
+        assert found  # whole, in its own folder or beside it
+        if not (folder / "checkpoint.pt").exists():
+            os.link(found[0], folder / "checkpoint.pt")
+    train_fold(Run(run), resume=False, progress=False)
+    kept = sorted((run / "models/2d").glob("before-*"))[-1]
+    assert (kept / "checkpoint.pt").read_bytes() == finished
+    assert not (folder / "checkpoint.pt").samefile(kept / "checkpoint.pt")
 
 
 def test_fold_all_has_no_validation(goals, tmp_path):
