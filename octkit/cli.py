@@ -190,7 +190,7 @@ def select(run_dir: RunFolder) -> None:
 @app.command()
 def predict(
     model: Annotated[Path, Argument(help="a run's folder, a model's file, or default: the model in the box")],
-    images: Annotated[Path, Argument(help="a PNG, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
+    images: Annotated[Path, Argument(help="an image, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, Option("--mirror/--no-mirror", help="average over mirrored copies; "
                                           "default: as the model's settings say")] = None,
@@ -261,7 +261,7 @@ def export_nnunet(
 
 @app.command()
 def evaluate(
-    predicted: Annotated[Path, Argument(help="folder of predicted masks: PNGs or volumes")],
+    predicted: Annotated[Path, Argument(help="folder of predicted masks: images or volumes")],
     truth: Annotated[Path, Argument(help="folder of true masks, by the same names")],
     out: Annotated[Path | None, Option("-o", "--out", metavar="FILE", help="all scores, as JSON")] = None,
     layers: Annotated[list[str] | None, Option("--layer", metavar="NAME", help="score this layer alone, where "

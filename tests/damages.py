@@ -122,6 +122,21 @@ def with_alpha(value: int):
     return lambda grey: np.dstack([grey] * 3 + [np.full_like(grey, value)])
 
 
+def in_colours(indices):
+    """The indices under a palette of colours."""
+    shown = Image.fromarray(indices).convert("P")
+    shown.putpalette([channel for n in range(256) for channel in (255 - n, n, 128)])
+    return shown
+
+
+def as_jpeg(name: str):
+    """Save an image anew as a JPEG of the same name."""
+    def damage(root):
+        Image.open(root / name).save((root / name).with_suffix(".jpg"), quality=95)
+        (root / name).unlink()
+    return damage
+
+
 def coloured(grey):
     return np.dstack([grey, grey, 255 - grey])
 
@@ -231,7 +246,8 @@ GOALS = {
     "text": as_bytes(THIRD, lambda _: b"no image at all, but long enough for one"),
     "a JPEG": lambda root: Image.fromarray(pixels(root / THIRD)).save(root / THIRD, "JPEG"),
     "16-bit": image(THIRD, lambda grey: grey.astype(np.uint16) * 257),
-    "palette": image(THIRD, lambda grey: Image.fromarray(grey).convert("P")),
+    "dark 16-bit": image(THIRD, lambda grey: grey.astype(np.uint16) * 20),
+    "palette": image(THIRD, in_colours),
     "transparent": image(THIRD, with_alpha(200)),
     "opaque alpha": image(THIRD, with_alpha(255)),
     "grey with opaque alpha": image(THIRD, lambda grey: Image.fromarray(grey).convert("LA")),
@@ -250,7 +266,9 @@ GOALS = {
     "spread mask": image(MASK, greys({255: 0, 0: 85, 80: 170, 160: 255})),
     "foreign value": image(MASK, stray_block),
     "16-bit mask": image(MASK, lambda mask: mask.astype(np.uint16)),
-    "palette mask": image(MASK, lambda mask: Image.fromarray(mask).convert("P")),
+    "mask spread to 16 bits": image(MASK, lambda mask: mask.astype(np.uint16) * 257),
+    "palette mask": image(MASK, lambda mask: in_colours(greys({255: 0, 0: 1, 80: 2, 160: 3})(mask))),
+    "JPEG mask": as_jpeg(MASK),
     "coloured mask": image(MASK, coloured),
     "truncated mask": as_bytes(MASK, lambda data: data[:len(data) // 2]),
     "zero-byte mask": as_bytes(MASK, lambda _: b""),
@@ -291,6 +309,8 @@ GOALS = {
     "folder linked out of the set": linked("Train/Layer_Masks", "../../outside"),
     "link to nothing": linked(THIRD, "nowhere.png"),
     "another ending": moved("Validation/Image/0008.png", "Validation/Image/0008.jpg"),
+    "an unknown ending": moved("Validation/Image/0008.png", "Validation/Image/0008.npy"),
+    "a JPEG by its name": as_jpeg(THIRD),
     "a file of no use": copied(TABLE, "Train/Image/notes.xlsx"),
     "macOS's files": both(copied(TABLE, "Train/Image/._0001.png"), copied(TABLE, "Train/Image/._0002.png")),
     "scale 0": json_file("scale.json", {"um_per_px": [0, 14.7]}),
@@ -342,7 +362,7 @@ RAW = {
     "dataset.json no JSON": as_bytes("dataset.json", lambda data: data[:-9]),
     "dataset.json a list": json_file("dataset.json", []),
     "numTraining": json_with("dataset.json", numTraining=7),
-    "file_ending": json_with("dataset.json", file_ending=".tif"),
+    "file_ending": json_with("dataset.json", file_ending=".mha"),
     "regions": json_with("dataset.json", labels={"background": 0, "retina": [1, 2, 3]}),
     "a channel missing": gone("imagesTr/eye_002_0001.png"),
     "a channel of another size": image("imagesTr/eye_002_0001.png", lambda grey: grey[1:]),

@@ -386,7 +386,7 @@ CASES = [
     ("evaluate p {truth} -o s.json", "0007.png: found mask values 100", images("p", **{"0007": SCAN, "0008": SCAN})),
     ("evaluate {truth} {truth} --layer lens -o s.json", "layers: found ['lens']"),
     ("evaluate {truth} {truth} --um-per-px nan 1 -o s.json", "spacing: found (nan"),
-    ("thickness {w}/empty -o t.csv", "empty: found no PNG images"),
+    ("thickness {w}/empty -o t.csv", "empty: found no images"),
     ("thickness {scans} -o t.csv", "0007.png: found mask values"),
     ("thickness {truth} -o t.csv --um-per-px nan", "um_per_px: found nan"),
     ("thickness {truth} -o t.csv --eye left", "eye: found 'left', expected R or L"),

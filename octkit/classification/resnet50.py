@@ -36,7 +36,7 @@ from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
-from octkit.data.dataset import Case, Dataset
+from octkit.data.dataset import Case, Dataset, scan_name
 from octkit.data.image_files import read_image
 from octkit.evaluation.metrics import classification_scores
 from octkit.planning.folds import Split
@@ -52,8 +52,8 @@ CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # after a change of
 
 def load_images(paths: Iterable[Path], size: int) -> np.ndarray:
     """Read scans once and shrink them to squares: (n, size, size) uint8."""
-    return np.stack([cv2.resize(read_image(path)[0].astype(np.uint8), (size, size), interpolation=cv2.INTER_AREA)
-                     for path in paths])
+    images = (np.rint(read_image(path)[0]).astype(np.uint8) for path in paths)
+    return np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in images])
 
 
 def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 30.0, vertical_flip: bool = True,
@@ -323,9 +323,9 @@ def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: 
 
 
 def predict(model_dir: Path, images: Iterable[Path], settings: Settings) -> dict[str, float]:
-    """Probability of glaucoma by image file name, from the model that `train` left in `model_dir`."""
+    """Probability of glaucoma by name as in a submission (0101.png), by the model that `train` left in `model_dir`."""
     network, path, images = _network(settings), Path(model_dir) / "model.pdparams", list(map(Path, images))
     _set_weights(network, read_weights(path), path, head=True)
     pixels = load_images(images, settings.classify.image_size)
     probabilities = _glaucoma(_logits(network, pixels, settings.classify.batch_size))
-    return {image.name: float(p) for image, p in zip(images, probabilities, strict=True)}
+    return {f"{scan_name(image)}.png": float(p) for image, p in zip(images, probabilities, strict=True)}

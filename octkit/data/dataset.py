@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import bad_file
-from octkit.data.image_files import image_size, read_image, read_mask
+from octkit.data.image_files import FORMATS, image_size, is_image, read_header, read_image, read_mask
 from octkit.data.mask_values import check_size
 from octkit.data.numbering import check_paired
 from octkit.data.volume_files import NIFTI_ENDINGS, b_scans, is_nifti, read_volume, read_volume_mask, volume_size
@@ -21,7 +21,8 @@ from octkit.data.volume_files import NIFTI_ENDINGS, b_scans, is_nifti, read_volu
 class Case:
     """One scan: where its files lie and what is known of it.
 
-    `image` is a PNG, a NIfTI file or a folder of B-scans; `more_channels` are the files of further channels.
+    `image` is a 2-D image, a NIfTI file or a folder of B-scans; `more_channels` are the files of further channels, but
+    for a colour image, which holds three by itself.
     `spacing` is in mm per axis and None where the scale is unknown; `eye` is "R", "L" or None; `circle` says that the
     last A-scan is the neighbour of the first; `glaucoma` is 1, 0 or None. `mask_values` is the coding of this case's
     mask where it is not the data set's. `truth` is the true mask of a validation or test scan, for scoring alone.
@@ -89,6 +90,8 @@ class Dataset:
         Raises OctkitError where its channels do not fit together, or are not as many as the data set's.
         """
         files, names = (case.image, *case.more_channels), self.channels
+        if len(files) == 1:
+            return read_scan(case.image, channels=len(names))
         if len(files) != len(names):
             raise bad_file(case.image, f"found {len(files)} channels", f"expected {len(names)} ({', '.join(names)})")
         return np.concatenate([read_scan(case.image), *(read_scan(file, case.image) for file in case.more_channels)])
@@ -106,13 +109,13 @@ class Dataset:
 
 def is_volume(path: Path) -> bool:
     """Whether a path holds a volume's file formats: NIfTI (also of one slice), or a folder of B-scans."""
-    return is_nifti(path) or (Path(path).is_dir() and Path(path).suffix.lower() != ".png")
+    return is_nifti(path) or (Path(path).is_dir() and not is_image(path))
 
 
 def scan_name(path: Path) -> str:
     """The name of a scan: its file's without the ending, "0001" for 0001.png, 0001.nii.gz and the folder 0001."""
     name = Path(path).name
-    for ending in (*NIFTI_ENDINGS, ".png", ".vol"):
+    for ending in (*NIFTI_ENDINGS, *FORMATS, ".vol"):
         if name.lower().endswith(ending):
             return name[:-len(ending)]
     return name
@@ -133,14 +136,24 @@ def check_fit(path: Path, like: Path) -> None:
     check_size(path, scan_size(path), scan_size(like), like)
 
 
-def read_scan(path: Path, like: Path | None = None) -> np.ndarray:
-    """One channel of a 2-D image or a volume, (1, *spatial) float32 as stored.
+def is_lossy(path: Path) -> bool:
+    """Whether a scan's compression has changed its grey values; of volumes those of B-scans as images can be."""
+    return any(read_header(file).lossy for file in (b_scans(path) if path.is_dir() else filter(is_image, [path])))
 
-    Raises OctkitError as its reader, and as `check_fit` where it is to fit the scan `like`.
+
+def read_scan(path: Path, like: Path | None = None, channels: int = 1) -> np.ndarray:
+    """A 2-D image or a volume, (channels, *spatial) float32: a volume has one channel, a colour image three.
+
+    Raises OctkitError as its reader, as `check_fit` where it is to fit the scan `like`, and for another number of
+    channels.
     """
     if like is not None:
         check_fit(path, like)
-    return read_volume(path) if is_volume(path) else read_image(path)
+    if not is_volume(path):
+        return read_image(path, channels)
+    if channels != 1:
+        raise bad_file(path, "found 1 channels", f"expected {channels}")
+    return read_volume(path)
 
 
 def read_scan_mask(path: Path, values: Mapping[int, int], like: Path | None = None) -> np.ndarray:

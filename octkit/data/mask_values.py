@@ -45,7 +45,7 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
     """How a mask (*spatial) could be mended whose values are not all in `values` (value in the file -> label).
 
     A half sentence such as "it looks inverted: write 255 - value", or "" where nothing is plain: label numbers, label
-    numbers spread over the greys (0, 85, 170, 255), inverted greys, and borders that were smoothed.
+    numbers spread over the greys (0, 85, 170, 255), inverted greys, greys spread to 16 bits, and smoothed borders.
     """
     found = set(np.unique(pixels).tolist())
     # The first value of each label.
@@ -54,6 +54,8 @@ def proposal(pixels: np.ndarray, values: Mapping[int, int]) -> str:
         return f"they look like label numbers: write {', '.join(f'{codes[label]} for {label}' for label in codes)}"
     if {255 - value for value in found} <= set(values):
         return "it looks inverted: write 255 - value"
+    if {value / 257 for value in found} <= set(values):
+        return "they look like the expected values spread to 16 bits: write value / 257"
     step = min(found - {0}, default=0)
     if found == {label * step for label in codes}:
         changes = ", ".join(f"{value} for {label * step:g}" for label, value in codes.items())

@@ -10,14 +10,14 @@ from pathlib import Path
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
 from octkit.data.dataset import Dataset, check_fit, scan_name
-from octkit.data.image_files import list_images
+from octkit.data.image_files import IMAGE_KINDS, is_image, list_images
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
-KINDS = f"PNG images, NIfTI files or folders of B-scans with their {SPACING_FILE}"
+KINDS = f"{IMAGE_KINDS}, NIfTI files or folders of B-scans with their {SPACING_FILE}"
 
 
 def scans_in(folder: Path, masks: bool = False, also: str | None = None, report: Report = refuse) -> dict[str, Path]:
-    """The scans of a folder in the order of their names: name -> PNG, NIfTI file or folder of B-scans.
+    """The scans of a folder in the order of their names: name -> 2-D image, NIfTI file or folder of B-scans.
 
     `also` is an ending of further files to take (".vol"); all others are passed over. Folders of B-scans need their
     spacing.json, but for `masks`. Raises OctkitError for a folder that is missing or holds no scan. Reports B-scans
@@ -25,9 +25,9 @@ def scans_in(folder: Path, masks: bool = False, also: str | None = None, report:
     """
     scans = []
     for path in listing(folder, f"one of {KINDS}"):
-        if is_nifti(path) or path.suffix.lower() == also or _is_png(path):
+        if is_nifti(path) or path.suffix.lower() == also or _is_image_file(path):
             scans.append(path)
-        elif path.is_dir() and any(map(_is_png, tried(report, listing, path, "B-scans") or ())):
+        elif path.is_dir() and any(map(_is_image_file, tried(report, listing, path, "B-scans") or ())):
             if not masks and not is_stack(path):
                 report(no_spacing(path))
             scans.append(path)
@@ -47,7 +47,7 @@ def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:
 
 
 def images_in(folder: Path, report: Report = refuse) -> dict[str, Path]:
-    """The PNG files of a folder by name. Reports a folder without any, and two of one name (1.png and 1.PNG)."""
+    """The image files of a folder by name. Reports a folder without any, and two of one name (1.png and 1.jpg)."""
     return _by_name(tried(report, list_images, folder) or (), report)
 
 
@@ -86,5 +86,5 @@ def _by_name(files: Iterable[Path], report: Report) -> dict[str, Path]:
     return found
 
 
-def _is_png(path: Path) -> bool:
-    return path.suffix.lower() == ".png" and path.is_file()
+def _is_image_file(path: Path) -> bool:
+    return is_image(path) and path.is_file()

@@ -1,4 +1,4 @@
-"""Volumes on disk: NIfTI files, and folders of B-scan PNGs with their spacing in a small JSON.
+"""Volumes on disk: NIfTI files, and folders of B-scan images with their spacing in a small JSON.
 
     0001.nii.gz                 one volume; the header says how far apart its voxels are
     0001/1.png, 2.png, …        the B-scans in the order of their numbers (`numbering`), all of one size
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file, by, no_file
 from octkit.common.files import listing, read_json_as, replacing
-from octkit.data.image_files import image_size, read_image, read_mask
+from octkit.data.image_files import image_size, is_image, read_image, read_mask
 from octkit.data.mask_values import decode
 from octkit.data.numbering import by_number
 
@@ -165,10 +165,10 @@ def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
 
 
 def b_scans(folder: Path) -> list[Path]:
-    """The PNG files of a folder in the order of their numbers, all of one size. Raises OctkitError as `by_number`."""
-    files = [path for path in listing(folder, "the B-scans of a volume") if path.suffix.lower() == ".png"]
+    """The image files of a folder in the order of their numbers, all of one size. Raises OctkitError as `by_number`."""
+    files = [path for path in listing(folder, "the B-scans of a volume") if is_image(path)]
     if not files:
-        raise bad_file(folder, "found no PNG images", "expected the B-scans of a volume")
+        raise bad_file(folder, "found no images", "expected the B-scans of a volume")
     expected = image_size(files[0])
     for file in files:
         if (found := image_size(file)) != expected:

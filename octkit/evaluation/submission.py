@@ -23,8 +23,9 @@ from PIL import Image
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import replacing, write_csv
 from octkit.data.dataset import Dataset
-from octkit.data.image_files import image_size, list_images, read_mask, write_mask
+from octkit.data.image_files import image_size, read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS
+from octkit.data.matching import images_in
 from octkit.evaluation.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
 from octkit.evaluation.metrics import THRESHOLD
 
@@ -60,9 +61,10 @@ def submit(dataset: Dataset, masks: Path, predictions: Path, out: Path) -> Submi
 def write_submission(masks: Path, probabilities: Mapping[str, float], images: Path, out: Path) -> Submission:
     """Write the submission for all images of a folder: the zip `out`, and its content in a folder beside it.
 
-    `masks` is a folder with a mask in GOALS greys for each image, of the same name; `probabilities` maps image
-    file names to the probability of glaucoma. The folder has the zip's name without ".zip". The same input gives the
-    same bytes. An earlier submission is replaced when the new zip has passed `check_submission`.
+    `masks` is a folder with a mask in GOALS greys for each image, of the same name; `probabilities` maps names as in
+    the submission (0101.png, whatever format the image has) to the probability of glaucoma. The folder has the zip's
+    name without ".zip". The same input gives the same bytes. An earlier submission is replaced when the new zip has
+    passed `check_submission`.
     Raises OctkitError that lists every missing, extra or unfit mask and probability.
     """
     out = Path(out)
@@ -72,7 +74,7 @@ def write_submission(masks: Path, probabilities: Mapping[str, float], images: Pa
     if folder.exists() and not (folder.is_dir() and all(  # JupyterLab leaves hidden files
             path.name in (MASKS, TABLE) or path.name.startswith(".") for path in folder.iterdir())):
         raise OctkitError(f"{folder}: holds other things than a submission; expected it free for the zip's content")
-    paths = {path.name: path for path in list_images(images)}
+    paths = _by_png(images)
     labels = _gather(Path(masks), probabilities, paths)
     building = out.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -100,7 +102,7 @@ def check_submission(path: Path, images: Path) -> Submission:
     and places, missing and extra files, PNG format, sizes, grey values, columns, rows and probabilities.
     """
     path = Path(path)
-    sizes = {image.name: image_size(image) for image in list_images(images)}
+    sizes = {name: image_size(image) for name, image in _by_png(images).items()}
     try:
         with zipfile.ZipFile(path) as archive:
             problems, table = _check_members(archive, sizes)
@@ -113,9 +115,14 @@ def check_submission(path: Path, images: Path) -> Submission:
     return Submission(path, path.stat().st_size, len(sizes), sum(p >= THRESHOLD for p in table.values()))
 
 
+def _by_png(folder: Path) -> dict[str, Path]:
+    """A folder's images or masks by the names of their masks in a submission."""
+    return {f"{name}.png": path for name, path in images_in(folder).items()}
+
+
 def _gather(masks: Path, probabilities: Mapping[str, float], images: dict[str, Path]) -> dict[str, np.ndarray]:
     """The masks by image name; all that is wrong with masks and probabilities ends in one error."""
-    found = {path.name: path for path in list_images(masks)}
+    found = _by_png(masks)
     problems = [f"{masks / name}: has no image of this name" for name in found if name not in images]
     problems += [f"probabilities: {name} is no image of the set" for name in probabilities if name not in images]
     problems += [f"probabilities: {name} is missing" for name in images if name not in probabilities]

@@ -7,8 +7,9 @@
 
 The only channel is called "CT", as nnU-Net then scales grey values by the data set's own percentiles, mean and
 deviation, as octkit does (by any other name it z-scores each scan by itself). Masks become label numbers. Grey PNGs and
-NIfTI files are copied, and packed (.nii.gz); a PNG that stores grey as RGB becomes grey, as nnU-Net would take it for
-three channels; a folder of B-scans becomes a NIfTI file. On the way back all scans and masks have the same pixels.
+NIfTI files are copied, and packed (.nii.gz); other images become grey PNGs, as nnU-Net would take RGB for three
+channels; a folder of B-scans becomes a NIfTI file. On the way back all scans and masks have the same pixels, images as
+PNGs.
 """
 
 import gzip
@@ -22,10 +23,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, Field
 
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, is_volume, read_scan, read_scan_mask
-from octkit.data.image_files import read_image, stored_mode, write_mask, write_png
+from octkit.data.image_files import is_image, read_header, read_image, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import b_scans, is_nifti, is_stack, read_volume, write_nifti
 from octkit.exchange.nnunet_plans import dataset_to
@@ -103,7 +104,8 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
         for file in sorted(dataset.root.rglob("*")):  # also those of no case: tables, truth, scale
             inside = file.relative_to(dataset.root)
             if file.is_file() and not any(part.startswith(".") for part in inside.parts):
-                files.append({"file": inside.as_posix(), **made.get(file, {})})
+                again = inside.with_suffix(".png") if file in made and is_image(file) else inside
+                files.append({"file": again.as_posix(), **made.get(file, {})})
                 if file not in made:
                     _copy(file, target / ORIGINALS / inside)
         write_json(target / MANIFEST, {"format": "octkit data set", "version": 1, "files": files})
@@ -135,11 +137,19 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
 
 def _write_image(image: Path, target: Path, case: Case) -> None:
     if is_stack(image):
-        write_nifti(target, read_volume(image)[0].astype(np.uint8), case.spacing)
-    elif is_nifti(image) or stored_mode(image) == "L":
+        write_nifti(target, _bytes(image, read_volume(image)[0]), case.spacing)
+    elif is_nifti(image) or ((header := read_header(image)).format, header.mode, header.bits) == ("PNG", "L", 8):
         _copy(image, target)
     else:
-        write_png(target, read_image(image)[0])
+        write_png(target, _bytes(image, read_image(image)[0]))
+
+
+def _bytes(image: Path, pixels: np.ndarray) -> np.ndarray:
+    """Grey values as uint8. Raises OctkitError where a scan of more bits would lose some."""
+    if (pixels != np.floor(pixels)).any():
+        raise bad_file(image, "has more than 256 grey values (16 bits)", "expected 8 bits, as octkit writes PNGs for "
+                       "nnU-Net: save it as 8-bit grey")
+    return pixels.astype(np.uint8)
 
 
 def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:

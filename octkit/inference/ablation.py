@@ -14,7 +14,7 @@ import numpy as np
 
 from octkit.data.image_files import read_image, read_mask
 from octkit.data.labels import GOALS_GREYS
-from octkit.data.layouts import detect
+from octkit.data.matching import images_in
 from octkit.evaluation.metrics import broken_a_scans, dice, spread
 from octkit.inference.scan_result import ScanResult, predict_scan
 from octkit.inference.sliding_window import Predictor
@@ -42,12 +42,10 @@ def steps(plain: Model, varied: Model) -> dict[str, Predictor]:
 
 
 def annotated_scans(folder: Path) -> list[Scan]:
-    """The scans in images/, with their masks in masks_goals/ (PNGs in GOALS greys) where there are any."""
-    scans = []
-    for path in detect.list_scans(folder / "images") if (folder / "images").is_dir() else ():
-        mask = folder / "masks_goals" / path.name
-        scans.append(Scan(path.stem, read_image(path), read_mask(mask, GOALS_GREYS) if mask.exists() else None))
-    return scans
+    """The scans in images/, with their masks in masks_goals/ (images in GOALS greys) where there are any."""
+    images, masks = (images_in(part) if part.is_dir() else {} for part in (folder / "images", folder / "masks_goals"))
+    return [Scan(name, read_image(path), read_mask(masks[name], GOALS_GREYS) if name in masks else None)
+            for name, path in images.items()]
 
 
 def results(predictors: dict[str, Predictor], scan: Scan) -> dict[str, ScanResult]:

@@ -21,14 +21,15 @@ from tqdm.auto import tqdm
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import is_made_from, renewed_folder, replacing, write_csv
+from octkit.common.files import is_made_from, listing, renewed_folder, replacing, write_csv
 from octkit.common.messages import say
-from octkit.data.dataset import Case, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.data.dataset import Case, is_lossy, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.data.heidelberg import open_vol
-from octkit.data.image_files import write_mask
+from octkit.data.image_files import is_image, write_mask
 from octkit.data.labels import BOUNDARIES, mask_coding
 from octkit.data.layouts import detect
-from octkit.data.volume_files import volume_spacing, write_nifti
+from octkit.data.matching import KINDS
+from octkit.data.volume_files import SPACING_FILE, is_stack, volume_spacing, write_nifti
 from octkit.inference.scan_result import ScanResult, has_boundaries, predict_scan
 from octkit.inference.sliding_window import ConfigPredictor, Predictor, first_step_mask
 from octkit.network.model import load_model
@@ -54,7 +55,7 @@ def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], 
 def read_prediction(folder: Path, case: Case, labels: Sequence[str]) -> np.ndarray:
     """The mask of a case in a folder of predictions, or of a phantom's truth: (*spatial) uint8 labels."""
     for path in sorted(Path(folder).iterdir()):
-        if scan_name(path) == case.name and (is_volume(path) or path.suffix == ".png"):
+        if scan_name(path) == case.name and (is_volume(path) or is_image(path)):
             numbers = {label: label for label in range(len(labels) + 1)}
             return read_scan_mask(path, numbers if is_volume(path) else mask_coding(labels), case.image)
     raise OctkitError(f"{folder}: has no mask of case {case.name}; predict it first")
@@ -118,28 +119,30 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
 def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
                    um_per_px: Sequence[float] | None = None, circle: bool | None = None,
                    progress: bool = True) -> list[Path]:
-    """Predict a scan or a folder of them (PNGs, NIfTI files, folders of B-scans, .vol files) as `predict_scans` does.
+    """Predict a scan or a folder of them (images, NIfTI files, folders of B-scans, .vol files) as `predict_scans` does.
 
-    Size, scale and number of axes of all scans are checked before the first is predicted.
+    Size, scale and number of axes of all scans are checked before the first is predicted. What the folder holds besides
+    is named, and so are scans whose compression has changed their grey values.
 
     Args:
-        um_per_px: (axial, lateral) of PNGs where it is known; volumes say it themselves. A model whose plan is in mm
+        um_per_px: (axial, lateral) of images where it is known; volumes say it themselves. A model whose plan is in mm
             then resamples to its own spacing; without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
     """
     files, out, plan = detect.list_scans(images), Path(out), predictor.model.plan
     _check_place(out, Path(images), files)
+    _say_what_is_left_out(Path(images), files)
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
-    scans = [_scan_in(file, given, circle) for file in files]
+    scans = [_scan_in(file, given, circle, len(plan.channels)) for file in files]
     for scan in scans:
         if len(scan.size) != plan.axes:
             raise OctkitError(f"{scan.file}: found a scan of {len(scan.size)} axes, expected {plan.axes} like those of "
                               "the model")
         for config in plan.configurations:
             check_grid(scan.size, scan.spacing, plan, config, scan.file)
-    if plan.units == "mm" and given is None and any(file.suffix.lower() == ".png" for file in files):
+    if plan.units == "mm" and given is None and any(is_image(file) for file in files):
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
         say("this model was planned in pixels: the scale given makes no difference")
@@ -156,14 +159,30 @@ def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:
         raise OctkitError(f"{out}: is a file, expected a folder for the masks")
 
 
-def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None) -> ScanToPredict:
+def _say_what_is_left_out(images: Path, files: Sequence[Path]) -> None:
+    def some(paths: Sequence[Path]) -> str:
+        return ", ".join(path.name for path in paths[:5]) + (", …" if len(paths) > 5 else "")
+
+    if images.is_dir():
+        b_scans = is_stack(images)
+        others = [path for path in listing(images, KINDS) if path not in files and path.name != SPACING_FILE
+                  and not (b_scans and is_image(path))]
+        if others:
+            say(f"{len(others)} of {len(others) + len(files)} in {images} left out, no {KINDS} or .vol files: "
+                f"{some(others)}")
+    if lossy := [file for file in files if is_lossy(file)]:
+        say(f"{len(lossy)} of {len(files)} scans are compressed with loss (JPEG), which has changed their grey values; "
+            f"expected PNG or TIFF: {some(lossy)}")
+
+
+def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, channels: int) -> ScanToPredict:
     """A file as a scan: its own scale or the one `given`, a circle as the user says or the file."""
     if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
         scan = open_vol(file)
         return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
                              scan.circle if circle is None else circle, lambda: open_vol(file).image)
     return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else given,
-                         circle, lambda: read_scan(file))
+                         circle, lambda: read_scan(file, channels=channels))
 
 
 def save_boundaries(path: Path, result: ScanResult) -> None:

@@ -30,8 +30,9 @@ import numpy as np
 from octkit.common import files
 from octkit.common.errors import OctkitError
 from octkit.data.dataset import Case
-from octkit.data.image_files import list_images, read_mask
+from octkit.data.image_files import read_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
+from octkit.data.matching import images_in
 from octkit.evaluation.metrics import layer_thickness
 
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.
@@ -210,13 +211,13 @@ def table_rows(profiles: Mapping[str, Thickness]) -> list[dict]:
 
 
 def thickness_table(masks_dir: Path, um_per_px: float | None = None, eye: str | None = None) -> list[dict]:
-    """The rows (`table_rows`) of all masks in a folder, PNGs in GOALS greys and TSNIT order, by file name.
+    """The rows (`table_rows`) of all masks in a folder, images in GOALS greys and TSNIT order, by file name.
 
-    `eye` is all the scans'. Raises OctkitError for a folder without PNGs, an unreadable mask, or one with other
-    grey values.
+    `eye` is all the scans'. Raises OctkitError for a folder without images, two of one name, an unreadable
+    mask, or one with other grey values.
     """
-    return table_rows({path.stem: profile(read_mask(path, GOALS_GREYS), um_per_px, eye)
-                       for path in list_images(masks_dir)})
+    return table_rows({name: profile(read_mask(path, GOALS_GREYS), um_per_px, eye)
+                       for name, path in images_in(masks_dir).items()})
 
 
 def write_csv(path: Path, rows: Sequence[Mapping]) -> None:

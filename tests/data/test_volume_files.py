@@ -91,7 +91,7 @@ def test_a_spacing_that_is_none(tmp_path, content):
 
 
 def test_an_empty_folder_is_no_volume(tmp_path):
-    with pytest.raises(OctkitError, match="found no PNG images, expected the B-scans"):
+    with pytest.raises(OctkitError, match="found no images, expected the B-scans"):
         read_volume(tmp_path)
 
 

@@ -256,7 +256,7 @@ def test_rows_of_a_known_eye_have_its_hours(tmp_path):
 def test_an_empty_table_and_a_foreign_mask_are_refused(tmp_path):
     with pytest.raises(OctkitError, match="at least one case"):
         write_csv(tmp_path / "thickness.csv", [])
-    with pytest.raises(OctkitError, match="found no PNG"):
+    with pytest.raises(OctkitError, match="found no images"):
         thickness_table(tmp_path)
     write_mask(tmp_path / "a.png", MASK, {7: 0, 0: 1, 80: 2})
     with pytest.raises(OctkitError, match="a.png: found mask values 7"):

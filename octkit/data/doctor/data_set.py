@@ -20,6 +20,7 @@ from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
+from octkit.data.image_files import IMAGE_KINDS, is_image
 from octkit.data.layouts.detect import inside, open_dataset, open_run
 from octkit.data.layouts.goals import true_diagnoses
 from octkit.data.volume_files import SPACING_FILE
@@ -212,10 +213,10 @@ def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
     findings = []
     for folder in sorted(folders):
         findings += [Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
-                             "expected PNG or NIfTI files: save it as one, rename it, or move it away")
+                             f"expected {IMAGE_KINDS} or NIfTI files: save it as one, rename it, or move it away")
                      for file in tried(_unsaid, listing, folder, "scans") or ()
                      if file not in used and file not in known and file.name != SPACING_FILE
-                     and not (folder in used and file.suffix.lower() == ".png")]
+                     and not (folder in used and is_image(file))]
         hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
         if hidden:
             findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
-from octkit.data.dataset import Case, Dataset, is_volume, read_scan_mask
-from octkit.data.image_files import stored_mode
+from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, read_scan_mask
+from octkit.data.image_files import read_header
 from octkit.data.labels import LAYERS
 from octkit.data.numbering import gap
 from octkit.data.volume_files import b_scans
@@ -95,16 +95,20 @@ def disorder(mask: np.ndarray) -> np.ndarray:
 
 def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
     findings = []
-    for file, channel in zip((case.image, *case.more_channels), image, strict=True):
+    files = (case.image, *case.more_channels) if case.more_channels else (case.image,) * len(image)
+    for file, channel in zip(files, image, strict=True):
         if channel.min() == channel.max():
             findings.append(Finding(blank, file, f"holds the one value {channel.flat[0]:g} throughout",
                                     "expected a scan: replace it, or take its case out"))
         if file.is_dir() and (hole := gap(b_scans(file))):
             findings.append(Finding(WARNING, hole[1], f"is the next B-scan after {hole[0].name}, with a larger step "
                                     "than between others", "expected equal distances: add what is missing"))
-        if not is_volume(file) and stored_mode(file) in ("RGBA", "LA"):
+        if is_lossy(file):
+            findings.append(Finding(WARNING, file, "is compressed with loss (JPEG), which has changed its grey values",
+                                    "expected PNG or TIFF: export it again without loss"))
+        if not is_volume(file) and read_header(file).mode in ("RGBA", "LA"):
             findings.append(Finding(WARNING, file, "has an alpha channel, opaque and passed over",
-                                    "expected none: save it as 8-bit grey"))
+                                    "expected none: save it without"))
     return findings
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from octkit.common import settings
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse
 from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.data.image_files import is_image
 from octkit.data.layouts.goals import open_goals
 from octkit.data.layouts.mgunet import open_mgunet
 from octkit.data.layouts.nnunet import open_raw
@@ -97,15 +98,15 @@ def open_run(chosen: settings.Settings) -> Dataset:
 
 
 def list_scans(path: str | Path) -> tuple[Path, ...]:
-    """The scans to predict, by name: a PNG, NIfTI or .vol file, a folder of B-scans, a folder of these.
+    """The scans to predict, by name: an image, NIfTI or .vol file, a folder of B-scans, a folder of these.
 
     Raises OctkitError for a path that is none of them, B-scans without spacing.json, and two scans of one name.
     """
     path = Path(path)
     if not path.exists():
         raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
-    if path.is_file() and not (is_nifti(path) or path.suffix.lower() in (".png", ".vol")):
-        raise OctkitError(f"{path}: found no PNG, NIfTI or .vol file, expected {KINDS}")
+    if path.is_file() and not (is_nifti(path) or is_image(path) or path.suffix.lower() == ".vol"):
+        raise OctkitError(f"{path}: is no image, NIfTI or .vol file, expected {KINDS}")
     return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path, also=".vol").values())
 
 

@@ -1,6 +1,6 @@
 """The GOALS layout (MICCAI 2022 GOALS, arXiv 2207.14447), which the phantoms of circle scans have too.
 
-    Train/Image/0001.png            grey, stored as grey or RGB
+    Train/Image/0001.png            grey, stored as grey or RGB; here and below also other formats than PNG
     Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
     Train/Train_GC_GT.xlsx          ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
     Validation/Image/0101.png …     Test/Image/0201.png …     no labels
@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import read_json_as
-from octkit.data.dataset import Case, Dataset
+from octkit.data.dataset import Case, Dataset, scan_name
 from octkit.data.excel import read_rows
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.matching import check_pairs, images_in, refuse_doubled_names, true_masks
@@ -46,10 +46,10 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
 
     def unlabelled(split: str) -> tuple[Case, ...]:
         found = images_in(root / split / "Image", report) if (root / split).is_dir() else {}
-        return tuple(Case(name, image, None, None, spacing, eyes.get(image.name), circle=True, truth=truth.get(name))
+        return tuple(Case(name, image, None, None, spacing, eyes.get(name), circle=True, truth=truth.get(name))
                      for name, image in found.items())
 
-    train = tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, eyes.get(image.name), circle=True)
+    train = tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, eyes.get(name), circle=True)
                   for name, image in images.items())
     dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
                       unlabelled("Validation"), unlabelled("Test"))
@@ -112,11 +112,11 @@ def _scale(path: Path) -> tuple[float, float] | None:
 
 
 def _eyes(path: Path) -> dict[str, str | None]:
-    """Image file name -> "R" or "L", which phantoms alone tell."""
+    """Name of a scan -> "R" or "L", which phantoms alone tell."""
     if not path.exists():
         return {}
     scans = read_json_as(path, dict[str, Any], "make the phantoms anew").get("scans", {})
-    return {name: fact.get("eye") for name, fact in scans.items()}
+    return {scan_name(Path(name)): fact.get("eye") for name, fact in scans.items()}
 
 
 def _training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
@@ -126,7 +126,8 @@ def _training_labels(images: dict[str, Path], table: Path, report: Report) -> di
         if (number := _number(name)) is None:
             report(bad_file(image, f"found the name {name!r}", "expected a number such as 0001.png"))
         elif number in numbers:
-            report(bad_file(image, f"{numbers[number]}.png has the same number", "expected one image a number"))
+            first = images[numbers[number]].name
+            report(bad_file(image, f"{first} has the same number", "expected one image a number"))
         else:
             numbers[number] = name
     labels: dict[int, int | None] | None = tried(report, read_labels, table, report)

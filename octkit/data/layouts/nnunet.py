@@ -2,12 +2,13 @@
 
     dataset.json                    {"channel_names": {"0": "OCT"}, "labels": {"background": 0, "rnfl": 1, …},
                                      "numTraining": 80, "file_ending": ".png"}
-    imagesTr/CASE_0000.png          one file a channel: CASE_0001.png would be the second one's
+    imagesTr/CASE_0000.png          one file a channel: CASE_0001.png would be the second one's; a colour image alone
+                                    is three channels
     labelsTr/CASE.png               label numbers
     imagesTs/CASE_0000.png          optional, no labels
 
-The format is that of nnU-Net v2 (its documentation/dataset_format.md). PNG files and NIfTI files are read; the spacing
-of PNG files is unknown.
+The format is that of nnU-Net v2 (its documentation/dataset_format.md). 2-D images and NIfTI files are read; the
+spacing of images is unknown.
 """
 
 import re
@@ -20,6 +21,7 @@ from pydantic import BaseModel, Field, field_validator
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing, read_json_as
 from octkit.data.dataset import Case, Dataset, check_fit, is_volume
+from octkit.data.image_files import is_image, read_header
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names
 from octkit.data.volume_files import volume_spacing
@@ -31,7 +33,7 @@ class _Description(BaseModel, strict=True):
     channel_names: dict[str, str] = Field(min_length=1)
     labels: dict[str, int | list[int]]
     numTraining: int
-    file_ending: Literal[".png", ".nii.gz", ".nii"]
+    file_ending: Literal[".png", ".bmp", ".tif", ".nii.gz", ".nii"]
 
     @field_validator("channel_names")
     @classmethod
@@ -50,7 +52,7 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     where = root / "dataset.json"
     if not where.exists():
         raise bad_file(where, "not found", "expected it beside imagesTr in a raw data set of nnU-Net's")
-    described = read_json_as(where, _Description, "expected a dataset.json of nnU-Net v2 for PNG or NIfTI files")
+    described = read_json_as(where, _Description, "expected a dataset.json of nnU-Net v2 for images or NIfTI files")
     labels, ending = label_names(where, described.labels), described.file_ending
     channels = tuple(described.channel_names[str(number)] for number in range(len(described.channel_names)))
     images = _images_in(root / "imagesTr", ending, channels, report)
@@ -116,6 +118,10 @@ def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Rep
         else:
             cases.setdefault(parts[1], {})[int(parts[2])] = file
     for name, files in cases.items():
+        if list(files) == [0] and len(channels) == 3 and is_image(files[0]):
+            header = tried(report, read_header, files[0])
+            if header is None or header.colours == 3:
+                continue
         for number in range(len(channels)):
             if number not in files:
                 report(bad_file(f"{folder / name}_{number:04d}{ending}", "not found", "expected a file for each of "
