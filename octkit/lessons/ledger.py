@@ -6,6 +6,7 @@ when its last line that is no "skipped" says "done" and carries the hash of the 
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from octkit import __version__
-from octkit.common.hashes import PACKAGE, digest
+from octkit.common.hashes import PACKAGE, digest, file_hash
 from octkit.common.processes import cores
 from octkit.planning.run import Run
 
@@ -28,7 +29,8 @@ class Line(BaseModel):
     `inputs` is the hash of all that decides the result, `shown` that of the settings that the step only writes down.
     `started` and `made` are times: of this line, and of the execution whose files stand in the folder. `exit` is 0,
     130 after Ctrl-C, the kernel's exit code (the negative of the signal that killed it), or 1. `data` are the hashes
-    of the data sets' files.
+    of the data sets' files. `outputs` are the files that the step has left: name in the run's folder -> bytes, time of
+    the last change in ns, `hashes.file_hash`; None in lines of older versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -45,6 +47,12 @@ class Line(BaseModel):
     exit: int = 0
     data: list[str | None] | None = None
     made_with: dict | None = None
+    outputs: dict[str, tuple[int, int, str]] | None = None
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Name of each file that the step has left -> the hash of its bytes."""
+        return {name: found for name, (_, _, found) in (self.outputs or {}).items()}
 
 
 def read(run: Run) -> list[Line]:
@@ -76,6 +84,33 @@ def append(run: Run, line: Line) -> None:
 def ends(run: Run) -> dict[str, Line]:
     """Each step that has run and the line that tells how it last ended."""
     return {line.step: line for line in read(run) if line.status != "skipped"}
+
+
+def outputs(run: Run, patterns: Iterable[str]) -> dict[str, tuple[int, int, str]]:
+    """`Line.outputs` of the files that match, and of all files in folders that do; hidden ones are left out."""
+    found = {}
+    for path in sorted({path for pattern in patterns for top in run.folder.glob(pattern)
+                        for path in ((top, *top.rglob("*")) if top.is_dir() else (top,)) if path.is_file()}):
+        name = path.relative_to(run.folder)
+        if not any(part.startswith(".") for part in name.parts):
+            state = path.stat()
+            found[name.as_posix()] = state.st_size, state.st_mtime_ns, file_hash(path)
+    return found
+
+
+def not_as_left(run: Run, line: Line) -> str | None:
+    """The first file of a step that is missing or has changed since, in words; None where all are whole.
+
+    A file's bytes are read only where its size is the same and its time is not, as in a copied folder.
+    """
+    for name, (size, changed, contents) in (line.outputs or {}).items():
+        path = run.folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        state = path.stat()
+        if state.st_size != size or (state.st_mtime_ns != changed and file_hash(path) != contents):
+            return f"{path} has changed"
+    return None
 
 
 def code_version(package: Path = PACKAGE) -> str:

@@ -35,7 +35,9 @@ class Step:
     reads. What is not named does not make it run again: an edited lesson on augmentation costs no training, and
     neither does an edited text beside the code.
     `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold. `leaves` are
-    files that must be there for the step to count as done ("{config}" and "{fold}" are filled in).
+    files and folders that must be there for the step to count as done ("{config}" and "{fold}" are filled in),
+    `may_leave` patterns of those that depend on the data. The ledger keeps the hashes of all of them: a step whose
+    files are missing or have changed runs again.
     """
 
     notebook: str
@@ -45,26 +47,34 @@ class Step:
     data: bool = False
     each_fold: bool = False
     leaves: tuple[str, ...] = ()
+    may_leave: tuple[str, ...] = ()
 
 
 STEPS = (
     Step("00_start", settings=("*",)),
-    Step("01_data", settings=("data", "train.extra_data"), data=True),
-    Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",)),
+    Step("01_data", settings=("data", "train.extra_data"), data=True, may_leave=("figures/01_*",)),
+    Step("02_fingerprint", settings=("plan",), needs=("01_data",), leaves=("fingerprint.json",),
+         may_leave=("figures/02_*",)),
     Step("03_plan", settings=("plan",), shows=("splits", "augment", "train", "infer"), needs=("02_fingerprint",),
-         leaves=("plan.json",)),
-    Step("04_preprocess", settings=("splits", "seed"), needs=("03_plan",), leaves=("splits.json", "preprocessed")),
-    Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",)),
-    Step("06_network", settings=("train", "seed"), needs=("04_preprocess",)),
+         leaves=("plan.json",), may_leave=("figures/03_*",)),
+    Step("04_preprocess", settings=("splits", "seed"), needs=("03_plan",), leaves=("splits.json", "preprocessed"),
+         may_leave=("figures/04_*",)),
+    Step("05_augment", settings=("augment", "seed"), needs=("04_preprocess",), may_leave=("figures/05_*",)),
+    Step("06_network", settings=("train", "seed"), needs=("04_preprocess",), may_leave=("figures/06_*",)),
     Step("07_train", settings=("train", "augment", "seed", "device"), needs=("04_preprocess",), each_fold=True,
-         leaves=("models/{config}/fold_{fold}/checkpoint.pt",)),
-    Step("08_infer", settings=("infer", "device"), needs=("07_train",)),
-    Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation")),
-    Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",)),
+         leaves=("models/{config}/fold_{fold}/checkpoint.pt", "models/{config}/fold_{fold}/log.csv"),
+         may_leave=("figures/07_fold_{fold}.png",)),
+    # Not mirroring.json: it holds times, which are other ones whenever somebody opens the lesson by hand.
+    Step("08_infer", settings=("infer", "device"), needs=("07_train",),
+         may_leave=("predictions/cv", "figures/08_window.png", "figures/08_comparison.png")),
+    Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation"),
+         may_leave=("predictions/test", "scores.json", "figures/09_*")),
+    Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",), may_leave=("figures/10_*",)),
     Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",),
-         leaves=("classifier/model.pdparams", "classifier/predictions.csv")),
-    Step("12_submission", needs=("09_ensemble", "11_classify"), leaves=("submission.zip",)),
-    Step("15_patient", settings=("seed",), needs=("09_ensemble",), leaves=("ablation.json",)),
+         leaves=("classifier/model.pdparams", "classifier/predictions.csv"), may_leave=("classifier", "figures/11_*")),
+    Step("12_submission", needs=("09_ensemble", "11_classify"), leaves=("submission.zip",), may_leave=("submission",)),
+    Step("15_patient", settings=("seed",), needs=("09_ensemble",), leaves=("ablation.json",),
+         may_leave=("figures/15_*",)),
     Step("13_report", settings=("*",),
          needs=("00_start", "05_augment", "06_network", "10_thickness", "12_submission", "15_patient"),
          leaves=("report.html",)),
@@ -74,7 +84,10 @@ STEPS = (
 # Volumes have no circle to measure, no diagnosis and no challenge: one lesson tells their story.
 VOLUME_STEPS = (
     Step("14_volumes", settings=("data", "plan", "splits", "augment", "train", "infer", "seed", "device"), data=True,
-         leaves=("selection.json", "predictions/validation")),
+         leaves=("fingerprint.json", "plan.json", "splits.json", "preprocessed", "selection.json",
+                 "predictions/validation"),
+         may_leave=("models/*/fold_*/checkpoint.pt", "models/*/fold_*/log.csv", "predictions", "scores.json",
+                    "figures/14_*")),
     Step("13_report", settings=("*",), needs=("14_volumes",), leaves=("report.html",)),
 )
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
@@ -91,10 +104,16 @@ class _Job(NamedTuple):
     def copy(self, run: Run) -> Path:
         return run.notebooks / f"{self.name}.ipynb"
 
-    def is_there(self, run: Run) -> bool:
-        """Whether all is there that must be for the job to count as done."""
-        leaves = [run.folder / name.format(**self.parameters) for name in self.step.leaves]
-        return all(path.exists() for path in (self.copy(run), *leaves))
+    def outputs(self, run: Run) -> dict[str, tuple[int, int, str]]:
+        """The files that the job has left, as the ledger keeps them."""
+        return ledger.outputs(run, [name.format(**self.parameters) for name in self.step.leaves + self.step.may_leave])
+
+    def not_whole(self, run: Run, line: Line) -> str | None:
+        """What lacks of all that `line`, of a finished execution, has left, in words; None where nothing does."""
+        for path in (self.copy(run), *(run.folder / name.format(**self.parameters) for name in self.step.leaves)):
+            if not path.exists():
+                return f"{path} is missing"
+        return ledger.not_as_left(run, line)
 
 
 def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "notebooks",
@@ -160,34 +179,41 @@ def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
     if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):
         console.print(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
     settings.save(run.settings_file)
-    began = time.monotonic()
+    began, ends = time.monotonic(), ledger.ends(run)
     done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
     for number, job in enumerate(jobs, 1):
         progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
-        line = _run_job(job, run, settings, done, progress)
+        line = _run_job(job, run, settings, done, progress, ends.get(job.name))
         # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
         done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
 
 
-def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress") -> Line:
-    """Execute one notebook, or skip it; the ledger's new line."""
+def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
+             before: Line | None) -> Line:
+    """Execute one notebook, or skip it where its last line, `before`, still holds; the ledger's new line."""
     now = datetime.now().astimezone().isoformat()
     line = Line(step=job.name, status="skipped", started=now, made=now, inputs=_inputs(job, settings, done),
                 shown=hashes.digest(_sections(settings, job.step.shows)))
-    before = ledger.ends(run).get(job.name)
-    if before and before.status == "done" and before.inputs == line.inputs and job.is_there(run):
+    if before is None or before.status != "done" or before.inputs != line.inputs:
+        return _execute(job, run, settings, done, progress, line)
+    if (lost := job.not_whole(run, before)) is None:
         line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
         if before.shown == line.shown:
             progress.skipped()
             ledger.append(run, line)
             return line
-    return _execute(job, run, settings, done, progress, line)
+    else:
+        progress.again(lost)
+    return _execute(job, run, settings, done, progress, line, before)
 
 
 def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
-             line: Line) -> Line:
-    """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises."""
-    inputs, data = line.inputs, None
+             line: Line, before: Line | None = None) -> Line:
+    """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises.
+
+    Where it leaves the same bytes as in its execution `before`, with the same inputs, what was made from them holds.
+    """
+    inputs, data, outputs = line.inputs, None, None
     failure: BaseException | None = None
     data_is_new = job.step.data and not settings.data.root.is_dir()
     # A killed run leaves no line; with the copy gone, the line of an earlier success does not count either.
@@ -201,13 +227,16 @@ def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]]
                 inputs = _inputs(job, settings, done)
             if job.step.data:
                 data = [hashes.data_contents(root) for root in settings.data_roots]
+            outputs = job.outputs(run)
         except (Exception, KeyboardInterrupt) as error:  # the ledger says of every end how it came
             failure = error
         status, message, code = _ending(failure, memory)
         line = line.model_copy(update={
-            "status": status, "inputs": inputs, "error": message, "exit": code, "data": data,
+            "status": status, "inputs": inputs, "error": message, "exit": code, "data": data, "outputs": outputs,
             "made_with": ledger.made_with(), "seconds": round(time.monotonic() - began, 1),
             "peak_memory_mb": memory.peak_mb()})
+    if before is not None and outputs and line.contents == before.contents:
+        line = line.model_copy(update={"made": before.made})
     progress.ended(line)
     try:
         ledger.append(run, line)
@@ -269,6 +298,9 @@ class _Progress:
 
     def skipped(self) -> None:
         self.console.print(f"{self.label}: done before, skipped")
+
+    def again(self, lost: str) -> None:
+        self.console.print(f"{self.label}: done before, but {lost}; it runs again")
 
     def ended(self, line: Line) -> None:
         self.live.stop()

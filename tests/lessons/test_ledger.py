@@ -28,3 +28,20 @@ def test_an_edit_in_any_room_makes_another_version_and_compiled_files_do_not(tmp
     assert ledger.code_version(tmp_path) == before
     module.write_text("x = 2")
     assert ledger.code_version(tmp_path) != before
+
+
+def test_the_files_that_a_step_has_left(tmp_path):
+    run = Run(tmp_path)
+    for name in ("a.json", "models/2d/log.csv", "models/.lock", "models/.2d.tmp/x", "other"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = ledger.outputs(run, ["a.json", "models", "figures/01_*"])
+    line = Line(step="a", status="done", outputs=found)
+    ledger.append(run, line)
+    assert ledger.read(run) == [line] and line.contents.keys() == {"a.json", "models/2d/log.csv"}
+    assert found["a.json"][0] == 6 and ledger.not_as_left(run, line) is None
+    (tmp_path / "models/2d/log.csv").write_text("models/2d/LOG.csv")
+    assert ledger.not_as_left(run, line) == f"{tmp_path / 'models/2d/log.csv'} has changed"
+    (tmp_path / "a.json").unlink()
+    assert ledger.not_as_left(run, line) == f"{tmp_path / 'a.json'} is missing"
+    assert ledger.not_as_left(run, Line(step="a", status="done")) is None

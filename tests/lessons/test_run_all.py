@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -109,8 +110,33 @@ def test_an_edited_text_runs_nothing_again(story):
     assert story["again"]() == []
 
 
-def test_a_deleted_result_is_made_again(story):
+def test_a_deleted_or_changed_result_is_made_again(story, capsys):
     story["again"]()
+    weights = story["run_dir"] / "weights_2d_1"
+    weights.unlink()
+    assert story["again"]() == ["train_2d_fold_1"]  # what is made from it holds: it is the same to the last bit
+    said = capsys.readouterr().out
+    assert f"train_2d_fold_1: done before, but {weights} is missing; it runs again" in said
+    assert "train_2d_fold_0: done before, skipped" in said
+    story["then"] = lambda name: name == "train_2d_fold_1" and weights.write_text("other weights")
+    weights.unlink()
+    assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
+    weights.write_text("OTHER WEIGHTS")
+    story["then"] = lambda name: name == "train_2d_fold_1" and weights.write_text("other weights")
+    assert story["again"]() == ["train_2d_fold_1"]
+    assert f"{weights} has changed" in capsys.readouterr().out
+    os.utime(weights, (0, 0))  # copied, not changed
+    assert story["again"]() == []
+
+
+def test_lines_of_older_versions_count_as_done_where_their_files_are_there(story):
+    story["again"]()
+    ledger_file = story["run_dir"] / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger_file.read_text().splitlines()]
+    assert lines[2]["outputs"].keys() == {"weights_2d_0"}
+    ledger_file.write_text("".join(json.dumps({key: value for key, value in line.items() if key != "outputs"}) + "\n"
+                                   for line in lines))
+    (story["run_dir"] / "weights_2d_0").write_text("changed")
     (story["run_dir"] / "weights_2d_1").unlink()
     assert story["again"]() == ["train_2d_fold_1", "infer", "report"]
 
