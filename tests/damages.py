@@ -20,7 +20,7 @@ from PIL import Image
 
 from octkit.common.files import read_json, write_json
 from octkit.data.doctor.one_case import examine
-from octkit.data.volume_files import write_nifti
+from octkit.data.volume_files import volume_spacing, write_nifti
 
 BOX = Image.Resampling.BOX
 THIRD, MASK = "Train/Image/0003.png", "Train/Layer_Masks/0003.png"
@@ -181,11 +181,12 @@ def swollen(root):
         archive.writestr("xl/media/nothing.bin", bytes(60_000_000))
 
 
-def nifti(name: str, change, spacing=(0.12, 0.004, 0.015)):
+def nifti(name: str, change):
     """Rewrite a volume: `change` makes other voxels (B-scans, rows, A-scans) of those that it has."""
     def damage(root):
-        voxels = np.asarray(nibabel.load(root / name).dataobj).T
-        write_nifti(root / name, np.ascontiguousarray(change(voxels)), spacing)
+        voxels, spacing = np.asarray(nibabel.load(root / name).dataobj).T, volume_spacing(root / name)
+        changed = change(voxels)
+        write_nifti(root / name, np.ascontiguousarray(changed), spacing[-changed.ndim:])
     return damage
 
 
@@ -336,7 +337,7 @@ VOLUMES = {
     "too many voxels": header(VOLUME, 40, "<4h", 3, 30_000, 30_000, 3),
     "four axes": lambda root: nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6, 2), np.uint8), np.eye(4)),
                                            root / VOLUME),
-    "a single slice": nifti(VOLUME, lambda voxels: voxels[0], (0.004, 0.015)),
+    "a single slice": nifti(VOLUME, lambda voxels: voxels[0]),
     "mask volume of another size": nifti(VOLUME_MASK, lambda voxels: voxels[:, :-2]),
     "foreign label": nifti(VOLUME_MASK, lambda voxels: voxels * 2),
     "half labels": nifti(VOLUME_MASK, with_value(1.5)),

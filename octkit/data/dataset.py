@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import bad_file
+from octkit.data import volume_files
+from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import FORMATS, image_size, is_image, read_header, read_image, read_mask
 from octkit.data.mask_values import check_size
-from octkit.data.numbering import check_paired
 from octkit.data.volume_files import NIFTI_ENDINGS, b_scans, is_nifti, read_volume, read_volume_mask, volume_size
 
 
@@ -126,14 +127,15 @@ def scan_size(path: Path) -> tuple[int, ...]:
     return volume_size(path) if is_volume(path) else image_size(path)
 
 
-def check_fit(path: Path, like: Path) -> None:
-    """Raises OctkitError where a mask, a channel or a prediction does not fit the scan `like`; reads headers alone.
+def fit(path: Path, like: Path) -> np.ndarray:
+    """How a mask, a channel or a prediction is turned onto the pixels of the scan `like`: as `volume_files.fit`.
 
-    Both have the same size, and of two folders of B-scans each B-scan has its counterpart.
+    From headers alone. Raises OctkitError, which names both files, where they do not have the same pixels.
     """
-    if all(is_volume(scan) and not is_nifti(scan) for scan in (path, like)):
-        check_paired(b_scans(path), b_scans(like))
+    if is_volume(path) and is_volume(like):
+        return volume_files.fit(path, like)
     check_size(path, scan_size(path), scan_size(like), like)
+    return AS_STORED
 
 
 def is_lossy(path: Path) -> bool:
@@ -144,25 +146,23 @@ def is_lossy(path: Path) -> bool:
 def read_scan(path: Path, like: Path | None = None, channels: int = 1) -> np.ndarray:
     """A 2-D image or a volume, (channels, *spatial) float32: a volume has one channel, a colour image three.
 
-    Raises OctkitError as its reader, as `check_fit` where it is to fit the scan `like`, and for another number of
-    channels.
+    Voxels come as stored, or turned onto those of the scan `like`. Raises OctkitError as its reader, as `fit`, and for
+    another number of channels.
     """
-    if like is not None:
-        check_fit(path, like)
+    way = AS_STORED if like is None else fit(path, like)
     if not is_volume(path):
         return read_image(path, channels)
     if channels != 1:
         raise bad_file(path, "found 1 channels", f"expected {channels}")
-    return read_volume(path)
+    return read_volume(path, way)
 
 
 def read_scan_mask(path: Path, values: Mapping[int, int], like: Path | None = None) -> np.ndarray:
-    """A mask of a 2-D image or a volume as labels, (*spatial) uint8; `values` maps the file's values to labels.
+    """A mask of a 2-D image or a volume as labels, (*spatial) uint8, as stored or on the pixels of the scan `like`.
 
-    Raises OctkitError as its reader, and as `check_fit` where it is to fit the scan `like`.
+    `values` maps the file's values to labels. Raises OctkitError as its reader and as `fit`.
     """
-    if like is not None:
-        check_fit(path, like)
-    return (read_volume_mask if is_volume(path) else read_mask)(path, values)
+    way = AS_STORED if like is None else fit(path, like)
+    return read_volume_mask(path, values, way) if is_volume(path) else read_mask(path, values)
 
 

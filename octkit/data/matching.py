@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
-from octkit.data.dataset import Dataset, check_fit, scan_name
+from octkit.data.dataset import Dataset, fit, scan_name
 from octkit.data.image_files import IMAGE_KINDS, is_image, list_images
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
@@ -67,7 +67,7 @@ def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], report: R
             where = next(iter(images.values())).parent
             report(bad_file(mask, "has no image", f"expected one named {name} in {where}"))
             continue
-        tried(report, check_fit, mask, images[name])
+        tried(report, fit, mask, images[name])
 
 
 def refuse_doubled_names(dataset: Dataset, report: Report = refuse) -> None:

@@ -18,15 +18,17 @@ from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file, by, no_file
 from octkit.common.files import listing, read_json_as, replacing
+from octkit.data import geometry
+from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import image_size, is_image, read_image, read_mask
-from octkit.data.mask_values import decode
-from octkit.data.numbering import by_number
+from octkit.data.mask_values import check_size, decode
+from octkit.data.numbering import by_number, check_paired
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
 MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of it
-# NIfTI's codes for the unit of lengths: metre, mm, micrometre; a file that does not say is taken to be in mm.
-MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+# How far two spacings may differ where they alone tell whether two volumes belong together: people round them.
+ROUNDED = 0.05
 
 
 class _Spacing(BaseModel, strict=True):
@@ -62,7 +64,7 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
         axes = len(_nifti_shape(volume, path))
         with ImageOpener(str(path)) as file:  # as the file states it: nibabel changes what is negative or 0
             stored = type(volume.header).from_fileobj(file, check=False)["pixdim"][1:axes + 1]
-        scale = MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)
+        scale = geometry.MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)  # where it is not stated, mm
         spacing = tuple(float(size) * scale for size in stored[::-1])
     else:
         if not where.exists():
@@ -79,8 +81,28 @@ def no_spacing(folder: Path) -> OctkitError:
     return bad_file(folder, f"found no {SPACING_FILE}", "expected it beside a volume's B-scans")
 
 
-def read_volume(path: Path) -> np.ndarray:
-    """The values as stored, (1, *spatial) float32.
+def fit(path: Path, like: Path) -> np.ndarray:
+    """How a volume is turned onto the voxels of the volume `like`, from headers alone: for `read_volume`.
+
+    NIfTI files come together by their affines. Where one of the two states no place (a folder of B-scans, a header that
+    leaves it open) both are taken in the order of their files; spacings must agree as far as they are stated.
+    Raises OctkitError, which names both, where the two do not have the same voxels: another size, place or spacing,
+    B-scans of other numbers.
+    """
+    size, expected = volume_size(path), volume_size(like)
+    if is_nifti(path) and is_nifti(like):
+        way = geometry.way_like(path, _load_nifti(path), like, _load_nifti(like))
+        if way is not None:
+            return way
+    elif not is_nifti(path) and not is_nifti(like):
+        check_paired(b_scans(path), b_scans(like))
+    check_size(path, size, expected, like)
+    _check_spacing(path, like)
+    return AS_STORED
+
+
+def read_volume(path: Path, way: np.ndarray = AS_STORED) -> np.ndarray:
+    """The values as stored, (1, *spatial) float32, or turned the `way` that `fit` gives.
 
     Raises OctkitError for a file that is missing, damaged, no volume, too large, or that holds values that are no
     numbers; for a folder whose B-scans differ in size.
@@ -88,7 +110,7 @@ def read_volume(path: Path) -> np.ndarray:
     if not is_nifti(path):
         return np.concatenate([read_image(file) for file in b_scans(path)])[None]
     volume = _load_nifti(path)
-    shape = _nifti_shape(volume, path)
+    _nifti_shape(volume, path)  # no volume or too large: before its values are read
     if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
         raise bad_file(path, f"found values of type {volume.get_data_dtype()}", "expected numbers")
     try:
@@ -98,16 +120,16 @@ def read_volume(path: Path) -> np.ndarray:
                        "expected a whole volume: copy it again from where it came") from None
     if count := np.count_nonzero(~np.isfinite(values)):
         raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
-    return np.ascontiguousarray(values.T.reshape(shape))[None]
+    return geometry.turned(values, way)[None]
 
 
-def read_volume_mask(path: Path, values: Mapping[int, int]) -> np.ndarray:
-    """A volume of labels decoded by `values` (value in the file -> label): (*spatial) uint8.
+def read_volume_mask(path: Path, values: Mapping[int, int], way: np.ndarray = AS_STORED) -> np.ndarray:
+    """A volume of labels decoded by `values` (value in the file -> label), turned the `way`: (*spatial) uint8.
 
     Raises OctkitError as `read_volume` and `mask_values.decode`.
     """
     if is_nifti(path):
-        return decode(path, read_volume(path)[0], values)
+        return decode(path, read_volume(path, way)[0], values)
     return np.stack([read_mask(file, values) for file in b_scans(path)])
 
 
@@ -160,8 +182,14 @@ def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
     if np.prod(shape, dtype=np.int64) > MAX_VOXELS:
         raise bad_file(path, f"{by(shape)} voxels are more than the limit of {MAX_VOXELS}",
                        "expected a volume that fits into memory")
-    shape = shape[::-1]
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    return geometry.spatial(shape)
+
+
+def _check_spacing(path: Path, like: Path) -> None:
+    """Raises OctkitError where two volumes of one size state different spacings: one's axes are in another order."""
+    found, expected = (volume_spacing(one) if is_nifti(one) or is_stack(one) else (1.0,) for one in (path, like))
+    if set(found) != {1.0} != set(expected) and not np.allclose(found, expected, rtol=ROUNDED, atol=0):  # 1: left open
+        raise bad_file(path, f"found voxels {by(found)} mm apart", f"expected {by(expected)} mm like {like}")
 
 
 def b_scans(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
-from octkit.data.dataset import check_fit, is_volume, read_scan_mask, scan_name, scan_size
+from octkit.data.dataset import fit, is_volume, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
@@ -168,7 +168,7 @@ def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[
                 if name not in ours]
     problems += [f"{path.name} has no truth in {truth}" for name, path in ours.items() if name not in theirs]
     for name in sorted(ours.keys() & theirs.keys()):
-        tried(lambda error: problems.append(str(error)), check_fit, ours[name], theirs[name])
+        tried(lambda error: problems.append(str(error)), fit, ours[name], theirs[name])
     if problems:
         raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
     return {name: (ours[name], theirs[name]) for name in theirs}

@@ -25,7 +25,8 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json_as, write_json
-from octkit.data.dataset import Case, Dataset, is_volume, read_scan, read_scan_mask
+from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
+from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import is_image, read_header, read_image, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import b_scans, is_nifti, is_stack, read_volume, write_nifti
@@ -155,7 +156,8 @@ def _bytes(image: Path, pixels: np.ndarray) -> np.ndarray:
 def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:
     numbers = {label: label for label in range(len(dataset.labels) + 1)}
     labels = dataset.read_mask(case)  # checks the values, also of a mask that is copied
-    if case.mask and is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers:
+    as_it_is = case.mask and is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers
+    if as_it_is and (fit(case.mask, case.image) == AS_STORED).all():  # nnU-Net does not turn masks
         _copy(case.mask, target)
     elif is_volume(case.image):
         write_nifti(target, labels, case.spacing, case.image)
@@ -191,8 +193,12 @@ def _restore(folder: Path, original: _Original, root: Path, read: Callable[..., 
 
 
 def _pixels(path: Path, labels: tuple[int, ...]) -> np.ndarray:
-    """A scan (*spatial) uint8; a mask where `labels` are given, which are all that it may hold."""
-    return read_scan_mask(path, {label: label for label in labels}) if labels else read_scan(path)[0].astype(np.uint8)
+    """A scan (*spatial) uint8; where `labels` are given, a mask of these alone, on the voxels of its image."""
+    if not labels:
+        return read_scan(path)[0].astype(np.uint8)
+    name = scan_name(path)
+    image = path.parents[1] / "imagesTr" / f"{name}_0000{path.name.removeprefix(name)}"
+    return read_scan_mask(path, {label: label for label in labels}, image)
 
 
 def _copy(file: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from helpers import write_stack
@@ -132,6 +133,21 @@ def test_folders_of_b_scans_and_files_are_paired_by_name(tmp_path):
     assert "med_mm" not in scores["units"]  # a folder of masks does not say how large its pixels are
     as_volume(tmp_path / "predicted/a.nii.gz", mask())
     with pytest.raises(OctkitError, match="a.nii.gz: found 20 x 8 px, expected 2 x 20 x 8 px like .*truth/a"):
+        score_folder(tmp_path / "predicted", tmp_path / "truth")
+
+
+def test_a_prediction_is_turned_as_its_header_says(tmp_path):
+    as_volume(tmp_path / "truth/a.nii.gz", mask(), mask(rnfl=(2, 8), gcipl=(8, 9)))
+    true = nibabel.load(tmp_path / "truth/a.nii.gz")
+    predicted = true.as_reoriented(np.array([[2, -1], [1, -1], [0, 1]]))
+    (tmp_path / "predicted").mkdir()
+    nibabel.save(predicted, tmp_path / "predicted/a.nii.gz")
+    rnfl = score_folder(tmp_path / "predicted", tmp_path / "truth")["cases"]["a"]["rnfl"]
+    assert (rnfl["dice"], rnfl["med"], rnfl["thickness_error"]) == (1, 0, 0)
+    shifted = true.affine.copy()
+    shifted[1, 3] += 0.004  # a row
+    nibabel.save(nibabel.Nifti1Image(np.asarray(true.dataobj), shifted), tmp_path / "predicted/a.nii.gz")
+    with pytest.raises(OctkitError, match=r"predicted/a.nii.gz: lies elsewhere than .*truth/a.nii.gz.* 0 x 1 x 0 "):
         score_folder(tmp_path / "predicted", tmp_path / "truth")
 
 

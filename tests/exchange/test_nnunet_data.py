@@ -1,9 +1,10 @@
 import gzip
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
-from helpers import GREYS, write_mgunet, write_nnunet_raw, write_volumes
+from helpers import GREYS, striped_volume, write_mgunet, write_nnunet_raw, write_volumes
 from PIL import Image
 
 from octkit.common.errors import OctkitError
@@ -90,6 +91,31 @@ def test_volumes_of_several_kinds_go_round(tmp_path):
     shutil.copytree(stacks / "Train" / "Image" / "0002", root / "Train" / "Image" / "0002")
     raw = goes_round(tmp_path, root)
     assert read_json(raw / "dataset.json")["file_ending"] == ".nii.gz"
+
+
+def test_masks_stored_in_another_order_are_written_like_their_images(tmp_path):
+    """nnU-Net compares no geometry: it would take a mask in the order of its file."""
+    root = write_volumes(tmp_path / "volumes", train=2, validation=0)
+    path = root / "Train" / "Mask" / "0001.nii.gz"
+    nibabel.save(nibabel.load(path).as_reoriented(np.array([[2, -1], [1, 1], [0, 1]])), path)
+    raw = export_dataset(root, tmp_path / "Dataset007_Tiny")
+    np.testing.assert_array_equal(read_scan(raw / "labelsTr" / "0001.nii.gz")[0], striped_volume(1)[1])
+
+
+def test_a_mask_that_came_back_from_nnunet_in_another_order(tmp_path):
+    root = write_volumes(tmp_path / "volumes", train=2, validation=0, stacks=True)
+    raw = export_dataset(root, tmp_path / "Dataset007_Tiny")
+    path = raw / "labelsTr" / "0001.nii.gz"
+    nibabel.save(nibabel.load(path).as_reoriented(np.array([[0, -1], [1, 1], [2, -1]])), path)
+    back = open_dataset(import_dataset(raw, tmp_path / "back"))
+    np.testing.assert_array_equal(back.read_mask(back.train[0]), striped_volume(1)[1])
+
+
+def test_b_scans_without_zeros_in_their_names_go_round(tmp_path):
+    root = write_volumes(tmp_path / "volumes", train=2, validation=0, size=(11, 40, 48), stacks=True)
+    for file in sorted((root / "Train").rglob("*.png")):
+        file.rename(file.with_stem(str(int(file.stem))))
+    goes_round(tmp_path, root)
 
 
 def test_a_coding_of_many_values_goes_round(tmp_path):

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing, read_json_as
-from octkit.data.dataset import Case, Dataset, check_fit, is_volume
+from octkit.data.dataset import Case, Dataset, fit, is_volume
 from octkit.data.image_files import is_image, read_header
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names
@@ -127,5 +127,5 @@ def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Rep
                 report(bad_file(f"{folder / name}_{number:04d}{ending}", "not found", "expected a file for each of "
                                 f"{len(channels)} channels ({', '.join(channels)})"))
             elif 0 in files:
-                tried(report, check_fit, files[number], files[0])
+                tried(report, fit, files[number], files[0])
     return dict(sorted(cases.items()))

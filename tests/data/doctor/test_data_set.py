@@ -115,7 +115,7 @@ EXPECTED = {
     "spacing negative": ["error   Train/Image/0002.nii.gz: found the spacing 2, -0.004, 0.09375"],
     "spacing nan": ["error   Train/Image/0002.nii.gz: found the spacing nan, 0.0140625, 0.09375"],
     "truncated volume": ["error   Train/Image/0002.nii.gz: is damaged (Compressed file ended before the"],
-    "no gzip": ["error   Train/Image/0002.nii.gz: cannot be read as a NIfTI volume (File Train/Image/0002.nii.gz"],
+    "no gzip": ["error   Train/Image/0002.nii.gz: cannot be read as a NIfTI volume ("],
     "zero-byte volume": ["error   Train/Image/0002.nii.gz: cannot be read as a NIfTI volume (is empty, 0 bytes)"],
     "too many voxels": ["error   Train/Image/0002.nii.gz: 30000 x 30000 x 3 voxels are more than the limit"],
     "four axes": ["error   Train/Image/0002.nii.gz: found 4 x 5 x 6 x 2 voxels"],
