@@ -9,6 +9,7 @@ file of a single slice is a 2-D scan.
 """
 
 import gzip
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from octkit.data.numbering import by_number, check_paired
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
 MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of it
+NEARLY_WHOLE = 1e-3  # a label times a slope, both of 32 bits, is off by 1e-5; no interpolated value comes so close
 # How far two spacings may differ where they alone tell whether two volumes belong together: people round them.
 ROUNDED = 0.05
 
@@ -58,11 +60,9 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
     """mm between voxels, one number an axis of `volume_size`. Raises OctkitError where one is not above 0."""
     where = path if is_nifti(path) else Path(path) / SPACING_FILE
     if is_nifti(path):
-        from nibabel.openers import ImageOpener
-
         volume = _load_nifti(path)
         axes = len(_nifti_shape(volume, path))
-        with ImageOpener(str(path)) as file:  # as the file states it: nibabel changes what is negative or 0
+        with (gzip.open if _packed(path) else open)(path, "rb") as file:  # as stated: nibabel changes negatives and 0
             stored = type(volume.header).from_fileobj(file, check=False)["pixdim"][1:axes + 1]
         scale = geometry.MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)  # where it is not stated, mm
         spacing = tuple(float(size) * scale for size in stored[::-1])
@@ -126,10 +126,13 @@ def read_volume(path: Path, way: np.ndarray = AS_STORED) -> np.ndarray:
 def read_volume_mask(path: Path, values: Mapping[int, int], way: np.ndarray = AS_STORED) -> np.ndarray:
     """A volume of labels decoded by `values` (value in the file -> label), turned the `way`: (*spatial) uint8.
 
+    Values of NIfTI files that are a whole number but for the rounding of a slope (0.9999999) are that number.
     Raises OctkitError as `read_volume` and `mask_values.decode`.
     """
     if is_nifti(path):
-        return decode(path, read_volume(path, way)[0], values)
+        stored = read_volume(path, way)[0]
+        whole = np.rint(stored)
+        return decode(path, np.where(np.abs(stored - whole) <= NEARLY_WHOLE, whole, stored), values)
     return np.stack([read_mask(file, values) for file in b_scans(path)])
 
 
@@ -166,11 +169,24 @@ def _load_nifti(path: Path) -> Any:
         raise no_file(path, "a NIfTI volume")
     nibabel.imageglobals.logger.setLevel("CRITICAL")  # what is wrong with a header is ours to say
     try:
-        return nibabel.load(path)
+        if _packed(path) == Path(path).name.lower().endswith(".gz"):
+            return nibabel.load(path)
+        # nibabel goes by the name, which is wrong here.
+        stored = io.BytesIO(Path(path).read_bytes())
+        stream = gzip.GzipFile(fileobj=stored) if _packed(path) else stored
+        second = nibabel.Nifti2Header.may_contain_header(stream.read(nibabel.Nifti2Header.sizeof_hdr))
+        stream.seek(0)
+        return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
     except Exception as error:
         reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
         raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",
                        "expected one: copy it again from where it came") from None
+
+
+def _packed(path: Path) -> bool:
+    """Whether a file is a gzip archive, whatever its name ends in."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:

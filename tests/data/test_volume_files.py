@@ -1,3 +1,5 @@
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
@@ -99,6 +101,43 @@ def test_masks_with_foreign_values(tmp_path):
     write_nifti(tmp_path / "m.nii.gz", volume(), SPACING)
     with pytest.raises(OctkitError, match=r"m\.nii\.gz: found mask values 4, 5, 6, .*….*, expected only 0, 1, 2, 3"):
         read_volume_mask(tmp_path / "m.nii.gz", {0: 0, 1: 1, 2: 2, 3: 3})
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("named", ["v.nii.gz", "v.nii"])
+def test_a_name_that_says_wrongly_whether_a_file_is_packed(tmp_path, kind, named):
+    plain = kind(volume().T, np.diag((0.0115, 0.004, 0.24, 1))).to_bytes()
+    (tmp_path / named).write_bytes(plain if named.endswith(".gz") else gzip.compress(plain))
+    np.testing.assert_array_equal(read_volume(tmp_path / named), volume()[None])
+    assert volume_size(tmp_path / named) == (2, 3, 4)
+    assert volume_spacing(tmp_path / named) == pytest.approx(SPACING)
+    np.testing.assert_array_equal(read_volume_mask(tmp_path / named, {n: n for n in range(24)}), volume())
+
+
+def scaled(path, stored, slope, inter=0.0):
+    image = nibabel.Nifti1Image(stored.T, np.eye(4))
+    image.header.set_slope_inter(slope, inter)
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("stored", "slope", "inter"), [
+    (volume() % 3, 0.9999999, 0), (volume() % 3, 1.0000001, 0), (volume() % 3 + np.uint8(7), 1.00001, -7.00007),
+    ((volume() % 3).astype(np.int16) * 255, 1 / 255, 0), ((volume() % 3 + 1e-5).astype(np.float32), 1, 0)])
+def test_labels_that_a_slope_has_rounded(tmp_path, stored, slope, inter):
+    mask = read_volume_mask(scaled(tmp_path / "m.nii", stored, slope, inter), {0: 0, 1: 1, 2: 2})
+    np.testing.assert_array_equal(mask, volume() % 3)
+
+
+@pytest.mark.parametrize(("slope", "shown"), [(1.002, "1.002"), (0.5, "0.5"), (0.998, "0.998")])
+def test_values_between_labels_are_shown_as_they_are(tmp_path, slope, shown):
+    with pytest.raises(OctkitError, match=rf"m.nii: found mask values {shown},? "):
+        read_volume_mask(scaled(tmp_path / "m.nii", (volume() % 2), slope), {0: 0, 1: 1, 2: 2})
+
+
+def test_greys_that_are_nearly_whole(tmp_path):
+    path = scaled(tmp_path / "m.nii", np.full((2, 3, 4), 80.00001, np.float64), 1)
+    assert (read_volume_mask(path, {80: 2}) == 2).all()
 
 
 def test_a_folder_of_masks_is_decoded(tmp_path):
