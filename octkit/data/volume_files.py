@@ -62,7 +62,7 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
     if is_nifti(path):
         volume = _load_nifti(path)
         axes = len(_nifti_shape(volume, path))
-        with (gzip.open if _packed(path) else open)(path, "rb") as file:  # as stated: nibabel changes negatives and 0
+        with (gzip.open if is_packed(path) else open)(path, "rb") as file:  # as stated: nibabel changes negatives and 0
             stored = type(volume.header).from_fileobj(file, check=False)["pixdim"][1:axes + 1]
         scale = geometry.MM_PER_UNIT.get(int(volume.header["xyzt_units"]) % 8, 1.0)  # where it is not stated, mm
         spacing = tuple(float(size) * scale for size in stored[::-1])
@@ -169,11 +169,11 @@ def _load_nifti(path: Path) -> Any:
         raise no_file(path, "a NIfTI volume")
     nibabel.imageglobals.logger.setLevel("CRITICAL")  # what is wrong with a header is ours to say
     try:
-        if _packed(path) == Path(path).name.lower().endswith(".gz"):
+        if is_packed(path) == Path(path).name.lower().endswith(".gz"):
             return nibabel.load(path)
         # nibabel goes by the name, which is wrong here.
         stored = io.BytesIO(Path(path).read_bytes())
-        stream = gzip.GzipFile(fileobj=stored) if _packed(path) else stored
+        stream = gzip.GzipFile(fileobj=stored) if is_packed(path) else stored
         second = nibabel.Nifti2Header.may_contain_header(stream.read(nibabel.Nifti2Header.sizeof_hdr))
         stream.seek(0)
         return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
@@ -183,7 +183,7 @@ def _load_nifti(path: Path) -> Any:
                        "expected one: copy it again from where it came") from None
 
 
-def _packed(path: Path) -> bool:
+def is_packed(path: Path) -> bool:
     """Whether a file is a gzip archive, whatever its name ends in."""
     with open(path, "rb") as file:
         return file.read(2) == b"\x1f\x8b"

@@ -29,7 +29,7 @@ from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_s
 from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import is_image, read_header, read_image, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.volume_files import b_scans, is_nifti, is_stack, read_volume, write_nifti
+from octkit.data.volume_files import b_scans, is_nifti, is_packed, is_stack, read_volume, write_nifti
 from octkit.exchange.nnunet_plans import dataset_to
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
@@ -202,9 +202,9 @@ def _pixels(path: Path, labels: tuple[int, ...]) -> np.ndarray:
 
 
 def _copy(file: Path, target: Path) -> None:
-    """Copy a file; one that is not packed is packed where the new name ends in .gz."""
+    """Copy a file; a NIfTI file that is not packed is packed where the new name ends in .gz."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.name.lower().endswith(".gz") and not file.name.lower().endswith(".gz"):
+    if is_nifti(target) and target.name.lower().endswith(".gz") and not is_packed(file):
         target.write_bytes(gzip.compress(file.read_bytes(), compresslevel=4, mtime=0))
     else:
         shutil.copyfile(file, target)

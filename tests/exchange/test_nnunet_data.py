@@ -86,11 +86,14 @@ def test_volumes_of_several_kinds_go_round(tmp_path):
     packed = root / "Train" / "Image" / "0001.nii.gz"
     packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
     packed.unlink()
+    lying = root / "Train" / "Mask" / "0001.nii.gz"  # not packed, as its name says
+    lying.write_bytes(gzip.decompress(lying.read_bytes()))
     stacks = write_volumes(tmp_path / "stacks", train=2, validation=1, stacks=True)
     (root / "Train" / "Image" / "0002.nii.gz").unlink()
     shutil.copytree(stacks / "Train" / "Image" / "0002", root / "Train" / "Image" / "0002")
     raw = goes_round(tmp_path, root)
     assert read_json(raw / "dataset.json")["file_ending"] == ".nii.gz"
+    assert all(file.read_bytes()[:2] == b"\x1f\x8b" for file in raw.rglob("*.nii.gz") if file.parent.name != "octkit")
 
 
 def test_masks_stored_in_another_order_are_written_like_their_images(tmp_path):
