@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import nbformat
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from octkit.common import settings
-from octkit.common.files import write_json
+from octkit.common.files import read_json, write_json
 from octkit.data.layouts import detect
 from octkit.data.volume_files import write_nifti
 from octkit.planning import fingerprint, steps
@@ -56,6 +57,19 @@ def write_goals(root: Path, train: int = 6, validation: int = 2, size: tuple[int
     pd.DataFrame(labels["train"]).to_excel(root / "Train" / "Train_GC_GT.xlsx", index=False)
     pd.DataFrame(labels["truth"]).to_excel(root / "Truth" / "GC_GT.xlsx", index=False)
     return root
+
+
+def save_anew(folder: Path, ending: str, change=lambda pixels: pixels) -> None:
+    """Save every PNG of a folder in another format, with changed pixels."""
+    for path in folder.glob("[!.]*.png"):
+        pixels = change(np.asarray(Image.open(path)))
+        path.unlink()
+        Image.fromarray(pixels).save(path.with_suffix(ending))
+
+
+def to_16_bits(grey: np.ndarray) -> np.ndarray:
+    """The 16-bit copy of 8-bit grey values: 255 becomes 65535."""
+    return grey.astype(np.uint16) * 257
 
 
 def striped_volume(seed: int, size: tuple[int, int, int] = (3, 40, 48)) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +126,18 @@ def write_nnunet_raw(root: Path, train: int = 4, test: int = 1, ending: str = ".
     write_json(root / "dataset.json", {
         "channel_names": {str(n): name for n, name in enumerate(channels)}, "numTraining": train, "file_ending": ending,
         "labels": {"background": 0} | {name: number for number, name in enumerate(labels, start=1)}})
+    return root
+
+
+def write_colours(root: Path, deep: bool = False) -> Path:
+    """A raw data set of nnU-Net's of colour images, one file a case: a scan, its inverse, and its pixels in columns."""
+    write_nnunet_raw(root)
+    for path in root.glob("images*/*.png"):
+        grey = np.asarray(Image.open(path))
+        colours = np.dstack([grey, 255 - grey, grey.T.reshape(grey.shape)])
+        cv2.imwrite(str(path), (to_16_bits(colours) if deep else colours)[..., ::-1])
+    write_json(root / "dataset.json", read_json(root / "dataset.json") | {
+        "channel_names": {"0": "R", "1": "G", "2": "B"}})
     return root
 
 

@@ -168,11 +168,11 @@ def _say_what_is_left_out(images: Path, files: Sequence[Path]) -> None:
         others = [path for path in listing(images, KINDS) if path not in files and path.name != SPACING_FILE
                   and not (b_scans and is_image(path))]
         if others:
-            say(f"{len(others)} of {len(others) + len(files)} in {images} left out, no {KINDS} or .vol files: "
-                f"{some(others)}")
+            say(f"{images}: {len(others)} of {len(others) + len(files)} left out ({some(others)}), "
+                f"expected .vol files, {KINDS}")
     if lossy := [file for file in files if is_lossy(file)]:
-        say(f"{len(lossy)} of {len(files)} scans are compressed with loss (JPEG), which has changed their grey values; "
-            f"expected PNG or TIFF: {some(lossy)}")
+        say(f"{images}: {len(lossy)} of {len(files)} compressed with loss ({some(lossy)}), which has changed grey "
+            "values, expected PNG or TIFF")
 
 
 def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, channels: int) -> ScanToPredict:

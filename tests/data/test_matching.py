@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from helpers import striped_scan, striped_volume, write_stack
+from helpers import save_anew, striped_scan, striped_volume, write_stack
 from PIL import Image
 
 from octkit.common.errors import OctkitError
-from octkit.data.matching import check_pairs, scans_in
+from octkit.data.dataset import is_lossy, read_scan, scan_size
+from octkit.data.matching import check_pairs, images_in, scans_in
 from octkit.data.volume_files import write_nifti
 
 
@@ -39,6 +40,24 @@ def test_two_files_of_one_name_are_refused(mixed):
     write_nifti(mixed / "b.nii.gz", striped_volume(2)[0])
     with pytest.raises(OctkitError, match=r"b.png: b.nii.gz has the same name"):
         scans_in(mixed)
+
+
+def test_an_image_in_two_formats_is_refused(mixed):
+    Image.fromarray(striped_scan(1)[0]).save(mixed / "b.jpg")
+    for listed in (scans_in, images_in):
+        with pytest.raises(OctkitError, match=r"b\.png: b\.jpg has the same name"):
+            listed(mixed)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp", ".jpeg"])
+def test_images_of_every_format_are_scans_and_b_scans(mixed, ending):
+    for folder in (mixed, mixed / "c"):
+        save_anew(folder, ending)
+    found = scans_in(mixed)
+    assert found["b"] == mixed / f"b{ending}" and found["c"] == mixed / "c"
+    assert scan_size(found["c"]) == (3, 40, 48) and is_lossy(found["c"]) == is_lossy(found["b"]) == (ending == ".jpeg")
+    if ending != ".jpeg":
+        np.testing.assert_array_equal(read_scan(found["c"])[0], striped_volume(1)[0])
 
 
 def test_folders_without_scans(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import save_anew
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -92,6 +93,15 @@ def test_what_is_written_can_be_read_back(tmp_path, images, masks):
     assert (tmp_path / "unpacked" / TABLE).read_text() == (
         "ImgName,GC_Pred\n0101.png,0.25\n0102.png,0.000000001\n0103.png,1.0\n")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["submission", "submission.zip"]
+
+
+def test_images_of_another_format_are_submitted_by_their_names_as_png(tmp_path, images, masks):
+    for folder in (images, masks):
+        save_anew(folder, ".tif")
+    found = write_submission(masks, PROBABILITIES, images, tmp_path / "s.zip")
+    assert found.images == 3 and check_submission(tmp_path / "s.zip", images).images == 3
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.namelist() == [TABLE, *(f"Layer_Segmentations/{name}" for name in PROBABILITIES)]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, images, masks):

@@ -4,13 +4,13 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-from helpers import GREYS, striped_volume, write_mgunet, write_nnunet_raw, write_volumes
+from helpers import GREYS, save_anew, striped_volume, to_16_bits, write_mgunet, write_nnunet_raw, write_volumes
 from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.data.dataset import read_scan
-from octkit.data.image_files import image_size, write_png
+from octkit.data.image_files import image_size, read_header, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import volume_spacing
 from octkit.exchange.nnunet_data import export_dataset, import_dataset, is_raw_folder
@@ -58,6 +58,28 @@ def test_goals_goes_round(tmp_path, goals):
     assert {Image.open(file).mode for file in raw.glob("images*/*.png")} == {"L"}
     # Masks are made again, not carried along.
     assert not (raw / "octkit" / "Train" / "Layer_Masks").exists() and (raw / "octkit" / "Truth").exists()
+
+
+@pytest.mark.parametrize(("ending", "change"), [(".tif", to_16_bits), (".bmp", np.asarray), (".png", to_16_bits)])
+def test_images_of_other_formats_become_8_bit_pngs(tmp_path, goals, ending, change):
+    original = open_dataset(goals)
+    pixels = {case.name: original.read_image(case) for case in original.cases}
+    for folder, changed in (("Train/Image", change), ("Train/Layer_Masks", np.asarray), ("Validation/Image", change)):
+        save_anew(goals / folder, ending, changed)
+    raw = export_dataset(goals, tmp_path / "Dataset007_Tiny")
+    back = open_dataset(import_dataset(raw, tmp_path / "back"))
+    for dataset in (open_dataset(raw), back):
+        for case in dataset.cases:
+            assert read_header(case.image).bits == 8 and case.image.suffix == ".png"
+            np.testing.assert_array_equal(dataset.read_image(case), pixels[case.name])
+    assert [case.glaucoma for case in back.train] == [case.glaucoma for case in original.train]
+
+
+def test_a_scan_that_8_bits_cannot_hold_is_refused_and_nothing_is_left(tmp_path, goals):
+    save_anew(goals / "Train/Image", ".tif", lambda grey: to_16_bits(grey) - grey)
+    with pytest.raises(OctkitError, match="0001.tif: has more than 256 grey values"):
+        export_dataset(goals, tmp_path / "Dataset007_Tiny")
+    assert not (tmp_path / "Dataset007_Tiny").exists()
 
 
 def test_what_nnunet_reads(tmp_path, goals):

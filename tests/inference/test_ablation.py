@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers import to_16_bits
+from PIL import Image
 
+from octkit.data.image_files import write_mask
 from octkit.data.labels import LAYERS
 from octkit.inference import ablation
 from octkit.network.model import Member, Model, build_network
@@ -37,6 +40,19 @@ def test_each_step_has_one_measure_more(scan):
     rows = ablation.scores(found, scan, LAYERS)
     broken = {row["step"]: row["broken"] for row in rows}
     assert broken["+ surfaces"] == broken["+ mirroring"] == 0 and broken["plain"] > 0.5
+
+
+def test_annotated_scans_are_paired_by_name_in_any_format(scan, tmp_path):
+    pixels = np.rint(scan.image[0]).astype(np.uint8)
+    for folder in ("images", "masks_goals"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(to_16_bits(pixels)).save(tmp_path / "images" / f"{name}.tif")
+    write_mask(tmp_path / "masks_goals/b.png", scan.truth, {255: 0, 0: 1})
+    first, second = ablation.annotated_scans(tmp_path)
+    assert (first.name, second.name) == ("a", "b") and first.truth is None
+    np.testing.assert_array_equal(second.image, pixels[None])
+    np.testing.assert_array_equal(second.truth, scan.truth)
 
 
 def test_layers_that_are_not_annotated_are_not_scored(scan):

@@ -3,10 +3,11 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import cv2
 import nibabel
 import numpy as np
 import pytest
-from helpers import killed_at_each_write, make_run, write_goals
+from helpers import killed_at_each_write, make_run, to_16_bits, write_colours, write_goals
 from PIL import Image
 from vol_files import write_vol
 
@@ -19,7 +20,7 @@ from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.inference import predict, select
 from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
-from octkit.inference.scan_result import ScanResult, most_probable
+from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.network.model import load_model
@@ -58,6 +59,52 @@ def test_a_folder_becomes_masks_in_goals_greys_with_probabilities(predictor, tmp
         with np.load(tmp_path / "out" / f"{name}.npz") as file:
             assert list(file) == ["probabilities"] and file["probabilities"].dtype == np.float32
             np.testing.assert_array_equal(file["probabilities"].argmax(0), mask)
+
+
+def test_every_format_gives_the_same_prediction_and_what_is_left_out_is_named(predictor, tmp_path, image, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    grey, deep = image[:40, :48], to_16_bits(image[:40, :48])
+    for name, pixels in (("a.png", grey), ("b.tif", grey), ("c.bmp", grey), ("d.tif", deep), ("e.png", deep)):
+        Image.fromarray(pixels).save(folder / name)
+    cv2.imwrite(str(folder / "f.png"), np.dstack([deep] * 3))
+    Image.fromarray(grey).save(folder / "g.jpg")
+    np.save(folder / "h.npy", grey)
+    for name in ("notes.txt", ".hidden"):
+        (folder / name).touch()
+    predict_folder(predictor, folder, tmp_path / "out", progress=False)
+    lines = capsys.readouterr().out.splitlines()
+    [left_out] = [line for line in lines if "left out" in line]
+    assert "2 of 9" in left_out and "h.npy, notes.txt" in left_out and ".hidden" not in left_out
+    [lossy] = [line for line in lines if "with loss" in line]
+    assert "1 of 7" in lossy and "g.jpg" in lossy
+    masks = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "out").glob("*.png")}
+    assert sorted(masks) == list("abcdefg")
+    assert all(np.array_equal(masks[name], masks["a"]) for name in "bcdef")
+
+
+def test_a_folder_of_scans_alone_has_nothing_to_say(predictor, tmp_path, image, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(image[:40, :48]).save(tmp_path / "in/a.png")
+    predict_folder(predictor, tmp_path / "in", tmp_path / "out", progress=False)
+    assert not {"left out", "loss"} & set(capsys.readouterr().out.split())
+
+
+def test_colour_images_are_planned_trained_and_predicted_with_three_channels(tmp_path):
+    raw = write_colours(tmp_path / "raw")
+    run = make_run(tmp_path / "run", raw, "train.epochs=1")
+    assert Run(run).fingerprint.channels == ("R", "G", "B")
+    means = [record["mean"] for record in Run(run).fingerprint.intensity]
+    assert means[0] + means[1] == pytest.approx(255, abs=0.01)  # the second channel is the first one's inverse
+    train.train_fold(Run(run), fold=0, progress=False)
+    predictor = Predictor(load_model(Run(run), ["2d"], [0]))
+    [written] = predict_folder(predictor, raw / "imagesTs", tmp_path / "out", progress=False)
+    case = Run(run).dataset.test[0]
+    expected = predict_scan(predictor, Run(run).dataset.read_image(case), None, None).mask
+    np.testing.assert_array_equal(read_mask(written, GOALS_GREYS), expected)
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(tmp_path / "grey.png")
+    with pytest.raises(OctkitError, match="grey.png: found 1 channels, expected 3"):
+        predict_folder(predictor, tmp_path / "grey.png", tmp_path / "grey", progress=False)
 
 
 def test_a_nifti_scan_becomes_a_nifti_mask_in_its_place(predictor, tmp_path, image):

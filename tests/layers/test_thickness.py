@@ -6,6 +6,7 @@ import pytest
 from helpers import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import read_mask, write_mask
@@ -258,6 +259,11 @@ def test_an_empty_table_and_a_foreign_mask_are_refused(tmp_path):
         write_csv(tmp_path / "thickness.csv", [])
     with pytest.raises(OctkitError, match="found no images"):
         thickness_table(tmp_path)
+    for name in ("a.png", "a.tif"):  # one of them would take the other's row
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    with pytest.raises(OctkitError, match="a.tif: a.png has the same name"):
+        thickness_table(tmp_path)
+    (tmp_path / "a.tif").unlink()
     write_mask(tmp_path / "a.png", MASK, {7: 0, 0: 1, 80: 2})
     with pytest.raises(OctkitError, match="a.png: found mask values 7"):
         thickness_table(tmp_path)

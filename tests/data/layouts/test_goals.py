@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from helpers import striped_scan
+from helpers import save_anew, striped_scan, to_16_bits
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
+from octkit.data.doctor.data_set import look_through
 from octkit.data.labels import GOALS_GREYS, LAYERS, mask_coding
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.layouts.goals import read_labels, true_diagnoses
@@ -20,6 +21,27 @@ def test_goals_is_read_whole(goals):
     image, label = striped_scan(1)
     np.testing.assert_array_equal(dataset.read_image(dataset.train[0])[0], image)
     np.testing.assert_array_equal(dataset.read_mask(dataset.train[0]), label)
+
+
+@pytest.mark.parametrize(("ending", "change"), [(".tif", to_16_bits), (".TIFF", np.asarray), (".bmp", np.asarray),
+                                                (".png", to_16_bits)])
+def test_goals_in_another_format_is_the_same_data_set(goals, ending, change):
+    write_json(goals / "phantom.json", {"scans": {"0001.png": {"eye": "L"}}})
+    before = open_dataset(goals)
+    pixels = {case.name: before.read_image(case) for case in before.cases}
+    for folder in ("Train/Image", "Validation/Image"):
+        save_anew(goals / folder, ending, change)
+    for folder in ("Train/Layer_Masks", "Truth/Layer_Masks"):
+        save_anew(goals / folder, ending)
+    after = open_dataset(goals)
+    assert {case.image.suffix for case in after.cases} == {ending} and after.train[0].eye == "L"
+    assert [(case.name, case.glaucoma) for case in after.cases] == [(case.name, case.glaucoma) for case in before.cases]
+    for case in after.cases:
+        np.testing.assert_array_equal(after.read_image(case), pixels[case.name])
+    np.testing.assert_array_equal(after.read_mask(after.train[0]), striped_scan(1)[1])
+    np.testing.assert_array_equal(after.read_truth(after.validation[0]), striped_scan(7)[1])
+    assert look_through(goals, workers=0, progress=False).lines() == [
+        f"{goals} (goals): 8 scans, no errors, no warnings"]
 
 
 def test_scale_file_gives_the_spacing_in_mm(goals):

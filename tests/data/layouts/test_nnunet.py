@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from helpers import striped_scan, striped_volume, write_nnunet_raw
+from helpers import save_anew, striped_scan, striped_volume, write_colours, write_nnunet_raw
 from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
+from octkit.data.doctor.data_set import look_through
 from octkit.data.labels import LAYERS
 from octkit.data.layouts.detect import open_dataset
 
@@ -24,6 +25,38 @@ def test_png_files_are_read_with_both_channels(tmp_path):
     image, label = striped_scan(1)
     np.testing.assert_array_equal(dataset.read_image(case), [image, np.roll(image, 1, axis=0)])
     np.testing.assert_array_equal(dataset.read_mask(case), label)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_colour_file_is_three_channels(tmp_path, deep):
+    dataset = open_dataset(write_colours(tmp_path / "raw", deep))
+    case, (image, label) = dataset.train[0], striped_scan(1)
+    assert dataset.channels == ("R", "G", "B") and case.more_channels == ()
+    np.testing.assert_array_equal(dataset.read_image(case), [image, 255 - image, image.T.reshape(image.shape)])
+    np.testing.assert_array_equal(dataset.read_mask(case), label)
+    assert look_through(dataset.root, workers=0, progress=False).lines() == [
+        f"{dataset.root} (nnunet): 5 scans, no errors, no warnings"]
+
+
+def test_colours_for_another_number_of_channels_are_refused(tmp_path):
+    root = write_colours(tmp_path / "raw")
+    for names, reason in ((["R", "G"], "0001.png: not found"), (["OCT"], "found a colour image")):
+        write_json(root / "dataset.json", read_json(root / "dataset.json") | {
+            "channel_names": {str(n): name for n, name in enumerate(names)}})
+        with pytest.raises(OctkitError, match=f"eye_001_.*{reason}"):
+            dataset = open_dataset(root)
+            dataset.read_image(dataset.train[0])
+
+
+@pytest.mark.parametrize("ending", [".tif", ".bmp"])
+def test_images_of_other_formats_are_read(tmp_path, ending):
+    root = write_nnunet_raw(tmp_path / "raw")
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        save_anew(root / folder, ending)
+    write_json(root / "dataset.json", read_json(root / "dataset.json") | {"file_ending": ending})
+    dataset, (image, label) = open_dataset(root), striped_scan(1)
+    np.testing.assert_array_equal(dataset.read_image(dataset.train[0]), image[None])
+    np.testing.assert_array_equal(dataset.read_mask(dataset.train[0]), label)
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
