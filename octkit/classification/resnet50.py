@@ -36,10 +36,10 @@ from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
-from octkit.data.dataset import Case, Dataset, scan_name
+from octkit.data.dataset import Dataset, scan_name
 from octkit.data.image_files import read_image
 from octkit.evaluation.metrics import classification_scores
-from octkit.planning.folds import Split
+from octkit.planning.folds import hold_out
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
@@ -73,29 +73,6 @@ def augment(image: np.ndarray, seed: tuple[int, ...], rotation_degrees: float = 
     matrix, middle = turn @ np.diag(flip * crop / (width, height)), np.array([width - 1, height - 1]) / 2
     matrix = np.column_stack([matrix, middle + shift - matrix @ middle])
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-def split_cases(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
-    """Names of the cases to learn from and to hold out; each class is divided by the same fraction.
-
-    Raises OctkitError for a case without a label, and where a class has fewer than two cases (one for each side).
-    """
-    by_label: dict[int, list[str]] = {0: [], 1: []}
-    for case in cases:
-        if case.glaucoma not in (0, 1):
-            raise OctkitError(f"{case.image}: found no glaucoma label, expected 0 or 1 for a training case")
-        by_label[case.glaucoma].append(case.name)
-    draw = np.random.default_rng(seed)
-    split: Split = {"train": [], "validation": []}
-    for label, names in by_label.items():
-        if len(names) < 2:
-            raise OctkitError(f"glaucoma labels: found {len(names)} training cases with label {label}, "
-                              "expected at least 2 (one to learn from, one to hold out)")
-        names = draw.permutation(sorted(names)).tolist()
-        count = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
-        split["train"] += names[:count]
-        split["validation"] += names[count:]
-    return {part: sorted(names) for part, names in split.items()}
 
 
 def _set_weights(network: paddle.nn.Layer, weights: dict[str, np.ndarray], path: Path, head: bool) -> None:
@@ -164,7 +141,7 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
     rate that diverges.
     """
     out_dir, chosen = Path(out_dir), settings.classify
-    split = split_cases(dataset.train, chosen.train_fraction, settings.seed)
+    split = hold_out(dataset.train, chosen.train_fraction, settings.seed)
     cases, images, labels = {case.name: case for case in dataset.train}, {}, {}
     for part, names in split.items():
         images[part] = load_images([cases[name].image for name in names], chosen.image_size)

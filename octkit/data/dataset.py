@@ -27,6 +27,7 @@ class Case:
     `spacing` is in mm per axis and None where the scale is unknown; `eye` is "R", "L" or None; `circle` says that the
     last A-scan is the neighbour of the first; `glaucoma` is 1, 0 or None. `mask_values` is the coding of this case's
     mask where it is not the data set's. `truth` is the true mask of a validation or test scan, for scoring alone.
+    `group` is the person, None where nobody says who: then the scan is a group of its own.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Case:
     more_channels: tuple[Path, ...] = ()
     mask_values: Mapping[int, int] | None = None
     truth: Path | None = None
+    group: str | None = None
+
+    @property
+    def person(self) -> str:
+        """Who it is, for whatever keeps scans of one person together: the group, or one that this scan alone makes."""
+        return f"person {self.group}" if self.group else f"scan {self.name}"
 
 
 @dataclass(frozen=True)

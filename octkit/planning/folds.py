@@ -1,37 +1,91 @@
-"""Folds for cross-validation: each case is held out once, glaucoma and healthy spread evenly."""
+"""Folds for cross-validation: each case is held out once, with all scans of its person; glaucoma spread evenly."""
 
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
-
-import numpy as np
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as
+from octkit.data.dataset import Case
 
 Split = dict[str, list[str]]
 
 
-def make_splits(names: Sequence[str], folds: int = 5, seed: int = 0,
-                labels: Mapping[str, int | None] | None = None, extra: Sequence[str] = ()) -> list[Split]:
+def make_splits(cases: Iterable[Case], folds: int = 5, seed: int = 0, extra: Iterable[Case] = ()) -> list[Split]:
     """Deal the cases into folds: a list of {"train": names, "validation": names}, one a fold.
 
-    Each case is in exactly one validation part. The result depends on the set of names and the seed, not on their
-    order. With `labels` (name -> class) each class is dealt by itself, so that the folds hold nearly the same share of
-    it. `extra` cases, of other data sets, are in every train part and in no validation part. Raises OctkitError for
-    fewer cases than folds, and for a name that stands twice.
+    Each case is in exactly one validation part, and with it all of its group; a case without a group is one of its
+    own. Within that, the folds hold nearly the same share of each class (glaucoma, healthy, unknown). The result
+    depends on the set of cases and the seed, not on their order. `extra` cases, of other data sets, are in every train
+    part and in no validation part. Raises OctkitError for fewer groups than folds, and for a name that stands twice.
     """
-    if len({*names, *extra}) != len(names) + len(extra):
+    cases, more = list(cases), [case.name for case in extra]
+    names = [case.name for case in cases]
+    if len({*names, *more}) != len(names) + len(more):
         raise OctkitError("splits: a case's name stands twice, expected each once")
-    if not 2 <= folds <= len(names):
-        raise OctkitError(f"splits.folds: found {folds} folds for {len(names)} cases, expected 2 to {len(names)}")
-    random = np.random.default_rng(seed)
-    classes: dict[str, list[str]] = {}
-    for name in sorted(names):
-        classes.setdefault(str(labels[name]) if labels else "", []).append(name)
-    dealt = [name for key in sorted(classes) for name in random.permutation(classes[key]).tolist()]
-    # Dealing on from class to class keeps the folds' sizes within one of each other.
-    held_out = [sorted(dealt[fold::folds]) for fold in range(folds)]
-    return [{"train": sorted({*names, *extra} - set(part)), "validation": part} for part in held_out]
+    held_out = _dealt(cases, folds, seed)
+    return [{"train": sorted({*names, *more} - set(part)), "validation": part} for part in held_out]
+
+
+def hold_out(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
+    """Divide labelled cases once, into those to learn from and those to hold out, groups kept together.
+
+    As many folds are dealt as come nearest to `train_fraction` and leave both classes on each side (0.8: five, one of
+    them held out; 0.7: ten and three). Raises OctkitError for a case without a label, and where a class has fewer than
+    two groups, one for each side.
+    """
+    cases = list(cases)
+    if unlabelled := [case for case in cases if case.glaucoma not in (0, 1)]:
+        raise OctkitError(f"{unlabelled[0].image}: found no glaucoma label, expected 0 or 1 for a training case")
+    groups = [len({case.person for case in cases if case.glaucoma == label}) for label in (0, 1)]
+    for label, count in enumerate(groups):
+        if count < 2:
+            raise OctkitError(f"glaucoma labels: found label {label} in training scans of {count} "
+                              f"{'person' if count == 1 else 'people'}, expected at least 2 (one to learn from, one to "
+                              "hold out; a scan that groups.csv does not name counts as a person)")
+    label_of = {case.name: case.glaucoma for case in cases}
+    for most in range(min(*groups, 20), 1, -1):
+        share = Fraction(1 - train_fraction).limit_denominator(most)
+        share = min(max(share, Fraction(1, most)), Fraction(most - 1, most))
+        parts = _dealt(cases, share.denominator, seed)
+        for _ in parts:  # people with scans of both classes can leave a fold with one: then the next ones are taken
+            parts = [*parts[1:], parts[0]]
+            held_out = {name for part in parts[:share.numerator] for name in part}
+            sides = (sorted(label_of.keys() - held_out), sorted(held_out))
+            if all({label_of[name] for name in side} == {0, 1} for side in sides):
+                return dict(zip(("train", "validation"), sides, strict=True))
+    raise OctkitError("glaucoma labels: found no division by person with both classes on both sides; expected more "
+                      "people, or another seed")
+
+
+def _dealt(cases: Sequence[Case], folds: int, seed: int) -> list[list[str]]:
+    """The names that each fold holds out, sorted."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here, for it takes a second to import
+
+    cases = sorted(cases, key=lambda case: case.name)
+    people = [case.person for case in cases]
+    if not 2 <= folds <= (count := len(set(people))):
+        most = max(count, 2)
+        trained = "[" + ",".join(map(str, range(most))) + "]"
+        raise OctkitError(f"splits.folds: found {folds} folds for {len(cases)} cases of {count} people, expected 2 to "
+                          f"{most}: " + (f"--set splits.folds={most} --set train.folds={trained}" if count > 1 else
+                                         "add scans of other people, which could be held out"))
+    classes = [-1 if case.glaucoma is None else case.glaucoma for case in cases]
+    if max(Counter(classes).values()) < folds:
+        classes = [0] * len(cases)  # no class reaches every fold: nothing to spread evenly
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a rarer class than folds is spread as far as it goes
+        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(classes, classes, people)
+        return [[cases[index].name for index in held_out] for _, held_out in parts]
+
+
+def keeps_together(splits: Sequence[Split], cases: Iterable[Case]) -> bool:
+    """Whether no person has scans in both parts of a fold."""
+    person = {case.name: case.person for case in cases}
+    return all({person[name] for name in split["validation"]}.isdisjoint(person[name] for name in split["train"])
+               for split in splits)
 
 
 def load_splits(path: Path) -> list[Split]:

@@ -8,9 +8,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from octkit.common.files import clear_unfinished, replacing, write_json
+from octkit.common.messages import say
 from octkit.data.dataset import Case, Dataset, scan_size
 from octkit.planning.fingerprint import Fingerprint, extract, readers
-from octkit.planning.folds import Split, make_splits
+from octkit.planning.folds import Split, keeps_together, make_splits
 from octkit.planning.plan import Plan
 from octkit.planning.planner import blueprint, plan_experiment, with_batch_size
 from octkit.planning.preprocess import PreprocessedCase, check_grid, load_preprocessed, preprocess
@@ -54,11 +55,18 @@ def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, .
 
 
 def split_run(run: Run) -> list[Split]:
-    """Deal a run's training cases into folds, glaucoma spread evenly; leaves splits.json."""
+    """Deal a run's training cases into folds by person, glaucoma spread evenly; leaves splits.json.
+
+    Once a fold has been trained its folds stay, as long as they are of the same cases and keep people together.
+    """
     chosen, dataset = run.settings, run.training_data
-    splits = make_splits([case.name for case in dataset.train], chosen.splits.folds, chosen.seed,
-                         {case.name: case.glaucoma for case in dataset.train},
-                         extra=[case.name for case in dataset.extra])
+    if run.splits_file.exists() and any(run.folder.glob("models/*/fold_[0-9]*")):
+        names, splits = sorted(case.name for case in dataset.training), run.splits
+        same = all(sorted(split["train"] + split["validation"]) == names for split in splits)
+        if same and len(splits) == chosen.splits.folds and keeps_together(splits, dataset.training):
+            say(f"{run.splits_file}: stays as it is, folds have been trained by it; delete models/ to deal anew")
+            return splits
+    splits = make_splits(dataset.train, chosen.splits.folds, chosen.seed, dataset.extra)
     write_json(run.splits_file, splits)
     return splits
 

@@ -14,7 +14,6 @@ from octkit.common import hashes
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.common.settings import from_profile
-from octkit.data.dataset import Case
 from octkit.data.layouts import detect
 
 TINY = {"image_size": 32, "epochs": 2, "batch_size": 4, "initial_rate": 1e-4, "pretrained": "none"}
@@ -37,25 +36,6 @@ def spotted(size=64):
     image = np.full((size, size), 60, np.uint8)
     image[10:14, 40:50] = 250
     return image
-
-
-def test_split_keeps_the_share_of_each_class():
-    cases = [Case(f"{i:04d}", f"{i}.png", glaucoma=int(i >= 30)) for i in range(50)]  # 30 healthy, 20 glaucoma
-    split = resnet50.split_cases(cases, 0.8, seed=3)
-    assert sorted(split["train"] + split["validation"]) == [case.name for case in cases]
-    assert sum(int(name) >= 30 for name in split["train"]) == 16
-    assert sum(int(name) >= 30 for name in split["validation"]) == 4
-    assert len(resnet50.split_cases(cases, 0.7, seed=3)["train"]) == 35
-    assert resnet50.split_cases(reversed(cases), 0.8, seed=3) == split
-    assert resnet50.split_cases(cases, 0.8, seed=4) != split
-
-
-def test_split_leaves_one_of_each_class_on_either_side():
-    cases = [Case(str(i), f"{i}.png", glaucoma=i % 2) for i in range(4)]
-    split = resnet50.split_cases(cases, 0.99, seed=0)
-    assert sorted(int(name) % 2 for name in split["validation"]) == [0, 1]
-    with pytest.raises(OctkitError, match="found 1 training cases with label 1"):
-        resnet50.split_cases(cases[:3], 0.8, seed=0)
 
 
 def test_augment_depends_on_its_seed_alone():

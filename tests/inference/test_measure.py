@@ -17,7 +17,7 @@ from octkit.planning.run import Run
 def run(goals, tmp_path):
     run = Run(tmp_path / "run")
     smoke(f"data.dir={goals}", "train.folds=[0,1]").save(run.settings_file)
-    write_json(run.splits_file, make_splits([case.name for case in run.dataset.train], folds=2))
+    write_json(run.splits_file, make_splits(run.dataset.train, folds=2))
     return run
 
 

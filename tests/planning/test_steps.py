@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json
-from octkit.common.settings import DataSettings, from_profile, with_overrides
+from octkit.common.files import read_json, write_json
+from octkit.common.settings import DataSettings, SplitSettings, from_profile, with_overrides
 from octkit.planning import fingerprint
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
@@ -78,3 +78,15 @@ def test_folds_are_dealt_as_the_settings_say(tmp_path, goals):
     splits = split_run(run)
     assert splits == run.splits and len(splits) == run.settings.splits.folds
     assert sorted(name for split in splits for name in split["validation"]) == [f"{n:04d}" for n in range(1, 7)]
+
+
+def test_folds_that_were_trained_by_stay_unless_they_mix_people(tmp_path, goals):
+    from_profile("smoke").model_copy(update={"data": DataSettings(dir=str(goals)), "splits": SplitSettings(folds=2)},
+                                     ).save(tmp_path / "settings.json")
+    names = [f"{n:04d}" for n in range(1, 7)]
+    old = [{"train": names[3:], "validation": names[:3]}, {"train": names[:3], "validation": names[3:]}]
+    write_json(tmp_path / "splits.json", old)
+    (tmp_path / "models/2d/fold_0").mkdir(parents=True)
+    assert split_run(Run(tmp_path)) == old == read_json(tmp_path / "splits.json")
+    (goals / "groups.csv").write_text("ImgName,person,eye\n0003,a,\n0004,a,\n")
+    assert split_run(Run(tmp_path)) != old

@@ -20,6 +20,7 @@ from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
+from octkit.data.groups import GROUPS_FILE
 from octkit.data.image_files import IMAGE_KINDS, is_image
 from octkit.data.layouts.detect import inside, open_dataset, open_run
 from octkit.data.layouts.goals import true_diagnoses
@@ -90,7 +91,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         seen = sorted(_examined(dataset, workers, progress), key=lambda one: one.case.image)
         findings += [finding for one in seen for finding in one.findings]
         digests = {one.case.image: one.digest for one in seen if one.digest is not None}
-        findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset)
+        findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset) + _people(dataset)
         findings += _strays(dataset, {finding.file for finding in findings})
     # Opening and reading meet the same fault of a file twice: one line is enough.
     once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
@@ -204,6 +205,23 @@ def _nearly_doubled(dataset: Dataset) -> list[Finding]:
     return [Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
                     "expected names that differ in more: rename one") for case in dataset.cases
             if (other := seen.setdefault(case.name.casefold(), case)).name != case.name]
+
+
+def _people(dataset: Dataset) -> list[Finding]:
+    """What groups.csv leaves open, and people who are learned from and scored."""
+    file, findings = dataset.root / GROUPS_FILE, []
+    unnamed = [case.image.name for case in dataset.cases if case.group is None]
+    if 0 < len(unnamed) < len(dataset.cases):
+        what = f"names no person for {len(unnamed)} of {len(dataset.cases)} scans, first {unnamed[0]}"
+        findings.append(Finding(WARNING, file, what, "expected one for each: without, a scan counts as a person of its "
+                                "own"))
+    learned = {case.group for case in dataset.train if case.group}
+    for split in ("validation", "test"):
+        if both := sorted(learned & {case.group for case in dataset.splits[split] if case.group}):
+            what = f"has {len(both)} people with both training and {split} scans, first {both[0]}"
+            findings.append(Finding(WARNING, file, what, "expected others to score on: these scores say how well scans "
+                                    "of known people are read, and those of new people may be read worse"))
+    return findings
 
 
 def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from octkit.common import settings
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse
 from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.data.groups import refuse_known_people, with_groups
 from octkit.data.image_files import is_image
 from octkit.data.layouts.goals import open_goals
 from octkit.data.layouts.mgunet import open_mgunet
@@ -46,7 +47,7 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
             raise bad_file(root, f"found {' and '.join(found) or 'no data set'}",
                            f"expected one of the folders {looked_for}")
         _check_links(root, report)
-        return LAYOUTS[found[0]][1](root, report)
+        return with_groups(LAYOUTS[found[0]][1](root, report), report)
     except OSError as error:  # a folder without the right to look into it, a disk that fails
         raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
                        "expected a data set that you may read") from None
@@ -80,8 +81,8 @@ def _check_links(root: Path, report: Report) -> None:
 def open_run(chosen: settings.Settings) -> Dataset:
     """The data set of a run, with the labelled cases of `train.extra_data` as `extra`, named "<folder>_<case>".
 
-    Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, or whose names collide
-    with others.
+    Raises OctkitError for extra data that is the run's own, has other labels, channels or axes, whose names collide
+    with others, or that shows people of the run's own data.
     """
     own = open_dataset(chosen.data.root)
     roots, extra = [own.root.resolve()], []
@@ -91,7 +92,8 @@ def open_run(chosen: settings.Settings) -> Dataset:
             raise OctkitError(f"{more.root}: stands twice among data.dir and train.extra_data, expected each data set "
                               "once")
         roots.append(more.root.resolve())
-        extra += _extra_cases(own, more)
+        extra += (cases := _extra_cases(own, more))
+        refuse_known_people(own, cases, more.root)
     dataset = replace(own, extra=tuple(extra))
     refuse_doubled_names(dataset)
     return dataset

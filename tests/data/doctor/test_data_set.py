@@ -460,3 +460,20 @@ def test_no_damaged_image_brings_a_traceback(whole, tmp_path, seed):
     else:
         path.write_bytes(original)
         np.testing.assert_array_equal(pixels, read_image(path))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("0001,a,R\n0002,a,R\n0003,b,\n0004,b,L\n0005,c,\n0006,d,R\n7,e,\n8,e,", []),  # the same eye twice is fine
+    ("0001,a,R\n0002,a,R\n0003,b,\n0004,b,L\n0005,c,\n0006,d,R\n7,b,\n8,c,",
+     ["warning groups.csv: has 2 people with both training and validation scans, first b"]),
+    ("0001,a,R\n0002,a,R\n0003,,\n", ["warning groups.csv: names no person for 6 of 8 scans, first 0003.png"]),
+    ("0001,a,X\n0002,a,R\n0002.png,a,R\n77,a,\n" + "".join(f"{n},p{n},\n" for n in range(3, 9)),
+     ["error   groups.csv: found ImgName '0002.png' again in line 4", "error   groups.csv: found the eye 'X' in line 2",
+      "error   groups.csv: has a row for 77"])])
+def test_a_table_of_people_is_looked_through(tmp_path, text, expected):
+    root = write_goals(tmp_path / "set")
+    (root / "groups.csv").write_text("ImgName,person,eye\n" + text)
+    found = look_through(root, workers=0, progress=False).findings
+    lines = [finding.line().replace(f"{root}/", "") for finding in found]
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(sorted(lines), expected, strict=True))
