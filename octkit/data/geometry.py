@@ -8,6 +8,7 @@ A `way` to turn an array is nibabel's orientation (3, 2): a row for each of its 
 -1 where it is flipped.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ AXIS = 1e-3
 # How far the volumes' centres may lie apart, in voxels. Rounding moves an origin at 100 mm by 0.002 voxels of 4 um; who
 # counts from a voxel's corner instead of its centre is off by 0.5.
 SHIFT = 0.1
+ALIKE = 1.05  # numbers of voxels, or spacings, that differ by less are taken as equal where axes are guessed
 
 
 def way_like(path: Path, volume: Any, like: Path, scan: Any) -> np.ndarray | None:
@@ -37,8 +39,8 @@ def way_like(path: Path, volume: Any, like: Path, scan: Any) -> np.ndarray | Non
     ours, theirs = _affines(path, volume, scan), _affines(like, scan, volume)
     if not ours or not theirs:
         return None
-    shared = [(ours[kind], theirs[kind]) for kind in ours if kind in theirs]
-    pairs = shared or [(*ours.values(), *theirs.values())]
+    pairs = [(ours[kind], theirs[kind]) for kind in ours if kind in theirs] or list(
+        zip(ours.values(), theirs.values(), strict=True))
     ways = [_way(*pair) for pair in pairs]
     if (ways[0] != ways[-1]).any():
         raise bad_file(path, f"lies in one order by its sform and that of {like}, in another by their qforms",
@@ -67,6 +69,24 @@ def spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The size (*spatial) of a NIfTI file whose own axes have the `shape`; that of a single slice has two axes."""
     size = tuple(int(n) for n in shape[::-1])
     return size[1:] if len(size) == 3 and size[0] == 1 else size
+
+
+def odd_axes(size: Sequence[int], spacing: Sequence[float] | None) -> list[tuple[str, str]]:
+    """What is odd in a volume's size and spacing (mm), as (what was found, what to do) for a warning.
+
+    Rows lie nearest, B-scans farthest apart and are fewest; dense volumes have as many B-scans as A-scans, and hardly
+    more than rows. Scans of two axes, and those of unknown spacing, have nothing odd.
+    """
+    if len(size) != 3 or spacing is None:
+        return []
+    odd, (b_scans, rows, a_scans) = [], spacing
+    if set(spacing) == {1.0}:
+        odd.append(("states that its voxels are 1 x 1 x 1 mm, as headers do that nobody has filled in",
+                    "expected true distances: lengths are measured by them"))
+    if not rows <= ALIKE * a_scans <= ALIKE ** 2 * b_scans or size[0] > ALIKE * min(size[1:]):
+        odd.append((f"has {by(size)} B-scans, rows and A-scans, {by(spacing)} mm apart",
+                    "expected the fewest B-scans, farthest apart: are its axes in another order?"))
+    return odd
 
 
 def _affines(path: Path, volume: Any, other: Any) -> dict[str, np.ndarray]:
@@ -112,7 +132,9 @@ def _elsewhere(ours: np.ndarray, theirs: np.ndarray, way: np.ndarray, counts: np
         return f"its voxels are {by(found[::-1])} mm apart, there {by(expected[::-1])} mm"
     if (apart > AXIS)[long].any():
         return f"its axes are turned by {np.degrees(apart[long].max()):.2g} degrees"
-    return f"it is shifted by {by(np.round(shift[::-1], 2))} voxels" if (shift > SHIFT)[long].any() else ""
+    if (shift > SHIFT)[long].any():
+        return f"it is shifted by {by([round(float(n), 2) for n in shift[::-1]])} voxels"
+    return ""
 
 
 def _unit_axes(affine: np.ndarray) -> np.ndarray:

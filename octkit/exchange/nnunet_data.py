@@ -156,8 +156,8 @@ def _bytes(image: Path, pixels: np.ndarray) -> np.ndarray:
 def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:
     numbers = {label: label for label in range(len(dataset.labels) + 1)}
     labels = dataset.read_mask(case)  # checks the values, also of a mask that is copied
-    as_it_is = case.mask and is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers
-    if as_it_is and (fit(case.mask, case.image) == AS_STORED).all():  # nnU-Net does not turn masks
+    if (case.mask and is_nifti(case.mask) and is_nifti(case.image) and dataset.mask_values == numbers
+            and (fit(case.mask, case.image) == AS_STORED).all()):  # nnU-Net does not turn masks
         _copy(case.mask, target)
     elif is_volume(case.image):
         write_nifti(target, labels, case.spacing, case.image)

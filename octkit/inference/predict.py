@@ -24,6 +24,7 @@ from octkit.common.errors import OctkitError, by
 from octkit.common.files import is_made_from, listing, renewed_folder, replacing, write_csv
 from octkit.common.messages import say
 from octkit.data.dataset import Case, is_lossy, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.data.geometry import odd_axes
 from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import is_image, write_mask
 from octkit.data.labels import BOUNDARIES, mask_coding
@@ -142,6 +143,8 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
                               "the model")
         for config in plan.configurations:
             check_grid(scan.size, scan.spacing, plan, config, scan.file)
+        for found, mend in odd_axes(scan.size, scan.spacing):
+            say(f"{scan.file}: {found}, {mend}")
     if plan.units == "mm" and given is None and any(is_image(file) for file in files):
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:

@@ -7,7 +7,15 @@ import cv2
 import nibabel
 import numpy as np
 import pytest
-from helpers import killed_at_each_write, make_run, to_16_bits, write_colours, write_goals
+from helpers import (
+    killed_at_each_write,
+    make_run,
+    striped_volume,
+    tiny_model,
+    to_16_bits,
+    write_colours,
+    write_goals,
+)
 from PIL import Image
 from vol_files import write_vol
 
@@ -158,6 +166,14 @@ def test_a_scale_that_makes_no_difference_is_said(predictor, tmp_path, image, ca
     Image.fromarray(image).save(tmp_path / "a.png")
     predict_folder(predictor, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
     assert "planned in pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("axes", "said"), [((0, 1, 2), False), ((2, 1, 0), True), ((1, 0, 2), True)])
+def test_a_volume_whose_axes_are_in_an_odd_order_is_said(tmp_path, capsys, axes, said):
+    spacing = (0.24, 0.004, 0.012)
+    write_nifti(tmp_path / "v.nii.gz", striped_volume(1)[0].transpose(axes), tuple(spacing[axis] for axis in axes))
+    predict_folder(Predictor(tiny_model("3d_fullres"), "cpu"), tmp_path / "v.nii.gz", tmp_path / "out", progress=False)
+    assert ("v.nii.gz: has" in capsys.readouterr().out) == said
 
 
 def test_two_images_of_one_name_are_refused(predictor, tmp_path, image):

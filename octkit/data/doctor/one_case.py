@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from octkit.common.errors import OctkitError, by, tried
+from octkit.common.errors import OctkitError, tried
 from octkit.data.dataset import Case, Dataset, fit, is_lossy, is_volume, read_scan_mask
-from octkit.data.geometry import AS_STORED
+from octkit.data.geometry import AS_STORED, odd_axes
 from octkit.data.image_files import read_header
 from octkit.data.labels import LAYERS
 from octkit.data.numbering import gap
 from octkit.data.volume_files import b_scans
 
 ERROR, WARNING = "error", "warning"
-ALIKE = 1.05  # numbers of voxels, or spacings, that differ by less are taken as equal
 # What a failing disk or a file too large for the memory raises; all else that is wrong with a file is an OctkitError.
 UNREADABLE = (OSError, EOFError, MemoryError, struct.error, zlib.error)
 
@@ -71,7 +70,7 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
         image = tried(report, dataset.read_image, case)
         if image is not None:
             findings += _look_at_image(case, image, ERROR if learned else WARNING)
-            findings += _look_at_axes(case, image.shape[1:])
+            findings += [Finding(WARNING, case.image, *odd) for odd in odd_axes(image.shape[1:], case.spacing)]
         if mask_file is not None:
             # Without a readable image the mask is still looked at by itself.
             like = None if image is None else case.image
@@ -115,23 +114,6 @@ def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
         if not is_volume(file) and read_header(file).mode in ("RGBA", "LA"):
             findings.append(Finding(WARNING, file, "has an alpha channel, opaque and passed over",
                                     "expected none: save it without"))
-    return findings
-
-
-def _look_at_axes(case: Case, size: tuple[int, ...]) -> list[Finding]:
-    """What is odd in a volume's size and spacing: rows lie nearest, B-scans farthest apart and are fewest.
-
-    Dense volumes have as many B-scans as A-scans, and hardly more than rows.
-    """
-    if len(size) != 3 or case.spacing is None:
-        return []
-    findings, (b_scans_mm, rows_mm, a_scans_mm) = [], case.spacing
-    if set(case.spacing) == {1.0}:
-        findings.append(Finding(WARNING, case.image, "states that its voxels are 1 x 1 x 1 mm, as headers do that "
-                                "nobody has filled in", "expected true distances: lengths are measured by them"))
-    if not rows_mm <= ALIKE * a_scans_mm <= ALIKE ** 2 * b_scans_mm or size[0] > ALIKE * min(size[1:]):
-        findings.append(Finding(WARNING, case.image, f"has {by(size)} B-scans, rows and A-scans, {by(case.spacing)} mm "
-                                "apart", "expected the fewest B-scans, farthest apart: are its axes in another order?"))
     return findings
 
 
