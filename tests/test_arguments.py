@@ -381,7 +381,7 @@ CASES = [
      changed("goals", lambda x: Image.new("L", (48, 40), 7).save(x / "Train/Layer_Masks/0002.png"))),
 
     # --- evaluate, thickness ---
-    ("evaluate p {truth} -o s.json", "0007.png is 9 x 48 px, expected 40 x 48 px",
+    ("evaluate p {truth} -o s.json", "0007.png: found 9 x 48 px, expected 40 x 48 px",
      images("p", **{"0007": SCAN[:9], "0008": SCAN})),
     ("evaluate p {truth} -o s.json", "0007.png: found mask values 100", images("p", **{"0007": SCAN, "0008": SCAN})),
     ("evaluate {truth} {truth} --layer lens -o s.json", "layers: found ['lens']"),
