@@ -336,7 +336,7 @@ CASES = [
     (PREDICT_IN, "a.png", link("in/a.png", "/proc/self/mem")),
     (PREDICT_IN, "a.png: is damaged", cut("goals/Validation/Image/0007.png", "in/a.png", 0.5)),
     (PREDICT_IN, "a.png: found a colour image", images("in", a=("RGB", (48, 40), (1, 2, 3)))),
-    (PREDICT_IN, "a.png: found image mode I;16", images("in", a=np.zeros((40, 48), np.uint16))),
+    (PREDICT_IN, "a.png: holds 16-bit values of at most 300", images("in", a=np.full((40, 48), 300, np.uint16))),
     ("predict {w}/model.zip a.png -o out", "a.png: ", text_png),
     ("predict {w}/model.zip a.png -o out", "a.png: ", huge_png),
     (PREDICT_IN, "b.png: cannot be read", both(images("in", a=SCAN), files(in__b_png="x"))),

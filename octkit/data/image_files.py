@@ -167,7 +167,8 @@ def _opened(path: Path) -> Image.Image:
 def _no_image(path: Path, own: str | None) -> OctkitError:
     """The error for a file that cannot be opened as the format `own` that its name says."""
     try:
-        start = path.read_bytes()[:8]
+        with open(path, "rb") as file:
+            start = file.read(8)
     except OSError as unread:
         return bad_file(path, f"cannot be read as an image ({unread.strerror})", "expected a file that you may read")
     kind = next((kind for beginning, kind in BEGINNINGS.items() if start.startswith(beginning)), None)
@@ -177,7 +178,7 @@ def _no_image(path: Path, own: str | None) -> OctkitError:
                         f"expected {IMAGE_KINDS}: copy it again from where it came")
     if kind is None or kind == own:
         return bad_file(path, f"cannot be read as an image (is damaged, or no {own or 'image'} that octkit reads)",
-                        f"expected {IMAGE_KINDS}: copy it again from where it came")
+                        f"expected {IMAGE_KINDS} of 8- or 16-bit grey: save it so, or copy it again from where it came")
     return bad_file(path, f"cannot be read as an image (holds a {kind})",
                     f"expected a {own or 'PNG'} file: {f'rename it to {ending}' if ending else 'save it as one'}")
 

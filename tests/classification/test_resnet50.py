@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import paddle
 import pytest
-from helpers import write_goals
+from helpers import save_anew, to_16_bits, write_goals
 
 from octkit.classification import resnet50
 from octkit.classification.paddle_weights import read_weights
@@ -148,6 +148,17 @@ def test_predictions_are_probabilities_by_file_name(trained):
     assert lines == ["ImgName,GC_Pred", *(f"{name},{p:.6f}" for name, p in predicted.items())]
     assert list(predicted) == [case.image.name for case in data.validation]
     assert all(0 <= p <= 1 for p in predicted.values())
+
+
+def test_images_of_another_format_and_depth_have_the_same_predictions(trained, tmp_path):
+    data, folder = trained
+    images = [case.image for case in data.validation]
+    for image in images:
+        shutil.copy(image, tmp_path)
+    save_anew(tmp_path, ".tif", to_16_bits)
+    deep = [tmp_path / f"{image.stem}.tif" for image in images]
+    np.testing.assert_array_equal(resnet50.load_images(deep, 64), resnet50.load_images(images, 64))
+    assert resnet50.predict(folder, deep, tiny()) == resnet50.predict(folder, images, tiny())
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(trained, tmp_path, monkeypatch, capsys):
