@@ -1,11 +1,19 @@
 """The lock that keeps a run folder to one run."""
 
+import errno
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from octkit.common.errors import OctkitError
+from octkit.common.files import saying_disk_full
+from octkit.common.messages import warn
+
+if TYPE_CHECKING:
+    from filelock import ReadWriteLock
 
 
 @contextmanager
@@ -15,27 +23,58 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     `shared` is for those who may work in it side by side, such as trainings of two folds: it keeps out only the one
     that wants the folder for itself. The system gives the lock back when the process ends, however it ends, so none
     is ever left behind. `.lock` names the process that took it last; the lock itself is one on the file `.lock.db`.
+    Where the folder's disk has no locks, as on some networks, this process goes on without one, and says so.
     """
-    from filelock import ReadWriteLock, Timeout  # here, as not every command needs it
-
-    with open(Path(folder) / ".lock", "a+") as file:
-        # No singleton: a process that holds the folder already is refused like any other.
-        lock = ReadWriteLock(Path(folder) / ".lock.db", is_singleton=False)
+    with open(Path(folder) / ".lock", "ab+", buffering=0) as file:
+        lock = _taken(Path(folder), shared, file)
         try:
-            (lock.acquire_read if shared else lock.acquire_write)(blocking=False)
-        except Timeout:
-            lock.close()
-            file.seek(0)
-            raise OctkitError(f"{folder}: process {file.read().strip() or '(unknown)'} is running in this folder; "
-                              "expected it free: wait for its end, or take another folder") from None
-        try:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with saying_disk_full(Path(folder) / ".lock"):
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             yield
         finally:
-            lock.release()
-            lock.close()
+            if lock is not None:
+                lock.release()
+                lock.close()
+
+
+def _taken(folder: Path, shared: bool, file: io.FileIO) -> "ReadWriteLock | None":
+    """The folder's lock, taken; None, after a word, where there are no locks. `file` tells whether there are any."""
+    import sqlite3  # here, as not every command needs it
+
+    from filelock import ReadWriteLock, Timeout
+
+    lock = None
+    try:
+        # No singleton: a process that holds the folder already is refused like any other.
+        lock = ReadWriteLock(folder / ".lock.db", is_singleton=False)
+        (lock.acquire_read if shared else lock.acquire_write)(blocking=False)
+        return lock
+    except Timeout:
+        reason = _no_locks(file)  # which SQLite cannot tell from a lock that is taken
+        if reason is None:
+            file.seek(0)
+            raise OctkitError(f"{folder}: process {file.read().decode().strip() or '(unknown)'} is running in this "
+                              "folder; expected it free: wait for its end, or take another folder") from None
+    except (OSError, sqlite3.Error) as error:
+        reason = str(error)
+    if lock is not None:
+        lock.close()
+    warn(f"{folder}: this disk gives no file locks ({reason}), so nothing keeps a second command out of the folder: "
+         "start none in it")
+    return None
+
+
+def _no_locks(file: io.FileIO) -> str | None:
+    """Why no file can be locked where this one lies; None where they can."""
+    import fcntl  # not there on Windows, whose SQLite locks otherwise
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_UN)
+    except OSError as error:
+        return None if error.errno in (errno.EACCES, errno.EAGAIN) else str(error)
+    return None
 
 
 @contextmanager

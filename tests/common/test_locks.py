@@ -1,11 +1,15 @@
+import errno
+import fcntl
 import subprocess
 import sys
 from contextlib import nullcontext
 
+import filelock
 import pytest
 
 from octkit.common import locks
 from octkit.common.errors import OctkitError
+from octkit.common.messages import warn
 from octkit.common.settings import PROJECT
 
 HOLD = """
@@ -41,3 +45,34 @@ def test_a_process_refuses_itself_and_its_parts_go_side_by_side(tmp_path):
         pass
     with locks.held(tmp_path / "nowhere"):
         assert not (tmp_path / "nowhere").exists()
+
+
+def raising(error):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize(("lock", "file"), [
+    (filelock.Timeout("busy"), OSError(errno.ENOLCK, "No locks available")),  # what SQLite makes of a disk without
+    (OSError("hard links are not supported"), None),
+])
+@pytest.mark.parametrize("shared", [True, False])
+def test_where_there_are_no_locks_a_process_goes_on_and_says_so(tmp_path, monkeypatch, capsys, lock, file, shared):
+    monkeypatch.setattr(filelock.ReadWriteLock, "acquire_read" if shared else "acquire_write", raising(lock))
+    if file:
+        monkeypatch.setattr(fcntl, "lockf", raising(file))
+    warn.cache_clear()
+    for _ in range(2):
+        with locks.locked(tmp_path, shared):
+            (tmp_path / "result").touch()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path) in said and str(file or lock) in said
+
+
+def test_a_lock_that_is_taken_is_no_missing_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "lockf", raising(BlockingIOError(errno.EAGAIN, "busy")))
+    monkeypatch.setattr(filelock.ReadWriteLock, "acquire_write", raising(filelock.Timeout("busy")))
+    with pytest.raises(OctkitError, match="is running in this folder"), locks.locked(tmp_path):
+        pass
