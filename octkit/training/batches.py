@@ -1,6 +1,6 @@
 """Batches from worker processes.
 
-A worker that raises brings its own traceback. One that is killed, or that does nothing for 45 s, ends the training with
+What a worker raises is raised here as it is. One that is killed, or that does nothing for 45 s, ends the training with
 a sentence; one that does nothing first prints where it stands. No worker outlives the training, however that ends.
 """
 
@@ -8,17 +8,26 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]  # typeshed lacks it
+from multiprocessing.util import get_temp_dir
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from octkit.common.errors import OctkitError
+from octkit.common.messages import warn
+from octkit.common.processes import portable, short_temporary_folder
 from octkit.training.patches import Patches
 
 LOOK_EVERY = 9.0  # seconds without a batch after which the workers are looked at
@@ -26,6 +35,8 @@ LOOKS = 5  # without any progress: 45 s, so that all is told within a minute
 # Seconds of processor time in which something happens: a worker that waits wakes up every 5 s for some microseconds.
 PROGRESS = 0.02
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SHARED = Path("/dev/shm")  # where Linux keeps the memory that processes share; a container's has 64 MiB by default
+MORE_SHARED = "give it more room (docker run --shm-size=2g), or do without workers (train.workers=0)"
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -34,17 +45,22 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def batches(patches: Patches, first: int, last: int, workers: int, device: torch.device) -> Iterator[Iterator[Batch]]:
     """Batches `first` to `last` - 1 of the patches, in order, made by so many processes; by this one where it is 0.
 
-    Raises OctkitError where a worker died or hangs. The workers have ended when the block is left.
+    Raises OctkitError where a worker died or hangs. The workers have ended when the block is left. Where the system has
+    no room for what workers need, batches come another way; they are the same.
     """
-    # One pass over all numbers that are left: workers start once a training, not once an epoch.
-    loader = DataLoader(patches, batch_size=patches.batch_size, sampler=range(first * patches.batch_size,
-                        last * patches.batch_size), num_workers=workers, pin_memory=device.type == "cuda",
-                        worker_init_fn=_start_worker, timeout=LOOK_EVERY if workers else 0)
-    if not workers:
-        yield iter(loader)
+    made = _Batches(patches, piped=bool(workers) and not _shareable(patches, workers))
+
+    def started(workers: int) -> Iterator:
+        # One pass over all numbers that are left: workers start once a training, not once an epoch.
+        return iter(DataLoader(made, batch_size=None, sampler=range(first, last), num_workers=workers,
+                               pin_memory=device.type == "cuda", worker_init_fn=_start_worker, collate_fn=_as_made,
+                               timeout=LOOK_EVERY if workers else 0))
+
+    if not workers or not _startable(workers):
+        yield started(0)
         return
     others = multiprocessing.active_children()
-    iterator = iter(loader)
+    iterator = started(workers)
     crew = [process for process in multiprocessing.active_children() if process not in others]
     try:
         yield _watched(iterator, crew)
@@ -58,17 +74,68 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
         iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
-def _watched(iterator: Iterator[Batch], crew: Sequence) -> Iterator[Batch]:
+@dataclass(eq=False)
+class _Batches(Dataset):
+    """Whole batches by number. Where they are `piped`, a worker sends arrays, which need no shared memory."""
+
+    patches: Patches
+    piped: bool
+
+    def __getitem__(self, number: int) -> Any:
+        """Images and masks; in a worker also what went wrong, as torch would wrap its sentence in a traceback."""
+        try:
+            size = self.patches.batch_size
+            patches = [self.patches[n] for n in range(number * size, (number + 1) * size)]
+            if self.piped:
+                return [np.stack(part) for part in zip(*patches, strict=True)]
+            return default_collate(patches)
+        except Exception as error:
+            if get_worker_info() is None:
+                raise
+            if "shared memory" in str(error):  # torch's words
+                return OctkitError(f"{SHARED} is full, through which data workers send their batches; {MORE_SHARED}")
+            return ExceptionWithTraceback(portable(error), error.__traceback__)  # arrives as the error, caused by it
+
+
+def _as_made(batch: Any) -> Any:  # torch's own would make tensors of arrays, in shared memory
+    return batch
+
+
+def _startable(workers: int) -> bool:
+    """Whether the system lets so many workers talk with this process; says so where it does not."""
+    with short_temporary_folder():
+        get_temp_dir()  # in which sockets lie that torch sends through
+    try:
+        # What torch makes for them, or more: an event takes five semaphores, which lie in shared memory, a queue three.
+        _ = [multiprocessing.Event() for _ in range(workers + 3)]
+    except (OSError, ImportError) as error:
+        warn(f"no data workers, as the system does not let them start ({error}); one process does all, which is slower")
+        return False
+    return True
+
+
+def _shareable(patches: Patches, workers: int) -> bool:
+    """Whether the memory that processes can share holds all batches that are made ahead; says so where it does not."""
+    if not SHARED.is_dir():  # no Linux
+        return True
+    # Two batches a worker are made ahead, and one is in use.
+    needed = (2 * workers + 1) * patches.batch_size * sum(part.nbytes for part in patches[0])
+    if (free := shutil.disk_usage(SHARED).free) >= needed:
+        return True
+    warn(f"{SHARED} has {free / 2**20:.1f} MiB free, of {needed / 2**20:.1f} MiB that {workers} data workers can fill; "
+         f"they use pipes instead, which is slower: {MORE_SHARED}")
+    return False
+
+
+def _watched(iterator: Iterator, crew: Sequence) -> Iterator[Batch]:
     """The batches; where none comes the workers are looked at, and a slow one is told from one that hangs."""
     still, spent = 0, _spent(crew)
     while True:
         try:
-            yield next(iterator)
+            batch = next(iterator)
             still, spent = 0, _spent(crew)
         except StopIteration:
             return
-        except OctkitError as error:  # with a worker's traceback before its sentence
-            raise OctkitError(str(error).splitlines()[-1].partition(": ")[2]) from None
         except RuntimeError as error:
             if "DataLoader timed out" not in str(error):
                 raise
@@ -76,6 +143,10 @@ def _watched(iterator: Iterator[Batch], crew: Sequence) -> Iterator[Batch]:
             still = still + 1 if spent < before + PROGRESS else 0
             if still == LOOKS:
                 raise _hanging(crew) from None
+            continue
+        if isinstance(batch, Exception):
+            raise batch
+        yield tuple(map(torch.as_tensor, batch))  # type: ignore[misc]  # image and mask
 
 
 def _spent(crew: Sequence) -> float:
@@ -93,15 +164,19 @@ def _hanging(crew: Sequence) -> OctkitError:
     for process in crew:
         os.kill(process.pid, signal.SIGUSR1)
         time.sleep(1 / len(crew))  # for its traceback; those of several at once would be mixed letter by letter
+    _end(crew)
+    return OctkitError(f"no batch came from the data workers and none of them did anything for "
+                       f"{LOOKS * LOOK_EVERY:.0f} s ({', '.join(states)}); each that was not stopped has printed "
+                       "where it stands; is the disk with the preprocessed scans still there? Give the same command "
+                       "again, it goes on; train.workers=0 does without workers")
+
+
+def _end(crew: Sequence) -> None:
     for process in crew:
         with suppress(RuntimeError):  # torch's, of the first one that ends
             process.kill()  # one that is stopped listens to nothing less
             process.join()
         process.join()
-    return OctkitError(f"no batch came from the data workers and none of them did anything for "
-                       f"{LOOKS * LOOK_EVERY:.0f} s ({', '.join(states)}); each that was not stopped has printed "
-                       "where it stands; is the disk with the preprocessed scans still there? Give the same command "
-                       "again, it goes on; train.workers=0 does without workers")
 
 
 def _how_ended(crew: Sequence) -> str | None:
@@ -109,8 +184,9 @@ def _how_ended(crew: Sequence) -> str | None:
     for process in crew:
         if code := process.exitcode:
             how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-            memory = ", as the system does where memory runs out" if code == -signal.SIGKILL else ""
-            return f"a data worker (process {process.pid}) {how}{memory}"
+            why = {-signal.SIGKILL: ", as the system does where memory runs out",
+                   -signal.SIGBUS: f", as the system does where {SHARED} is full: {MORE_SHARED}"}.get(code, "")
+            return f"a data worker (process {process.pid}) {how}{why}"
     return None
 
 

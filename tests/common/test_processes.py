@@ -1,16 +1,30 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
 import pytest
 
 from octkit.common import settings
-from octkit.common.processes import cores, in_processes, let_mkl_use_avx2
+from octkit.common.messages import warn
+from octkit.common.processes import cores, in_processes, let_mkl_use_avx2, portable, short_temporary_folder
 
 AMD = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx avx2 bmi1\n"
+
+
+class Odd(Exception):
+    """Pickle calls it with its one argument, and it takes two."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} in {where}")
+
+
+def odd(_):
+    raise Odd("nothing", "there")
 
 
 def squared(number: int) -> int:
@@ -30,6 +44,50 @@ def test_a_job_that_kills_its_process_is_lost_alone():
 def test_what_a_job_raises_is_raised_here():
     with pytest.raises(ValueError, match="five"):
         list(in_processes(squared, [(5,), (1,)], 1))
+
+
+def test_an_error_that_cannot_travel_comes_as_its_words():
+    """Python would take the worker for dead, and octkit the scan for one that kills its reader."""
+    with pytest.raises(RuntimeError, match=r"^Odd: nothing in there$"):
+        list(in_processes(odd, [(1,)], 1))
+    assert portable(error := KeyError("x")) is error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), ImportError("no sem_open")])
+def test_without_semaphores_one_process_does_the_work_and_says_so(monkeypatch, capsys, error):
+    """A /dev/shm that cannot be written."""
+    def refused(*_):
+        raise error
+
+    monkeypatch.setattr("_multiprocessing.SemLock", refused)
+    warn.cache_clear()
+    for _ in range(2):
+        assert list(in_processes(squared, [(2,), (4,)], 2)) == [((2,), 4), ((4,), 16)]
+    with pytest.raises(ValueError, match="five"):
+        list(in_processes(squared, [(5,)], 2))
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and str(error) in said.err
+
+
+def test_sockets_have_room_under_a_long_tmpdir(tmp_path):
+    """Workers are reached through a socket, whose path has at most 107 bytes."""
+    folder = tmp_path / ("n" * 120)
+    folder.mkdir()
+    code = ("from octkit.common.processes import in_processes\n"
+            "print(list(in_processes(abs, [(-2,)], 1)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=settings.PROJECT, env=os.environ | {"TMPDIR": str(folder)},
+                          capture_output=True, encoding="utf-8", check=True)
+    assert (done.stdout, done.stderr) == ("[((-2,), 2)]\n", "")
+
+
+def test_a_short_tmpdir_stays(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/somewhere")
+    with short_temporary_folder():
+        assert tempfile.gettempdir() == "/somewhere"
+    monkeypatch.setattr(tempfile, "tempdir", long := "/" + "n" * 100)
+    with short_temporary_folder():
+        assert tempfile.gettempdir() == "/tmp"
+    assert tempfile.gettempdir() == long
 
 
 def test_no_jobs_and_the_cores():

@@ -1,5 +1,7 @@
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from octkit.common.errors import OctkitError
+from octkit.common.messages import warn
 from octkit.training import batches as module
 from octkit.training.batches import batches
 
@@ -43,6 +46,14 @@ def no_octkit_sentence():
 
 def octkit_sentence():
     raise OctkitError("case 7: is gone")
+
+
+def no_shared_memory():
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)")
+
+
+def bus_error():
+    os.kill(os.getpid(), signal.SIGBUS)
 
 
 def killed():
@@ -79,7 +90,8 @@ def test_batches_come_in_order_whoever_makes_them(processes):
 def test_a_worker_that_raises_brings_its_traceback(processes):
     with pytest.raises(ZeroDivisionError, match="no octkit sentence") as caught:
         drawn(Numbers(n5=no_octkit_sentence), 4, processes)
-    assert processes == 0 or "test_batches.py" in str(caught.value)
+    assert str(caught.value) == "no octkit sentence"
+    assert processes == 0 or 'in no_octkit_sentence' in str(caught.value.__cause__)
     assert multiprocessing.active_children() == []
 
 
@@ -87,6 +99,45 @@ def test_a_worker_that_raises_brings_its_traceback(processes):
 def test_what_the_user_can_mend_stays_one_sentence(processes):
     with pytest.raises(OctkitError, match="^case 7: is gone$"):
         drawn(Numbers(n5=octkit_sentence), 4, processes)
+
+
+def test_the_worker_of_a_full_shared_memory_says_what_helps():
+    with pytest.raises(OctkitError, match="/dev/shm .*--shm-size.*train.workers=0"):
+        drawn(Numbers(n5=no_shared_memory), 4, 1)
+    with pytest.raises(OctkitError, match="SIGBUS.*/dev/shm .*--shm-size.*train.workers=0"):
+        drawn(Numbers(n5=bus_error), 4, 1)
+
+
+def test_batches_that_shared_memory_cannot_hold_come_through_pipes(monkeypatch, capsys):
+    def refused(*_):
+        raise RuntimeError("no shared memory is to be had")
+
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(64, 0, 64))
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refused)
+    monkeypatch.setattr(torch.UntypedStorage, "_new_using_fd_cpu", refused)
+    warn.cache_clear()
+    assert drawn(Numbers(), 4, 2) == [[2, 3], [4, 5], [6, 7], [8, 9]]
+    assert "/dev/shm has 0.0 MiB free" in capsys.readouterr().err
+
+
+def test_where_no_worker_can_start_one_process_makes_the_batches(monkeypatch, capsys):
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("_multiprocessing.SemLock", refused)
+    warn.cache_clear()
+    assert drawn(Numbers(), 2, 2) == [[2, 3], [4, 5]]
+    assert "Read-only file system" in capsys.readouterr().err
+
+
+def test_batches_come_under_a_long_tmpdir(tmp_path):
+    """Batches in shared memory are handed over through a socket, whose path has at most 107 bytes."""
+    folder = tmp_path / ("n" * 120)
+    folder.mkdir()
+    code = "from test_batches import Numbers, drawn\nprint(drawn(Numbers(), 2, 2))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=os.path.dirname(__file__), capture_output=True,
+                          encoding="utf-8", env=os.environ | {"TMPDIR": str(folder)}, check=True)
+    assert done.stdout == "[[2.0, 3.0], [4.0, 5.0]]\n"
 
 
 def test_a_worker_that_is_killed_is_reported():
