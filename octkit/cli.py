@@ -17,10 +17,13 @@ from typer.exceptions import TyperException
 from octkit import __version__
 from octkit.common.errors import OctkitError, one_line
 from octkit.common.locks import held
+from octkit.common.messages import utf8_output
 from octkit.data.labels import LAYERS
 
 if TYPE_CHECKING:
     from octkit.planning.run import Run
+
+OPEN_FILES = 4096  # many times what a run with many workers has open
 
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Scale = Annotated[tuple[float, float] | None, Option(metavar="AXIAL LATERAL", help="the scans' scale, where known")]
@@ -31,6 +34,9 @@ app = Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mo
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line (default: this process's); ends in SystemExit with the exit code."""
+    if arguments is None:
+        _settle_in()
+    utf8_output()
     try:
         code = app(arguments, prog_name="octkit", standalone_mode=False)
         if code == 130:  # what typer makes of Ctrl-C
@@ -40,10 +46,34 @@ def main(arguments: list[str] | None = None) -> None:
         _end(error.format_message(), error.exit_code)
     except OctkitError as error:
         _end(str(error), error.exit_code)
-    except OSError as error:  # a folder without the right to write, a name that is too long, a disk that fails
-        _end(f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error})", 2)
     except Exception as error:
-        _end(f"{type(error).__name__}: {error} (octkit --debug COMMAND … shows where)", 1)
+        _end(*_told(error, ["octkit", *(sys.argv[1:] if arguments is None else arguments)]))
+
+
+def _told(error: Exception, command: list[str]) -> tuple[str, int]:
+    """A sentence on an error that octkit has none of its own for, and the exit code."""
+    where = "octkit --debug COMMAND … shows where"
+    if "Too many open files" in str(error):  # also torch's and zmq's errors
+        return "too many open files: raise the limit (ulimit -n 4096), or lower train.workers", 2
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error} ({where})", 1
+    if error.filename is None:  # often of no file at all
+        return f"{' '.join(command)}: the system refused something ({error}); {where}", 2
+    return f"{error.filename}: cannot be read or written ({error.strerror or error})", 2
+
+
+def _settle_in() -> None:
+    """Take the open files that the system allows, and a Python that no locale and no PYTHONWARNINGS has changed."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < OPEN_FILES and soft != hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES if hard < 0 else min(hard, OPEN_FILES), hard))
+    warnings = os.environ.pop("PYTHONWARNINGS", "")
+    if sys.getfilesystemencoding() != "utf-8" or "error" in warnings:  # names would be taken for GBK or Latin-1
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _end(message: str, code: int) -> NoReturn:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -76,6 +77,8 @@ def test_what_the_user_can_mend_is_one_line_and_2(octkit, arguments, message):
     (NotebookFailed("07_train, cell [3] `x`: E: y"), 1, "octkit: 07_train, cell [3] `x`: E: y\n"),
     (ZeroDivisionError("by zero"), 1,
      "octkit: ZeroDivisionError: by zero (octkit --debug COMMAND … shows where)\n"),
+    (RuntimeError("Too many open files. Communication with the workers is no longer possible."), 2,
+     "octkit: too many open files: raise the limit (ulimit -n 4096), or lower train.workers\n"),
     (KeyboardInterrupt(), 130, "octkit: interrupted; the same command goes on from here\n"),
 ])
 def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code, message):
@@ -84,6 +87,49 @@ def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code,
 
     monkeypatch.setattr(run_all, "run_story", fail)
     assert octkit("run", "--run-dir", tmp_path / "run") == (code, "", message)
+
+
+def test_an_error_of_no_file_says_what_is_known(octkit, monkeypatch, tmp_path):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_all, "run_story", fail)
+    assert octkit("run", "--run-dir", tmp_path) == (
+        2, "", f"octkit: octkit run --run-dir {tmp_path}: the system refused something ([Errno 37] No locks "
+        "available); octkit --debug COMMAND … shows where\n")
+
+
+MACHINES = {
+    "a locale without UTF-8": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "output in ASCII": {"PYTHONIOENCODING": "ascii"},
+    "output in Latin-1": {"PYTHONIOENCODING": "latin-1:strict"},
+    "warnings are errors": {"PYTHONWARNINGS": "error"},
+}
+
+
+@pytest.mark.parametrize("environment", MACHINES.values(), ids=MACHINES)
+def test_names_are_read_and_printed_in_utf_8(tmp_path, environment):
+    folder = tmp_path / "视网膜 {x} [1]"
+    folder.mkdir()
+    code = "\n".join(["import os, sys, warnings", "from octkit import cli", "from octkit.data.doctor import data_set",
+                      "def tell(data, _):", "    warnings.warn('x', stacklevel=1)", "    print(data, os.listdir(data))",
+                      "    print(sys.getfilesystemencoding(), os.environ['PYTHONIOENCODING'])",
+                      "data_set.tell = tell", "cli.main()"])
+    (folder / "é").touch()
+    done = subprocess.run([sys.executable, "-c", code, "doctor", folder], env=os.environ | environment,
+                          cwd=settings.PROJECT, capture_output=True, encoding="utf-8")
+    assert done.stdout == f"{folder} ['é']\nutf-8 utf-8:backslashreplace\n" and done.returncode == 0
+    done = subprocess.run([sys.executable, "-m", "octkit", "doctor", folder], env=os.environ | environment,
+                          cwd=settings.PROJECT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 2 and str(folder) in done.stderr and "UnicodeEncodeError" not in done.stderr
+
+
+def test_a_command_takes_the_open_files_that_it_may_have(tmp_path):
+    code = "\n".join(["import resource", "from octkit import cli", "from octkit.data.doctor import data_set",
+                      "data_set.tell = lambda *_: print(resource.getrlimit(resource.RLIMIT_NOFILE))", "cli.main()"])
+    done = subprocess.run(["bash", "-c", 'ulimit -Sn 100 && ulimit -Hn 200 && exec "$@"', "-", sys.executable, "-c",
+                           code, "doctor", tmp_path], cwd=settings.PROJECT, capture_output=True, encoding="utf-8")
+    assert done.stdout == "(200, 200)\n"
 
 
 def test_debug_shows_the_traceback(octkit, monkeypatch):

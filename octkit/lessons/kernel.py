@@ -10,6 +10,7 @@ next. A thread in the kernel could be held up by a long call into a library; a p
 import os
 import signal
 import time
+from typing import Any
 
 import psutil
 
@@ -21,9 +22,16 @@ def main() -> None:
     kernel, run = os.getpid(), int(os.environ["JPY_PARENT_PID"])  # jupyter_client says which process started us
     if os.fork() == 0:  # before anything is imported that starts threads
         _watch(psutil.Process(kernel), run)
-    from ipykernel.kernelapp import launch_new_instance
+    from ipykernel.kernelapp import IPKernelApp
 
-    launch_new_instance()
+    class Kernel(IPKernelApp):
+        """A kernel that no file of the user's changes: IPython's settings, what is to run at its start."""
+
+        def load_config_file(self, *_: Any, **__: Any) -> None: ...
+
+        def init_code(self) -> None: ...
+
+    Kernel.launch_instance()
 
 
 def _watch(kernel: psutil.Process, run: int) -> None:

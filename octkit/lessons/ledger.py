@@ -142,5 +142,5 @@ def _version(name: str) -> str | None:
 
 def _values(path: Path, key: str) -> list[str]:
     """The values of all lines "key: value" in a file of Linux's; none where it is not there."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]

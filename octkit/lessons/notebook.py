@@ -26,6 +26,7 @@ from nbformat.v4 import new_output
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import DISK_FULL
+from octkit.common.processes import short_temporary_folder
 from octkit.common.settings import PROJECT
 
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time
@@ -86,7 +87,7 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
         on_cell(cell_index + 1, len(notebook.cells) + 1)  # papermill adds the cell of injected parameters
 
     try:
-        with tempfile.TemporaryDirectory(prefix="octkit-") as sockets:
+        with _sockets() as sockets:
             _start(notebook.path, running, parameters, _kernel_class(sockets, exits), cell_starts, started)
         cells = nbformat.read(running, as_version=4).cells
         missed = [i for i, cell in enumerate(cells) if _is_code(cell) and not cell.execution_count]
@@ -94,7 +95,8 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
             raise NotebookFailed(f"{_cell(cells, missed[0])} was not executed; see {copy}")
     except papermill.PapermillExecutionError as error:
         where = f"cell [{error.exec_count}] `{_first_line(error.source)}`"
-        what = " ".join(f"{error.ename}: {error.evalue}".split())
+        kind = "" if error.ename == OctkitError.__name__ else f"{error.ename}: "  # whose sentence says all
+        what = " ".join(f"{kind}{error.evalue}".split())
         raise NotebookFailed(f"{where}: {what}; see {copy}") from error
     except DeadKernelError as error:
         code = next((code for code in reversed(exits) if code), 0)
@@ -109,10 +111,17 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
             os.replace(running, copy)
 
 
+def _sockets() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what a kernel needs while it runs: its sockets, whose paths have to be short."""
+    with short_temporary_folder():
+        return tempfile.TemporaryDirectory(prefix="octkit-", ignore_cleanup_errors=True)
+
+
 def _start(path: Path, running: Path, parameters: dict, kernel: type, cell_starts: Callable, started: list) -> None:
+    source, target = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, running))  # are str.format-ed
     for attempt in range(1, KERNEL_STARTS + 1):
         try:
-            papermill.execute_notebook(path, running, parameters, kernel_name="python3", language="python",
+            papermill.execute_notebook(source, target, parameters, kernel_name="python3", language="python",
                                        progress_bar=False, cwd=path.parent, kernel_manager_class=kernel,
                                        on_cell_start=cell_starts)
             return
@@ -136,11 +145,15 @@ def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
             paths = [str(PROJECT), os.environ.get("PYTHONPATH")]
             # Critical lines alone: a kernel asked to end logs the interrupt that comes with it as an error.
             argv = [sys.executable, "-P", "-c", "from octkit.lessons.kernel import main; main()", "-f",
-                    "{connection_file}", "--log-level=50"]
+                    "{connection_file}", "--log-level=50", "--HistoryManager.enabled=False"]
             return KernelSpec(argv=argv, display_name="Python 3", language="python", env={
                 "PYTHONPATH": os.pathsep.join(filter(None, paths)),
                 # Figures belong into the executed copy, also where MPLBACKEND=Agg is set for scripts.
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                # And look the same whatever the user's matplotlibrc says: this one is empty.
+                "MATPLOTLIBRC": os.devnull,
+                "IPYTHONDIR": sockets, "JUPYTER_CONFIG_DIR": sockets, "JUPYTER_DATA_DIR": sockets,
+                "JUPYTER_RUNTIME_DIR": sockets, "JUPYTER_PATH": "", "PYTHONWARNINGS": "",
             })
 
         async def cleanup_resources(self, restart: bool = False) -> None:  # type: ignore[override]  # async there too
@@ -235,5 +248,5 @@ class PeakMemory:
 def _killed_for_memory() -> int:
     """How many processes the system has killed so far for want of memory; 0 where it does not tell (Linux does)."""
     counters = Path("/proc/vmstat")
-    lines = counters.read_text().splitlines() if counters.exists() else []
+    lines = counters.read_text(encoding="utf-8").splitlines() if counters.exists() else []
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -126,7 +126,7 @@ def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "noteboo
     goes on where it stopped.
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
-    _check_files(settings)
+    _check_files(run, settings)
     jobs = [job for step in steps or STORIES[settings.story] for job in _jobs(step, run, settings, notebooks.resolve())]
     try:
         with saying_disk_full(run.notebooks):
@@ -134,11 +134,18 @@ def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "noteboo
             with locks.locked(run.folder), _stoppable():
                 _run_jobs(jobs, run, settings)
     except OSError as error:
-        raise cannot_write(Path(error.filename or run.folder), error) from error
+        if error.filename is None:
+            raise
+        raise cannot_write(Path(error.filename), error) from error
 
 
-def _check_files(settings: Settings) -> None:
-    """Raise OctkitError for a file or folder that would be missed only hours later."""
+def _check_files(run: Run, settings: Settings) -> None:
+    """Raise OctkitError for a file or folder that would be missed only hours later, or cannot be written of."""
+    try:
+        str(run.folder).encode()
+    except UnicodeEncodeError:
+        raise OctkitError(f"{run.folder}: has a name that is no UTF-8 text, which no notebook can hold; expected "
+                          "another --run-dir, or the folder renamed") from None
     if settings.data.phantom is None:
         if not settings.data.root.is_dir():
             raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")

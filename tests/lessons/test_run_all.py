@@ -1,10 +1,13 @@
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import matplotlib
 import nbformat
 import psutil
 import pytest
@@ -250,6 +253,73 @@ def test_real_kernels(tmp_path, monkeypatch, capsys):
     assert settings.load(tmp_path / "run" / "settings.json") == smoke()
     out = capsys.readouterr().out
     assert "[ 1/2] good: done in" in out and "[ 2/2] bad: failed in" in out
+
+
+def test_the_sentence_of_a_cell_is_what_the_user_reads(tmp_path):
+    write_notebook(tmp_path, "step", "from octkit.common.errors import bad_file",
+                   "raise bad_file('x.png', 'is odd', 'expected even')")
+    with pytest.raises(NotebookFailed, match=r"^cell \[4\] `raise bad_file\(.*\)`: x.png: is odd, expected even; see"):
+        notebook.execute(notebook.read(tmp_path / "step.ipynb", ["run_dir"]), {"run_dir": "."},
+                         tmp_path / "copy.ipynb", quiet)
+
+
+DRAWN = """from octkit.figures.picture import new_picture, png
+picture, axes = new_picture("RNFL $x$")
+axes[0, 0].plot([1, 2])
+"""
+
+
+def test_a_step_is_the_same_whatever_the_user_has_set_for_himself(tmp_path, monkeypatch):
+    """IPython's, Jupyter's and matplotlib's own files, start-up files, variables; braces in the run's path."""
+    home = tmp_path / "home"
+    profile = home / ".ipython/profile_default"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "startup/mine.py").write_text("import numpy\nnumpy.seterr(all='raise')\nprint = None\nraise ValueError")
+    for name in ("ipython_config.py", "ipython_kernel_config.py"):
+        (profile / name).write_text("c.InteractiveShellApp.exec_lines = ['import sys; sys.exit(7)']\n"
+                                    "c.InteractiveShell.ast_node_interactivity = 'none'\n")
+    (home / ".config/matplotlib").mkdir(parents=True)
+    (home / ".config/matplotlib/matplotlibrc").write_text("text.usetex: True\nfont.size: 30\nfigure.facecolor: red\n")
+    (home / "start.py").write_text("raise SystemExit('PYTHONSTARTUP')")
+    for name, value in {"HOME": home, "PYTHONSTARTUP": home / "start.py", "PYTHONWARNINGS": "error",
+                        "MPLBACKEND": "TkAgg", "JUPYTER_RUNTIME_DIR": "/no/where", "IPYTHONDIR": home / ".ipython",
+                        "JUPYTER_CONFIG_DIR": "/no/where", "MATPLOTLIBRC": home / ".config/matplotlib"}.items():
+        monkeypatch.setenv(name, str(value))
+    run = Run(tmp_path / "{run_dir} {} [a]")
+    write_notebook(tmp_path / "note {books}", "step", "import json, warnings, numpy\nwarnings.warn('no error')",
+                   "json.dump([numpy.geterr()['divide'], print is not None], open(run_dir + '/left.json', 'w'))",
+                   DRAWN + "open(run_dir + '/drawn.png', 'wb').write(png(picture))\n'shown'")
+    run_all.run_story(run, smoke(), tmp_path / "note {books}", (Step("step"),))
+    assert read_json(run.folder / "left.json") == ["warn", True]
+    cells = nbformat.read(run.notebooks / "step.ipynb", as_version=4).cells
+    assert cells[-1].outputs[0].data["text/plain"] == "'shown'"
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        exec(DRAWN, drawn := {})
+        assert (run.folder / "drawn.png").read_bytes() == drawn["png"](drawn["picture"])
+
+
+def test_a_kernel_starts_under_a_long_tmpdir(tmp_path, monkeypatch):
+    folder = tmp_path / ("n" * 120)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    write_notebook(tmp_path, "step", "1 + 1")
+    notebook.execute(notebook.read(tmp_path / "step.ipynb", ["run_dir"]), {"run_dir": "."}, tmp_path / "copy.ipynb",
+                     quiet)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_folder_whose_name_is_no_text_is_refused(tmp_path):
+    with pytest.raises(OctkitError, match="no UTF-8"):
+        run_all.run_story(Run(tmp_path / os.fsdecode(b"\xca\xfd")), smoke(), tmp_path, ())
+
+
+def test_an_error_of_no_file_is_not_blamed_on_the_run_folder(story, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(run_all.locks, "locked", fail)
+    with pytest.raises(OSError, match="^.Errno 24. Too many open files$"):
+        story["again"]()
 
 
 DEATHS = {
