@@ -49,7 +49,7 @@ def model_of(patch, batch, maps, stages) -> Model:
 
 def held(what: str) -> float:
     """Bytes of this process now ("VmRSS") or at its peak ("VmHWM")."""
-    with open("/proc/self/status") as lines:
+    with open("/proc/self/status", encoding="utf-8") as lines:
         return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 
@@ -93,8 +93,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for what in ("training", "prediction"):
         for number, (patch, batch, maps, _, scan) in enumerate(PLANS):
-            output = subprocess.run([sys.executable, __file__, what, str(number)], stdout=subprocess.PIPE, text=True,
-                                    check=True).stdout
+            output = subprocess.run([sys.executable, __file__, what, str(number)], encoding="utf-8",
+                                    stdout=subprocess.PIPE, check=True).stdout
             estimate, peak = map(float, output.split()[-2:])
             size, wide = (" x ".join(map(str, n)) for n in (patch, scan))
             print(f"| {what} | {size} | {batch} | {maps} | {wide if what == 'prediction' else ''} | {estimate:.0f} | "

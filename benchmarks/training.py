@@ -116,9 +116,9 @@ def prepare_theirs(folder: Path, options, python: Path) -> None:
     finished([python.parent / "nnUNetv2_plan_and_preprocess", "-d", "1", "-c", "2d", "-np", "2", "-npfp", "2"],
              environment)
     path = folder / "nnUNet_preprocessed" / "Dataset001_OCT" / "nnUNetPlans.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["2d"]["batch_size"] = options.batch
-    path.write_text(json.dumps(plans))
+    path.write_text(json.dumps(plans), encoding="utf-8")
     theirs, ours = plans["configurations"]["2d"], Plan.load(folder / "run" / "plan.json").configurations["2d"]
     network = theirs["architecture"]["arch_kwargs"]
     for name, found, expected in (("patch_size", theirs["patch_size"], ours.patch_size),
@@ -139,7 +139,8 @@ def train_theirs(folder: Path, options) -> dict:
     torch.set_num_threads(min(multiprocessing.cpu_count(), options.cores))  # as its command line does
     torch.manual_seed(options.seed)
     preprocessed = folder / "nnUNet_preprocessed" / "Dataset001_OCT"
-    plans, dataset = (json.loads((preprocessed / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    plans, dataset = (json.loads((preprocessed / name).read_text(encoding="utf-8"))
+                      for name in ("nnUNetPlans.json", "dataset.json"))
     trainer = nnUNetTrainer(plans | {"continue_training": False}, "2d", 0, dataset, torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch = options.epochs, options.steps
     trainer.num_val_iterations_per_epoch, trainer.disable_checkpointing = options.validation, True

@@ -39,7 +39,7 @@ def nnunet_python(folder: Path) -> Path:
     if not python.exists():
         print(f"making an environment with nnunetv2 {NNUNET} in {folder}")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        torch = next(line.split()[0] for line in (PROJECT / "requirements.txt").read_text().splitlines()
+        torch = next(line.split()[0] for line in (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
                      if line.startswith("torch=="))
         for package in (torch, f"nnunetv2=={NNUNET}"):  # torch first and alone, as in requirements.txt
             subprocess.run([python, "-m", "pip", "install", "--quiet", package], check=True)
@@ -52,7 +52,7 @@ def nnunet_python(folder: Path) -> Path:
 def version_there(python: Path | str, package: str) -> str:
     """The version of a package in another environment."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def nnunet_environment(scratch: Path, threads: int) -> dict[str, str]:
@@ -74,7 +74,7 @@ def finished(command: Sequence[str | Path], environment: Mapping[str, str]) -> F
     """Run a command to its end and measure it. Ends this program, with its output, where it fails."""
     start = time.perf_counter()
     process = subprocess.Popen([str(part) for part in command], env=dict(environment), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
+                               stderr=subprocess.STDOUT, encoding="utf-8")
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -110,7 +110,7 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
 
 def machine() -> str:
     """Processor, cores, instruction sets, memory, GPU and today's date, on one line."""
-    information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    information = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     named = [line.split(":")[1].strip() for line in information.splitlines() if line.startswith("model name")]
     sets = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in information]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -128,9 +128,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 def write_section(title: str, text: str) -> None:
     """Put `text` under the heading `title` of benchmarks/README.md, in place of what stood there; new ones last."""
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     heading = f"## {title}\n"
     before, found, rest = page.partition(heading)
     after = rest.partition("\n## ")
     following = "\n## " + after[2] if found and after[1] else ""
-    PAGE.write_text(before.rstrip() + "\n\n" + heading + "\n" + text.strip() + "\n" + following)
+    PAGE.write_text(before.rstrip() + "\n\n" + heading + "\n" + text.strip() + "\n" + following, encoding="utf-8")

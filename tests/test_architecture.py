@@ -179,6 +179,32 @@ def test_rooms_and_the_package_hold_no_code_of_their_own():
         assert names == (["__version__"] if path.parent == PACKAGE else [])
 
 
+def _takes_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in whatever encoding the machine is set to."""
+    options = {keyword.arg: keyword.value for keyword in call.keywords}
+    name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+    mode = options.get("mode", call.args[1] if len(call.args) > 1 else None)
+    text = (name in ("read_text", "write_text") or getattr(options.get("text"), "value", None) is True
+            or ast.unparse(call.func) == "open" and "b" not in getattr(mode, "value", ""))
+    return text and "encoding" not in options
+
+
+def test_the_check_of_encodings_finds_what_it_looks_for():
+    calls = ["open(x)", "open(x, 'w')", "open(x, mode='r')", "x.read_text()", "x.write_text(y)", "run(x, text=True)",
+             "open(x, 'rb')", "open(x, encoding='utf-8')", "x.read_text(encoding='utf-8')", "Image.open(x)"]
+    found = [call for call in calls if _takes_the_locale(ast.parse(call).body[0].value)]
+    assert found == calls[:6]
+
+
+@pytest.mark.parametrize("path", sorted([*PACKAGE.rglob("*.py"), *PROJECT.glob("benchmarks/*.py"),
+                                         *PROJECT.glob("docs/*.py"), *NOTEBOOKS]),
+                         ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_text_is_utf_8_whatever_the_locale(path):
+    tree = code(path) if path.suffix == ".ipynb" else ast.parse(path.read_text(encoding="utf-8"))
+    found = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and _takes_the_locale(node)]
+    assert found == []
+
+
 def test_dependencies_are_pinned_and_used_or_named():
     """Every library that octkit imports stands in the one list of versions, pinned."""
     pinned = {line.split("==")[0].strip().lower().replace("-", "_")

@@ -260,7 +260,8 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
     """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
     without = {"compare_fractions", "compare_seeds"}
-    code = "".join(path.read_text() for path in code_files("octkit.classification.resnet50", CODE_ROOMS))
+    code = "".join(path.read_text(encoding="utf-8")
+                   for path in code_files("octkit.classification.resnet50", CODE_ROOMS))
     chosen = f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
     digest = hashlib.sha256(f"{chosen}{code}".encode())
     for array in (*images.values(), *labels.values()):

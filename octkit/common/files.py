@@ -190,7 +190,8 @@ def clear_unfinished(folder: Path) -> None:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or nothing."""
     with replacing(path) as temporary:
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        # A file's name that is no UTF-8 is written as JSON writes it: \udcc3.
+        temporary.write_bytes(data.encode(errors="backslashreplace") if isinstance(data, str) else data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -208,7 +209,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows' editors put a byte order mark first
     except (FileNotFoundError, NotADirectoryError):
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
     except OSError as error:

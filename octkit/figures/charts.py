@@ -59,7 +59,7 @@ def class_shares(masks: Sequence[np.ndarray]) -> Picture:
 def read_log(path: str | Path) -> dict[str, np.ndarray]:
     """A log.csv as column -> float64 (epochs,), NaN where a cell is empty. Raises OctkitError."""
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         columns = rows[0] if rows else ()
         return {column: np.array([float(row[column] or "nan") for row in rows]) for column in columns}

@@ -108,7 +108,7 @@ def _left_in_groups(groups: Path, membership: Path) -> list[float]:
     if not membership.exists():  # no Linux
         return []
     left = []
-    for line in membership.read_text().splitlines():
+    for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -122,12 +122,12 @@ def _left_in_groups(groups: Path, membership: Path) -> list[float]:
 
 
 def _left(group: Path, limit: str, used: str, reclaimable: str) -> float:
-    most = (group / limit).read_text().strip()
+    most = (group / limit).read_text(encoding="utf-8").strip()
     if most == "max":
         return np.inf
     # Files that were read long ago count as used, but are given up as soon as memory is asked for.
-    details = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    return int(most) - int((group / used).read_text()) + int(details.get(reclaimable, 0))
+    details = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+    return int(most) - int((group / used).read_text(encoding="utf-8")) + int(details.get(reclaimable, 0))
 
 
 def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: TrainSettings, device: torch.device,

@@ -154,7 +154,7 @@ def fingerprint_of(fold: Fold) -> dict[str, str]:
         "plan": fold.configuration.__dict__,
         "intensity": fold.run.plan.intensity,
         "split": fold.split,
-        "code": [path.read_text() for path in code_files("octkit.training.train", CODE_ROOMS)],
+        "code": [path.read_text(encoding="utf-8") for path in code_files("octkit.training.train", CODE_ROOMS)],
         "preprocessed cases": [[case.name, list(case.image.shape), float(case.image[..., ::7].sum())]
                                for case in training],
         "first step": [[case.name, int(case.previous[..., ::7].sum())] for case in training if case.first_step],

@@ -39,6 +39,17 @@ def test_json_goes_round_and_refuses_nan(tmp_path):
     assert not (tmp_path / "b.json").exists()
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_json_is_read_as_utf_8(tmp_path, mark):
+    (tmp_path / "a.json").write_bytes(f'{mark}{{"name": "视网膜"}}'.encode())
+    assert read_json(tmp_path / "a.json") == {"name": "视网膜"}
+
+
+def test_a_name_that_is_no_utf_8_can_be_written(tmp_path):
+    write_atomic(tmp_path / "a.csv", os.fsdecode(b"scan\xca\xfd,1\n"))
+    assert (tmp_path / "a.csv").read_bytes() == rb"scan\udcca\udcfd,1" + b"\n"
+
+
 def test_a_file_that_is_replaced_may_be_kept(tmp_path):
     for content in ("one", "two", "three"):
         with replacing(tmp_path / "new", keep=tmp_path / "old") as temporary:
