@@ -145,6 +145,24 @@ def fit(path: Path, like: Path) -> np.ndarray:
     return AS_STORED
 
 
+def order_in_doubt(path: Path, like: Path) -> str:
+    """What should be looked at where a volume `fit`s the volume `like`: half a sentence about the first, or "".
+
+    A folder of B-scans cannot say from which end it is stored: beside a NIfTI file that states a turned order it is
+    right where one was made from the other, and else wrong.
+    """
+    if not (is_volume(path) and is_volume(like)):
+        return ""
+    if (fit(path, like) != AS_STORED).any():
+        return (f"stores its voxels in another order than {like}: it is turned by the two headers, and lengths are "
+                "measured along the rows of that file")
+    stated = [volume_files.stated_way(scan) for scan in (path, like) if is_nifti(scan)]
+    if len(stated) == 1 and (stated[0] != AS_STORED).any():
+        return (f"is taken beside {like} in the order of their files: only one of the two states where its voxels lie, "
+                "and that in a turned order")
+    return ""
+
+
 def is_lossy(path: Path) -> bool:
     """Whether a scan's compression has changed its grey values; of volumes those of B-scans as images can be."""
     return any(read_header(file).lossy for file in (b_scans(path) if path.is_dir() else filter(is_image, [path])))

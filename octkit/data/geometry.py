@@ -53,6 +53,14 @@ def way_like(path: Path, volume: Any, like: Path, scan: Any) -> np.ndarray | Non
     return ways[0]
 
 
+def way_in_space(volume: Any) -> np.ndarray:
+    """The way from the axes of nibabel's image to those of space (to the right, to the front, up)."""
+    from nibabel.orientations import io_orientation
+
+    placed = volume.header["sform_code"] or volume.header["qform_code"]
+    return io_orientation(volume.affine).astype(int) if placed else AS_STORED
+
+
 def turned(values: np.ndarray, way: np.ndarray) -> np.ndarray:
     """An array in the order of a NIfTI file's axes, turned: (*spatial)."""
     from nibabel.orientations import apply_orientation

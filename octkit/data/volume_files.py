@@ -101,6 +101,11 @@ def fit(path: Path, like: Path) -> np.ndarray:
     return AS_STORED
 
 
+def stated_way(path: Path) -> np.ndarray:
+    """The way from a NIfTI file's axes to those of space, as its header states it; as stored where it does not."""
+    return geometry.way_in_space(_load_nifti(path))
+
+
 def read_volume(path: Path, way: np.ndarray = AS_STORED) -> np.ndarray:
     """The values as stored, (1, *spatial) float32, or turned the `way` that `fit` gives.
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
-from octkit.data.dataset import fit, is_volume, read_scan_mask, scan_name, scan_size
+from octkit.common.messages import say
+from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
@@ -171,6 +172,9 @@ def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[
         tried(lambda error: problems.append(str(error)), fit, ours[name], theirs[name])
     if problems:
         raise OctkitError(in_lines(f"{predicted}: does not match the truth", problems))
+    for name, path in theirs.items():
+        if doubt := order_in_doubt(ours[name], path):
+            say(f"{ours[name]}: {doubt}")
     return {name: (ours[name], theirs[name]) for name in theirs}
 
 

@@ -10,10 +10,12 @@ from helpers import striped_volume, write_nnunet_raw, write_stack, write_volumes
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from octkit.common.errors import OctkitError
-from octkit.data.dataset import fit, read_scan, read_scan_mask
+from octkit.data.dataset import fit, order_in_doubt, read_scan, read_scan_mask
 from octkit.data.doctor.data_set import look_through
+from octkit.data.geometry import AS_STORED
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import volume_spacing, write_nifti
+from octkit.evaluation.evaluate import score_folder
 
 VALUES = {n: n for n in range(256)}
 # All sides are equal: a size alone tells nothing.
@@ -156,6 +158,21 @@ def test_b_scans_and_a_file_of_other_axes(tmp_path):
     save(tmp_path / "m.nii", *in_order(ORDERS[8], STRAIGHT))
     with pytest.raises(OctkitError, match=r"m.nii: found voxels .* mm apart, expected .* mm like .*scan$"):
         read_scan_mask(tmp_path / "m.nii", VALUES, folder)
+
+
+def test_an_order_that_nobody_can_know_is_said(tmp_path, capsys):
+    stack = write_stack(tmp_path / "truth/0001", LABELS, SPACING)
+    for name in ("plain", "backwards"):
+        (tmp_path / name).mkdir()
+    plain, backwards = (save(tmp_path / name / "0001.nii.gz", *in_order(order, STRAIGHT))
+                        for name, order in (("plain", ORDERS[0]), ("backwards", AS_STORED * [1, -1])))
+    assert order_in_doubt(plain, stack) == order_in_doubt(stack, plain) == ""
+    assert str(stack) in order_in_doubt(backwards, stack) and str(backwards) in order_in_doubt(stack, backwards)
+    assert str(plain) in order_in_doubt(backwards, plain)  # known, and turned: which way lengths are measured is said
+    for folder in (plain.parent, backwards.parent):
+        score_folder(folder, tmp_path / "truth")
+    assert [line for line in capsys.readouterr().out.splitlines() if str(stack) in line] == [
+        f"{backwards}: {order_in_doubt(backwards, stack)}"]
 
 
 def test_a_written_mask_has_its_scans_place(tmp_path):

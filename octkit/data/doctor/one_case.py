@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
-from octkit.data.dataset import Case, Dataset, fit, is_lossy, is_volume, read_scan_mask
-from octkit.data.geometry import AS_STORED, odd_axes
+from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, order_in_doubt, read_scan_mask
+from octkit.data.geometry import odd_axes
 from octkit.data.image_files import read_header
 from octkit.data.labels import LAYERS
 from octkit.data.numbering import gap
@@ -77,9 +77,8 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
             mask = tried(report, read_scan_mask, mask_file, case.mask_values or dataset.mask_values, like)
             if mask is not None:
                 findings += _look_at_mask(mask_file, mask, dataset.labels)
-                if like is not None and (fit(mask_file, like) != AS_STORED).any():
-                    findings.append(Finding(WARNING, mask_file, f"stores its voxels in another order than {like} and "
-                                            "is turned by the two headers", "expected these to be right: look at both"))
+                if like is not None and (doubt := order_in_doubt(mask_file, like)):
+                    findings.append(Finding(WARNING, mask_file, doubt, "expected both in one order: look at both"))
     except UNREADABLE as error:
         return Seen(case, (*findings, Finding(ERROR, case.image, f"cannot be read ({type(error).__name__}: {error})",
                                               "expected files that can be read: copy them again")))
