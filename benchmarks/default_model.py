@@ -43,7 +43,7 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
     for name, (count, size, seed, looks) in UNSEEN.items():
         folder = run.parent / f"unseen-{looks}-{size[0]}"
         if not folder.exists():
-            make_data_set(folder, (1, count, 0), size, seed, looks=looks)
+            make_data_set(folder, (1, count, 0), size, seed, looks=looks, repeated=False)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
         predict_folder(Predictor.load(run, mirror=mirror), folder / "Validation" / "Image", out)
         [case, *_] = detect.open_dataset(folder).validation
@@ -71,7 +71,7 @@ def main() -> None:
     for name, (count, size, seed) in SETS.items():
         if not folders[name].exists():
             make_data_set(folders[name], (chosen_options.times * count, 0, 0), size,
-                          seed + chosen_options.other_phantoms, looks="varied")
+                          seed + chosen_options.other_phantoms, looks="varied", repeated=False)
     own, *extra = map(str, folders.values())
     changes = [f"data.dir={own}", "data.phantom=null", f"train.extra_data={extra}".replace("'", '"')]
     chosen = settings.with_overrides(settings.from_profile("default"), changes + chosen_options.changes)

@@ -78,15 +78,12 @@ def people_of(path: Path, names: Iterable[str]) -> dict[str, str]:
 def with_groups(dataset: Dataset, report: Report = refuse) -> Dataset:
     """The data set with the `group` and `eye` of its cases as its groups.csv tells them, if it has one.
 
-    Reports what `read_groups` does, and rows of scans that are not there.
+    Reports what `read_groups` does. Rows of scans that are not there are passed over.
     """
     path = dataset.root / GROUPS_FILE
     rows = tried(report, read_groups, path, report) if path.exists() else None
     if not rows:
         return dataset
-    for key in rows.keys() - {scan_key(case.name) for case in dataset.cases}:
-        report(bad_file(path, f"has a row for {rows[key].name}, which is no scan of this data set",
-                        "expected the names of its scans: mend the name, or take the row out"))
 
     def known(case: Case) -> Case:
         row = rows.get(scan_key(case.name), Row(case.name, None, None))

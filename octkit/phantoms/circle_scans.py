@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import MAX_PIXELS
-from octkit.phantoms.circle_eye import CIRCUMFERENCE, draw_eye
+from octkit.phantoms.circle_eye import CIRCUMFERENCE, draw_eye, fellow_eye, seen_again
 from octkit.phantoms.frame import Frame, PlacedEye, place, rasterise
 from octkit.phantoms.render import check_looks, paint
 
@@ -52,11 +52,13 @@ def scale_of(size: tuple[int, int]) -> tuple[float, float]:
 
 
 def draw(seed: Seed, size: tuple[int, int], um_per_px: tuple[float, float] | None = None, glaucoma: bool = False,
-         looks: str = "spectralis") -> CirclePhantom:
+         looks: str = "spectralis", person: Seed | None = None, fellow: bool = False) -> CirclePhantom:
     """Draw one scan of `size` (H, W) px; `seed` is whatever numpy's default_rng takes, None excepted.
 
     `looks` "spectralis" or "varied"; without `um_per_px` the scale is `scale_of(size)`, or drawn around it for
-    "varied". Raises OctkitError for looks that do not exist and for a size or a scale that cannot hold an eye.
+    "varied". With `person`, another seed, the eye is that person's, or the `fellow` of it: scans of one eye differ as
+    two looks at it do. Raises OctkitError for looks that do not exist and for a size or a scale that cannot hold an
+    eye.
     """
     check(size, um_per_px, looks)
     # Separate streams: the pixels' noise depends on the size, the eye and its look must not.
@@ -65,8 +67,14 @@ def draw(seed: Seed, size: tuple[int, int], um_per_px: tuple[float, float] | Non
     if um_per_px is None:
         um_per_px = _drawn_scale(scale_rng, size) if varied else scale_of(size)
     um_per_px = float(um_per_px[0]), float(um_per_px[1])  # numpy's numbers would make float64 of float32 images
-    eye = draw_eye(shape_rng, size[1], glaucoma, wide=varied)
-    side = str(shape_rng.choice(("R", "L")))
+    eye_rng = shape_rng if person is None else np.random.default_rng(person)
+    eye = draw_eye(eye_rng, size[1], glaucoma, wide=varied)
+    sides = ("R", "L")
+    side = str(eye_rng.choice(sides))
+    if fellow:
+        eye, side = fellow_eye(eye_rng, eye), sides[side == "R"]
+    if person is not None:
+        eye = seen_again(shape_rng, eye)
     position, margin = (look_rng.beta(1.1, 1.4), 0.012) if varied else (look_rng.beta(2, 2.6), 0.03)
     frame = Frame(size, um_per_px)
     boundaries = place(eye.depth, eye.bruch, frame, position, margin * (size[0] * um_per_px[0]))

@@ -1,8 +1,11 @@
 """Whole data sets of phantoms on disk: circle scans in the GOALS layout, volumes as NIfTI in the volumes layout.
 
-Half of the scans of each split have glaucoma. Beside the layout: phantom.json (what was asked for, and what each eye
-is), and Truth/ with the masks of the validation and test scans, for evaluation alone. The i-th scan of a split depends
-on (seed, split, i) only, so that a larger set begins with the smaller one.
+About half of the scans of each split have glaucoma. Beside the layout: phantom.json (what was asked for, and what each
+eye is), groups.csv (whose eye it is), and Truth/ with the masks of the validation and test scans, for evaluation alone.
+The i-th scan of a split depends on (seed, split, i) only, so that a larger set begins with the smaller one.
+
+Circle scans come from people as GOALS's do (300 scans of 99 eyes of 66 people): 27 in a row are of 6 people, half of
+them with both eyes, and of each eye three. Nobody is in two splits. Each volume is of a person of its own.
 """
 
 import io
@@ -17,8 +20,9 @@ from tqdm.auto import tqdm
 
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import new_folder, read_json_as, write_atomic, write_json
+from octkit.common.files import new_folder, read_json_as, write_atomic, write_csv, write_json
 from octkit.common.settings import PhantomSettings
+from octkit.data.groups import COLUMNS, GROUPS_FILE
 from octkit.data.image_files import write_mask, write_png
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.volume_files import write_nifti
@@ -57,13 +61,13 @@ def parse_size(text: str | None, kind: str) -> tuple[int, ...]:
 
 
 def make_data_set(out: str | Path, counts: tuple[int, int, int], size: tuple[int, ...], seed: int = 0,
-                  kind: str = "circle", looks: str = "spectralis") -> None:
+                  kind: str = "circle", looks: str = "spectralis", repeated: bool = True) -> None:
     """Write a data set to the folder `out`, whole or not at all. `counts`: training, validation and test scans.
 
     `kind` "circle", "macular" or "peripapillary"; `size` (H, W) or (B, H, W). A data set of circle scans has one scale,
     in scale.json. Where the `looks` are "varied" each scan has its own (in phantom.json), scale.json is left out, and
-    lengths stay in px. Raises OctkitError for a kind, looks, size, counts or seed that cannot be, and where `out`
-    exists and is not empty.
+    lengths stay in px. Without `repeated` each circle scan is of a person of its own, and there is no groups.csv.
+    Raises OctkitError for a kind, looks, size, counts or seed that cannot be, and where `out` exists and is not empty.
     """
     out = Path(out).resolve()
     common = _checked(kind, size, looks)
@@ -80,10 +84,16 @@ def make_data_set(out: str | Path, counts: tuple[int, int, int], size: tuple[int
     scans: dict[str, dict[str, Any]] = {}
     with new_folder(out) as making:
         for split, scan_seed in tqdm(planned, "phantoms", unit="scan", leave=False, mininterval=1):
-            glaucoma = has_glaucoma(*scan_seed)
-            phantom = _drawn(scan_seed, size, kind, glaucoma, looks)
+            person = person_of(scan_seed[2]) if kind == "circle" and repeated else None
+            glaucoma = has_glaucoma(*scan_seed[:2], person[0] if person else scan_seed[2])
+            phantom = _drawn(scan_seed, size, kind, glaucoma, looks, person)
             name, facts = _write_scan(making, split, len(scans) + 1, phantom, own_scale=looks == "varied")
             scans[name] = {"split": split, "glaucoma": int(glaucoma)} | facts
+            if person:
+                scans[name]["person"] = f"{seed}-{split.lower()}-{person[0] + 1}"
+        if kind == "circle" and repeated:
+            write_csv(making / GROUPS_FILE, COLUMNS,
+                      [(name, facts["person"], facts["eye"]) for name, facts in scans.items()])
         if kind == "circle":
             _write_labels(making / "Train" / "Train_GC_GT.xlsx", scans, ("Train",))
             _write_labels(making / "Truth" / "GC_GT.xlsx", scans, ("Validation", "Test"))
@@ -133,10 +143,10 @@ def _checked(kind: str, size: tuple[int, ...], looks: str) -> dict[str, list[flo
 
 
 def _drawn(seed: tuple[int, ...], size: tuple[int, ...], kind: str, glaucoma: bool,
-           looks: str) -> CirclePhantom | VolumePhantom:
+           looks: str, person: tuple[int, bool] | None) -> CirclePhantom | VolumePhantom:
     if kind == "circle":
-        height, width = size
-        return circle_scans.draw(seed, (height, width), None, glaucoma, looks)
+        (height, width), who = size, person and (*seed[:2], person[0], 2)
+        return circle_scans.draw(seed, (height, width), None, glaucoma, looks, who, bool(person and person[1]))
     b_scans, height, width = size
     return volume_scans.draw_volume(seed, (b_scans, height, width), kind, None, glaucoma, looks)
 
@@ -160,8 +170,17 @@ def _write_scan(root: Path, split: str, number: int, phantom: CirclePhantom | Vo
     return name, facts
 
 
+def person_of(index: int) -> tuple[int, bool]:
+    """Whose the i-th scan of a split is: the number of the person, and whether it is of the fellow eye.
+
+    First one scan of each of 6 people, then one of the fellow eye of three of them, then all nine eyes twice more.
+    """
+    block, eye = index // 27, index % 9
+    return 6 * block + eye % 6, eye >= 6
+
+
 def has_glaucoma(seed: int, split: int, index: int) -> bool:
-    """Whether a scan of a data set is of an eye with glaucoma: one of each pair, half of any split."""
+    """Whether a person of a data set has glaucoma, in both eyes: one of each pair, half of any split."""
     first = np.random.default_rng((seed, split, index // 2, 1)).random() < 0.5
     return bool(first == (index % 2 == 0))
 

@@ -124,7 +124,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     scores = json.loads((run / "scores.json").read_text())
     for layer in LAYERS:
         assert f"{scores['summary'][layer]['dice']['mean']:.3f}" in page.text["summary"]
-        assert f"{scores['summary'][layer]['med_upper']['mean']:.2f}" in page.text["scores"]
+        assert f"{scores['summary'][layer]['med_upper']['mean']:.4f}" in page.text["scores"]
     assert "0.750" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
     assert "largest component of all foreground together" in page.text["summary"]
     assert "64 × 80 px (3 scans)" in page.text["fingerprint"] and "101.2" in page.text["fingerprint"]

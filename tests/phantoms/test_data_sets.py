@@ -1,5 +1,7 @@
 import errno
 import json
+from collections import Counter
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from octkit.data.layouts.goals import read_labels
 from octkit.data.volume_files import volume_spacing
 from octkit.phantoms import circle_scans, data_sets
 from octkit.phantoms.circle_scans import draw
-from octkit.phantoms.data_sets import has_glaucoma, make_data_set, make_unless_there, parse_size
+from octkit.phantoms.data_sets import has_glaucoma, make_data_set, make_unless_there, parse_size, person_of
 from octkit.phantoms.volume_scans import draw_volume
 
 SMALL, SMALL_VOLUME = (64, 72), (5, 64, 72)
@@ -37,7 +39,7 @@ def test_a_size_in_words():
 
 def test_a_set_of_circles_is_whole_and_readable(tmp_path):
     root = tmp_path / "set"
-    make_data_set(root, (5, 2, 2), SMALL, seed=4)
+    make_data_set(root, (5, 2, 2), SMALL, seed=4, repeated=False)
     assert set(files(root)) == (
         {f"Train/Image/{n:04d}.png" for n in range(1, 6)} | {f"Train/Layer_Masks/{n:04d}.png" for n in range(1, 6)}
         | {f"Validation/Image/{n:04d}.png" for n in (6, 7)} | {f"Test/Image/{n:04d}.png" for n in (8, 9)}
@@ -63,7 +65,7 @@ def test_a_set_of_circles_is_whole_and_readable(tmp_path):
 
 def test_varied_circles_have_a_scale_each(tmp_path):
     root = tmp_path / "set"
-    make_data_set(root, (2, 1, 0), SMALL, looks="varied")
+    make_data_set(root, (2, 1, 0), SMALL, looks="varied", repeated=False)
     assert not (root / "scale.json").exists()
     dataset, made = detect.open_dataset(root), read_json(root / "phantom.json")
     assert dataset.train[0].spacing is None
@@ -106,6 +108,46 @@ def test_half_of_each_split_has_glaucoma_in_no_fixed_order():
         assert len(set(zip(labels[::2], labels[1::2], strict=True))) == 2
 
 
+def test_people_have_one_or_two_eyes_and_eyes_three_scans():
+    people = [person_of(index) for index in range(270)]
+    scans = Counter(people)
+    assert set(scans.values()) == {3} and len(scans) == 90 and len({person for person, _ in people}) == 60
+    assert sum(fellow for _, fellow in scans) == 30
+    assert len({person for person, _ in people[:6]}) == 6  # a small set is of as many people as it can
+
+
+def test_scans_of_one_eye_share_their_layers_and_nobody_is_in_two_splits(tmp_path):
+    make_data_set(tmp_path / "set", (27, 9, 6), SMALL, seed=5)
+    dataset = detect.open_dataset(tmp_path / "set")
+    people = [{case.group for case in cases} for cases in dataset.splits.values()]
+    assert [len(split) for split in people] == [6, 6, 6] and len(set.union(*people)) == 18
+    for person in people[0]:
+        scans = [case for case in dataset.train if case.group == person]
+        assert len({case.glaucoma for case in scans}) == 1
+        assert Counter(case.eye for case in scans) in ({"R": 3, "L": 3}, {"R": 3}, {"L": 3})
+    rnfl = {case.name: (dataset.read_mask(case) == 1).sum(axis=0) for case in dataset.train}
+    pixels = {case.name: dataset.read_image(case) for case in dataset.train}
+    assert len({image.tobytes() for image in pixels.values()}) == 27
+    like, unlike = [], []
+    for one, other in combinations(dataset.train, 2):
+        alike = np.corrcoef(rnfl[one.name], rnfl[other.name])[0, 1]
+        (like if (one.group, one.eye) == (other.group, other.eye) else unlike).append(alike)
+    assert np.median(like) > 0.9 > 0.85 > np.median(unlike)
+
+
+@pytest.mark.parametrize("looks", ["spectralis", "varied"])
+def test_a_person_is_known_by_its_seed_and_the_fellow_eye_is_much_alike(looks):
+    def scan(seed, person, fellow=False):
+        return draw(seed, (128, 160), (9.0, 68.0), True, looks, person, fellow)
+
+    first, again, fellow = scan(1, 7), scan(2, 7), scan(3, 7, fellow=True)
+    assert first.eye == again.eye != fellow.eye
+    np.testing.assert_array_equal(first.image, scan(1, 7).image)
+    assert (first.image != again.image).any()
+    others = [scan(10 + seed, 100 + seed).rnfl_um for seed in range(12)]
+    assert abs(first.rnfl_um - again.rnfl_um) < np.std(others) > abs(first.rnfl_um - fellow.rnfl_um)
+
+
 @pytest.mark.parametrize("kind", SIZES)
 def test_same_seed_same_bytes_and_a_larger_set_begins_with_the_smaller(tmp_path, kind):
     for name, counts, seed in (("small", (2, 1, 0), 7), ("again", (2, 1, 0), 7), ("large", (3, 2, 1), 7),
@@ -122,7 +164,7 @@ def test_same_seed_same_bytes_and_a_larger_set_begins_with_the_smaller(tmp_path,
 
 def test_without_held_out_scans_there_is_no_truth(tmp_path):
     make_data_set(tmp_path / "set", (2, 0, 0), SMALL)
-    assert {path.name for path in (tmp_path / "set").iterdir()} == {"Train", "scale.json", "phantom.json"}
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"Train", "scale.json", "phantom.json", "groups.csv"}
     assert detect.open_dataset(tmp_path / "set").validation == ()
 
 
@@ -193,17 +235,18 @@ def test_a_set_is_made_once_and_another_is_not_taken_for_it(tmp_path, changes):
 def test_the_settings_decide_what_is_made(tmp_path):
     make_unless_there(tmp_path / "set", wanted())
     dataset = detect.open_dataset(tmp_path / "set")
-    scan = circle_scans.draw((3, 0, 0), (64, 64), glaucoma=bool(dataset.train[0].glaucoma))
+    scan = circle_scans.draw((3, 0, 0), (64, 64), glaucoma=bool(dataset.train[0].glaucoma), person=(3, 0, 0, 2))
     np.testing.assert_array_equal(dataset.read_image(dataset.train[0])[0], scan.image)
 
 
-def test_a_set_of_before_there_were_kinds_is_known_again(tmp_path):
+def test_a_set_of_before_there_were_kinds_or_people_is_known_again(tmp_path):
     out = tmp_path / "set"
-    make_unless_there(out, wanted())
+    make_data_set(out, (2, 1, 0), (64, 64), 3, repeated=False)
+    before = files(out)
     facts = read_json(out / "phantom.json")
     write_json(out / "phantom.json", {key: value for key, value in facts.items() if key not in ("kind", "looks")})
     make_unless_there(out, wanted())
-    assert len(detect.open_dataset(out).train) == 2
+    assert files(out).keys() == before.keys() and len(detect.open_dataset(out).train) == 2
 
 
 def test_a_damaged_description_is_named(tmp_path):

@@ -20,7 +20,7 @@ from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
-from octkit.data.groups import GROUPS_FILE
+from octkit.data.groups import GROUPS_FILE, read_groups, scan_key
 from octkit.data.image_files import IMAGE_KINDS, is_image
 from octkit.data.layouts.detect import inside, open_dataset, open_run
 from octkit.data.layouts.goals import true_diagnoses
@@ -208,10 +208,14 @@ def _nearly_doubled(dataset: Dataset) -> list[Finding]:
 
 
 def _people(dataset: Dataset) -> list[Finding]:
-    """What groups.csv leaves open, and people who are learned from and scored."""
+    """Where groups.csv and the scans do not match, and people who are learned from and scored."""
     file, findings = dataset.root / GROUPS_FILE, []
+    rows = (tried(_unsaid, read_groups, file, _unsaid) if file.exists() else None) or {}
+    if absent := sorted(rows[key].name for key in rows.keys() - {scan_key(case.name) for case in dataset.cases}):
+        findings.append(Finding(WARNING, file, f"has rows for {len(absent)} scans that are not here, first {absent[0]}",
+                                "expected the names of scans: mend the name, or leave it if the scan was taken out"))
     unnamed = [case.image.name for case in dataset.cases if case.group is None]
-    if 0 < len(unnamed) < len(dataset.cases):
+    if rows and unnamed:
         what = f"names no person for {len(unnamed)} of {len(dataset.cases)} scans, first {unnamed[0]}"
         findings.append(Finding(WARNING, file, what, "expected one for each: without, a scan counts as a person of its "
                                 "own"))

@@ -172,7 +172,7 @@ def fits(lines: list[str], expected: list[str]) -> bool:
 def whole(tmp_path_factory) -> Path:
     """A whole data set of each layout: phantoms, but for those layouts that phantoms do not have."""
     folder = tmp_path_factory.mktemp("whole")
-    make_data_set(folder / "GOALS", (6, 2, 1), (96, 96))
+    make_data_set(folder / "GOALS", (6, 2, 1), (96, 96), repeated=False)
     make_data_set(folder / "VOLUMES", (3, 1, 0), (3, 64, 64), 0, "macular")
     write_nnunet_raw(folder / "RAW", channels=("OCT", "shifted"))
     write_mgunet(folder / "MGUNET")
@@ -469,7 +469,7 @@ def test_no_damaged_image_brings_a_traceback(whole, tmp_path, seed):
     ("0001,a,R\n0002,a,R\n0003,,\n", ["warning groups.csv: names no person for 6 of 8 scans, first 0003.png"]),
     ("0001,a,X\n0002,a,R\n0002.png,a,R\n77,a,\n" + "".join(f"{n},p{n},\n" for n in range(3, 9)),
      ["error   groups.csv: found ImgName '0002.png' again in line 4", "error   groups.csv: found the eye 'X' in line 2",
-      "error   groups.csv: has a row for 77"])])
+      "warning groups.csv: has rows for 1 scans that are not here, first 77"])])
 def test_a_table_of_people_is_looked_through(tmp_path, text, expected):
     root = write_goals(tmp_path / "set")
     (root / "groups.csv").write_text("ImgName,person,eye\n" + text)
