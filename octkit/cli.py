@@ -297,13 +297,18 @@ def evaluate(
     layers: Annotated[list[str] | None, Option("--layer", metavar="NAME", help="score this layer alone, where "
                                                "the truth has no other; may be repeated")] = None,
     um_per_px: Scale = None,
+    groups: Annotated[Path | None, Option(metavar="FILE", help="a groups.csv (data/README.md): means over people, "
+                                          "with intervals")] = None,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
     from octkit.common.files import write_json
-    from octkit.evaluation.evaluate import in_words, score_folder
+    from octkit.data.groups import people_of
+    from octkit.evaluation.evaluate import grouped, in_words, score_folder
 
     scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
     scores = score_folder(predicted, truth, scale, layers or LAYERS)
+    if groups:
+        scores = grouped(scores, people_of(groups, scores["cases"]))
     if out:
         write_json(out, scores)
     print(in_words(scores))

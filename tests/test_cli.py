@@ -214,6 +214,11 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     _, out, _ = octkit("evaluate", truth, truth, "--layer", "gcipl")
     assert out.splitlines()[1].split() == ["metric", "gcipl", "unit"]
     assert octkit("evaluate", truth, truth, "--layer", "lens")[0] == 2
+    (tmp_path / "groups.csv").write_text("ImgName,person,eye\n7,a,R\n8,b,\n9,c,\n")
+    code, out, _ = octkit("evaluate", truth, truth, "-o", tmp_path / "scores.json", "--groups", tmp_path / "groups.csv")
+    assert code == 0 and "2 people" in out and read_json(tmp_path / "scores.json")["people"] == 2
+    (tmp_path / "groups.csv").write_text("ImgName,person,eye\n7,a,R\n")
+    assert octkit("evaluate", truth, truth, "--groups", tmp_path / "groups.csv")[0] == 2
     # The scans' RNFL is 6 px thick everywhere.
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
     assert "0007,,um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()

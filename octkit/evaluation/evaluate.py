@@ -17,6 +17,7 @@ from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, 
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
+from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import classification_scores, dice, med, thickness_error
 
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
@@ -87,15 +88,43 @@ def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     return {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
 
 
+def grouped(scores: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, Any]:
+    """`score_folder`'s scores with means over people: `groups` maps each case to its person (`groups.people_of`).
+
+    Adds `people`, their number, and `by_group`: layer -> metric -> {mean, low, high, groups}, the mean over people of
+    the means of their cases, its `bootstrap_interval`, and for how many it is defined; None where it is not.
+    """
+    people, names = [groups[name] for name in scores["cases"]], ("mean", "low", "high", "groups")
+
+    def row(layer: str, metric: str) -> dict[str, float | None]:
+        found = bootstrap_interval(by_layer(scores, metric)[layer], people)
+        return {name: None if math.isnan(value) else value for name, value in zip(names, found, strict=True)}
+
+    summary = {layer: {metric: row(layer, metric) for metric in scores["units"]} for layer in scores["layers"]}
+    return {**scores, "people": len(set(people)), "by_group": summary}
+
+
 def in_words(scores: Mapping[str, Any]) -> str:
-    """The means of `score_folder`'s scores as a table: a row for each metric, a column for each layer."""
-    table = [["metric", *scores["summary"], "unit"]]
+    """The means of `score_folder`'s scores as a table: a row for each metric, a column for each layer.
+
+    Of `grouped` ones they are the means over groups, with their intervals.
+    """
+    summary = scores.get("by_group", scores["summary"])
+    table = [["metric", *summary, "unit"]]
     for metric, unit in scores["units"].items():
-        means = [layer[metric]["mean"] for layer in scores["summary"].values()]
-        table.append([metric, *("undefined" if mean is None else f"{mean:.4f}" for mean in means), unit])
+        table.append([metric, *(_in_words(layer[metric]) for layer in summary.values()), unit])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join([f"means over {len(scores['cases'])} cases", *(
+    over = (f"{len(scores['cases'])} cases" if "by_group" not in scores else
+            f"{scores['people']} people ({len(scores['cases'])} cases), with 95 % intervals over people")
+    return "\n".join([f"means over {over}", *(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)])
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    if found["mean"] is None:
+        return "undefined"
+    interval = "" if found.get("low") is None else f" [{found['low']:.4f}, {found['high']:.4f}]"
+    return f"{found['mean']:.4f}{interval}"
 
 
 def score_classification(predictions: Path, truth: Mapping[str, int]) -> dict:

@@ -9,7 +9,14 @@ from octkit.common.errors import OctkitError
 from octkit.data.image_files import write_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import write_nifti
-from octkit.evaluation.evaluate import parse_predictions, read_predictions, score_classification, score_folder
+from octkit.evaluation.evaluate import (
+    grouped,
+    in_words,
+    parse_predictions,
+    read_predictions,
+    score_classification,
+    score_folder,
+)
 
 
 def mask(rnfl=(2, 6), gcipl=(6, 9), choroid=(14, 18), width=8):
@@ -23,6 +30,24 @@ def write(folder, **masks):
     for name, layers in masks.items():
         write_mask(folder / f"{name}.png", layers, GOALS_GREYS)
     return folder
+
+
+def test_means_over_people_by_hand(tmp_path):
+    truth = write(tmp_path / "truth", a=mask(), b=mask(), c=mask())
+    # RNFL: a is right, b 2 rows too deep, c 4 rows: MED of upper and lower edge 0, 1 and 2. c has no choroid.
+    predicted = write(tmp_path / "predicted", a=mask(), b=mask(rnfl=(2, 8), gcipl=(8, 9)),
+                      c=mask(rnfl=(2, 10), gcipl=(10, 11), choroid=(0, 0)))
+    scores = score_folder(predicted, truth)
+    found = grouped(scores, {"a": "p", "b": "q", "c": "q"})
+    assert scores["summary"]["rnfl"]["med"]["mean"] == 1
+    assert found["people"] == 2
+    # Means of 0 and 1.5; two people are drawn as 0, 0.75 or 1.5.
+    assert found["by_group"]["rnfl"]["med"] == {"mean": 0.75, "low": 0, "high": 1.5, "groups": 2}
+    assert found["by_group"]["choroid"]["med"] == {"mean": 0, "low": 0, "high": 0, "groups": 2}
+    one = grouped(scores, dict.fromkeys("abc", "p"))["by_group"]["rnfl"]["med"]
+    assert one == {"mean": 1, "low": None, "high": None, "groups": 1}
+    assert "0.7500 [0.0000, 1.5000]" in in_words(found) and "2 people (3 cases)" in in_words(found)
+    assert found.items() >= scores.items()
 
 
 def test_score_folder_by_hand(tmp_path):

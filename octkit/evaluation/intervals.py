@@ -1,0 +1,39 @@
+"""How sure a mean over scans is."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A mean over `n` scans, and the interval from `low` to `high` around it; nan where there are too few scans."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] (n = {self.n})"
+
+
+def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | None = None,
+                       level: float = 0.95) -> Interval:
+    """The mean over groups of their means, and its percentile bootstrap interval; `n` is the number of groups.
+
+    `groups` has a group (person) for each value, by default each is its own; groups are drawn with replacement 10,000
+    times, always the same ones. Values that are None or nan are left out. Below some ten groups it is too narrow.
+    """
+    values = list(values)
+    members: dict[str, list[float]] = {}
+    for value, group in zip(values, groups or map(str, range(len(values))), strict=True):
+        if value is not None and np.isfinite(value):
+            members.setdefault(group, []).append(value)
+    means = np.array([np.mean(members[group]) for group in sorted(members)])
+    mean = float(means.mean()) if means.size else float("nan")
+    if means.size < 2:
+        return Interval(mean, float("nan"), float("nan"), means.size)
+    drawn = np.random.default_rng(0).integers(means.size, size=(10_000, means.size))
+    low, high = np.quantile(means[drawn].mean(axis=1), ((1 - level) / 2, (1 + level) / 2))
+    return Interval(mean, float(low), float(high), means.size)

@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from octkit.evaluation.intervals import bootstrap_interval
+
+
+def test_two_groups_by_hand():
+    # Means 0.2 (of two) and 0.8: samples of two groups are 0.2, 0.5, 0.5, 0.8 with equal chances.
+    found = bootstrap_interval([0.1, 0.8, 0.3, None, float("nan")], ["a", "b", "a", "b", "c"], level=0.4)
+    assert found == (pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), 2)
+    assert bootstrap_interval([0.1, 0.8, 0.3], ["a", "b", "a"])[1:3] == (pytest.approx(0.2), pytest.approx(0.8))
+
+
+def test_without_groups_each_value_is_its_own_and_the_order_of_values_does_not_matter():
+    values = np.random.default_rng(1).normal(size=40)
+    found = bootstrap_interval(values)
+    assert found.n == 40 and found.mean == pytest.approx(values.mean())
+    half = 1.96 * values.std() / np.sqrt(40)
+    assert [found.low, found.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.02)
+    groups = [f"{n % 7}" for n in range(40)]
+    assert bootstrap_interval(values, groups) == pytest.approx(bootstrap_interval(values[::-1], groups[::-1]))
+
+
+def test_scans_of_one_person_do_not_narrow_it():
+    values = np.random.default_rng(2).normal(size=12)
+    once = bootstrap_interval(values, [f"{n:02d}" for n in range(12)])
+    assert bootstrap_interval(np.repeat(values, 5), [f"{n // 5:02d}" for n in range(60)]) == pytest.approx(once)
+
+
+@pytest.mark.parametrize(("values", "n"), [([0.5, 0.7], 1), ([None], 0)])
+def test_one_group_has_no_interval(values, n):
+    found = bootstrap_interval(values, ["a"] * len(values))
+    assert found.n == n and np.isnan([found.low, found.high]).all()
