@@ -18,12 +18,12 @@ from octkit.common.files import listing, read_json_as, write_json
 from octkit.common.messages import say
 from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
-from octkit.data.dataset import Case, Dataset
+from octkit.data.dataset import Case, Dataset, is_volume
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
 from octkit.data.groups import GROUPS_FILE, read_groups, scan_key
 from octkit.data.image_files import IMAGE_KINDS, is_image
 from octkit.data.layouts.detect import inside, open_dataset, open_run
-from octkit.data.layouts.goals import true_diagnoses
+from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
 from octkit.data.volume_files import SPACING_FILE
 
 SHOWN = 20  # lines of findings before a run; `octkit doctor` has all of them
@@ -93,6 +93,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         digests = {one.case.image: one.digest for one in seen if one.digest is not None}
         findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset) + _people(dataset)
         findings += _strays(dataset, {finding.file for finding in findings})
+        findings += _undiagnosed(dataset) if not errors else []
     # Opening and reading meet the same fault of a file twice: one line is enough.
     once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
     layout, scans = (dataset.layout, len(dataset.cases)) if dataset else (None, 0)
@@ -226,6 +227,14 @@ def _people(dataset: Dataset) -> list[Finding]:
             findings.append(Finding(WARNING, file, what, "expected others to score on: these scores say how well scans "
                                     "of known people are read, and those of new people may be read worse"))
     return findings
+
+
+def _undiagnosed(dataset: Dataset) -> list[Finding]:
+    """What 2-D scans lack for the lesson on glaucoma, which a run then leaves out; volumes have no such lesson."""
+    if not dataset.train or is_volume(dataset.train[0].image):
+        return []
+    lacking = lacking_diagnoses(dataset.train)
+    return [replace(of_error(lacking, dataset.root), severity=WARNING)] if lacking else []
 
 
 def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:

@@ -2,27 +2,32 @@
 
     Train/Image/0001.png            grey, stored as grey or RGB; here and below also other formats than PNG
     Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
-    Train/Train_GC_GT.xlsx          ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
+    Train/Train_GC_GT.xlsx          optional, or .csv: ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
     Validation/Image/0101.png …     Test/Image/0201.png …     no labels
     Truth/Layer_Masks/0101.png …    optional: true masks of validation and test scans, read for scoring alone
-    Truth/GC_GT.xlsx                optional: their true diagnoses, likewise
+    Truth/GC_GT.xlsx                optional, or .csv: their true diagnoses, likewise
     phantom.json                    optional: which eye each phantom is
     scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
 
 GOALS does not state its scale; without scale.json lengths stay in pixels.
 """
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from octkit.common.errors import Report, bad_file, refuse, tried
+from octkit.common.errors import OctkitError, Report, bad_file, refuse, tried
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, scan_name
-from octkit.data.excel import read_rows
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.matching import check_pairs, images_in, refuse_doubled_names, true_masks
+from octkit.data.tables import read_rows
+
+COLUMNS = {"ImgName": "imgname", "GC_Label": "gclabel"}  # as they are called, and without case and signs
 
 
 class _Scale(BaseModel, strict=True):
@@ -58,32 +63,54 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
 
 
 def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:
-    """The diagnoses in Truth/GC_GT.xlsx: name of a validation or test case -> 1 glaucoma or 0 not.
+    """The diagnoses in Truth/GC_GT.xlsx or .csv: name of a validation or test case -> 1 glaucoma or 0 not.
 
     Empty for other layouts and where there is no such table. Raises and reports as `read_labels`.
     """
-    table = dataset.root / "Truth" / "GC_GT.xlsx"
-    if dataset.layout != "goals" or not table.exists():
+    if dataset.layout != "goals":
         return {}
-    labels = tried(report, read_labels, table, report) or {}
+    labels = _table(dataset.root / "Truth" / "GC_GT.xlsx", report)[1]
     return {case.name: label for case in dataset.validation + dataset.test
             if (number := _number(case.name)) is not None and (label := labels.get(number)) is not None}
 
 
-def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
-    """A GOALS label table (xlsx with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not.
+def lacking_diagnoses(cases: Sequence[Case]) -> OctkitError | None:
+    """What these training cases lack for a classifier, which learns from a scan of each class and holds another out.
 
-    Raises OctkitError for a file that is no such table; reports rows that say nothing or say it twice. Where that
-    returns, a label that is neither is None, and other such rows are left out.
+    None where they lack nothing. Layers are learned without any diagnosis.
     """
-    (_, header), *rows = read_rows(path) or [(1, ())]
-    if not {"ImgName", "GC_Label"} <= set(header):
+    counts = Counter(case.glaucoma for case in cases)
+    if counts[0] >= 2 <= counts[1] and not counts[None]:
+        return None
+    told = f"{counts[1]} with glaucoma, {counts[0]} without" + f", {counts[None]} not told" * (counts[None] > 0)
+    return bad_file(cases[0].image.parent, f"found {len(cases)} training scans ({told})", "expected the diagnosis of "
+                    "each and two scans or more of both classes, to classify glaucoma (in the GOALS layout: "
+                    "Train/Train_GC_GT.xlsx); layers need none")
+
+
+def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
+    """A GOALS label table (workbook or CSV with ImgName and GC_Label): number of the image -> 1 glaucoma or 0 not.
+
+    Names of columns are read without regard to case, spaces and signs. An image may be named by its number or its file
+    (1, "0001", 0001.png). Empty where no row has a label. Raises OctkitError for a file that is no such table; reports
+    rows that say nothing or say it twice. Where that returns, a label that is neither is None, and other such rows are
+    left out.
+    """
+    rows = read_rows(path)
+    if not rows:
+        return {}
+    (_, header), *rows = rows
+    names = [re.sub(r"[\W_]", "", str(name)).casefold() for name in header]
+    if [names.count(column) for column in COLUMNS.values()] != [1, 1]:
         raise bad_file(path, f"found columns {[str(name) for name in header if name is not None]}",
-                       "expected ImgName and GC_Label")
-    labels = {}
-    for row, values in rows:
-        name, label = (values[header.index(column)] for column in ("ImgName", "GC_Label"))
-        number = _whole(name)
+                       f"expected {' and '.join(COLUMNS)}, each once")
+    places = [names.index(column) for column in COLUMNS.values()]
+    found = [(row, *(values[place] for place in places)) for row, values in rows]
+    labels: dict[int, int | None] = {}
+    if all(label is None for _, _, label in found):
+        return labels
+    for row, name, label in found:
+        number = _whole(scan_name(Path(name.strip(" \"'"))) if isinstance(name, str) else name)
         if number is None:
             report(bad_file(path, f"found ImgName {name!r} in row {row}", "expected a whole number (1 = 0001.png)"))
         elif number in labels:
@@ -93,6 +120,17 @@ def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
             if labels[number] is None:
                 report(bad_file(path, f"found GC_Label {label!r} in row {row}", "expected 0 or 1"))
     return labels
+
+
+def _table(workbook: Path, report: Report) -> tuple[Path, dict[int, int | None]]:
+    """The table that is there, the workbook or a CSV file of its name, and its labels; none where there is neither.
+
+    Reports where both are there, and as `read_labels`.
+    """
+    there = [path for path in (workbook, workbook.with_suffix(".csv")) if path.exists() or path.is_symlink()]
+    if len(there) > 1:
+        report(bad_file(there[1], f"{there[0].name} lies beside it", "expected one table: delete the other"))
+    return (there or [workbook])[0], (there and tried(report, read_labels, there[0], report)) or {}
 
 
 def _whole(value: object) -> int | None:
@@ -120,7 +158,10 @@ def _eyes(path: Path) -> dict[str, str | None]:
 
 
 def _training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
-    """Name of a training image -> its label; reports images without a row of the table and rows without an image."""
+    """Name of a training image -> its label; reports images without a row of the table and rows without an image.
+
+    Without a table, or in one without labels, no image has one: the layers need none.
+    """
     numbers: dict[int, str] = {}
     for name, image in images.items():
         if (number := _number(name)) is None:
@@ -130,14 +171,14 @@ def _training_labels(images: dict[str, Path], table: Path, report: Report) -> di
             report(bad_file(image, f"{first} has the same number", "expected one image a number"))
         else:
             numbers[number] = name
-    labels: dict[int, int | None] | None = tried(report, read_labels, table, report)
-    if images and labels is not None:
+    table, labels = _table(table, report)
+    if images and labels:
         for number in sorted(set(labels) - set(numbers)):
             where = next(iter(images.values())).parent
             report(bad_file(table, f"ImgName {number} has no image", f"expected {where}/{number:04d}.png"))
         for number in sorted(set(numbers) - set(labels)):
             report(bad_file(table, f"has no row for {images[numbers[number]]}", f"expected ImgName {number}"))
-    return {name: (labels or {}).get(number) for number, name in numbers.items()}
+    return {name: labels.get(number) for number, name in numbers.items()}
 
 
 def _number(name: str) -> int | None:

@@ -1,13 +1,18 @@
+import re
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import save_anew, striped_scan, to_16_bits
+from openpyxl import Workbook
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
 from octkit.data.doctor.data_set import look_through
 from octkit.data.labels import GOALS_GREYS, LAYERS, mask_coding
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.layouts.goals import read_labels, true_diagnoses
+from octkit.data.layouts.goals import lacking_diagnoses, read_labels, true_diagnoses
 
 
 def test_goals_is_read_whole(goals):
@@ -75,3 +80,59 @@ def test_the_truth_is_known_where_it_is_there(goals):
 
 def test_labels_are_read_by_number(goals):
     assert read_labels(goals / "Train" / "Train_GC_GT.xlsx") == {1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 6: 0}
+
+
+def saved(path, *rows):
+    book = Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", [1, 1.0, "1", " 1 ", "0001", '"0001"', "'0001", "0001.png", "0001.JPG", "1.tif"])
+def test_an_image_is_named_by_its_number_or_its_file(tmp_path, name):
+    table = saved(tmp_path / "a.xlsx", ("ImgName", "GC_Label"), (name, "1 "), (2, 0))
+    assert read_labels(table) == {1: 1, 2: 0}
+
+
+@pytest.mark.parametrize("header", [
+    ("\ufeffImgName", "GC_Label"), (" imgname", "GC_LABEL "), ("Img Name", "GC Label"), ("IMG_NAME", "gc-label")])
+def test_columns_are_known_without_case_and_signs(tmp_path, header):
+    assert read_labels(saved(tmp_path / "a.xlsx", header, (7, 1))) == {7: 1}
+
+
+@pytest.mark.parametrize(("start", "separator", "end", "encoding"), [
+    ("", ",", "\n", "utf-8"), ("\ufeff", ";", "\r\n", "utf-8"), ("", "\t", "\r\n", "utf-8"), ("", ",", "\n", "gbk")])
+def test_a_csv_table_is_read_in_place_of_the_workbook(goals, start, separator, end, encoding):
+    """With a byte order mark and semicolons as Excel writes it in Europe, and with a remark in Chinese."""
+    (goals / "Train" / "Train_GC_GT.xlsx").unlink()
+    rows = [("ImgName", "GC_Label", "remark"), *((f"{n:04d}.png", n % 2, "青光眼") for n in range(1, 7)), ("", "", "")]
+    text = start + end.join(separator.join(map(str, row)) for row in rows)
+    (goals / "Train" / "Train_GC_GT.csv").write_bytes(text.encode(encoding))
+    assert [case.glaucoma for case in open_dataset(goals).train] == [1, 0, 1, 0, 1, 0]
+    (goals / "Truth" / "GC_GT.xlsx").unlink()
+    (goals / "Truth" / "GC_GT.csv").write_bytes(text.replace("0001", "0007").encode(encoding))
+    assert true_diagnoses(open_dataset(goals)) == {"0007": 1}
+
+
+def test_a_strict_workbook_is_read(tmp_path):
+    """As Excel saves a "Strict Open XML Spreadsheet": other namespaces, and a word in the workbook's first line."""
+    table = saved(tmp_path / "a.xlsx", ("ImgName", "GC_Label"), (1, 1), ("0002.png", 0))
+    with zipfile.ZipFile(table) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(table, "w") as archive:
+        for name, text in parts.items():
+            strict = re.sub(r"http://schemas.openxmlformats.org/(officeDocument|spreadsheetml|drawingml)/2006/",
+                            r"http://purl.oclc.org/ooxml/\1/", text)
+            archive.writestr(name, strict.replace("<workbook ", '<workbook conformance="strict" '))
+    assert b"purl.oclc.org/ooxml/spreadsheetml/main" in zipfile.ZipFile(table).read("xl/workbook.xml")
+    assert read_labels(table) == {1: 1, 2: 0}
+
+
+def test_what_a_classifier_lacks(goals):
+    train = open_dataset(goals).train  # three scans of each class
+    assert lacking_diagnoses(train) is None and lacking_diagnoses(train[:4]) is None
+    for cases, told in ((train[:3], "2 with glaucoma, 1 without"), (train[::2], "3 with glaucoma, 0 without"),
+                        ((*train[:4], replace(train[4], glaucoma=None)), "2 with glaucoma, 2 without, 1 not told")):
+        assert f"found {len(cases)} training scans ({told})" in str(lacking_diagnoses(cases))
