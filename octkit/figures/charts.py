@@ -157,14 +157,16 @@ def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
 
 
 def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None,
-                      band: tuple[np.ndarray, np.ndarray], band_name: str, title: str) -> Picture:
+                      band: tuple[np.ndarray, np.ndarray] | None, band_name: str, title: str) -> Picture:
     """RNFL thickness around the circle, (A-scans,) in TSNIT order from the temporal middle.
 
-    `truth` and the `band`'s two limits are in the same order and unit ("px" or "um"), at any number of A-scans.
+    `truth` and the `band`'s two limits, where known, are in the same order and unit ("px" or "um"), at any number of
+    A-scans.
     """
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
     circle_axis(ax, unit)
-    ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
+    if band is not None:
+        ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
     if truth is not None:
         ax.plot(angles(truth), truth, color="black", lw=1, ls="--", label="truth")
     ax.plot(angles(thickness), thickness, color=LAYER_COLOURS["rnfl"], lw=2, label="predicted")

@@ -160,6 +160,18 @@ def asymmetry(right: Thickness, left: Thickness) -> Thickness:
     return Thickness(values, right.layers, right.unit)
 
 
+def grouped(profiles: Sequence[Thickness], groups: Sequence[str], layer: str) -> dict[str, np.ndarray]:
+    """A layer's profiles by the group of each scan: group -> (scans, A-scans), all on the finest grid among them.
+
+    Scans that lack the layer are left out, and so is a group of such scans alone.
+    """
+    lines: dict[str, list[np.ndarray]] = {}
+    for found, group in zip(profiles, groups, strict=True):
+        if np.isfinite(found[layer]).all():
+            lines.setdefault(group, []).append(resample(found[layer], max(one.values.shape[1] for one in profiles)))
+    return {group: np.stack(found) for group, found in lines.items()}
+
+
 def reference_band(profiles: Sequence[np.ndarray], low: float = 5, high: float = 95) -> tuple[np.ndarray, np.ndarray]:
     """The band that a layer's profiles (W,) of the given, healthy cases fill: percentiles `low` and `high`, each (W,).
 

@@ -1,6 +1,7 @@
 """A run's ledger: what each step was made from and how it ended.
 
-`ledger.jsonl` gets one JSON line for each step that was done, failed, was killed or was skipped. A step is current
+`ledger.jsonl` gets one JSON line for each step that was done, failed, was killed, was skipped, or was left out as the
+data lack what it needs (`error` says what). A step is current
 when its last line that is no "skipped" says "done" and carries the hash of the inputs it would have today.
 """
 
@@ -36,7 +37,7 @@ class Line(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     step: str
-    status: Literal["done", "failed", "killed", "skipped"]
+    status: Literal["done", "failed", "killed", "skipped", "left out"]
     started: str = ""
     seconds: float = 0.0
     peak_memory_mb: int = 0
@@ -111,6 +112,12 @@ def not_as_left(run: Run, line: Line) -> str | None:
         if state.st_size != size or (state.st_mtime_ns != changed and file_hash(path) != contents):
             return f"{path} has changed"
     return None
+
+
+def left_out(run: Run, step: str) -> str | None:
+    """What the data lack for a step that was left out for it; None for a step that was not."""
+    line = ends(run).get(step)
+    return line.error if line and line.status == "left out" else None
 
 
 def code_version(package: Path = PACKAGE) -> str:

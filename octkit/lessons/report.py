@@ -92,7 +92,8 @@ def _ledger(run: Run) -> Iterator[Block]:
 
 
 SECTIONS = (
-    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.key_classifier, steps.key_postprocessing)),
+    ("summary", "Summary", (steps.warnings, steps.key_layers, steps.unless_left_out(
+        steps.CLASSIFIER_STEP, steps.key_classifier), steps.key_postprocessing)),
     ("data", "The data", (steps.data, figures("01_*.png"))),
     ("fingerprint", "Fingerprint", (steps.fingerprint, figures("02_*.png"))),
     ("plan", "The plan", (steps.plan, figures("03_topology*.png"))),
@@ -105,8 +106,9 @@ SECTIONS = (
     ("examples", "Best, median and worst scan", (figures("09_example_*.png", always=False), steps.first_scans)),
     ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
     ("patient", "From phantom to patient", (steps.ablation, figures("15_*.png"))),
-    ("glaucoma", "Glaucoma", (steps.classifier, figures("11_*.png", always=False))),
-    ("submission", "Submission", (_submission,)),
+    ("glaucoma", "Glaucoma", (steps.unless_left_out(
+        steps.CLASSIFIER_STEP, steps.classifier, figures("11_*.png", always=False)),)),
+    ("submission", "Submission", (steps.unless_left_out(steps.SUBMISSION_STEP, _submission),)),
     ("settings", "Seed and settings", (_settings,)),
     ("environment", "Environment", (_environment,)),
     ("ledger", "Ledger", (_ledger,)),
@@ -134,5 +136,7 @@ def key_numbers(run: Run) -> list[str]:
     lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(found[metric].mean)}"
                                          for metric in ("dice", "med", "thickness_error"))])
              for layer, found in scores.items()]
+    if ledger.left_out(run, steps.CLASSIFIER_STEP):
+        return lines
     return lines + [f"classifier, {path.stem}: AUC {number(ClassifierScores.load(path).auc)}"
                     for path in sorted(run.classifier.glob("*metrics.json"))]

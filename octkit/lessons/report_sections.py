@@ -19,6 +19,7 @@ from PIL import Image
 from octkit.common.errors import bad_file
 from octkit.common.files import read_json_as
 from octkit.data.image_files import read_mask
+from octkit.data.labels import mask_coding
 from octkit.evaluation.metrics import spread, with_spread
 from octkit.evaluation.records import ClassifierScores, Number, Scores, Summary
 from octkit.figures import charts, diagrams, picture, scans
@@ -31,6 +32,7 @@ from octkit.planning.selection import Selection
 CLASSIFIER_FILES = {"metrics.json": "held-out training scans", "validation_metrics.json": "validation scans"}
 CLASSIFIER_SCORES = (("AUC", "auc"), ("F1", "f1"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
 LOG_COLUMNS = {"epoch", "train_loss", "validation_loss", "seconds"}
+CLASSIFIER_STEP, SUBMISSION_STEP = "11_classify", "12_submission"
 AGAIN = "run the step again that writes it"
 
 Spread = dict[str, float | int | None]  # what `metrics.spread` returns
@@ -83,9 +85,24 @@ def needed(path: Path) -> Path:
     return path
 
 
+def unless_left_out(step: str, *parts: Callable[[Run], Iterator[Block]]) -> Callable[[Run], Iterator[Block]]:
+    """These parts as one; where the run has left their step out it says why: its files are then of other data."""
+
+    def part(run: Run) -> Iterator[Block]:
+        if lacking := ledger.left_out(run, step):
+            yield Block("missing", f"left out: {lacking}")
+        else:
+            for one in parts:
+                yield from one(run)
+
+    return part
+
+
 def warnings(run: Run) -> Iterator[Block]:
     """What a reader has to know before any number."""
-    if (file := run.classifier / "weights_origin.json").exists():
+    if lacking := ledger.left_out(run, CLASSIFIER_STEP):
+        yield Block("note", f"The lessons on glaucoma and the submission were left out: {lacking}.")
+    elif (file := run.classifier / "weights_origin.json").exists():
         origin = read_json_as(file, Origin, AGAIN)
         if origin.origin == "random initialisation":
             yield Block("loud", "The glaucoma classifier started from RANDOM INITIALISATION, not from ImageNet "
@@ -248,7 +265,7 @@ def first_scans(run: Run) -> Iterator[Block]:
     needed(run.settings_file)
     dataset, folder = run.dataset, needed(run.predictions("validation"))
     for case in dataset.validation[:0 if run.scores_file.exists() else 3]:
-        mask = read_mask(needed(folder / f"{case.name}.png"), dataset.mask_values)
+        mask = read_mask(needed(folder / f"{case.name}.png"), mask_coding(dataset.labels))
         yield drawn(scans.overlay(dataset.read_image(case), mask,
                                   f"Validation scan {case.name}, without a truth to rank it by"))
 

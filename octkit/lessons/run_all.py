@@ -20,6 +20,7 @@ from octkit.common.files import clear_unfinished, read_json, saying_disk_full
 from octkit.common.settings import PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
+from octkit.data.layouts.goals import lacking_diagnoses
 from octkit.lessons import ledger, notebook
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
@@ -34,10 +35,11 @@ class Step:
     writes down, so that a change makes it run again but no step after it; `needs` the notebooks whose files it
     reads. What is not named does not make it run again: an edited lesson on augmentation costs no training, and
     neither does an edited text beside the code.
-    `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold. `leaves` are
-    files and folders that must be there for the step to count as done ("{config}" and "{fold}" are filled in),
-    `may_leave` patterns of those that depend on the data. The ledger keeps the hashes of all of them: a step whose
-    files are missing or have changed runs again.
+    `data` marks the step that checks the data set's files, `each_fold` the one that runs once a fold, `diagnoses` those
+    that are left out where the training scans lack what a classifier needs. `leaves` are files and folders that must be
+    there for the step to count as done ("{config}" and "{fold}" are filled in), `may_leave` patterns of those that
+    depend on the data. The ledger keeps the hashes of all of them: a step whose files are missing or have changed runs
+    again.
     """
 
     notebook: str
@@ -46,6 +48,7 @@ class Step:
     needs: tuple[str, ...] = ()
     data: bool = False
     each_fold: bool = False
+    diagnoses: bool = False
     leaves: tuple[str, ...] = ()
     may_leave: tuple[str, ...] = ()
 
@@ -70,9 +73,10 @@ STEPS = (
     Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation"),
          may_leave=("predictions/test", "scores.json", "figures/09_*")),
     Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",), may_leave=("figures/10_*",)),
-    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",),
+    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",), diagnoses=True,
          leaves=("classifier/model.pdparams", "classifier/predictions.csv"), may_leave=("classifier", "figures/11_*")),
-    Step("12_submission", needs=("09_ensemble", "11_classify"), leaves=("submission.zip",), may_leave=("submission",)),
+    Step("12_submission", needs=("09_ensemble", "11_classify"), diagnoses=True, leaves=("submission.zip",),
+         may_leave=("submission",)),
     Step("15_patient", settings=("seed",), needs=("09_ensemble",), leaves=("ablation.json",),
          may_leave=("figures/15_*",)),
     Step("13_report", settings=("*",),
@@ -197,10 +201,17 @@ def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
 
 def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
              before: Line | None) -> Line:
-    """Execute one notebook, or skip it where its last line, `before`, still holds; the ledger's new line."""
+    """Execute one notebook, or skip it where its last line, `before`, still holds, or leave it out; the new line."""
     now = datetime.now().astimezone().isoformat()
     line = Line(step=job.name, status="skipped", started=now, made=now, inputs=_inputs(job, settings, done),
                 shown=hashes.digest(_sections(settings, job.step.shows)))
+    if job.step.diagnoses and (lacking := lacking_diagnoses(run.dataset.train)):
+        line = line.model_copy(update={"status": "left out", "error": str(lacking)})
+        if before and (before.status, before.error) == (line.status, line.error):
+            line = line.model_copy(update={"made": before.made})  # nothing has changed for the steps after it
+        progress.left_out(line)
+        ledger.append(run, line)
+        return line
     if before is None or before.status != "done" or before.inputs != line.inputs:
         return _execute(job, run, settings, done, progress, line)
     if (lost := job.not_whole(run, before)) is None:
@@ -308,6 +319,9 @@ class _Progress:
 
     def again(self, lost: str) -> None:
         self.console.print(f"{self.label}: done before, but {lost}; it runs again")
+
+    def left_out(self, line: Line) -> None:
+        self.console.print(f"{self.label}: left out; {line.error}")
 
     def ended(self, line: Line) -> None:
         self.live.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case
+from octkit.data.layouts.goals import lacking_diagnoses
 
 Split = dict[str, list[str]]
 
@@ -37,14 +38,9 @@ def hold_out(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
     two groups, one for each side.
     """
     cases = list(cases)
-    if unlabelled := [case for case in cases if case.glaucoma not in (0, 1)]:
-        raise OctkitError(f"{unlabelled[0].image}: found no glaucoma label, expected 0 or 1 for a training case")
+    if lacking := lacking_diagnoses(cases):
+        raise lacking
     groups = [len({case.person for case in cases if case.glaucoma == label}) for label in (0, 1)]
-    for label, count in enumerate(groups):
-        if count < 2:
-            raise OctkitError(f"glaucoma labels: found label {label} in training scans of {count} "
-                              f"{'person' if count == 1 else 'people'}, expected at least 2 (one to learn from, one to "
-                              "hold out; a scan that groups.csv does not name counts as a person)")
     label_of = {case.name: case.glaucoma for case in cases}
     for most in range(min(*groups, 20), 1, -1):
         share = Fraction(1 - train_fraction).limit_denominator(most)

@@ -118,6 +118,11 @@ def test_the_circle_runs_t_s_n_i_t_over_360_degrees(figures):
     assert ax.lines[-1].get_xdata()[[0, -1]] == pytest.approx([360 / 128, 360 - 360 / 128])  # the A-scans' middles
 
 
+def test_a_profile_can_stand_without_a_band():
+    (ax,) = charts.thickness_profile(np.full(8, 90.0), "um", None, None, "", "One scan").axes
+    assert [text.get_text() for text in ax.figure.legends[0].texts] == ["predicted"]
+
+
 def test_groups_have_their_colours_whatever_follows_their_name(figures):
     bars = figures["quadrant_bars"].axes[0].containers
     assert bars[0].get_label() == "healthy, training" and to_hex(bars[0][0].get_facecolor()).upper() == BLUE

@@ -20,6 +20,7 @@ from octkit.layers.thickness import (
     asymmetry,
     clock_hours,
     errors,
+    grouped,
     means,
     profile,
     quadrants,
@@ -176,6 +177,13 @@ def test_a_layer_unknown_in_one_eye_is_unknown_in_the_comparison():
     found = asymmetry(eye("R", [1, 2, 3], [4, 5, 6], layers=("rnfl", "gcipl")),
                       eye("L", [1, 1, 1], nothing, layers=("rnfl", "gcipl")))
     np.testing.assert_array_equal(found.values, [[0, 1, 2], nothing])
+
+
+def test_profiles_by_group_are_on_the_finest_grid_and_of_scans_that_have_the_layer():
+    scans = [eye("R", row) for row in ([1, 1, 3, 3], [0, 4], [2, 2, 2, 2], [np.nan] * 4, [np.nan] * 4)]
+    groups = grouped(scans, ["healthy", "healthy", "glaucoma", "healthy", "undiagnosed"], "rnfl")
+    assert {name: found.tolist() for name, found in groups.items()} == {
+        "healthy": [[1, 1, 3, 3], [1, 1, 3, 3]], "glaucoma": [[2, 2, 2, 2]]}
 
 
 def test_reference_band_by_hand():

@@ -146,6 +146,20 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert {section for section, _ in page.images} == {"training"}
 
 
+def test_a_classifier_of_other_data_is_not_shown_where_its_lesson_was_left_out(run_without_figures):
+    run, lacking = run_without_figures, "Train/Image: found 6 training scans (0 with glaucoma, 6 without)"
+    write_json(run / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
+    assert "AUC 0.750" in " ".join(report.key_numbers(Run(run)))
+    with open(run / "ledger.jsonl", "a") as ledger:
+        for step in ("11_classify", "12_submission"):
+            ledger.write(json.dumps({"step": step, "status": "left out", "error": lacking}) + "\n")
+    page = Page(report.write_report(Run(run)))
+    for section in ("summary", "glaucoma", "submission"):
+        assert f"left out: {lacking}" in page.text[section], section
+        assert not any(old in page.text[section] for old in ("0.750", "RANDOM", "is valid")), section
+    assert report.key_numbers(Run(run)) == []
+
+
 def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
     run = run_without_figures
     text = report.write_report(Run(run)).read_text()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
@@ -17,6 +18,7 @@ from nbformat.v4 import new_notebook
 from octkit.common import locks, settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
+from octkit.data.dataset import Case
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.lessons import ledger, notebook, run_all
@@ -55,7 +57,7 @@ def story(tmp_path, monkeypatch):
         if "fold" in parameters:
             (tmp_path / "run" / f"weights_{parameters['config']}_{parameters['fold']}").touch()
 
-    def again(*changes):
+    def again(*changes, steps=steps):
         ran.clear()
         chosen = smoke(f"data.dir={tmp_path / 'scans'}", *changes)
         run_all.run_story(Run(tmp_path / "run"), chosen, tmp_path / "notebooks", steps)
@@ -193,6 +195,30 @@ def test_a_killed_run_outdates_an_earlier_success(story):
     assert existed == [False]
     copy.unlink()
     assert story["again"]("infer.step=0.25") == ["infer", "report"]
+
+
+def test_steps_that_need_diagnoses_are_left_out_without_them(story, monkeypatch, capsys):
+    def scans(*diagnoses):
+        train = tuple(Case(str(i), Path(f"Train/Image/{i}.png"), glaucoma=found) for i, found in enumerate(diagnoses))
+        monkeypatch.setattr(detect, "open_dataset", lambda _: SimpleNamespace(validation=["0001"], train=train))
+
+    def ran():
+        return story["again"](steps=steps), dict(statuses(story["run_dir"])[-3:])["lesson"]
+
+    steps = (Step("data", settings=("data",), data=True), Step("lesson", needs=("data",), diagnoses=True),
+             Step("report", needs=("lesson",)))
+    scans(0, 0, 1, 1)
+    assert ran() == (["data", "lesson", "report"], "done")
+    scans(0, 0, 0, 1)
+    assert ran() == (["report"], "left out")  # the report shows that, once
+    assert ledger.left_out(Run(story["run_dir"]), "lesson").startswith("Train/Image: found 4 training scans (1 with")
+    assert "lesson: left out; Train/Image: found 4 training scans" in capsys.readouterr().out
+    assert ran() == ([], "left out")
+    scans(0, 0, 0, None)
+    assert ran() == (["report"], "left out")  # for another reason
+    scans(0, 0, 1, 1)
+    assert ran() == (["lesson", "report"], "done")
+    assert ledger.left_out(Run(story["run_dir"]), "lesson") is None
 
 
 def test_one_run_a_folder(story):

@@ -13,7 +13,6 @@ GOALS does not state its scale; without scale.json lengths stay in pixels.
 """
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,17 +74,19 @@ def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:
 
 
 def lacking_diagnoses(cases: Sequence[Case]) -> OctkitError | None:
-    """What these training cases lack for a classifier, which learns from a scan of each class and holds another out.
+    """What these training cases lack for a classifier, which learns from people of each class and holds others out.
 
     None where they lack nothing. Layers are learned without any diagnosis.
     """
-    counts = Counter(case.glaucoma for case in cases)
-    if counts[0] >= 2 <= counts[1] and not counts[None]:
+    people = {label: [case.person for case in cases if case.glaucoma == label] for label in (1, 0, None)}
+    if len({*people[1]}) >= 2 <= len({*people[0]}) and not people[None]:
         return None
-    told = f"{counts[1]} with glaucoma, {counts[0]} without" + f", {counts[None]} not told" * (counts[None] > 0)
-    return bad_file(cases[0].image.parent, f"found {len(cases)} training scans ({told})", "expected the diagnosis of "
-                    "each and two scans or more of both classes, to classify glaucoma (in the GOALS layout: "
-                    "Train/Train_GC_GT.xlsx); layers need none")
+    counts = [f"{len(found)} {what}" + f" of {len({*found})} people" * (len({*found}) < len(found))
+              for found, what in zip(people.values(), ("with glaucoma", "without", "not told"), strict=True)]
+    told = ", ".join(counts[:3 if people[None] else 2])
+    return bad_file(cases[0].image.parent, f"found {len(cases)} training scans ({told})",
+                    "expected the diagnosis of each and scans of two people or more in both classes, to classify "
+                    "glaucoma (in the GOALS layout: Train/Train_GC_GT.xlsx); layers need none")
 
 
 def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
