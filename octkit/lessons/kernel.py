@@ -8,8 +8,11 @@ next. A thread in the kernel could be held up by a long call into a library; a p
 """
 
 import os
+import shutil
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -39,6 +42,8 @@ def _watch(kernel: psutil.Process, run: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     while os.getppid() == kernel.pid and _parent_of(kernel) == run:
         time.sleep(LOOK_SECONDS)
+    if os.getppid() == kernel.pid:  # the run is gone, and with it who would remove the folder of the kernel's sockets
+        shutil.rmtree(Path(sys.argv[sys.argv.index("-f") + 1]).parent, ignore_errors=True)
     os.killpg(kernel.pid, signal.SIGKILL)
 
 

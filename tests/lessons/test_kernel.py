@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -56,10 +57,13 @@ def start(folder, *cells) -> tuple[subprocess.Popen, list[psutil.Process]]:
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
 def test_nothing_outlives_a_run_that_is_stopped(tmp_path, number, code):
     run, started = start(tmp_path, CELL, "time.sleep(120)")
+    [kernel] = [process for process in started if "-f" in process.cmdline() and process.ppid() == run.pid]
+    sockets = Path(kernel.cmdline()[kernel.cmdline().index("-f") + 1]).parent
+    assert sockets.is_dir()
     os.kill(run.pid, number)
     assert run.wait(20) == code
     _, alive = psutil.wait_procs(started, timeout=20)
-    assert not alive
+    assert not alive and not sockets.exists()
     lines = ledger.read(Run(tmp_path / "run"))
     assert [(line.status, line.error) for line in lines] == [("failed", "interrupted")] * (code == 130)
 
