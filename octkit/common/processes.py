@@ -59,7 +59,7 @@ def in_processes(function: Callable, jobs: Sequence[tuple], workers: int) -> Ite
     for job in lost:
         result = None
         with _pool(function, 1) as pool, suppress(BrokenProcessPool):
-            result = pool.submit(_call, function, job).result() if pool else None
+            result = pool.submit(_call, function, job).result() if pool else function(*job)
         yield job, result
 
 

@@ -48,19 +48,17 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
     Raises OctkitError where a worker died or hangs. The workers have ended when the block is left. Where the system has
     no room for what workers need, batches come another way; they are the same.
     """
+    workers = workers if workers and _startable(workers) else 0
     made = _Batches(patches, piped=bool(workers) and not _shareable(patches, workers))
-
-    def started(workers: int) -> Iterator:
-        # One pass over all numbers that are left: workers start once a training, not once an epoch.
-        return iter(DataLoader(made, batch_size=None, sampler=range(first, last), num_workers=workers,
-                               pin_memory=device.type == "cuda", worker_init_fn=_start_worker, collate_fn=_as_made,
-                               timeout=LOOK_EVERY if workers else 0))
-
-    if not workers or not _startable(workers):
-        yield started(0)
+    # One pass over all numbers that are left: workers start once a training, not once an epoch.
+    loader = DataLoader(made, batch_size=None, sampler=range(first, last), num_workers=workers,
+                        pin_memory=device.type == "cuda", worker_init_fn=_start_worker, collate_fn=_as_made,
+                        timeout=LOOK_EVERY if workers else 0)
+    if not workers:
+        yield iter(loader)
         return
     others = multiprocessing.active_children()
-    iterator = started(workers)
+    iterator = iter(loader)
     crew = [process for process in multiprocessing.active_children() if process not in others]
     try:
         yield _watched(iterator, crew)

@@ -125,6 +125,7 @@ def test_where_no_worker_can_start_one_process_makes_the_batches(monkeypatch, ca
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("_multiprocessing.SemLock", refused)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(64, 0, 64))
     warn.cache_clear()
     assert drawn(Numbers(), 2, 2) == [[2, 3], [4, 5]]
     assert "Read-only file system" in capsys.readouterr().err
