@@ -278,6 +278,8 @@ GOALS = {
     "background alone": image(MASK, lambda mask: np.full_like(mask, 255)),
     "layers out of order": image(MASK, swapped_columns),
     "upside down": image(MASK, lambda mask: mask[::-1]),
+    "greys of another copy": image(MASK, greys({0: 80, 80: 160, 160: 255, 255: 0})),
+    "choroid and RNFL exchanged": image(MASK, greys({0: 160, 160: 0})),
     "twins in training": copied(THIRD, "Train/Image/0005.png"),
     "twins in validation": copied("Validation/Image/0007.png", "Validation/Image/0008.png"),
     "trained on validation": copied("Validation/Image/0007.png", THIRD),

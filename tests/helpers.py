@@ -159,6 +159,19 @@ def write_mgunet(root: Path, train: int = 3, validation: int = 1, test: int = 1)
     return root
 
 
+def write_semseg(root: Path, splits: tuple[str, ...] = ("train", "val", "test"), scans: int = 4) -> Path:
+    """A copy of GOALS as it is handed on: folders bscan and semseg in each split's folder ("" for the root)."""
+    for part, split in enumerate(splits):
+        for kind in ("bscan", "semseg"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(1, scans + 1):
+            image, label = striped_scan(number + scans * part)
+            Image.fromarray(image).save(root / split / "bscan" / f"{number:04d}.png")
+            Image.fromarray(np.array([0, 80, 160, 255], np.uint8)[label]).save(
+                root / split / "semseg" / f"{number:04d}.png")
+    return root
+
+
 def fill(path: Path, leave: int) -> None:
     """Write a file that leaves so many bytes of its disk free."""
     path.write_bytes(bytes(shutil.disk_usage(path.parent).free - leave))

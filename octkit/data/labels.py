@@ -6,6 +6,8 @@ LAYERS = ("rnfl", "gcipl", "choroid")
 
 # The grey coding: value in the file -> label.
 GOALS_GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
+# What copies of GOALS in folders bscan/ and semseg/ mean by the same greys.
+SEMSEG_GREYS = {0: 0, 80: 1, 160: 2, 255: 3}
 
 
 def mask_coding(labels: Sequence[str]) -> dict[int, int]:

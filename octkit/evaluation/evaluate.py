@@ -5,7 +5,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from octkit.common.errors import OctkitError, tried
 from octkit.common.messages import say
+from octkit.data.anatomy import impossible
 from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
@@ -25,20 +26,22 @@ PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None = None,
-                 layers: Sequence[str] | None = None, names: Collection[str] | None = None,
-                 labels: Sequence[str] = LAYERS, mask_values: Mapping[int, int] | None = None) -> dict[str, Any]:
+def score_folder(predicted: Path, truth: Path | Mapping[str, Path], spacing: Sequence[float] | None = None,
+                 layers: Sequence[str] | None = None, labels: Sequence[str] = LAYERS,
+                 true_values: Mapping[int, int] | None = None) -> dict[str, Any]:
     """Score a folder of masks against the true ones: PNGs, NIfTI files or folders of B-scans, paired by name.
 
-    A volume's Dice is that of all its voxels; its other metrics are means over the B-scans where they are defined.
+    A volume's Dice is that of all its voxels; its other metrics are means over the B-scans where they are defined. A
+    line is printed for each true mask whose layers lie as in no eye.
 
     Args:
+        truth: a folder of true masks, or those to score by case ("0101").
         spacing: mm a pixel (row, column), for volumes (between B-scans, row, column) or these last two; by default
             the one that a true volume states, where it does.
-        layers, names: the layers and cases ("0101") to score, all by default.
+        layers: those to score, all by default.
         labels: the names of the masks' labels 1, 2, …
-        mask_values: how the files of both folders are coded, value -> label; by default volumes hold label numbers,
-            PNGs GOALS greys where the labels are the three layers, else label numbers.
+        true_values: how true masks are coded, value -> label; by default as predictions are: volumes hold label
+            numbers, PNGs GOALS greys where the labels are the three layers, else label numbers.
 
     Returns what scores.json holds, None standing for what is undefined:
 
@@ -56,13 +59,16 @@ def score_folder(predicted: Path, truth: Path, spacing: Sequence[float] | None =
     labels, layers = tuple(labels), tuple(labels if layers is None else layers)
     if not layers or set(layers) - set(labels):
         raise OctkitError(f"layers: found {list(layers)}, expected some of {', '.join(labels)}")
-    pairs = _pairs(Path(predicted), Path(truth), names)
+    pairs = _pairs(predicted, _masks(predicted), truth if isinstance(truth, Mapping) else _masks(truth))
     spacings = _spacings([theirs for _, theirs in pairs.values()], spacing)
     numbers, greys = {number: number for number in range(len(labels) + 1)}, mask_coding(labels)
     cases = {}
-    for (name, files), mm in zip(pairs.items(), spacings, strict=True):
-        found, true = (read_scan_mask(file, mask_values or (numbers if is_volume(file) else greys), files[1])
-                       for file in files)
+    for (name, (file, true_file)), mm in zip(pairs.items(), spacings, strict=True):
+        found = read_scan_mask(file, numbers if is_volume(file) else greys, true_file)
+        values = true_values or (numbers if is_volume(true_file) else greys)
+        true = read_scan_mask(true_file, values)
+        if labels == LAYERS and (problem := impossible(true, values)):
+            say(f"{true_file}: {', '.join(problem)}")
         cases[name] = {layer: _score(found, true, labels.index(layer) + 1, mm) for layer in layers}
     metrics = list(next(iter(cases.values()))[layers[0]])
     shared = spacings[0] if len(set(spacings)) == 1 else None
@@ -187,16 +193,14 @@ def in_lines(heading: str, problems: Sequence[str]) -> str:
     return "\n".join([f"{heading}:", *(f"  {problem}" for problem in problems)])
 
 
-def _pairs(predicted: Path, truth: Path, names: Collection[str] | None) -> dict[str, tuple[Path, Path]]:
-    ours, theirs = ({scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
-                    for path in (predicted, truth))
-    theirs = {name: path for name, path in theirs.items() if names is None or name in names}
-    absent = sorted(set(names or ()) - set(theirs))
-    if absent or not theirs:
-        raise OctkitError(f"{truth}: found no true masks for {', '.join(absent) or 'any case'}")
-    problems = [f"{path.name} is missing, expected a mask for each in {truth}" for name, path in theirs.items()
-                if name not in ours]
-    problems += [f"{path.name} has no truth in {truth}" for name, path in ours.items() if name not in theirs]
+def _masks(path: Path) -> dict[str, Path]:
+    path = Path(path)
+    return {scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
+
+
+def _pairs(predicted: Path, ours: Mapping[str, Path], theirs: Mapping[str, Path]) -> dict[str, tuple[Path, Path]]:
+    problems = [f"{name} is missing, expected a mask of {path}" for name, path in theirs.items() if name not in ours]
+    problems += [f"{path.name} has no true mask" for name, path in ours.items() if name not in theirs]
     for name in sorted(ours.keys() & theirs.keys()):
         tried(lambda error: problems.append(str(error)), fit, ours[name], theirs[name])
     if problems:

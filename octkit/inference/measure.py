@@ -27,8 +27,8 @@ def score_validation(run: Run) -> dict | None:
         return None
     first = dataset.validation[0]
     spacing = None if is_volume(first.image) else first.spacing  # volumes' files state their own
-    scores = score_folder(run.predictions("validation"), next(iter(truth.values())).parent, spacing, names=truth,
-                          labels=dataset.labels)
+    scores = score_folder(run.predictions("validation"), truth, spacing, labels=dataset.labels,
+                          true_values=dataset.mask_values)
     write_json(run.scores_file, scores)
     return scores
 

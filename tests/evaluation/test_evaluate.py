@@ -7,7 +7,7 @@ from helpers import write_stack
 
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import write_mask
-from octkit.data.labels import GOALS_GREYS
+from octkit.data.labels import GOALS_GREYS, SEMSEG_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.evaluation.evaluate import (
     grouped,
@@ -93,11 +93,9 @@ def test_scores_are_json_where_nothing_is_defined(tmp_path):
 def test_only_the_layers_and_cases_asked_for_are_scored(tmp_path):
     truth = write(tmp_path / "truth", a=mask(), b=mask())
     predicted = write(tmp_path / "predicted", a=mask())
-    scores = score_folder(predicted, truth, layers=("rnfl",), names=["a"])
+    scores = score_folder(predicted, {"a": truth / "a.png"}, layers=("rnfl",))
     assert list(scores["cases"]) == ["a"]
     assert list(scores["cases"]["a"]) == list(scores["summary"]) == ["rnfl"]
-    with pytest.raises(OctkitError, match="truth: found no true masks for c$"):
-        score_folder(predicted, truth, names=["a", "c"])
     with pytest.raises(OctkitError, match="layers: found .*'ilm'"):
         score_folder(predicted, truth, layers=("ilm",))
 
@@ -108,7 +106,7 @@ def test_every_missing_extra_and_unequal_prediction_is_named(tmp_path):
     with pytest.raises(OctkitError) as error:
         score_folder(predicted, truth)
     lines = str(error.value).splitlines()[1:]
-    facts = ("b.png is missing", "d.png has no truth", f"{predicted / 'c.png'}: found 20 x 9 px, expected 20 x 8 px")
+    facts = ("b is missing", "d.png has no true mask", f"{predicted / 'c.png'}: found 20 x 9 px, expected 20 x 8 px")
     for line, fact in zip(lines, facts, strict=True):
         assert line.strip().startswith(fact)
 
@@ -205,8 +203,20 @@ def test_other_labels_and_other_codings(tmp_path):
     assert score_folder(tmp_path / "numbers", tmp_path / "numbers", labels=ours, layers=["ch"])["layers"] == ["ch"]
     with pytest.raises(OctkitError, match="a.png: found mask values 26, 51, 230"):
         score_folder(tmp_path / "grey", tmp_path / "grey")
-    scores = score_folder(tmp_path / "grey", tmp_path / "grey", mask_values={0: 0, 26: 1, 51: 2, 77: 2, 230: 3})
+    predicted = write(tmp_path / "predicted", a=layers)
+    scores = score_folder(predicted, tmp_path / "grey", true_values={0: 0, 26: 1, 51: 2, 77: 2, 230: 3})
     assert scores["mean"]["dice"] == 1
+
+
+def test_true_masks_of_another_coding_are_said(tmp_path, octkit):
+    """Scored against greys that mean something else every layer is wrong, without an error."""
+    predicted, truth = (tmp_path / name for name in ("predicted", "truth"))
+    write_mask(predicted / "a.png", mask(), GOALS_GREYS)
+    write_mask(truth / "a.png", mask(), SEMSEG_GREYS)
+    _, out, _ = octkit("evaluate", predicted, truth)
+    assert f"{truth / 'a.png'}: shows what no eye has" in out and "look like 0 elsewhere, 80 RNFL, 160 GCIPL" in out
+    assert score_folder(predicted, truth, true_values=SEMSEG_GREYS)["mean"]["dice"] == 1
+    assert "no eye" not in octkit("evaluate", predicted, predicted)[1]
 
 
 def test_two_files_can_be_held_against_each_other(tmp_path):

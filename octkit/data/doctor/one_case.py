@@ -3,12 +3,14 @@
 import hashlib
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
+from octkit.data.anatomy import impossible
 from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, order_in_doubt, read_scan_mask
 from octkit.data.geometry import odd_axes
 from octkit.data.image_files import read_header
@@ -76,7 +78,7 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
             like = None if image is None else case.image
             mask = tried(report, read_scan_mask, mask_file, case.mask_values or dataset.mask_values, like)
             if mask is not None:
-                findings += _look_at_mask(mask_file, mask, dataset.labels)
+                findings += _look_at_mask(mask_file, mask, dataset.labels, case.mask_values or dataset.mask_values)
                 if like is not None and (doubt := order_in_doubt(mask_file, like)):
                     findings.append(Finding(WARNING, mask_file, doubt, "expected both in one order: look at both"))
     except UNREADABLE as error:
@@ -116,7 +118,9 @@ def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
     return findings
 
 
-def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...]) -> list[Finding]:
+def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...], values: Mapping[int, int]) -> list[Finding]:
+    if labels == LAYERS and (problem := impossible(mask, values)):
+        return [Finding(ERROR, file, *problem)]
     findings = []
     missing = [name for label, name in enumerate(labels, start=1) if not (mask == label).any()]
     if missing:
@@ -126,9 +130,6 @@ def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...]) -> list
     if labels == LAYERS and (wrong := disorder(mask)).any():
         order = " above ".join(LAYERS)
         first = ", ".join(map(str, np.argwhere(wrong)[0]))
-        upside_down = wrong.mean() > 0.5 and not disorder(mask[..., ::-1, :]).any()
-        findings.append(
-            Finding(WARNING, file, "has its layers upside down", f"expected {order}: flip it") if upside_down else
-            Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, first at "
-                    f"{first}", f"expected {order}: draw it anew there"))
+        findings.append(Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, "
+                                f"first at {first}", f"expected {order}: draw it anew there"))
     return findings

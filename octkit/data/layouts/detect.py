@@ -1,7 +1,7 @@
 """Folders on disk -> Dataset: which of the known layouts a folder has, the data sets of a run, scans to predict.
 
-Each layout has a module that opens it and says what lies where: `goals`, `volumes`, `nnunet` (its raw data) and
-`mgunet`. data/README.md shows them all.
+Each layout has a module that opens it and says what lies where: `goals`, `semseg` (copies of GOALS), `volumes`,
+`nnunet` (its raw data) and `mgunet`. data/README.md shows them all.
 """
 
 import os
@@ -17,6 +17,7 @@ from octkit.data.image_files import is_image
 from octkit.data.layouts.goals import open_goals
 from octkit.data.layouts.mgunet import open_mgunet
 from octkit.data.layouts.nnunet import open_raw
+from octkit.data.layouts.semseg import open_semseg
 from octkit.data.layouts.volumes import open_volumes
 from octkit.data.matching import KINDS, refuse_doubled_names, scans_in
 from octkit.data.volume_files import is_nifti, is_stack
@@ -27,6 +28,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path, Report], Dataset]]] = {
     "Train/Mask": ("volumes", open_volumes),
     "imagesTr": ("nnU-Net raw data", open_raw),
     "train/img": ("MGU-Net", open_mgunet),
+    **dict.fromkeys(("semseg", "train/semseg", "Train/semseg"), ("a copy of GOALS", open_semseg)),
 }
 
 
@@ -43,7 +45,8 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
         raise bad_file(root, "no such folder", "expected a data set")
     try:
         found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
-        if len(found) != 1:
+        # One layout may be found twice: where capitals make no difference, train/semseg is Train/semseg.
+        if len({LAYOUTS[folder] for folder in found}) != 1:
             raise bad_file(root, f"found {' and '.join(found) or 'no data set'}",
                            f"expected one of the folders {looked_for}")
         _check_links(root, report)

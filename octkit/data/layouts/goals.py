@@ -46,7 +46,7 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
     truth = true_masks(root / "Truth" / "Layer_Masks", report)
     images, masks = (images_in(root / "Train" / kind, report) for kind in ("Image", "Layer_Masks"))
     check_pairs(images, masks, report)
-    glaucoma = _training_labels(images, root / "Train" / "Train_GC_GT.xlsx", report)
+    glaucoma = training_labels(images, root / "Train" / "Train_GC_GT.xlsx", report)
 
     def unlabelled(split: str) -> tuple[Case, ...]:
         found = images_in(root / split / "Image", report) if (root / split).is_dir() else {}
@@ -158,7 +158,7 @@ def _eyes(path: Path) -> dict[str, str | None]:
     return {scan_name(Path(name)): fact.get("eye") for name, fact in scans.items()}
 
 
-def _training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
+def training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
     """Name of a training image -> its label; reports images without a row of the table and rows without an image.
 
     Without a table, or in one without labels, no image has one: the layers need none.

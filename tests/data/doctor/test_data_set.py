@@ -63,7 +63,11 @@ EXPECTED = {
     "two classes missing": ["warning Train/Layer_Masks/0003.png: holds no gcipl and no choroid"],
     "background alone": ["warning Train/Layer_Masks/0003.png: holds background alone"],
     "layers out of order": ["warning Train/Layer_Masks/0003.png: has its layers out of order in 4 … first at 10"],
-    "upside down": ["warning Train/Layer_Masks/0003.png: has its layers upside down"],
+    "upside down": ["error   Train/Layer_Masks/0003.png: has its layers upside down … flip it, and its image where"],
+    "greys of another copy": ["error   Train/Layer_Masks/0003.png: shows what no eye has (RNFL on … its values look "
+        "like 0 elsewhere, 80 RNFL, 160 GCIPL, 255 choroid: write 255 for 0, 0 for 80, 80 for 160, 160 for 255"],
+    "choroid and RNFL exchanged": ["error   Train/Layer_Masks/0003.png: shows what no eye has (RNFL on … its values "
+        "look like 0 choroid, 80 GCIPL, 160 RNFL, 255 elsewhere: write 160 for 0, 80 for 80, 0 for 160, 255 for 255"],
     "twins in training": ["warning Train/Image/0005.png: has the same pixels as Train/Image/0003.png"],
     "twins in validation": ["warning Validation/Image/0008.png: has the same pixels as Validation/Image/0007.png"],
     "trained on validation": ["error   Train/Image/0003.png: has the same pixels as Validation/Image/0007.png"],
@@ -229,8 +233,9 @@ def test_each_damage_is_told_and_refused(harmed, kind, name):
                 dataset.read_mask(case)
     except OctkitError as error:
         assert "error   " + str(error).replace(f"{root}/", "").replace(str(root), "DATA") in errors
-    else:  # what shows when scans are compared, and in files for scoring alone
-        assert all("same pixels" in line or "throughout" in line or "Truth/" in line for line in errors)
+    else:  # what shows when scans are compared, in what a mask's layers are like, and in files for scoring alone
+        facts = ("same pixels", "throughout", "Truth/", "no eye has", "upside down")
+        assert all(any(fact in line for fact in facts) for line in errors)
 
 
 def test_whole_sets_are_whole(whole):

@@ -10,6 +10,7 @@ from helpers import (
     write_goals,
     write_mgunet,
     write_nnunet_raw,
+    write_semseg,
     write_stack,
     write_volumes,
 )
@@ -32,7 +33,8 @@ def chosen(root, *extra):
 
 
 @pytest.mark.parametrize(("write", "layout"), [(write_goals, "goals"), (write_volumes, "volumes"),
-                                               (write_nnunet_raw, "nnunet"), (write_mgunet, "mgunet")])
+                                               (write_nnunet_raw, "nnunet"), (write_mgunet, "mgunet"),
+                                               (write_semseg, "semseg")])
 def test_each_layout_is_found_out(tmp_path, write, layout):
     dataset = open_dataset(write(tmp_path / "set"))
     assert (dataset.layout, dataset.name, dataset.root) == (layout, "set", tmp_path / "set")
@@ -168,7 +170,8 @@ def test_any_names_are_cases_or_an_error(images, masks, broken):
                                 "Train/Layer_Masks/0001.png", "Train/Layer_Masks/x.png", "Train/Train_GC_GT.xlsx",
                                 "Validation/Image/0002.png", "Validation/x", "scale.json", "labels.json",
                                 "imagesTr/a_0000.png", "labelsTr/a.png", "dataset.json", "Train/Image/0001/0.png",
-                                "Train/Image/0001/spacing.json", "train/img/1.png", "train/mask/1.png", "Test"])),
+                                "Train/Image/0001/spacing.json", "train/img/1.png", "train/mask/1.png", "Test",
+                                "bscan/1.png", "semseg/1.png", "train/bscan/1.png", "train/semseg/1.png"])),
        st.sampled_from([b"", b"{}", b"[]", b'{"labels": 3}', "png"]))
 def test_any_set_of_files_is_a_data_set_or_an_error(files, content):
     png = io.BytesIO()

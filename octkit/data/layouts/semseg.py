@@ -1,0 +1,50 @@
+"""Copies of GOALS as they are handed on, with other folders, and other meanings for the same greys.
+
+    bscan/0001.png                  grey scans
+    semseg/0001.png                 0 elsewhere, 80 RNFL, 160 GCIPL, 255 choroid
+    Train_GC_GT.xlsx                optional, here or among the training scans: their diagnoses, as in the GOALS layout
+
+Both folders lie in the data set's own folder, whose scans are then the training scans, or in one for each split: train,
+val or validation, test, in capitals or not. There the training scans need their masks; those of the other splits, where
+there are any, are read for scoring alone.
+"""
+
+from pathlib import Path
+
+from octkit.common.errors import Report, refuse
+from octkit.common.files import listing
+from octkit.data.dataset import Case, Dataset
+from octkit.data.labels import LAYERS, SEMSEG_GREYS
+from octkit.data.layouts.goals import training_labels
+from octkit.data.matching import check_pairs, images_in, refuse_doubled_names
+
+SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+def open_semseg(root: Path, report: Report = refuse) -> Dataset:
+    """Open such a copy and check that its images and masks belong together; reports what the GOALS layout does.
+
+    A case of a split's folder is named after both ("train_0001"), as the same file name may stand in several. Without
+    a table no case has a diagnosis.
+    """
+    cases: dict[str, tuple[Case, ...]] = {"train": (), "validation": (), "test": ()}
+    if (root / "semseg").is_dir():
+        cases["train"] = _cases(root, root, "train", report)
+    for folder in listing(root, "bscan and semseg"):
+        split = SPLITS.get(folder.name.lower())
+        if split and (folder / "bscan").is_dir():
+            cases[split] += _cases(root, folder, split, report)
+    dataset = Dataset(root.name, root, "semseg", LAYERS, ("OCT",), dict(SEMSEG_GREYS), **cases)
+    refuse_doubled_names(dataset, report)
+    return dataset
+
+
+def _cases(root: Path, folder: Path, split: str, report: Report) -> tuple[Case, ...]:
+    learned, prefix = split == "train", "" if folder == root else f"{split}_"
+    images = images_in(folder / "bscan", report)
+    masks = images_in(folder / "semseg", report) if learned or (folder / "semseg").is_dir() else {}
+    check_pairs(images, masks, report)
+    table = next((table for place in (root, folder) if (table := place / "Train_GC_GT.xlsx").exists()), None)
+    glaucoma = training_labels(images, table, report) if learned and table else {}
+    return tuple(Case(prefix + name, image, masks.get(name) if learned else None, glaucoma.get(name), circle=True,
+                      truth=None if learned else masks.get(name)) for name, image in images.items())
