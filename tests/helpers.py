@@ -1,6 +1,8 @@
 """What several tests make: tiny data sets, models, runs, notebooks."""
 
+import itertools
 import os
+import shlex
 import shutil
 import sys
 import traceback
@@ -303,3 +305,9 @@ def write_notebook(folder, name, *cells, parameters=("run_dir = 'x'",)):
 
 def smoke(*changes):
     return settings.with_overrides(settings.from_profile("smoke"), list(changes))
+
+
+def advised(error) -> list[str]:
+    """The settings that the message of a pytest.raises advises, "key=value" without the quotes of a shell."""
+    words = shlex.split(str(error.value).replace(";", " "))
+    return [word.rstrip(",") for before, word in itertools.pairwise(words) if before == "--set"]

@@ -25,6 +25,7 @@ from octkit.inference.scan_result import has_boundaries
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.planning.run import Run
 from octkit.planning.selection import Candidate, PostprocessingTest, Selection
+from octkit.planning.steps import check_decidable
 
 Steps = tuple[tuple[int, ...], ...]
 
@@ -143,10 +144,7 @@ def select(run: Run) -> Selection:
 
 
 def _without_cross_validation(run: Run) -> Selection:
-    if len(run.configs) > 1:
-        raise OctkitError(f"{run.folder}: fold \"all\" holds nothing out, so nothing decides between "
-                          f"{', '.join(run.configs)}; train numbered folds too (train.folds), or one configuration "
-                          "(train.configs)")
+    check_decidable(run)
     return Selection(configuration=run.configs[0], configurations=run.configs, folds=("all",), steps=(),
                      why="the only one; fold all holds nothing out to decide with", circle=run.dataset.circle,
                      surfaces=run.settings.infer.surfaces == "always")

@@ -24,6 +24,7 @@ from octkit.data.layouts.goals import lacking_diagnoses
 from octkit.lessons import ledger, notebook
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
+from octkit.planning.folds import check_folds
 from octkit.planning.run import Run
 
 
@@ -153,7 +154,10 @@ def _check_files(run: Run, settings: Settings) -> None:
     if settings.data.phantom is None:
         if not settings.data.root.is_dir():
             raise OctkitError(f"{settings.data.root}: not found, expected the data set's folder (--data DIR)")
-        if not detect.open_dataset(settings.data.root).validation:
+        dataset = detect.open_dataset(settings.data.root)
+        if settings.train.folds != ("all",):
+            check_folds(dataset.train, settings.splits.folds)
+        if not dataset.validation:
             raise OctkitError(f"{settings.data.root}: has no validation images, which the lessons predict and score")
     weights = settings.classify.weights
     if weights is not None and not (PROJECT / weights).is_file():

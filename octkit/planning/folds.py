@@ -56,18 +56,23 @@ def hold_out(cases: Iterable[Case], train_fraction: float, seed: int) -> Split:
                       "people, or another seed")
 
 
+def check_folds(cases: Sequence[Case], folds: int) -> None:
+    """Raise OctkitError for fewer people than folds; it says which settings would do."""
+    if not 2 <= folds <= (count := len({case.person for case in cases})):
+        trained = ",".join(map(str, range(count)))
+        fewer = f"--set splits.folds={count} --set 'train.folds=[{trained}]'; or " if count > 1 else ""
+        raise OctkitError(f"splits.folds: found {folds} folds for {len(cases)} cases of {count} people, expected scans "
+                          f"of at least {folds} people: add some; or {fewer}--set 'train.folds=[\"all\"]', which "
+                          "learns from all and holds none out")
+
+
 def _dealt(cases: Sequence[Case], folds: int, seed: int) -> list[list[str]]:
     """The names that each fold holds out, sorted."""
     from sklearn.model_selection import StratifiedGroupKFold  # here, for it takes a second to import
 
     cases = sorted(cases, key=lambda case: case.name)
     people = [case.person for case in cases]
-    if not 2 <= folds <= (count := len(set(people))):
-        most = max(count, 2)
-        trained = "[" + ",".join(map(str, range(most))) + "]"
-        raise OctkitError(f"splits.folds: found {folds} folds for {len(cases)} cases of {count} people, expected 2 to "
-                          f"{most}: " + (f"--set splits.folds={most} --set train.folds={trained}" if count > 1 else
-                                         "add scans of other people, which could be held out"))
+    check_folds(cases, folds)
     classes = [-1 if case.glaucoma is None else case.glaucoma for case in cases]
     if max(Counter(classes).values()) < folds:
         classes = [0] * len(cases)  # no class reaches every fold: nothing to spread evenly
@@ -85,9 +90,9 @@ def keeps_together(splits: Sequence[Split], cases: Iterable[Case]) -> bool:
 
 
 def load_splits(path: Path) -> list[Split]:
-    """Read splits.json. Raises OctkitError where it is missing or holds no folds."""
+    """Read splits.json, empty where fold "all" is the only one. Raises OctkitError where it is missing or damaged."""
     splits = read_json_as(path, list[Split], "make the splits again")
-    if not splits or any(set(split) != {"train", "validation"} for split in splits):
+    if any(set(split) != {"train", "validation"} for split in splits):
         raise bad_file(path, f"found {str(splits)[:60]}",
                        "expected a list of folds, each with its train and validation cases; make the splits again")
     return splits
@@ -101,7 +106,8 @@ def fold_cases(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -
     if fold == "all":
         return {"train": sorted(names), "validation": []}
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
-        raise OctkitError(f"fold: found {fold!r}, expected 0 to {len(splits) - 1} or \"all\"")
+        numbers = f"0 to {len(splits) - 1} or " if splits else ""
+        raise OctkitError(f"fold: found {fold!r}, expected {numbers}\"all\"")
     split = splits[fold]
     if stray := set(split["train"] + split["validation"]) ^ set(names):
         raise OctkitError(f"splits.json: was made for other cases ({min(stray)} is in one but not the other); make the "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from octkit.common.errors import OctkitError
 from octkit.common.files import clear_unfinished, replacing, write_json
 from octkit.common.messages import say
 from octkit.data.dataset import Case, Dataset, scan_size
@@ -57,18 +58,37 @@ def preprocess_run(run: Run, progress: bool = True) -> tuple[PreprocessedCase, .
 def split_run(run: Run) -> list[Split]:
     """Deal a run's training cases into folds by person, glaucoma spread evenly; leaves splits.json.
 
-    Once a fold has been trained its folds stay, as long as they are of the same cases and keep people together.
+    Once a fold has been trained its folds stay, as long as they are of the same cases and keep people together. None
+    are dealt, and the list is empty, where fold "all" alone is trained and there are fewer people than folds.
+    Raises OctkitError for too few people, and as `check_decidable`.
     """
     chosen, dataset = run.settings, run.training_data
+    check_decidable(run)
     if run.splits_file.exists() and any(run.folder.glob("models/*/fold_[0-9]*")):
         names, splits = sorted(case.name for case in dataset.training), run.splits
         same = all(sorted(split["train"] + split["validation"]) == names for split in splits)
         if same and len(splits) == chosen.splits.folds and keeps_together(splits, dataset.training):
             say(f"{run.splits_file}: stays as it is, folds have been trained by it; delete models/ to deal anew")
             return splits
-    splits = make_splits(dataset.train, chosen.splits.folds, chosen.seed, dataset.extra)
+    none = chosen.train.folds == ("all",) and len({case.person for case in dataset.train}) < chosen.splits.folds
+    splits = [] if none else make_splits(dataset.train, chosen.splits.folds, chosen.seed, dataset.extra)
     write_json(run.splits_file, splits)
     return splits
+
+
+def check_decidable(run: Run) -> None:
+    """Raise OctkitError for a run that trains fold "all" alone, though it needs cases that were held out.
+
+    They decide between configurations, and a cascade's second step learns from their masks.
+    """
+    if run.settings.train.folds != ("all",):
+        return
+    simple = [config for config in run.configs if not run.plan.configurations[config].previous_stage]
+    if len(run.configs) > 1 or not simple:
+        one = simple[0] if simple else next(iter(run.plan.configurations))
+        raise OctkitError(f"{run.folder}: fold \"all\" holds nothing out, so nothing decides between "
+                          f"{', '.join(run.configs)}, and a cascade has nothing to refine; train numbered folds too "
+                          f"(train.folds), or one configuration: --set 'train.configs=[\"{one}\"]'")
 
 
 def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, case: Case) -> None:

@@ -119,7 +119,8 @@ def open_fold(run: Run, config: str, number: int | str) -> Fold:
     if config not in plan.configurations:
         raise OctkitError(f"{run.plan_file}: has no configuration {config!r}, "
                           f"expected one of {', '.join(plan.configurations)}")
-    split = fold_cases(run.splits, number, [case.name for case in run.training_data.training])
+    names = [case.name for case in run.training_data.training]
+    split = fold_cases([] if number == "all" else run.splits, number, names)
     first_step = None
     if previous := plan.configurations[config].previous_stage:
         first_step = run.first_step(config)

@@ -12,7 +12,7 @@ import matplotlib
 import nbformat
 import psutil
 import pytest
-from helpers import fill, smoke, write_notebook
+from helpers import advised, fill, smoke, write_notebook
 from nbformat.v4 import new_notebook
 
 from octkit.common import locks, settings
@@ -65,7 +65,8 @@ def story(tmp_path, monkeypatch):
 
     monkeypatch.setattr(notebook, "execute", pretend)
     monkeypatch.setattr(data_set, "before_run", lambda *_: None)  # the scans are none
-    monkeypatch.setattr(detect, "open_dataset", lambda _: SimpleNamespace(validation=["0001"]))
+    train = [Case(str(number), Path(f"{number}.png")) for number in range(5)]
+    monkeypatch.setattr(detect, "open_dataset", lambda _: SimpleNamespace(validation=["0001"], train=train))
     (tmp_path / "scans").mkdir()
     story |= {"again": again, "run_dir": tmp_path / "run", "notebooks": tmp_path / "notebooks"}
     return story
@@ -249,6 +250,15 @@ def test_missing_files_stop_the_run_before_it_starts(story, tmp_path):
     with pytest.raises(OctkitError, match="scans: not found, expected the data set's folder"):
         story["again"]("data.phantom=null")
     assert not story["run_dir"].exists()
+
+
+def test_too_few_scans_for_the_folds_stop_a_run_before_it_starts_and_the_advice_helps(story):
+    with pytest.raises(OctkitError, match="found 9 folds for 5 cases of 5 people") as error:
+        story["again"]("data.phantom=null", "splits.folds=9")
+    assert not story["run_dir"].exists()
+    assert story["again"]("data.phantom=null", "splits.folds=9", *advised(error)[-1:]) == [
+        "data", "lesson", "train_2d_fold_all", "infer", "report"]
+    assert "train_2d_fold_4" in story["again"]("data.phantom=null", "splits.folds=9", *advised(error)[:-1])
 
 
 def test_real_kernels(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import pytest
+from helpers import advised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
+from octkit.common.settings import from_profile, with_overrides
 from octkit.data.dataset import Case
 from octkit.planning.folds import fold_cases, held_out_cases, hold_out, keeps_together, load_splits, make_splits
 
@@ -136,19 +138,25 @@ def test_unknown_folds_are_errors(fold):
         fold_cases(make_splits(ALL), fold, NAMES)
 
 
-def test_too_few_people_and_doubled_names():
-    with pytest.raises(OctkitError, match=r"5 folds for 3 cases of 3 people.*splits.folds=3.*train.folds=\[0,1,2\]"):
-        make_splits(ALL[:3])
-    with pytest.raises(OctkitError, match="5 folds for 12 cases of 2 people.*splits.folds=2"):
-        make_splits(cases(NAMES[:12], groups=["a", "b"] * 6))
-    with pytest.raises(OctkitError, match="2 folds for 3 cases of 1 people.*other people"):
-        make_splits(cases(NAMES[:3], groups=["a"] * 3), 2)
+@pytest.mark.parametrize("people", [1, 2, 3])
+def test_too_few_people_for_the_folds_and_the_advice_helps(people):
+    scans = cases(NAMES[:6], groups=[str(number % people) for number in range(6)])
+    with pytest.raises(OctkitError, match=f"5 folds for 6 cases of {people} people") as error:
+        make_splits(scans)
+    *numbered, everything = advised(error)
+    assert with_overrides(from_profile("goals"), [everything]).train.folds == ("all",)
+    if people > 1:
+        chosen = with_overrides(from_profile("goals"), numbered)
+        assert len(make_splits(scans, chosen.splits.folds)) == people == len(chosen.train.folds)
+
+
+def test_doubled_names():
     for names, extra in ((["a", "a", "b"], []), (["a", "b"], ["a"])):
         with pytest.raises(OctkitError, match="twice"):
             make_splits(cases(names), 2, extra=cases(extra))
 
 
-@pytest.mark.parametrize("content", [3, {}, [], [{}], [{"train": ["a"], "validation": [1]}], [{"train": "a"}]])
+@pytest.mark.parametrize("content", [3, {}, [{}], [{"train": ["a"], "validation": [1]}], [{"train": "a"}]])
 def test_a_file_without_folds_is_refused(tmp_path, content):
     write_json(tmp_path / "splits.json", content)
     with pytest.raises(OctkitError, match=r"splits.json: .*make the splits again"):

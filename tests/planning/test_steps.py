@@ -1,16 +1,20 @@
 from pathlib import Path
 
 import pytest
+from helpers import advised, make_run, write_goals, write_volumes
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.common.settings import DataSettings, SplitSettings, from_profile, with_overrides
+from octkit.inference.predict import predict_split
+from octkit.inference.select import select
 from octkit.planning import fingerprint
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
 from octkit.planning.preprocess import load_preprocessed
 from octkit.planning.run import Run
 from octkit.planning.steps import fingerprint_run, plan_run, preprocess_run, split_run
+from octkit.training.train import train_fold
 
 RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "percentile_00_5": 0.0,
           "percentile_99_5": 2.0}
@@ -78,6 +82,36 @@ def test_folds_are_dealt_as_the_settings_say(tmp_path, goals):
     splits = split_run(run)
     assert splits == run.splits and len(splits) == run.settings.splits.folds
     assert sorted(name for split in splits for name in split["validation"]) == [f"{n:04d}" for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("scans", [1, 2, 3])
+def test_fold_all_needs_no_number_of_scans(tmp_path, scans):
+    data = write_goals(tmp_path / "goals", train=scans)
+    run = Run(make_run(tmp_path / "run", data, "splits.folds=5", 'train.folds=["all"]', "train.epochs=1"))
+    assert run.splits == []
+    train_fold(run, fold="all", progress=False)
+    with pytest.raises(OctkitError, match='found 0, expected "all"'):
+        train_fold(run, fold=0, progress=False)
+    assert select(run).folds == ("all",)
+    predict_split(run, progress=False)
+    assert sorted(path.name for path in run.predictions("validation").glob("*.png")) == [
+        f"{scans + 1:04d}.png", f"{scans + 2:04d}.png"]
+    run.splits_file.unlink()  # as where the folds that the settings name could not be dealt
+    train_fold(run, fold="all", resume=False, progress=False)
+
+
+def test_fold_all_alone_cannot_decide_between_configurations_and_the_advice_helps(tmp_path):
+    data = write_volumes(tmp_path / "volumes", train=1)
+    changes = [f"data.dir={data}", 'train.folds=["all"]', "plan.memory_gb=0.001"]
+    chosen = with_overrides(from_profile("volumes"), changes)
+    chosen.save(tmp_path / "settings.json")
+    run = Run(tmp_path)
+    fingerprint_run(run)
+    assert len(plan_run(run).configurations) > 1
+    with pytest.raises(OctkitError, match='fold "all" holds nothing out') as error:
+        split_run(run)
+    with_overrides(chosen, advised(error)).save(run.settings_file)
+    assert split_run(run) == []
 
 
 def test_folds_that_were_trained_by_stay_unless_they_mix_people(tmp_path, goals):
