@@ -102,9 +102,9 @@ class Predictor:
         return cls(open_model(model, configs, folds), device, mirror, precision)
 
     def describe(self) -> str:
-        """How and on what it computes: "float32, cpu, 2 threads"."""
+        """How and on what it computes, and the network's unit: "float32, cpu, 2 threads; network planned in px"."""
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{self.precision}, {self.device.type}{threads}"
+        return f"{self.precision}, {self.device.type}{threads}; network planned in {self.model.plan.units}"
 
     def __call__(self, image: np.ndarray, spacing: Sequence[float] | None = None,
                  circle: bool | None = None) -> np.ndarray:
@@ -195,7 +195,7 @@ class ConfigPredictor:
             labels = first_step_mask(values, first_geometry, geometry)
             prepared = np.concatenate([prepared, one_hot(labels, len(self.plan.classes))])
         width = prepared.shape[-1]
-        around = self._around(width) if circle else 0
+        around = self._around(width) if circle and geometry.all_a_scans else 0
         continued = np.take(prepared, np.arange(-around, width + around), axis=-1, mode="wrap")
         found = self._sliding_window(continued, each and self.singles > 1)
         return [values[..., around:around + width] for values in found], geometry

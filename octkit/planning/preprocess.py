@@ -39,6 +39,11 @@ class Geometry:
     target: tuple[float, ...]
     resampled_shape: tuple[int, ...]
 
+    @property
+    def all_a_scans(self) -> bool:
+        """Whether none was cropped away: else the first and the last of a circle's that are left are no neighbours."""
+        return self.crop[-1] == (0, self.original_shape[-1])
+
 
 @dataclass(frozen=True)
 class CaseGeometry(Geometry):

@@ -98,4 +98,4 @@ def _preprocess_case(dataset: Dataset, plan: Plan, config: str, folder: Path, ca
         with replacing(folder / f"{case.name}.{kind}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, array)
     # Last, as it marks the case as complete.
-    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle})
+    write_json(folder / f"{case.name}.json", asdict(geometry) | {"circle": case.circle and geometry.all_a_scans})

@@ -242,6 +242,16 @@ def test_on_a_circle_a_periodic_scan_has_a_periodic_prediction():
     assert off[True] < 0.5 * off[False]
 
 
+def test_a_circle_that_lost_a_scans_at_its_ends_does_not_close():
+    """Black A-scans at the seam are cropped away; what is left at the ends are no neighbours."""
+    predictor = Predictor(model(plan(), member(plan(), "2d")), "cpu")
+    scan = image(16, 48)
+    scan[..., :3] = scan[..., -2:] = 0
+    np.testing.assert_array_equal(predictor(scan, circle=True), predictor(scan, circle=False))
+    scan[..., [0, -1]] = 5
+    assert not np.array_equal(predictor(scan, circle=True), predictor(scan, circle=False))
+
+
 def test_how_far_a_circle_is_continued():
     found = plan()
     network = Predictor(model(found, member(found, "2d"))).configs[0]
