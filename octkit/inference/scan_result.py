@@ -15,6 +15,7 @@ from octkit.inference.postprocess import apply_steps
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.quality import Quality, boundary_spread, quality
+from octkit.layers.seen import has_signal
 from octkit.network.model import Model
 
 
@@ -46,25 +47,40 @@ def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[floa
     model = predictor.model
     circle = model.circle if circle is None else circle
     if has_boundaries(model.labels, image.ndim - 1):
-        return with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle)
+        return with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle, spacing,
+                               has_signal(image))
     probabilities = predictor(image, spacing, circle)
     return ScanResult(most_probable(probabilities, model, circle), probabilities)
 
 
-def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], model: Model, circle: bool) -> ScanResult:
+def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], model: Model, circle: bool,
+                    spacing: Sequence[float] | None = None, signal: np.ndarray | None = None) -> ScanResult:
     """The mask by the model's own way, the boundaries and their doubt, of a 2-D scan of RNFL, GCIPL and choroid.
+
+    In A-scans without a signal the boundaries do not follow what the network says, which has seen nothing there: they
+    bridge them, and their doubt is that of a boundary whose place is not known.
 
     Args:
         probabilities: (4, H, W) float32.
         single: those of each network and mirrored copy, whose average they are: the same shape.
         circle: the last A-scan is the neighbour of the first.
+        spacing: mm a row and an A-scan, where known.
+        signal: (W,) bool, whether an A-scan shows anything (`seen.has_signal`); None: all do.
     """
-    boundaries, doubt = ordered_boundaries(probabilities, circle)
-    if len(single) > 1:
-        doubt = np.hypot(doubt, boundary_spread(single, circle))  # variances add up
+    told = _told(probabilities, signal)
+    boundaries, doubt = ordered_boundaries(told, circle, spacing)
+    if len(single) > 1:  # variances add up
+        doubt = np.hypot(doubt, boundary_spread([_told(one, signal) for one in single], circle, spacing))
     mask = (mask_from(boundaries, probabilities.shape[1]) if model.surfaces
             else most_probable(probabilities, model, circle))
-    return ScanResult(mask, probabilities, boundaries, doubt, quality(boundaries, doubt, probabilities))
+    return ScanResult(mask, probabilities, boundaries, doubt, quality(boundaries, doubt, told, circle))
+
+
+def _told(probabilities: np.ndarray, signal: np.ndarray | None) -> np.ndarray:
+    """What the network says of a scan: in A-scans without a signal, that all labels are as likely."""
+    if signal is None or signal.all():
+        return probabilities
+    return np.where(signal, probabilities, np.float32(1 / len(probabilities)))
 
 
 def most_probable(probabilities: np.ndarray, model: Model, circle: bool) -> np.ndarray:

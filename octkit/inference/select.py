@@ -51,16 +51,15 @@ def decide_postprocessing(predicted: Sequence[np.ndarray], truth: Sequence[np.nd
     return steps, records
 
 
-def decide_boundaries(probabilities: Iterable[np.ndarray], cleaned: Sequence[np.ndarray], truth: Sequence[np.ndarray],
-                      names: Sequence[str], circle: bool, wanted: str) -> tuple[bool, PostprocessingTest]:
+def decide_boundaries(drawn: Iterable[np.ndarray], cleaned: Sequence[np.ndarray], truth: Sequence[np.ndarray],
+                      names: Sequence[str], wanted: str) -> tuple[bool, PostprocessingTest]:
     """Whether masks are to be drawn from ordered boundaries, and the record of that test.
 
-    They are where the mean Dice does not fall below that of the `cleaned` most probable labels. `wanted` "always" or
-    "never" decides without a test.
+    They are where the mean Dice of the `drawn` does not fall below that of the `cleaned` most probable labels. `wanted`
+    "always" or "never" decides without a test.
     """
     before = _table(cleaned, truth, names)
-    after = _table((mask_from(ordered_boundaries(found, circle)[0], found.shape[1]) for found in probabilities),
-                   truth, names)
+    after = _table(drawn, truth, names)
     gain = _mean(after) - _mean(before)
     keep = gain >= 0 if wanted == "choose" else wanted == "always"
     why = (f"mean Dice changes by {gain:+.2e}" + (", and no layer can break" if keep else "")
@@ -167,8 +166,9 @@ def _by_cross_validation(run: Run) -> Selection:
     drawn = False
     if has_boundaries(dataset.labels, truth[0].ndim):
         cleaned = [apply_steps(mask, steps, dataset.circle) for mask in masks]
-        drawn, record = decide_boundaries(found(), cleaned, truth, dataset.labels, dataset.circle,
-                                          run.settings.infer.surfaces)
+        ordered = (mask_from(ordered_boundaries(one, dataset.circle, case.spacing)[0], one.shape[1])
+                   for one, (case, _) in zip(found(), cases, strict=True))
+        drawn, record = decide_boundaries(ordered, cleaned, truth, dataset.labels, run.settings.infer.surfaces)
         records.append(record)
     return Selection(configuration=winner.name, configurations=winner.configurations, why=why,
                      folds=tuple(dict.fromkeys(run.held_out.values())), cases=len(cases), candidates=tuple(scored),

@@ -26,6 +26,8 @@ The shape of the cost is that of optimal surface detection (Li, Wu, Chen and Son
 graph cut would solve it jointly; this takes a tenth of a second instead.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.linalg import solveh_banded
 from scipy.special import expit
@@ -46,10 +48,11 @@ from octkit.layers.curve_search import (
 )
 
 SMALLEST = 8  # rows
-# Lengths are in um so that scans of any number of rows are treated alike. A scan's scale is often unknown: it is taken
-# to show a whole frame along the usual circle (3.46 mm diameter), which makes the least thicknesses too small, never
-# too large, where it shows less (crops).
+# Lengths are in um so that scans of any number of rows are treated alike. Where a scan's scale is unknown, it is taken
+# to show a whole frame along the usual circle (3.46 mm diameter), which makes the least thicknesses too small where it
+# shows less (crops), and too large where its frame is deeper.
 FRAME = 1900, 10870  # um: depth, length
+POSSIBLE_DEPTHS = 240, 20000  # um of a scan: at the least twice LEAST_UM's sum; devices' frames have 1900 to 6000
 # Share of pixels in which the network may be wrong whatever it says: p becomes (1 - DOUBT) p + DOUBT / 4, so that no
 # pixel outweighs a whole neighbourhood (at most 4.3 nats a pixel for 0.05).
 DOUBT = 0.05
@@ -62,12 +65,14 @@ USUAL_SLOPE = 0.1
 STEEPEST = 1.0  # no boundary climbs more (45 degrees). Phantoms reach 0.62 beside vessels; strongly tilted scans more.
 
 
-def ordered_boundaries(probabilities: np.ndarray, circular: bool) -> tuple[np.ndarray, np.ndarray]:
+def ordered_boundaries(probabilities: np.ndarray, circular: bool,
+                       spacing: Sequence[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The five boundaries of a B-scan and how uncertain each is: two arrays (5, W) float64, in px.
 
     Args:
         probabilities: (4, H, W) float32 of background, RNFL, GCIPL, choroid; at least 8 rows.
         circular: the last A-scan is the neighbour of the first, and no boundary jumps there.
+        spacing: mm a row and an A-scan, which least thicknesses and smoothness follow; see `known_scale`.
 
     Returns:
         boundaries: rows of ILM, RNFL/GCIPL, GCIPL/INL, choroid top and bottom in the convention of
@@ -84,7 +89,7 @@ def ordered_boundaries(probabilities: np.ndarray, circular: bool) -> tuple[np.nd
     low, high = np.min(probabilities), np.max(probabilities)
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise OctkitError(f"probabilities: found values from {low} to {high}, expected 0 to 1")
-    fine = full_grid(probabilities, circular)
+    fine = full_grid(probabilities, circular, spacing)
     rough, row_step, column_step = coarse_grid(fine)
     start = descend(rough, smoothed(rough, columnwise(rough)), TOGETHER + ALONE)
     start = feasible(fine, np.rint(spread_out(fine, start, row_step, column_step)).astype(int))
@@ -93,13 +98,27 @@ def ordered_boundaries(probabilities: np.ndarray, circular: bool) -> tuple[np.nd
     return feasible(fine, refined(fine, rows, mean, variance, flat)), deviation(fine, rows, variance)
 
 
-def bounds(size: tuple[int, int]) -> tuple[np.ndarray, int]:
+def known_scale(size: Sequence[int], spacing: Sequence[float] | None) -> tuple[float, float] | None:
+    """Depth of a row and distance of A-scans in um for a scan of `size` (H, W) with `spacing` (mm an axis).
+
+    None where it is unknown, or cannot be one: where it would make the scan less than 0.24 or more than 20 mm deep, as
+    files do that state 1 mm a pixel for want of better.
+    """
+    if spacing is None:
+        return None
+    row, column = (1000 * mm for mm in spacing)
+    return (row, column) if POSSIBLE_DEPTHS[0] <= size[0] * row <= POSSIBLE_DEPTHS[1] else None
+
+
+def bounds(size: tuple[int, int], spacing: Sequence[float] | None = None) -> tuple[np.ndarray, int]:
     """For a scan of `size` (H, W): least px between neighbouring boundaries (4,), and the greatest step in px.
 
-    A layer keeps at least one row, however few rows there are.
+    A layer keeps at least one row, however few rows there are. `spacing` as in `ordered_boundaries`.
     """
-    gaps = np.maximum(np.rint(np.array(LEAST_UM) * size[0] / FRAME[0]), 1).astype(int)
-    return gaps, max(1, min(int(np.ceil(STEEPEST * _slope_in_rows(size))), size[0]))
+    scale = known_scale(size, spacing)
+    gaps = np.array(LEAST_UM) / scale[0] if scale else np.array(LEAST_UM) * size[0] / FRAME[0]
+    slope = _slope_in_rows(size, spacing)
+    return np.maximum(np.rint(gaps), 1).astype(int), max(1, min(int(np.ceil(STEEPEST * slope)), size[0]))
 
 
 def mask_from(boundaries: np.ndarray, height: int) -> np.ndarray:
@@ -111,10 +130,10 @@ def mask_from(boundaries: np.ndarray, height: int) -> np.ndarray:
     return np.array(LABELS, np.uint8)[region]
 
 
-def full_grid(probabilities: np.ndarray, circular: bool) -> Grid:
+def full_grid(probabilities: np.ndarray, circular: bool, spacing: Sequence[float] | None = None) -> Grid:
     """The cost at every row and A-scan."""
     _, height, width = probabilities.shape
-    gaps, step = bounds((height, width))
+    gaps, step = bounds((height, width), spacing)
     logs = probabilities * np.float32(1 - DOUBT)
     logs += np.float32(DOUBT / 4)
     np.log(logs, out=logs)
@@ -125,12 +144,14 @@ def full_grid(probabilities: np.ndarray, circular: bool) -> Grid:
     for row in range(1, height):  # a third of the time that cumsum takes along this axis
         summed[:4, row + 1] += summed[:4, row]
     summed[4] = -summed[3]
-    weight = 1 / (USUAL_SLOPE * _slope_in_rows((height, width))) ** 2
+    weight = 1 / (USUAL_SLOPE * _slope_in_rows((height, width), spacing)) ** 2
     return Grid(summed, gaps, weight, step, max(SMALLEST, height // 100), circular and width > 1)
 
 
-def _slope_in_rows(size: tuple[int, int]) -> float:
-    """Rows an A-scan of a slope of 1: a row is 3.9 um in a crop, and never more than the whole frame's share."""
+def _slope_in_rows(size: tuple[int, int], spacing: Sequence[float] | None) -> float:
+    """Rows an A-scan of a slope of 1. Without a scale a row is 3.9 um, and never more than the whole frame's share."""
+    if scale := known_scale(size, spacing):
+        return scale[1] / scale[0]
     return FRAME[1] / size[1] / min(3.9, FRAME[0] / size[0])
 
 

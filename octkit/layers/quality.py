@@ -15,14 +15,13 @@ import numpy as np
 
 from octkit.data.labels import BETWEEN, BOUNDARIES
 from octkit.layers.boundaries import mask_from, ordered_boundaries
+from octkit.layers.seen import located, longest_gap
 
 LAYER_NAMES = {1: "RNFL", 2: "GCIPL", 3: "choroid"}
 
-# Share of the image's height; a boundary whose place has a larger standard deviation is not located (38 um in a whole
-# frame, as much as a thin RNFL).
-WIDE = 0.02
 WIDE_SHARE = MISSING_SHARE = 0.15  # of the A-scans: a boundary may not be located, a layer not be seen in so many
 CONTRADICTED = 0.15  # share of the foreground (the network's and the drawn layers') on which the two may differ
+GAP = 15  # degrees of a circle (of a line: as large a share of it) in which a boundary may be lost in one piece
 BORDER_SHARE = 0.05  # of the A-scans: ILM or choroid's bottom may lie within a row of the image's border in so many
 
 
@@ -34,26 +33,32 @@ class Quality:
     reasons: tuple[str, ...]
 
 
-def boundary_spread(probabilities: Sequence[np.ndarray], circular: bool) -> np.ndarray:
+def boundary_spread(probabilities: Sequence[np.ndarray], circular: bool,
+                    spacing: Sequence[float] | None = None) -> np.ndarray:
     """How far models disagree: standard deviation of each boundary over them, (5, W) float64 in px.
 
     `probabilities` are those of at least two models (or mirrored copies, mirrored back), as `ordered_boundaries` takes
-    them.
+    them, and `spacing`.
     """
-    return np.std([ordered_boundaries(member, circular)[0] for member in probabilities], axis=0, ddof=1)
+    return np.std([ordered_boundaries(member, circular, spacing)[0] for member in probabilities], axis=0, ddof=1)
 
 
-def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray) -> Quality:
+def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray, circular: bool) -> Quality:
     """Flag a scan whose boundaries should not be used before somebody has looked.
 
     `boundaries` and the standard deviation of their places, `doubt`, are (5, W); they were found in the `probabilities`
-    (4, H, W).
+    (4, H, W). `circular`: the last A-scan is the neighbour of the first.
     """
-    found = measures(boundaries, doubt, probabilities)
+    found = measures(boundaries, doubt, probabilities, circular)
     reasons = [f"{LAYER_NAMES[label]} is not seen in {share:.0%} of the A-scans"
                for label, share in zip(BETWEEN, found["missing"], strict=True) if share > MISSING_SHARE]
     reasons += [f"the boundary {name} is not located in {share:.0%} of the A-scans"
                 for name, share in zip(BOUNDARIES, found["wide"], strict=True) if share > WIDE_SHARE]
+    if lost := [name for name, share in zip(BOUNDARIES, found["gap"], strict=True) if share > GAP / 360]:
+        longest = found["gap"].max()
+        reasons.append(f"{', '.join(lost)} not located along "
+                       + (f"{360 * longest:.0f}° of the circle" if circular else f"{longest:.0%} of the A-scans")
+                       + " in one piece")
     if found["contradicted"] > CONTRADICTED:
         reasons.append(f"the network's labels and the drawn layers differ on {found['contradicted']:.0%} of the "
                        "foreground")
@@ -63,19 +68,21 @@ def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray
     return Quality(not reasons, tuple(reasons))
 
 
-def measures(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+def measures(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray, circular: bool) -> dict[str, Any]:
     """What the flag is decided on, all shares from 0 to 1.
 
-    `wide` (5,): A-scans in which a boundary is not located; `missing` (3,): A-scans in which no pixel of a drawn
-    layer has that layer as its likeliest label; `contradicted`: pixels on which drawn layers and likeliest labels
-    differ, of those that either calls foreground; `border` (2,): A-scans with the ILM or the choroid's bottom within a
-    row of the border.
+    `wide` (5,): A-scans in which a boundary is not located, `gap` (5,): the most of them in one piece; `missing` (3,):
+    A-scans in which no pixel of a drawn layer has that layer as its likeliest label; `contradicted`: pixels on which
+    drawn layers and likeliest labels differ, of those that either calls foreground; `border` (2,): A-scans with the ILM
+    or the choroid's bottom within a row of the border.
     """
     height = probabilities.shape[1]
     drawn, likeliest = mask_from(boundaries, height), probabilities.argmax(axis=0)
     foreground = np.count_nonzero((drawn > 0) | (likeliest > 0))
     right = [(drawn == label) & (likeliest == label) for label in BETWEEN]
-    return {"wide": (doubt > WIDE * height).mean(axis=1),
+    known = located(doubt, height)
+    return {"wide": 1 - known.mean(axis=1),
+            "gap": np.array([longest_gap(line, circular) / len(line) for line in known]),
             "missing": np.array([1 - layer.any(axis=0).mean() for layer in right]),
             "contradicted": np.count_nonzero(drawn != likeliest) / max(int(foreground), 1),
             "border": np.array([(boundaries[0] < 1).mean(), (boundaries[4] > height - 1).mean()])}

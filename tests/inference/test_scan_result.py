@@ -5,6 +5,7 @@ import pytest
 
 from octkit.data.labels import LAYERS
 from octkit.inference.scan_result import has_boundaries, most_probable, predict_scan, with_boundaries
+from octkit.layers.seen import layers_seen
 from octkit.network.model import Model
 from octkit.phantoms.circle_scans import draw
 
@@ -57,6 +58,30 @@ def test_where_networks_differ_is_doubt(phantom):
     # two that lie 6 px apart have a standard deviation of 6 / sqrt(2)
     assert np.median(both.doubt[0]) >= 0.9 * 6 / 2**0.5
     np.testing.assert_array_equal(both.boundaries, alone.boundaries)
+
+
+def test_an_a_scan_without_a_signal_is_not_seen_whatever_the_network_says(phantom):
+    hallucinated, signal = phantom.mask.copy(), np.ones(320, bool)
+    signal[np.arange(-20, 20)] = False  # across the seam
+    hallucinated[:, ~signal] = 0
+    hallucinated[100:110, ~signal], hallucinated[110:118, ~signal], hallucinated[150:170, ~signal] = 1, 2, 3
+    found = with_boundaries(sure(hallucinated), [], model(surfaces=True), circle=True, signal=signal)
+    seen = layers_seen(found.doubt, 256)
+    assert not seen[:, ~signal].any() and seen[:, signal].all()
+    assert not found.quality.trusted and "45° of the circle" in found.quality.reasons[0]
+    # The mask is whole, and drawn from edge to edge.
+    thick = (found.mask == 1).sum(axis=0)
+    edges = thick[[20, 299]]
+    assert (edges.min() - 2 <= thick[~signal]).all() and (thick[~signal] <= edges.max() + 2).all()
+    np.testing.assert_array_equal(found.probabilities, sure(hallucinated))
+
+
+def test_a_predicted_scan_is_looked_at_for_its_signal(phantom):
+    image = phantom.image[None].astype(np.float32)
+    image[..., 100:140] = 0
+    predictor = Mock(predict_each=Mock(return_value=(sure(phantom.mask), [])), model=model(surfaces=True))
+    found = predict_scan(predictor, image, circle=True)
+    assert (~layers_seen(found.doubt, 256)).any(axis=0).nonzero()[0].tolist() == [*range(100, 140)]
 
 
 def test_other_labels_and_volumes_have_a_mask_alone(phantom):

@@ -4,6 +4,7 @@ import pytest
 from octkit.data.labels import LAYERS
 from octkit.evaluation.metrics import dice
 from octkit.inference.select import best, candidates, decide_boundaries, decide_postprocessing
+from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.phantoms.circle_scans import draw
 from octkit.planning.selection import Candidate
 
@@ -73,11 +74,12 @@ def test_ordered_boundaries_are_chosen_where_the_score_does_not_fall():
     wrong = phantom.mask.copy()
     wrong[2:8, 20:60] = 3  # an island that costs choroid's Dice
     probabilities = np.where(wrong == np.arange(4)[:, None, None], 0.9, 0.1 / 3).astype(np.float32)
-    keep, record = decide_boundaries([probabilities], [wrong], [phantom.mask], LAYERS, True, "choose")
+    ordered = mask_from(ordered_boundaries(probabilities, True)[0], 128)
+    keep, record = decide_boundaries([ordered], [wrong], [phantom.mask], LAYERS, "choose")
     assert record.dice_before["choroid"] == dice(wrong, phantom.mask, 3)
     assert keep and record.kept and record.dice_after["choroid"] > record.dice_before["choroid"] + 0.01
     assert record.gain["n"] == 1 and record.gain["sd"] is None and record.gain["mean"] > 0.003
     # a truth with an island, which no ordered boundaries can draw
-    assert not decide_boundaries([probabilities], [wrong], [wrong], LAYERS, True, "choose")[0]
-    assert decide_boundaries([probabilities], [wrong], [wrong], LAYERS, True, "always")[0]
-    assert not decide_boundaries([probabilities], [wrong], [phantom.mask], LAYERS, True, "never")[0]
+    assert not decide_boundaries([ordered], [wrong], [wrong], LAYERS, "choose")[0]
+    assert decide_boundaries([ordered], [wrong], [wrong], LAYERS, "always")[0]
+    assert not decide_boundaries([ordered], [wrong], [phantom.mask], LAYERS, "never")[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES
 from octkit.evaluation import metrics
-from octkit.layers.boundaries import bounds, full_grid, mask_from, ordered_boundaries
+from octkit.layers.boundaries import bounds, full_grid, known_scale, mask_from, ordered_boundaries
 from octkit.phantoms.circle_scans import draw
 
 TRUE = (0, 1, 2, 8, 9)  # circle_eye.BOUNDARIES that are ours
@@ -177,6 +177,25 @@ def test_least_thickness_and_greatest_step_follow_the_size():
     assert gaps.tolist() == [6, 6, 25, 13] and step == 5
     gaps, step = bounds((496, 768))  # 3.83 um a row, 14.2 um an A-scan
     assert gaps.tolist() == [4, 4, 16, 8] and step == 4
+
+
+def test_least_thickness_and_greatest_step_follow_the_scale_where_it_is_known():
+    gaps, step = bounds((800, 1100), (0.00325, 0.013))  # 15, 15, 60, 30 um; 45 degrees are 4 rows an A-scan
+    assert gaps.tolist() == [5, 5, 18, 9] and step == 4
+    for impossible in ((1.0, 1.0), (2e-6, 1e-5)):  # 800 mm and 1.6 um deep
+        assert known_scale((800, 1100), impossible) is None
+        assert bounds((800, 1100), impossible)[0].tolist() == bounds((800, 1100))[0].tolist()
+    assert known_scale((800, 1100), (0.004, 0.012)) == (4, 12) and known_scale((800, 1100), None) is None
+
+
+def test_a_thin_choroid_is_not_drawn_thicker_than_it_is():
+    """35 um at 3.25 um a row: 11 rows, of which a frame of 1.9 mm would make 13."""
+    mask = np.zeros((800, 64), np.uint8)
+    mask[200:230], mask[230:250], mask[300:311] = 1, 2, 3
+    sure = np.stack([mask == label for label in range(4)]).astype(np.float32)
+    drawn = {spacing: np.diff(ordered_boundaries(sure, True, spacing)[0][3:], axis=0).mean()
+             for spacing in (None, (0.00325, 0.013))}
+    assert drawn == pytest.approx({None: 13, (0.00325, 0.013): 11}, abs=0.1)
 
 
 @pytest.mark.parametrize(("probabilities", "message"), [

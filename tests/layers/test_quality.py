@@ -16,7 +16,7 @@ def good():
 
 def judge(probabilities: np.ndarray, spread=None):
     boundaries, deviation = ordered_boundaries(probabilities, circular=True)
-    return quality(boundaries, deviation if spread is None else np.hypot(deviation, spread), probabilities)
+    return quality(boundaries, deviation if spread is None else np.hypot(deviation, spread), probabilities, True)
 
 
 def test_a_good_scan_is_trusted_without_reasons(good):
@@ -28,6 +28,21 @@ def test_small_damage_that_boundaries_mend_is_no_reason(good):
     p = good.copy()
     p[:, :, 100:110] = 0.25
     assert judge(p).trusted
+
+
+@pytest.mark.parametrize("start", [200, 374])
+def test_a_gap_of_more_than_15_degrees_in_one_piece_is_a_reason(good, start):
+    """Of 384 A-scans 16 are 15 degrees; 374 lies across the seam. In two pieces as many are none."""
+    lost, apart = np.arange(start, start + 17) % 384, np.r_[100:109, 300:308]
+    doubt = np.zeros((5, 384))
+    boundaries = ordered_boundaries(good, True)[0]
+    doubt[3, lost] = 9
+    assert quality(boundaries, doubt, good, True).reasons == (
+        "choroid top not located along 16° of the circle in one piece",)
+    assert quality(boundaries, doubt, good, False).trusted == (start == 374)
+    doubt[3] = 0
+    doubt[3, apart] = 9
+    assert quality(boundaries, doubt, good, True).trusted
 
 
 @pytest.mark.parametrize(("damage", "reason"), [
@@ -67,8 +82,8 @@ def test_measures_by_hand():
     label[2:4, 1] = 1  # RNFL as drawn; GCIPL (2 px) and choroid (8 to 9.5: the centre of row 9 lies on it, 1 px) not
     p = np.stack([label == k for k in range(4)]).astype(float)
     doubt = np.array([[0.1, 0.1], [0.3, 0.1], [0, 0], [0.1, 0.4], [0.4, 0.4]])
-    found = measures(boundaries, doubt, p)
-    assert found["wide"].tolist() == [0, 0.5, 0, 0.5, 1]
+    found = measures(boundaries, doubt, p, True)
+    assert found["wide"].tolist() == found["gap"].tolist() == [0, 0.5, 0, 0.5, 1]
     assert found["missing"].tolist() == [0, 0.5, 0.5]
     assert found["contradicted"] == pytest.approx(3 / (7 + 2 + 3))
     assert found["border"].tolist() == [0.5, 1.0]
