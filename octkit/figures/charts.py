@@ -18,7 +18,7 @@ from octkit.data.labels import LAYERS
 from octkit.evaluation.metrics import THRESHOLD, spread
 from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, PURPLE, VERMILION, YELLOW, label_colours
 from octkit.figures.picture import Picture, layer_name, legend_below, new_picture, unit_name
-from octkit.layers.thickness import QUADRANT_NAMES, QUADRANTS, angles
+from octkit.layers.thickness import QUADRANT_NAMES, QUADRANTS, WHOLE, angles, sector_means
 
 GROUP_COLOURS = {"healthy": BLUE, "glaucoma": VERMILION}
 TRAIN_COLOUR, VALIDATION_COLOUR = BLUE, VERMILION
@@ -161,10 +161,11 @@ def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None
     """RNFL thickness around the circle, (A-scans,) in TSNIT order from the temporal middle.
 
     `truth` and the `band`'s two limits, where known, are in the same order and unit ("px" or "um"), at any number of
-    A-scans.
+    A-scans. Where nothing was seen (nan) the line has a gap, which is hatched.
     """
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
     circle_axis(ax, unit)
+    mark_unseen(ax, thickness)
     if band is not None:
         ax.fill_between(angles(band[0]), *band, color="#BBBBBB", alpha=0.5, lw=0, label=band_name)
     if truth is not None:
@@ -172,23 +173,35 @@ def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None
     ax.plot(angles(thickness), thickness, color=LAYER_COLOURS["rnfl"], lw=2, label="predicted")
     legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"RNFL thickness in TSNIT order, mean {np.nanmean(thickness):.1f} {unit_name(unit)}."
+    mean, seen = sector_means(thickness, WHOLE)["global"], np.isfinite(thickness).mean()
+    picture.alt = (f"RNFL thickness in TSNIT order, seen in {seen:.0%} of the A-scans, "
+                   + (f"mean {mean:.1f} {unit_name(unit)}." if np.isfinite(mean) else "too few for a mean."))
     return picture
+
+
+def mark_unseen(ax: Axes, thickness: np.ndarray) -> None:
+    """Hatch where a profile (A-scans,) around the circle was not seen (nan)."""
+    unseen = np.repeat(~np.isfinite(thickness), 2)
+    if unseen.any():
+        edges = np.arange(len(thickness) + 1) * 360 / len(thickness)
+        ax.fill_between(np.repeat(edges, 2)[1:-1], 0, 1, where=unseen, transform=ax.get_xaxis_transform(),
+                        facecolor="none", edgecolor=GREY, hatch="///", lw=0, label="not seen")
 
 
 def group_profiles(groups: Mapping[str, np.ndarray], unit: str, title: str) -> Picture:
     """Mean RNFL thickness around the circle of groups of scans (name -> (scans, A-scans)), bands of one deviation."""
     picture, ((ax,),) = new_picture(title, size=(9, 3.6))
     circle_axis(ax, unit)
-    means = []
+    told = []
     for name, colour in _group_colours(groups).items():
-        mean, deviation = np.nanmean(groups[name], axis=0), np.nanstd(groups[name], axis=0)
+        lines = np.ma.masked_invalid(groups[name])
+        mean, deviation = (found.filled(np.nan) for found in (lines.mean(axis=0), lines.std(axis=0)))
         ax.fill_between(angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
         ax.plot(angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
-        means.append(f"{name} {mean.mean():.1f} {unit_name(unit)}")
+        told.append(f"{name} {np.ma.filled(lines.mean(), np.nan):.1f} {unit_name(unit)}")
     legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"Mean RNFL thickness: {', '.join(means)}; bands are one standard deviation."
+    picture.alt = f"Mean RNFL thickness: {', '.join(told)}; bands are one standard deviation."
     return picture
 
 

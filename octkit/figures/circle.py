@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Wedge
 from matplotlib.typing import ColorType
 
-from octkit.figures.charts import circle_axis
+from octkit.figures.charts import circle_axis, mark_unseen
 from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, VERMILION
 from octkit.figures.picture import Picture, new_picture, unit_name
 from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means
@@ -52,12 +52,14 @@ def sector_discs(scans: Mapping[str, Thickness], title: str) -> Picture:
 def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
     """The RNFL of both eyes around the circle, and below how much thicker the right one is in each A-scan.
 
+    Where it was not seen in both, the upper panel is hatched.
     Raises OctkitError as `thickness.asymmetry`.
     """
     difference = asymmetry(right, left)["rnfl"]
     picture, ((both,), (below,)) = new_picture(title, 2, 1, (9, 5.4), sharex=True, height_ratios=(3, 2))
     for name, scan, look in (("right eye", right, RIGHT), ("left eye", left, LEFT)):
         both.plot(angles(scan["rnfl"]), scan["rnfl"], lw=2, label=name, **look)
+    mark_unseen(both, difference)
     circle_axis(both, right.unit)
     both.set(xlabel="", ylim=(0, None))
     both.legend(frameon=False, fontsize=8)
@@ -65,9 +67,10 @@ def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
     for side, look in ((difference > 0, RIGHT), (difference < 0, LEFT)):
         below.fill_between(angles(difference), np.where(side, difference, 0), color=look["color"], alpha=0.4, lw=0)
     circle_axis(below, right.unit, "right minus left")
-    picture.alt = (f"RNFL thickness of a right and a left eye in TSNIT order; right minus left: mean "
-                   f"{difference.mean():+.1f} {unit_name(right.unit)}, from {difference.min():+.1f} to "
-                   f"{difference.max():+.1f}.")
+    seen = difference[np.isfinite(difference)]
+    picture.alt = "RNFL thickness of a right and a left eye in TSNIT order; " + (
+        f"right minus left: mean {means(difference)['global']:+.1f} {unit_name(right.unit)}, from {seen.min():+.1f} to "
+        f"{seen.max():+.1f}." if seen.size else "nowhere seen in both.")
     return picture
 
 

@@ -20,6 +20,7 @@ from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.figures.colours import GREY, LAYER_COLOURS, PURPLE, VERMILION, YELLOW, label_colours
 from octkit.figures.picture import Picture, colour_bar, layer_name, legend_below, new_picture
+from octkit.layers.seen import located
 
 Scale = tuple[float, float] | None  # µm per px, axial and lateral; None: unknown
 
@@ -155,7 +156,8 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
     """A scan with its boundaries (5, W) as lines, each in a band of one standard deviation `spread` (5, W) px a side.
 
     `image` is (H, W) or (1, H, W). Below, the standard deviation of each boundary along the scan, on a logarithmic
-    axis: a boundary that was not seen is drawn far above the others.
+    axis: a boundary that was not seen is drawn far above the others. The line of a boundary has a gap where it is not
+    located (`seen.located`).
     """
     height, width = np.shape(image)[-2:]
     picture, ((above,), (below,)) = new_picture(
@@ -170,7 +172,7 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray,
         # Rows are counted from the image's upper edge, the axis from the first row's centre.
         upper, lower = (np.clip(row + side * sigma, 0, height) - 0.5 for side in (-1, 1))
         above.fill_between(along, upper, lower, color=look["color"], alpha=0.4, linewidth=0)
-        above.plot(along, row - 0.5, label=name, path_effects=outline, **look)
+        above.plot(along, np.where(located(sigma, height), row - 0.5, np.nan), label=name, path_effects=outline, **look)
         below.plot(along, np.maximum(sigma, 0.1), **look)
     above.axis(limits)
     below.set(xlabel=above.get_xlabel(), ylabel="uncertainty (px)", yscale="log")

@@ -27,12 +27,15 @@ from octkit.data.dataset import Case, is_lossy, is_volume, read_scan, read_scan_
 from octkit.data.geometry import odd_axes
 from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import is_image, write_mask
-from octkit.data.labels import BOUNDARIES, mask_coding
+from octkit.data.labels import mask_coding
 from octkit.data.layouts import detect
 from octkit.data.matching import KINDS
 from octkit.data.volume_files import SPACING_FILE, is_stack, volume_spacing, write_nifti
 from octkit.inference.scan_result import ScanResult, has_boundaries, predict_scan
 from octkit.inference.sliding_window import ConfigPredictor, Predictor, first_step_mask
+from octkit.layers import scan_files
+from octkit.layers.boundaries import FRAME, known_scale
+from octkit.layers.scan_files import ScanFacts
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
 from octkit.planning.preprocess import check_grid, load_preprocessed
@@ -72,7 +75,8 @@ def save_probabilities(folder: Path, name: str, probabilities: np.ndarray) -> No
 class ScanToPredict:
     """A scan before it is predicted: what is known of it without its pixels, which `read` gives.
 
-    `spacing` is mm an axis; `circle` None says that it is one where the model's own scans are.
+    `spacing` is mm an axis; `circle` None says that it is one where the model's own scans are. `eye` is "R", "L" or
+    None.
     """
 
     name: str
@@ -81,6 +85,7 @@ class ScanToPredict:
     spacing: Sequence[float] | None
     circle: bool | None
     read: Callable[[], np.ndarray]
+    eye: str | None = None
 
 
 def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool = False,
@@ -88,12 +93,17 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     """Predict scans into a folder: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     Where the labels are RNFL, GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with
-    their doubt, and quality.csv says which scans are not to be trusted and why; that is printed as well.
+    their doubt, <name>.scale.json what is known of the scan, and quality.csv says which scans are not to be trusted and
+    why; that is printed as well.
 
     Each file is written whole. A scan that cannot be read does not cost the others: they are predicted, then an
     OctkitError names those that failed, a line each. Returns the masks' paths.
     """
     say(f"prediction runs on {predictor.describe()}")
+    if any(has_boundaries(predictor.model.labels, len(scan.size)) and known_scale(scan.size, scan.spacing) is None
+           for scan in scans):
+        say(f"no scale known: boundaries are drawn as if the scan were {FRAME[0] / 1000} mm deep and {FRAME[1] / 1000} "
+            "mm long (--um-per-px says it)")
     written, rows, failed = [], [], []
     for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
         try:
@@ -105,7 +115,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
             save_probabilities(out, scan.name, result.probabilities)
         written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
         if result.quality is not None:
-            save_boundaries(out / f"{scan.name}.boundaries.csv", result)
+            _save_lines(out, scan, result)
             rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
             if not result.quality.trusted:
                 say(f"{scan.name}: do not trust this scan's boundaries: {rows[-1][2]}")
@@ -126,8 +136,9 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     is named, and so are scans whose compression has changed their grey values.
 
     Args:
-        um_per_px: (axial, lateral) of images where it is known; volumes say it themselves. A model whose plan is in mm
-            then resamples to its own spacing; without it scans are taken at their own grid.
+        um_per_px: (axial, lateral) of images where it is known; volumes say it themselves. Least thicknesses and
+            smoothness of the boundaries follow it, and a model whose plan is in mm resamples to its own spacing;
+            without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
     """
     files, out, plan = detect.list_scans(images), Path(out), predictor.model.plan
@@ -138,6 +149,9 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     scans = [_scan_in(file, given, circle, len(plan.channels)) for file in files]
     for scan in scans:
+        if given is not None and scan.spacing == given and len(scan.size) == 2 and not known_scale(scan.size, given):
+            raise OctkitError(f"{scan.file}: by the scale given it is {scan.size[0] * given[0]:.4g} mm deep, expected "
+                              "0.24 to 20; --um-per-px is in micrometres a pixel, depth first")
         if len(scan.size) != plan.axes:
             raise OctkitError(f"{scan.file}: found a scan of {len(scan.size)} axes, expected {plan.axes} like those of "
                               "the model")
@@ -148,7 +162,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     if plan.units == "mm" and given is None and any(is_image(file) for file in files):
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
-        say("this model was planned in pixels: the scale given makes no difference")
+        say("this model was planned in pixels: the scale given serves the boundaries alone")
     return predict_scans(predictor, scans, out, probabilities, progress)
 
 
@@ -183,16 +197,17 @@ def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, cha
     if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
         scan = open_vol(file)
         return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
-                             scan.circle if circle is None else circle, lambda: open_vol(file).image)
+                             scan.circle if circle is None else circle, lambda: open_vol(file).image, scan.eye)
     return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else given,
                          circle, lambda: read_scan(file, channels=channels))
 
 
-def save_boundaries(path: Path, result: ScanResult) -> None:
-    """Write the five boundaries and their doubt in px as CSV, one row an A-scan; row 0.0 is the image's upper edge."""
-    numbers = np.vstack([np.asarray(result.boundaries), np.asarray(result.doubt)]).T
-    write_csv(path, ["a_scan", *BOUNDARIES, *(f"doubt of {name}" for name in BOUNDARIES)],
-              ([column, *(f"{number:.3f}" for number in row)] for column, row in enumerate(numbers)))
+def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult) -> None:
+    """Leave a scan's boundaries with their doubt, and what is known of it, beside its mask (`layers.scan_files`)."""
+    scan_files.write_boundaries(out / f"{scan.name}.boundaries.csv", np.asarray(result.boundaries),
+                                np.asarray(result.doubt))
+    scale = known_scale(result.mask.shape, scan.spacing)
+    scan_files.write_facts(out / f"{scan.name}.scale.json", ScanFacts(scale, scan.eye, scan.circle))
 
 
 def predict_splits(run: Run, progress: bool = True) -> list[Path]:
@@ -207,7 +222,7 @@ def predict_split(run: Run, split: str = "validation", progress: bool = True) ->
     if not cases:
         raise OctkitError(f"{dataset.root}: has no {split} images to predict")
     scans = [ScanToPredict(case.name, case.image, scan_size(case.image), case.spacing, case.circle,
-                           partial(dataset.read_image, case)) for case in cases]
+                           partial(dataset.read_image, case), case.eye) for case in cases]
     predictor = Predictor.load(run.folder, run.settings.device)
     with renewed_folder(out, time.time_ns()) as aside:  # quality.csv is of all scans: no other call goes on with it
         predict_scans(predictor, scans, aside, progress=progress)

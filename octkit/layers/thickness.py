@@ -1,5 +1,11 @@
 """Layer thickness around the circle, read off a mask: profiles, means of sectors, two eyes compared, a reference band.
 
+**Unseen is not thin.** Where a layer was not seen its thickness is nan. In a mean over a sector, or over the circle, an
+unseen A-scan counts as what lies straight between the nearest seen ones on both sides. A plain mean of the seen ones
+would depend on where the gap lies: with 100 of 768 A-scans missing anywhere, the global mean RNFL of 40 phantoms was
+off by 4.2 um on average (8.7 in the worst 5 %), that with bridged gaps by 1.6 (4.1). Each mean has its `coverage`, the
+share of its A-scans that were seen. Below LEAST_SEEN it is nan.
+
 A circle scan runs once around the optic disc. Here its A-scans are in TSNIT order: the first one lies
 temporal, then come superior, nasal, inferior and temporal again, in right and left eyes (the circle of a left
 eye runs the other way round the disc). Spectralis scans and our phantoms are stored so; GOALS does not say and
@@ -22,18 +28,21 @@ right of a left eye's.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from octkit.common import files
 from octkit.common.errors import OctkitError
+from octkit.common.messages import say
 from octkit.data.dataset import Case
 from octkit.data.image_files import read_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.matching import images_in
 from octkit.evaluation.metrics import layer_thickness
+from octkit.layers.scan_files import facts_beside, seen_beside
+from octkit.layers.seen import bridged
 
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.
 QUADRANTS = {"T": (315, 45), "S": (45, 135), "N": (135, 225), "I": (225, 315)}
@@ -43,23 +52,29 @@ QUADRANT_NAMES = {"T": "temporal", "S": "superior", "N": "nasal", "I": "inferior
 # devices; we could not hold them against the paper's map, which is drawn at the disc's edge.
 GARWAY_HEATH = {"GH_T": (315, 45), "GH_TS": (45, 85), "GH_NS": (85, 125), "GH_N": (125, 235), "GH_NI": (235, 275),
                 "GH_TI": (275, 315)}
+# In 95 % of phantoms, bridged means of RNFL over quadrants, sectors and hours are within 4.5 um of the truth where 75
+# to 80 % was seen, and within 9.5 um at 60 to 65 %, which is half of what glaucoma takes. The global mean: within 9 um
+# at 75 %, 6 at 80 and 3 above 85.
+LEAST_SEEN = 0.75
 HOURS = tuple(f"hour_{hour}" for hour in range(1, 13))
-MEANS = ("global", *QUADRANTS, *GARWAY_HEATH, *HOURS)
+WHOLE = {"global": (0, 360)}
+MEANS = (*WHOLE, *QUADRANTS, *GARWAY_HEATH, *HOURS)
 
 
 @dataclass(frozen=True)
 class Thickness:
     """Thickness of each layer in each A-scan of a circle scan, in TSNIT order.
 
-    `values` is (layers, W) float64 in `unit` ("um" or "px"), one row for each name in `layers`. 0 where an
-    A-scan has no pixel of the layer; nan all along where the mask has none of it (then nothing is known of
-    that layer: some masks carry RNFL alone). `eye` is "R", "L" or None where it is not known.
+    `values` is (layers, W) float64 in `unit` ("um" or "px"), one row for each name in `layers`; nan where the layer
+    was not seen. `eye` is "R", "L" or None where it is not known. `circle` False says that the scan is a line: it has
+    no sectors.
     """
 
     values: np.ndarray
     layers: tuple[str, ...]
     unit: str
     eye: str | None = None
+    circle: bool = True
 
     def __getitem__(self, layer: str) -> np.ndarray:
         """One layer's profile, (W,)."""
@@ -67,13 +82,19 @@ class Thickness:
 
 
 def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = None, order: str = "TSNIT",
-            layers: Sequence[str] = LAYERS) -> Thickness:
+            layers: Sequence[str] = LAYERS, seen: np.ndarray | None = None) -> Thickness:
     """Thickness of every layer along the circle from a mask (H, W) of labels.
 
     `um_per_px` is the depth of a pixel; without it thickness stays in px. `order` says how the mask's A-scans
     run: "TSNIT", or "TINST" for scans stored the other way round (such as left eyes of a device that turns
     the same way in both), which are mirrored here. `layers` are the names of labels 1, 2, …
-    Raises OctkitError for a scale that is not above 0, or another order or eye.
+
+    `seen` (layers, W) bool says where each layer was seen (`seen.layers_seen`), as a mask does not: it may be drawn
+    through a gap. What the mask itself says is this. A layer that it has nowhere is unknown all along (some masks carry
+    RNFL alone). An A-scan without a pixel of any layer was not seen. One that has other layers and lacks this one is
+    0 thick there.
+
+    Raises OctkitError for a scale that is not above 0, another order or eye, or `seen` of another shape.
     """
     if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
         raise OctkitError(f"um_per_px: found {um_per_px}, expected micrometres a pixel in depth, above 0")
@@ -82,15 +103,24 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
     if eye not in ("R", "L", None):
         raise OctkitError(f"eye: found {eye!r}, expected R or L, or None where it is not known")
     values = np.stack([layer_thickness(mask, label) for label in range(1, len(layers) + 1)])
+    if seen is not None and seen.shape != values.shape:
+        raise OctkitError(f"seen: found {seen.shape} layers and A-scans, expected {values.shape} as in the mask")
     values[~values.any(axis=1)] = np.nan
+    values[:, ~mask.any(axis=0)] = np.nan
+    if seen is not None:
+        values[~seen] = np.nan
     if order == "TINST":
         values = values[:, ::-1].copy()
     return Thickness(values * (um_per_px or 1.0), tuple(layers), "px" if um_per_px is None else "um", eye)
 
 
-def of_case(case: Case, mask: np.ndarray) -> Thickness:
-    """Thickness of a case's layers along its circle, of a true or predicted mask (H, W); in um if it has a scale."""
-    return profile(mask, case.spacing[0] * 1000 if case.spacing else None, case.eye)
+def of_case(case: Case, mask: np.ndarray, seen: np.ndarray | None = None) -> Thickness:
+    """Thickness of a case's layers along its scan, of a true or predicted mask (H, W); in um if it has a scale.
+
+    `seen` as in `profile`, for predicted masks (`scan_files.seen_beside`).
+    """
+    found = profile(mask, case.spacing[0] * 1000 if case.spacing else None, case.eye, seen=seen)
+    return replace(found, circle=case.circle)
 
 
 def clock_hours(eye: str) -> dict[str, tuple[float, float]]:
@@ -109,15 +139,29 @@ def angles(thickness: np.ndarray) -> np.ndarray:
     return (np.arange(len(thickness)) + 0.5) * 360 / len(thickness)
 
 
-def sector_means(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def sector_means(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]],
+                 circular: bool = True) -> dict[str, float]:
     """Mean of a layer's profile (W,) in TSNIT order over each sector, name -> (start, stop) in degrees.
 
-    An A-scan belongs where its middle lies, one on a border to the sector that starts there. nan for a profile that
-    is nan, and for a sector without A-scans (in scans of fewer than 12).
+    An A-scan belongs where its middle lies, one on a border to the sector that starts there. nan for a sector of which
+    less than LEAST_SEEN was seen, and for one without A-scans (in scans of fewer than 12). `circular` False: a line,
+    whose ends are no neighbours; WHOLE is all of it.
     """
+    filled, share = bridged(thickness, circular), coverage(thickness, sectors)
+    return {name: float(filled[there].mean()) if share[name] >= LEAST_SEEN else math.nan
+            for name, there in _inside(thickness, sectors).items()}
+
+
+def coverage(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """The share of each sector's A-scans that were seen, 0 to 1; 0 for one without A-scans. As `sector_means`."""
+    seen = np.isfinite(thickness)
+    return {name: float(seen[there].mean()) if there.any() else 0.0
+            for name, there in _inside(thickness, sectors).items()}
+
+
+def _inside(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
     middles = angles(thickness)
-    inside = {name: (middles - start) % 360 < (stop - start) % 360 for name, (start, stop) in sectors.items()}
-    return {name: float(thickness[there].mean()) if there.any() else float("nan") for name, there in inside.items()}
+    return {name: (middles - start) % 360 < ((stop - start) % 360 or 360) for name, (start, stop) in sectors.items()}
 
 
 def quadrants(thickness: np.ndarray) -> dict[str, float]:
@@ -125,13 +169,17 @@ def quadrants(thickness: np.ndarray) -> dict[str, float]:
     return sector_means(thickness, QUADRANTS)
 
 
-def means(thickness: np.ndarray, eye: str | None = None) -> dict[str, float]:
-    """Every mean of a layer's profile (W,) in TSNIT order: global, quadrants, Garway-Heath's sectors, clock hours.
+def all_sectors(eye: str | None = None) -> dict[str, tuple[float, float]]:
+    """All that there are means of, name -> (start, stop) in degrees: the circle, quadrants, sectors, clock hours.
 
     Keys "global", "T" … "I", "GH_T" … "GH_TI" and, where the eye is known, "hour_1" … "hour_12".
     """
-    hours = clock_hours(eye) if eye else {}
-    return {"global": float(thickness.mean()), **sector_means(thickness, QUADRANTS | GARWAY_HEATH | hours)}
+    return WHOLE | QUADRANTS | GARWAY_HEATH | (clock_hours(eye) if eye else {})
+
+
+def means(thickness: np.ndarray, eye: str | None = None) -> dict[str, float]:
+    """Every mean of a layer's profile (W,) in TSNIT order, by the names of `all_sectors`."""
+    return sector_means(thickness, all_sectors(eye))
 
 
 def resample(thickness: np.ndarray, count: int) -> np.ndarray:
@@ -163,11 +211,11 @@ def asymmetry(right: Thickness, left: Thickness) -> Thickness:
 def grouped(profiles: Sequence[Thickness], groups: Sequence[str], layer: str) -> dict[str, np.ndarray]:
     """A layer's profiles by the group of each scan: group -> (scans, A-scans), all on the finest grid among them.
 
-    Scans that lack the layer are left out, and so is a group of such scans alone.
+    Scans that lack the layer are left out, and so is a group of such scans alone; gaps stay nan.
     """
     lines: dict[str, list[np.ndarray]] = {}
     for found, group in zip(profiles, groups, strict=True):
-        if np.isfinite(found[layer]).all():
+        if np.isfinite(found[layer]).any():
             lines.setdefault(group, []).append(resample(found[layer], max(one.values.shape[1] for one in profiles)))
     return {group: np.stack(found) for group, found in lines.items()}
 
@@ -177,59 +225,80 @@ def reference_band(profiles: Sequence[np.ndarray], low: float = 5, high: float =
 
     On the finest grid among them, percentiles of each A-scan by itself. It describes these cases and no population:
     of fewer than 20 its 5 % limit already lies between the two thinnest. All must be in one unit. Raises OctkitError
-    for fewer than 2 cases, one whose profile is unknown (nan), or limits that are not 0 ≤ low < high ≤ 100.
+    for fewer than 2 cases, one whose profile is unknown (nan all along), or limits that are not 0 ≤ low < high ≤ 100.
+    Gaps are left out; where no case was seen the band is nan.
     """
     if len(profiles) < 2:
         raise OctkitError(f"reference_band: found {len(profiles)} profiles, expected those of at least 2 healthy cases")
     if not 0 <= low < high <= 100:
         raise OctkitError(f"reference_band: found the limits {low} and {high}, expected percentiles, the lower first")
-    unknown = [number for number, line in enumerate(profiles) if not np.isfinite(line).all()]
+    unknown = [number for number, line in enumerate(profiles) if not np.isfinite(line).any()]
     if unknown:
         raise OctkitError(f"reference_band: found no thickness in profile {unknown[0]} (counted from 0), expected the "
                           "layer in every case")
     count = max(map(len, profiles))
-    lower, upper = np.percentile([resample(line, count) for line in profiles], (low, high), axis=0)
-    return lower, upper
+    lines = np.array([resample(line, count) for line in profiles])
+    somewhere = np.isfinite(lines).any(axis=0)
+    band = np.full((2, count), np.nan)
+    band[:, somewhere] = np.nanpercentile(lines[:, somewhere], (low, high), axis=0)
+    return band[0], band[1]
 
 
 def errors(predicted: Thickness, truth: Thickness) -> dict[str, dict[str, float]]:
     """How far a profile is from the true one, layer by layer, in their unit.
 
-    `mean_absolute` is over A-scans; the others are predicted minus true means (with sign) by the names of `means`.
-    A layer that the prediction lost altogether counts as 0 thick; one that the truth lacks gives nan.
+    `mean_absolute` is over the A-scans seen in both, whose share is `coverage`; the others are predicted minus true
+    means (with sign) by the names of `means`. nan for a layer that was not seen at all in one of the two.
     Raises OctkitError where unit, number of A-scans or layers differ.
     """
     for what, ours, theirs in (("unit", predicted.unit, truth.unit), ("layers", predicted.layers, truth.layers),
                                ("number of A-scans", predicted.values.shape[1], truth.values.shape[1])):
         if ours != theirs:
             raise OctkitError(f"thickness profiles differ in {what}: predicted {ours}, truth {theirs}")
-    difference = np.nan_to_num(predicted.values) - truth.values
-    return {layer: {"mean_absolute": float(np.abs(row).mean()), **means(row, truth.eye)}
-            for layer, row in zip(truth.layers, difference, strict=True)}
+    result = {}
+    for layer, row in zip(truth.layers, predicted.values - truth.values, strict=True):
+        off = np.abs(row[np.isfinite(row)])
+        result[layer] = {"mean_absolute": float(off.mean()) if off.size else math.nan,
+                         "coverage": off.size / len(row), **means(row, truth.eye)}
+    return result
 
 
 def table_rows(profiles: Mapping[str, Thickness]) -> list[dict]:
-    """One row a case and layer: case, eye, unit, layer, and the names of `means`; None for what is not known.
+    """One row a case and layer: case, eye, unit, layer, the names of MEANS, coverage; None for what is not known.
 
-    The columns are the same for all: where the eye is not known its hours are empty.
+    `coverage` is the share of the A-scans in which the layer was seen, `coverage_T` and so on that of each sector. The
+    columns are the same for all: where the eye is not known its hours are empty, of a line all but the global mean.
     """
     rows = []
     for case, found in profiles.items():
+        sectors = all_sectors(found.eye) if found.circle else WHOLE
         for layer in found.layers:
-            known = {name: mean for name, mean in means(found[layer], found.eye).items() if not math.isnan(mean)}
+            mean, share = sector_means(found[layer], sectors, found.circle), coverage(found[layer], sectors)
+            known = {name: value for name, value in mean.items() if not math.isnan(value)}
             rows.append({"case": case, "eye": found.eye, "unit": found.unit, "layer": layer,
-                         **{name: known.get(name) for name in MEANS}})
+                         **{name: known.get(name) for name in MEANS}, "coverage": share["global"],
+                         **{f"coverage_{name}": share.get(name) for name in MEANS[1:]}})
     return rows
 
 
 def thickness_table(masks_dir: Path, um_per_px: float | None = None, eye: str | None = None) -> list[dict]:
     """The rows (`table_rows`) of all masks in a folder, images in GOALS greys and TSNIT order, by file name.
 
-    `eye` is all the scans'. Raises OctkitError for a folder without images, two of one name, an unreadable
-    mask, or one with other grey values.
+    What lies beside a mask is used (`scan_files`): in which A-scans its layers were seen, from <name>.boundaries.csv;
+    scale, eye and whether it is a circle, from <name>.scale.json. Without these files it is what the mask itself says
+    (`profile`), in px, of a circle. `um_per_px` and `eye` are all the scans', whatever the files say. Raises
+    OctkitError for a folder without images, two of one name, an unreadable mask or file beside it, or a mask with other
+    grey values.
     """
-    return table_rows({name: profile(read_mask(path, GOALS_GREYS), um_per_px, eye)
-                       for name, path in images_in(masks_dir).items()})
+    profiles = {}
+    for name, path in images_in(masks_dir).items():
+        mask, facts = read_mask(path, GOALS_GREYS), facts_beside(path)
+        depth = um_per_px if um_per_px is not None or facts.um_per_px is None else facts.um_per_px[0]
+        found = profile(mask, depth, eye or facts.eye, seen=seen_beside(path, mask.shape))
+        profiles[name] = replace(found, circle=facts.circle is not False)
+        if facts.circle is False:
+            say(f"{name}: is no circle scan, so it has no quadrants, sectors or hours")
+    return table_rows(profiles)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping]) -> None:

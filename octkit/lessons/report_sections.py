@@ -276,12 +276,15 @@ def thickness(run: Run) -> Iterator[Block]:
     try:
         rows = pd.read_csv(path, dtype={"case": str})
         unit = str(rows["unit"][0]).replace("um", "µm")
-        means = rows.groupby("layer", sort=False)[list(parts)].mean()
+        rows["coverage"] = rows.get("coverage", np.nan)  # tables of older runs do not say it
+        means = rows.groupby("layer", sort=False)[[*parts, "coverage"]].mean()
     except (LookupError, TypeError, ValueError) as error:
         raise bad_file(path, f"is no table of thickness ({error})", AGAIN) from None
-    yield table(f"Mean thickness of the predicted layers over {rows['case'].nunique()} validation scans ({unit})",
-                ("layer", *parts.values()),
-                [(layer_name(layer), *(number(mean, 1) for mean in row)) for layer, *row in means.itertuples()])
+    yield table(f"Mean thickness of the predicted layers over {rows['case'].nunique()} validation scans ({unit}); "
+                "a mean of which too little was seen is left out",
+                ("layer", *parts.values(), "A-scans seen (%)"),
+                [(layer_name(layer), *(number(mean, 1) for mean in row), number(100 * seen, 1))
+                 for layer, *row, seen in means.itertuples()])
 
 
 def ablation(run: Run) -> Iterator[Block]:

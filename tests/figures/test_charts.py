@@ -123,6 +123,20 @@ def test_a_profile_can_stand_without_a_band():
     assert [text.get_text() for text in ax.figure.legends[0].texts] == ["predicted"]
 
 
+def test_what_was_not_seen_is_a_hatched_gap():
+    line = np.full(36, 100.0)
+    line[[0, *range(9, 12)]] = np.nan
+    picture = charts.thickness_profile(line, "um", None, (line - 1, line + 1), "band", "One scan")
+    (ax,) = picture.axes
+    assert np.isnan(ax.lines[-1].get_ydata()).sum() == 4
+    [hatched] = [patch for patch in ax.collections if patch.get_label() == "not seen"]
+    spans = sorted((path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in hatched.get_paths())
+    assert spans == [(0, 10), (90, 120)]
+    assert "seen in 89% of the A-scans, mean 100.0 µm" in picture.alt
+    whole = charts.thickness_profile(np.ones(36), "um", None, (line, line), "band", "One scan").axes[0]
+    assert "not seen" not in [patch.get_label() for patch in whole.collections]
+
+
 def test_groups_have_their_colours_whatever_follows_their_name(figures):
     bars = figures["quadrant_bars"].axes[0].containers
     assert bars[0].get_label() == "healthy, training" and to_hex(bars[0][0].get_facecolor()).upper() == BLUE

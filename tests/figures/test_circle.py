@@ -71,3 +71,13 @@ def test_two_eyes_show_right_minus_left():
     assert below.get_ylabel() == "right minus left (µm)" and "mean +3.0 µm" in picture.alt
     with pytest.raises(OctkitError, match="expected R and L"):
         circle.two_eyes(scan("L"), scan("R"), "Two eyes")
+
+
+def test_what_one_eye_has_not_seen_is_a_gap_and_in_no_number():
+    gap = HILLS.copy()
+    gap[100:140] = np.nan
+    picture = circle.two_eyes(scan("R", gap + 3), scan("L", HILLS), "Two eyes")
+    both = picture.axes[0]
+    assert np.isnan(both.lines[0].get_ydata()).sum() == 40 and "mean +3.0 µm, from +3.0 to +3.0" in picture.alt
+    assert [patch.get_label() for patch in both.collections].count("not seen") == 1
+    assert "nowhere seen" in circle.two_eyes(scan("R", HILLS * np.nan), scan("L"), "Two eyes").alt

@@ -32,7 +32,7 @@ def figures() -> dict[str, picture_.Picture]:
         "comparison": scans.comparison(IMAGE, np.roll(MASK, 1, 0), MASK, "Both"),
         "before_after": scans.before_after(IMAGE, z_scored),
         "augment_grid": scans.augment_grid(z_scored, MASK, {"low_resolution": (z_scored, MASK)}),
-        "boundary_band": scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 2.0), "Boundaries"),
+        "boundary_band": scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 0.25), "Boundaries"),
     }
 
 
@@ -111,10 +111,18 @@ def test_lines_lie_on_the_boundaries_and_bands_around_them(figures):
     above, below = picture.axes
     np.testing.assert_allclose(above.lines[0].get_ydata(), 3.5)
     edges = above.collections[0].get_paths()[0].vertices[:, 1]
-    assert (edges.min(), edges.max()) == (1.5, 5.5)
-    np.testing.assert_allclose(below.lines[4].get_ydata(), 2)
-    assert "px" in below.get_ylabel() and "px" in above.get_ylabel() and "2.0 px" in picture.alt
+    assert (edges.min(), edges.max()) == (3.25, 3.75)
+    np.testing.assert_allclose(below.lines[4].get_ydata(), 0.25)
+    assert "px" in below.get_ylabel() and "px" in above.get_ylabel() and "0.2 px" in picture.alt
     assert [text.get_text() for text in picture.legends[0].get_texts()][:5] == list(labels.BOUNDARIES)
+
+
+def test_a_line_has_a_gap_where_its_boundary_is_not_located():
+    spread = np.full((5, 30), 0.25)
+    spread[2, 10:14] = 5
+    above = scans.boundary_band(IMAGE, BOUNDARIES, spread, "Boundaries").axes[0]
+    assert [np.flatnonzero(np.isnan(line.get_ydata())).tolist() for line in above.lines[:5]] == [
+        [], [], [10, 11, 12, 13], [], []]
 
 
 def test_a_band_never_leaves_the_image_which_keeps_its_place():

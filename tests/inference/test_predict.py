@@ -31,6 +31,7 @@ from octkit.inference.predict import predict_folder, predict_held_out, read_pred
 from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
+from octkit.layers.thickness import thickness_table
 from octkit.network.model import load_model
 from octkit.planning.run import Run
 from octkit.training import train
@@ -150,8 +151,8 @@ def test_a_scan_that_cannot_be_decoded_does_not_cost_the_others(predictor, tmp_p
     (tmp_path / "in/b.png").write_bytes(whole[:len(whole) // 2])  # its header is whole
     with pytest.raises(OctkitError, match=r"1 of 3 scans(?s:.*)\n  .*b\.png"):
         predict_folder(predictor, tmp_path / "in", tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a.boundaries.csv", "c.png",
-                                                                    "c.boundaries.csv", "quality.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(f"{name}{ending}" for name in "ac" for ending in (".png", ".boundaries.csv", ".scale.json")), "quality.csv"}
 
 
 def test_masks_never_overwrite_the_images(predictor, tmp_path, image):
@@ -162,10 +163,18 @@ def test_masks_never_overwrite_the_images(predictor, tmp_path, image):
     assert (tmp_path / "a.png").read_bytes() == before
 
 
-def test_a_scale_that_makes_no_difference_is_said(predictor, tmp_path, image, capsys):
-    Image.fromarray(image).save(tmp_path / "a.png")
-    predict_folder(predictor, tmp_path / "a.png", tmp_path / "out", um_per_px=(4, 10))
-    assert "planned in pixels" in capsys.readouterr().out
+def test_what_a_scale_is_for_and_that_there_is_none_is_said(predictor, tmp_path, image, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(image).save(tmp_path / "in" / f"{name}.png")
+    predict_folder(predictor, tmp_path / "in", tmp_path / "out")
+    assert capsys.readouterr().out.count("no scale known") == 1
+    predict_folder(predictor, tmp_path / "in", tmp_path / "out", um_per_px=(4, 10))
+    said = capsys.readouterr().out
+    assert "planned in px" in said and "serves the boundaries alone" in said and "no scale known" not in said
+    assert read_json(tmp_path / "out/a.scale.json") == {"um_per_px": [4, 10], "eye": None, "circle": None}
+    with pytest.raises(OctkitError, match="a.png: by the scale given it is .* mm deep, expected 0.24 to 20"):
+        predict_folder(predictor, tmp_path / "in", tmp_path / "out", um_per_px=(0.004, 0.01))
 
 
 @pytest.mark.parametrize(("axes", "said"), [((0, 1, 2), False), ((2, 1, 0), True), ((1, 0, 2), True)])
@@ -210,8 +219,9 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
     for stale in ("0001.png", "0001.boundaries.csv"):  # of a scan that has left the data set
         (out / stale).touch()
     predict.predict_split(Run(run), progress=False)
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["0007.boundaries.csv", "0007.png", "0008.boundaries.csv",
-                                                           "0008.png", "quality.csv"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == [
+        *(f"{name}{ending}" for name in ("0007", "0008") for ending in (".boundaries.csv", ".png", ".scale.json")),
+        "quality.csv"]
     dataset, predictor = Run(run).dataset, Predictor.load(run)
     for case in dataset.validation:
         probabilities = predictor(dataset.read_image(case), case.spacing, case.circle)
@@ -273,11 +283,20 @@ def test_masks_are_coded_by_their_labels_and_read_back(tmp_path, labels, values)
 
 
 def test_a_devices_file_is_predicted_like_its_picture(predictor, tmp_path, image):
-    write_vol(tmp_path / "scan.vol", (image[:48, :60] / 255.0)[None] ** 4, [])
+    write_vol(tmp_path / "scan.vol", (image[:48, :60] / 255.0)[None] ** 4, [])  # 0.19 mm deep: no scale for boundaries
     Image.fromarray(open_vol(tmp_path / "scan.vol").image[0].astype(np.uint8)).save(tmp_path / "picture.png")
     for name in ("scan.vol", "picture.png"):
         predict_folder(predictor, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
     assert (tmp_path / "out/scan.png").read_bytes() == (tmp_path / "out/picture.png").read_bytes()
+
+
+def test_a_devices_line_scan_is_predicted_as_one_and_has_no_sectors(predictor, tmp_path, image):
+    write_vol(tmp_path / "line.vol", (image / 255.0)[None] ** 4, [], pattern=1)
+    predict_folder(predictor, tmp_path / "line.vol", tmp_path / "out")
+    facts = read_json(tmp_path / "out/line.scale.json")
+    assert (facts["eye"], facts["circle"]) == ("R", False) and facts["um_per_px"] == pytest.approx([4, 11])
+    row = thickness_table(tmp_path / "out")[0]
+    assert (row["eye"], row["unit"], row["T"], row["hour_9"]) == ("R", "um", None, None)
 
 
 def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image):

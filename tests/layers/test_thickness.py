@@ -11,14 +11,17 @@ from PIL import Image
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS
+from octkit.layers.scan_files import ScanFacts, write_boundaries, write_facts
 from octkit.layers.thickness import (
     GARWAY_HEATH,
     HOURS,
     MEANS,
     QUADRANTS,
+    WHOLE,
     Thickness,
     asymmetry,
     clock_hours,
+    coverage,
     errors,
     grouped,
     means,
@@ -31,6 +34,7 @@ from octkit.layers.thickness import (
     thickness_table,
     write_csv,
 )
+from octkit.phantoms.circle_scans import draw
 
 REAL_SCANS = SHARED / "real-scans"
 
@@ -54,6 +58,52 @@ def test_profile_in_micrometres_and_of_a_scan_stored_the_other_way_round():
     found = profile(MASK[:, ::-1], um_per_px=3.87, eye="L", order="TINST")
     assert (found.unit, found.eye) == ("um", "L")
     np.testing.assert_allclose(found["rnfl"], [3.87, 11.61, 7.74, 0])
+
+
+def test_an_a_scan_without_any_layer_was_not_seen_and_one_that_lacks_a_layer_is_0_thick():
+    mask = np.insert(MASK, 2, 0, axis=1)
+    found = profile(mask)
+    np.testing.assert_array_equal(found["rnfl"], [1, 3, np.nan, 2, 0])
+    np.testing.assert_array_equal(found["gcipl"], [2, 1, np.nan, 1, 2])
+
+
+def test_what_was_not_seen_is_nan_whatever_the_mask_holds():
+    seen = np.array([[1, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]], bool)
+    found = profile(MASK, 2.0, seen=seen)
+    np.testing.assert_array_equal(found["rnfl"], [2, np.nan, 4, 0])
+    np.testing.assert_array_equal(found["gcipl"], [4, 2, np.nan, np.nan])
+    turned = profile(MASK[:, ::-1], 2.0, order="TINST", seen=seen[:, ::-1])
+    np.testing.assert_array_equal(turned.values, found.values)
+    with pytest.raises(OctkitError, match="seen: found"):
+        profile(MASK, seen=seen[:, :3])
+
+
+def test_means_bridge_a_gap_and_say_how_much_was_seen():
+    line = one_a_scan_a_degree()
+    line[100:120] = np.nan  # straight from 99 to 120: what was there
+    assert quadrants(line)["S"] == pytest.approx((45 + 134) / 2)
+    assert coverage(line, QUADRANTS) == {"T": 1, "S": 70 / 90, "N": 1, "I": 1}
+    line[45] = line[46] = line[47] = np.nan
+    assert means(line)["global"] == pytest.approx(179.5)
+    assert coverage(line, WHOLE)["global"] == pytest.approx(337 / 360)
+    assert quadrants(line)["S"] is not None and math.isnan(quadrants(line)["S"])  # 67 of 90 seen
+
+
+def test_a_gap_at_the_seam_is_bridged_round_the_circle_and_at_the_end_of_a_line_is_not():
+    line = np.array([np.nan, 10.0, 10, 10, 10, 10, 10, 30])
+    assert sector_means(line, WHOLE)["global"] == pytest.approx((20 + 60 + 30) / 8)
+    assert sector_means(line, WHOLE, circular=False)["global"] == pytest.approx((10 + 60 + 30) / 8)
+
+
+def test_the_global_mean_depends_little_on_where_the_gap_lies():
+    line = profile(draw(9, (248, 384)).mask)["rnfl"]
+    off = []
+    for start in range(0, 384, 24):
+        gap = line.copy()
+        gap[(start + np.arange(50)) % 384] = np.nan
+        off.append(np.abs([means(gap)["global"], np.nanmean(gap)] - line.mean()))
+    bridged, plain = np.mean(off, axis=0)
+    assert bridged < 0.02 * line.mean() and bridged < plain / 2
 
 
 def test_quadrants_by_hand():
@@ -156,6 +206,11 @@ def test_asymmetry_by_hand():
     assert quadrants(found["rnfl"]) == {"S": 1, "N": -2, "I": 0, "T": 20}
 
 
+def test_what_one_eye_has_not_seen_is_unknown_in_the_comparison():
+    found = asymmetry(eye("R", [1, np.nan, 20, 30]), eye("L", [0, 12, 20, np.nan]))
+    np.testing.assert_array_equal(found["rnfl"], [1, np.nan, 0, np.nan])
+
+
 def test_asymmetry_is_taken_on_the_finer_grid():
     found = asymmetry(eye("R", [5, 5]), eye("L", [1, 2, 3, 4]))
     np.testing.assert_array_equal(found["rnfl"], [4, 3, 2, 1])
@@ -190,6 +245,9 @@ def test_reference_band_by_hand():
     low, high = reference_band([np.array([10.0 * k, 5.0]) for k in range(11)], 20, 90)
     np.testing.assert_allclose(low, [20, 5])
     np.testing.assert_allclose(high, [90, 5])
+    # Gaps are left out.
+    low, high = reference_band([np.array([1.0, np.nan, np.nan]), np.array([3.0, 5.0, np.nan])], 0, 100)
+    np.testing.assert_allclose([low, high], [[1, 5, np.nan], [3, 5, np.nan]])
     # A coarser case is brought to the finest grid.
     low, high = reference_band([np.array([1.0, 1, 3, 3]), np.array([0.0, 4.0])], 0, 100)
     np.testing.assert_allclose([low, high], [[1, 1, 3, 3]] * 2)
@@ -204,9 +262,18 @@ def test_errors_by_hand():
     assert by_quadrant["rnfl"] == {"mean_absolute": 0, "global": 0, "S": 0, "N": 0, "I": 0, "T": 0}
     assert by_quadrant["gcipl"] == {"mean_absolute": 0.5, "global": 0.5, "S": 0, "N": 0, "I": 0, "T": 2}
     assert found["gcipl"]["GH_T"] == 2
-    # The prediction has no choroid at all: as thick as nothing.
-    assert found["choroid"]["global"] == -0.5
-    assert math.isnan(errors(profile(truth), profile(MASK))["choroid"]["mean_absolute"])
+    # The prediction has no choroid at all: nothing is known of it, and the coverage says so.
+    for one, other in ((MASK, truth), (truth, MASK)):
+        lost = errors(profile(one), profile(other))["choroid"]
+        assert math.isnan(lost["global"]) and math.isnan(lost["mean_absolute"]) and lost["coverage"] == 0
+
+
+def test_errors_are_over_what_was_seen_in_both():
+    predicted, truth = eye("R", [5.0, np.nan, 7, 9, 1, 1, 1, 1]), eye("R", [4.0, 100, 9, 9, 1, 1, 1, np.nan])
+    found = errors(predicted, truth)["rnfl"]
+    assert (found["mean_absolute"], found["coverage"]) == (3 / 6, 6 / 8)
+    # differences 1 ? -2 0 0 0 0 ?: the first gap bridged by -0.5, the one at the seam by 0.5
+    assert found["global"] == pytest.approx((1 - 0.5 - 2 + 0.5) / 8)
 
 
 @pytest.mark.parametrize(("function", "arguments", "message"), [
@@ -239,19 +306,22 @@ def test_table_and_csv(tmp_path):
     # The middles of the 4 A-scans lie at 45, 135, 225 and 315 degrees; Garway-Heath's nasal sector has two of them.
     sectors = {"T": 0.0, "S": 1.5, "N": 4.5, "I": 3.0, "GH_T": 0.0, "GH_TS": 1.5, "GH_NS": None, "GH_N": 3.75,
                "GH_NI": None, "GH_TI": None}
+    shares = {f"coverage_{name}": float(mean is not None) for name, mean in sectors.items()}
     assert rows[3] == {"case": "0102", "eye": None, "unit": "um", "layer": "rnfl", "global": 2.25, **sectors,
-                       **dict.fromkeys(HOURS)}
+                       **dict.fromkeys(HOURS), "coverage": 1.0, **shares,
+                       **{f"coverage_{hour}": None for hour in HOURS}}
     assert rows[0]["global"] == 4.5
     assert rows[5]["global"] is None
     write_csv(tmp_path / "thickness.csv", rows)
     with open(tmp_path / "thickness.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert list(read[0]) == ["case", "eye", "unit", "layer", "global", "T", "S", "N", "I", "GH_T", "GH_TS", "GH_NS",
-                             "GH_N", "GH_NI", "GH_TI", *HOURS]
-    assert {name: value for name, value in read[3].items() if value} == {
+                             "GH_N", "GH_NI", "GH_TI", *HOURS, "coverage", *(f"coverage_{name}" for name in MEANS[1:])]
+    assert {name: value for name, value in read[3].items() if value and not name.startswith("coverage_")} == {
         "case": "0102", "unit": "um", "layer": "rnfl", "global": "2.250", "T": "0.000", "S": "1.500", "N": "4.500",
-        "I": "3.000", "GH_T": "0.000", "GH_TS": "1.500", "GH_N": "3.750"}
-    assert read[5]["global"] == ""
+        "I": "3.000", "GH_T": "0.000", "GH_TS": "1.500", "GH_N": "3.750",
+        "coverage": "1.000"}
+    assert (read[5]["global"], read[5]["coverage"]) == ("", "0.000")
 
 
 def test_rows_of_a_known_eye_have_its_hours(tmp_path):
@@ -260,6 +330,32 @@ def test_rows_of_a_known_eye_have_its_hours(tmp_path):
     write_mask(tmp_path / "a.png", np.tile(MASK, (1, 10)), GOALS_GREYS)
     rows = thickness_table(tmp_path, eye="R")
     assert {row["eye"] for row in rows} == {"R"} and all(rows[0][hour] is not None for hour in HOURS)
+
+
+def test_the_table_knows_what_lies_beside_a_mask(tmp_path):
+    write_mask(tmp_path / "a.png", np.tile(MASK, (1, 10)), GOALS_GREYS)
+    doubt = np.zeros((5, 40))
+    doubt[0, 3:8] = 1  # of 4 rows: RNFL is not located
+    write_boundaries(tmp_path / "a.boundaries.csv", doubt, doubt)
+    write_facts(tmp_path / "a.scale.json", ScanFacts((2.0, 10.0), "R", True))
+    rnfl, gcipl, _ = thickness_table(tmp_path)
+    assert (rnfl["unit"], rnfl["eye"], rnfl["coverage"], gcipl["coverage"]) == ("um", "R", 35 / 40, 1)
+    # A-scans 3 to 7, at 31.5 to 67.5 degrees: of hour 10 (15 to 45 degrees) one of three was seen, of hour 11 none.
+    assert (rnfl["hour_10"], rnfl["hour_11"], rnfl["coverage_hour_10"]) == (None, None, 1 / 3)
+    # 10 times 1 3 2 0, but 0 1 3 2 0 bridged from 2 to 1
+    assert rnfl["global"] == pytest.approx(2 * (60 - 6 + 7.5) / 40)
+    # What the user says comes first.
+    row = thickness_table(tmp_path, 4.0, "L")[0]
+    assert (row["unit"], row["eye"], row["global"]) == ("um", "L", pytest.approx(2 * rnfl["global"]))
+
+
+def test_a_line_scan_has_no_sectors(tmp_path, capsys):
+    write_mask(tmp_path / "a.png", np.tile(MASK, (1, 10)), GOALS_GREYS)
+    write_facts(tmp_path / "a.scale.json", ScanFacts(None, "R", False))
+    row = thickness_table(tmp_path)[0]
+    assert {name for name in MEANS if row[name] is not None} == {"global"}
+    assert (row["global"], row["coverage"], row["coverage_T"]) == (1.5, 1, None)
+    assert "a: is no circle" in capsys.readouterr().out
 
 
 def test_an_empty_table_and_a_foreign_mask_are_refused(tmp_path):

@@ -1,0 +1,76 @@
+"""What `octkit predict` leaves beside a mask, and who measures it wants to know: boundaries with their doubt, facts.
+
+    <name>.boundaries.csv    a row an A-scan: the five boundaries and the standard deviation of their places, in px
+    <name>.scale.json        what is known of the scan: um_per_px, eye, circle; `octkit device` writes it as well
+"""
+
+import csv
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from octkit.common.errors import bad_file
+from octkit.common.files import read_json_as, write_csv, write_json
+from octkit.data.labels import BOUNDARIES
+from octkit.layers.seen import layers_seen
+
+COLUMNS = ("a_scan", *BOUNDARIES, *(f"doubt of {name}" for name in BOUNDARIES))
+AGAIN = "predict again, or remove it to measure the mask by itself"
+
+
+@dataclass(frozen=True)
+class ScanFacts:
+    """What is known of a scan: um a row and an A-scan, its eye, whether it is a full circle; None: not known."""
+
+    um_per_px: tuple[float, float] | None = None
+    eye: str | None = None
+    circle: bool | None = None
+
+
+def write_boundaries(path: Path, boundaries: np.ndarray, doubt: np.ndarray) -> None:
+    """Write the five boundaries and their doubt, (5, W) px each, as CSV; row 0.0 is the image's upper edge."""
+    write_csv(path, COLUMNS, ([column, *(f"{number:.3f}" for number in row)]
+                              for column, row in enumerate(np.vstack([boundaries, doubt]).T)))
+
+
+def read_boundaries(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What `write_boundaries` wrote. Raises OctkitError where it cannot be read, or is none."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            heads, *rows = csv.reader(file)
+        numbers = np.array(rows, float).T
+    except (OSError, ValueError, csv.Error) as error:
+        raise bad_file(path, f"cannot be read ({error})", AGAIN) from None
+    if tuple(heads) != COLUMNS or len(numbers) != len(COLUMNS):
+        raise bad_file(path, "is no table of the five boundaries and their doubt", AGAIN)
+    return numbers[1:6], numbers[6:]
+
+
+def write_facts(path: Path, facts: ScanFacts) -> None:
+    """Write what is known of a scan as JSON."""
+    write_json(path, asdict(facts))
+
+
+def facts_beside(mask: Path) -> ScanFacts:
+    """What is known of a mask's scan: <name>.scale.json beside it, or nothing where there is none."""
+    path = mask.with_name(f"{mask.stem}.scale.json")
+    facts = read_json_as(path, ScanFacts, AGAIN) if path.exists() else ScanFacts()
+    if facts.eye not in ("R", "L", None) or not all(0 < um < math.inf for um in facts.um_per_px or ()):
+        raise bad_file(path, f"holds the eye {facts.eye} and the scale {facts.um_per_px}, which cannot be", AGAIN)
+    return facts
+
+
+def seen_beside(mask: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Where the layers of a mask of `shape` (H, W) were seen, (3, W) bool, by the boundaries beside it; None without.
+
+    Raises OctkitError for boundaries of another number of A-scans.
+    """
+    path = mask.with_name(f"{mask.stem}.boundaries.csv")
+    if not path.exists():
+        return None
+    _, doubt = read_boundaries(path)
+    if doubt.shape[1] != shape[1]:
+        raise bad_file(path, f"has {doubt.shape[1]} A-scans, its mask {shape[1]}", AGAIN)
+    return layers_seen(doubt, shape[0])
