@@ -151,11 +151,16 @@ def phantom(
 def doctor(
     data: Annotated[Path, Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")],
     as_json: Annotated[bool, Option("--json", help="for machines: all findings as JSON")] = False,
+    groups: Annotated[bool, Option("--groups", help="propose groups.csv: which scans show one eye")] = False,
 ) -> None:
     """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
+    if groups:
+        from octkit.inference.groups import in_words, propose
+
+        return print(in_words(propose(data)))
     from octkit.data.doctor.data_set import tell
 
-    tell(data, as_json)
+    return tell(data, as_json)
 
 
 @app.command()

@@ -227,6 +227,15 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "left")[0] == 2
 
 
+def test_the_doctor_proposes_groups_and_overwrites_none(octkit, goals):
+    code, out, _ = octkit("doctor", goals, "--groups")
+    assert code == 0 and str(goals / "groups.csv") in out
+    written = (goals / "groups.csv").read_text()
+    assert written.startswith("ImgName,person,eye,sure") and len(written.splitlines()) == 9
+    code, _, err = octkit("doctor", goals, "--groups")
+    assert code == 2 and str(goals / "groups.csv") in err and (goals / "groups.csv").read_text() == written
+
+
 def test_evaluate_takes_volumes_and_their_own_scale(octkit, tmp_path):
     masks = write_volumes(tmp_path / "set", train=2) / "Train" / "Mask"
     code, out, err = octkit("evaluate", masks, masks, "--layer", "rnfl", "-o", tmp_path / "scores.json")
