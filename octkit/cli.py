@@ -323,10 +323,12 @@ def evaluate(
 def thickness(
     masks: Annotated[Path, Argument(help="folder of masks of circle scans, in GOALS greys")],
     out: Annotated[Path, Option("-o", "--out", metavar="FILE", help="the table, as CSV")],
-    um_per_px: Annotated[float | None, Option(metavar="X", help="depth of a pixel; default: table in pixels")] = None,
-    eye: Annotated[str | None, Option(metavar="R|L", help="the side of all these eyes; needed for clock hours")] = None,
+    um_per_px: Annotated[float | None, Option(metavar="X", help="depth of a pixel; default: as known beside a mask "
+                                         "(NAME.scale.json), else in pixels")] = None,
+    eye: Annotated[str | None, Option(metavar="R|L", help="the side of all these eyes, for clock hours; "
+                                  "default: as known beside a mask")] = None,
 ) -> None:
-    """Measure layers around the circle: global, quadrants, sectors, hours."""
+    """Measure layers around the circle: global, quadrants, sectors, hours, and how much of each was seen."""
     from octkit.layers.thickness import thickness_table, write_csv
 
     write_csv(out, thickness_table(masks, um_per_px, eye))

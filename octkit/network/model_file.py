@@ -189,7 +189,9 @@ def card_text(model: Model, card: dict) -> str:
              f"Segments {', '.join(model.labels)} in OCT scans. For teaching, research and competitions; it is not a "
              "medical device.", "", "    octkit predict THIS_FILE IMAGES -o OUT", "",
              f"Averages {' and '.join(member.config for member in model.members)}, folds "
-             f"{', '.join(model.members[0].weights)}.", ""]
+             f"{', '.join(model.members[0].weights)}. Planned in {model.plan.units}: takes scans "
+             + ("at their own grid, whatever their scale." if model.plan.units == "px" else
+                "of a known scale on its own spacing, others at their own grid."), ""]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items()
               if key not in ("name", "scores", "units") and value not in ("", [], {}, None)]
     for layer, metrics in card.get("scores", {}).items():

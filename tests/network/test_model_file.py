@@ -116,7 +116,8 @@ def test_the_card_says_what_the_run_knows_and_names_no_case(tmp_path):
     assert b"Mustermann" not in (tmp_path / "model.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert json.loads(archive.read("card.json")) == card
-        assert "- rnfl dice: 0.9000\n" in archive.read("README.md").decode()
+        text = archive.read("README.md").decode()
+        assert "- rnfl dice: 0.9000\n" in text and "Planned in px" in text
 
 
 def test_a_missing_file_is_refused(tmp_path):
