@@ -116,18 +116,35 @@ def run(
     changes: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change a setting, such as "
                                                 "train.epochs=50; may be repeated")] = None,
     source: Annotated[Path | None, Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
+    like: Annotated[Path | None, Option("--like", metavar="RUN", help="an experiment: a new run like this one but for "
+                                        "--set, which shares what stays the same")] = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
-    Without --profile, a run folder with settings goes on with them; a new one takes the demo's.
+    A run folder with settings goes on with them; a new one takes the profile's, or the demo's.
     """
     from octkit.lessons import repeat, run_all
 
     if source:
-        return print(repeat.repeat(source, run_dir, profile, data, changes))
-    run, chosen = repeat.choose(profile, data, run_dir, changes or [])
+        return print(repeat.repeat(source, run_dir, profile, data, changes, like))
+    run, chosen = repeat.choose(profile, data, run_dir, changes or [], like)
     run_all.run_story(run, chosen)
     return print(f"{run.folder}: all done, open {run.report_file}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], Argument(metavar="RUN RUN …", help="run folders; all are compared with the first")],
+    out: Annotated[Path | None, Option("-o", "--out", metavar="DIR", help="scores.csv by scan, and curves.png")] = None,
+) -> None:
+    """Runs side by side: settings that differ, scores scan by scan with intervals, curves."""
+    from octkit.lessons import experiments
+    from octkit.planning.run import Run
+
+    found = experiments.compare([Run(folder) for folder in runs])
+    if out:
+        found.save(out)
+    print(found)
 
 
 @app.command()

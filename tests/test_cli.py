@@ -14,8 +14,8 @@ from octkit.data.volume_files import volume_size
 from octkit.lessons import run_all
 from octkit.lessons.notebook import NotebookFailed
 
-COMMANDS = ["run", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict", "export",
-            "import-nnunet", "export-nnunet", "evaluate", "thickness", "device", "classify", "submit"]
+COMMANDS = ["run", "compare", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict",
+            "export", "import-nnunet", "export-nnunet", "evaluate", "thickness", "device", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
          "skimage", "sklearn", "rich", "eyepy"}
 
@@ -155,9 +155,31 @@ def test_run_goes_on_with_the_settings_of_its_folder(octkit, started, tmp_path):
     kept.save(tmp_path / "settings.json")
     octkit("run", "--run-dir", tmp_path)
     octkit("run", "--run-dir", tmp_path, "--set", "seed=3")
+    _, out, _ = octkit("run", "--run-dir", tmp_path, "--profile", "smoke")
+    assert f"{tmp_path / 'settings.json'}: is kept, though profile smoke" in out and "train.epochs 2 -> 5" in out
+    _, out, _ = octkit("run", "--run-dir", tmp_path, "--profile", "smoke", "--set", "train.epochs=5")
+    assert "is kept" not in out  # that is what was asked for
+    code, _, err = octkit("run", "--run-dir", tmp_path, "--profile", "demo")
+    assert code == 2 and "holds a run of profile smoke" in err
+    assert [chosen for _, chosen in started] == [kept, settings.with_overrides(kept, ["seed=3"]), kept, kept]
+    (tmp_path / "settings.json").unlink()
     octkit("run", "--run-dir", tmp_path, "--profile", "smoke")
-    assert [chosen for _, chosen in started] == [
-        kept, settings.with_overrides(kept, ["seed=3"]), settings.from_profile("smoke")]
+    assert started[-1][1] == settings.from_profile("smoke")
+
+
+def test_a_run_like_another_one_takes_its_settings_but_for_those_set(octkit, started, tmp_path):
+    kept = settings.with_overrides(settings.from_profile("smoke"), ["train.epochs=5"])
+    kept.save(tmp_path / "x" / "settings.json")
+    command = ("run", "--like", tmp_path / "x", "--run-dir", tmp_path / "y", "--set", "seed=3")
+    for _ in range(2):  # given again, it goes on
+        assert octkit(*command)[0] == 0
+    expected = settings.with_overrides(kept, ["seed=3"])
+    assert started == [(tmp_path / "y", expected)] * 2 and settings.load(tmp_path / "y/settings.json") == expected
+    assert settings.load(tmp_path / "x/settings.json") == kept
+    code, _, err = octkit(*command, "--set", "train.epochs=6")
+    assert code == 2 and "train.epochs 6 -> 5" in err
+    for wrong in (command[:3], (*command, "--profile", "smoke"), (*command[:5], "--set", "train.epochs=5")):
+        assert octkit(*wrong)[0] == 2
 
 
 def test_run_repeats_another_one(octkit, started, tmp_path):
@@ -166,7 +188,7 @@ def test_run_repeats_another_one(octkit, started, tmp_path):
     code, out, _ = octkit("run", "--from", tmp_path / "x" / "settings.json")
     assert code == 0 and "ledger.jsonl does not tell what the run was made with" in out
     assert started == [(tmp_path / "x-again", kept)]
-    for other in (("--profile", "smoke"), ("--data", "scans"), ("--set", "seed=3")):
+    for other in (("--profile", "smoke"), ("--data", "scans"), ("--set", "seed=3"), ("--like", "x")):
         code, _, err = octkit("run", "--from", tmp_path / "x" / "settings.json", *other)
         assert code == 2 and err.startswith("octkit: --from: repeats a run as it was")
 

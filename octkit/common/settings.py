@@ -5,7 +5,9 @@ saves in plan.json. Unknown keys are errors, so a typing mistake cannot pass uns
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +33,18 @@ Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Settings stand in a file beside the results that they decided, and never change in memory alone."""
+        [section] = [key for key, kind in SECTIONS.items() if isinstance(self, kind)]
+        path = [part for part in (*section.split("."), name) if part]
+        tree = value
+        for part in reversed(path[1:]):
+            tree = {part: tree}
+        raise OctkitError(
+            f"{'.'.join(path)}: settings are frozen, expected an experiment, a run of its own beside this one: "
+            f'experiments.experiment(run, "name", {path[0]}={tree!r}) of octkit.lessons, or octkit run --like RUN '
+            f"--run-dir NEW --set {'.'.join(path)}={json.dumps(value, default=str)}")
 
 
 class PhantomSettings(Section):
@@ -204,6 +218,11 @@ class Settings(Section):
         write_json(path, self.model_dump(mode="json"))
 
 
+# How the file names each section.
+SECTIONS = {"": Settings, "data": DataSettings, "data.phantom": PhantomSettings, "plan": PlanSettings,
+            "splits": SplitSettings, "augment": AugmentSettings, "train": TrainSettings, "infer": InferSettings,
+            "classify": ClassifySettings}
+
 # What each profile changes in the defaults above, which are the recipe's own numbers.
 PROFILES: dict[str, dict] = {
     # The full recipe on a GPU box with the GOALS download.
@@ -282,24 +301,41 @@ def with_overrides(settings: Settings, overrides: list[str]) -> Settings:
         key, equals, text = override.partition("=")
         if not equals:
             raise OctkitError(f"--set {override}: expected key=value, such as train.epochs=50")
-        *parents, leaf = key.strip().split(".")
-        node = tree
-        for parent in parents:
-            if not isinstance(node.get(parent), dict):  # data.phantom may be null so far
-                node[parent] = {}
-            node = node[parent]
-        try:
-            node[leaf] = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, numbers of thousands of digits, or lists in lists without end
-            node[leaf] = text
+        value: Any = text
+        with suppress(ValueError, RecursionError):  # no JSON, numbers of thousands of digits, lists without end
+            value = json.loads(text)
+        for name in reversed(key.strip().split(".")):
+            value = {name: value}
+        _merge(tree, value)
     return _validated(tree, "--set " + " ".join(overrides))
+
+
+def with_changes(settings: Settings, wanted: Mapping[str, Any]) -> Settings:
+    """New settings with changes such as {"train": {"epochs": 50}, "seed": 3}; what is not named stays."""
+    tree = settings.model_dump(mode="json")
+    _merge(tree, wanted)
+    return _validated(tree, "settings")
+
+
+def _merge(tree: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if isinstance(value, Mapping):
+            if not isinstance(tree.get(name), dict):  # data.phantom may be null so far
+                tree[name] = {}
+            _merge(tree[name], value)
+        else:
+            tree[name] = value
 
 
 def _validated(tree: Any, where: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise OctkitError(f"{where}: {first_problem(error, 5)}") from None
+        unknown = [".".join(map(str, each["loc"])) for each in error.errors() if each["type"] == "extra_forbidden"]
+        known = [*Settings.model_fields, *flat(Settings(data=DataSettings(phantom=PhantomSettings())).model_dump())]
+        near = [f"; {name} is no setting, the nearest is {found[0]}" for name in unknown
+                if (found := get_close_matches(name, known, 1))]
+        raise OctkitError(f"{where}: {first_problem(error, 5)}{''.join(near)}") from None
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, object]:

@@ -100,6 +100,42 @@ def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], title: str) ->
     return picture
 
 
+def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+                  gains: Mapping[str, tuple[float, float, float, int]], title: str) -> Picture:
+    """Loss and mean pseudo-Dice of several runs over their epochs, and intervals of what they gain.
+
+    `logs` is name of a run -> name of a fold -> columns as `read_log` gives them; a line is the mean of a run's folds.
+    `gains` is what was compared -> (mean, low, high, number of scans) of the differences.
+    """
+    picture, ((loss, dice, gain),) = new_picture(title, 1, 3, (11, 3.8))
+    looks = zip(cycle((BLUE, VERMILION, PURPLE, "black")), cycle(("-", "--", ":", "-.")))
+    for (name, folds), (colour, line) in zip(logs.items(), looks, strict=False):
+        for ax, values in ((loss, "train_loss"), (dice, "dice_")):
+            found = [np.mean([log[column] for column in log if column.startswith(values)], axis=0)
+                     for log in folds.values() if log]
+            if epochs := min(map(len, found), default=0):
+                ax.plot(np.arange(1, epochs + 1), np.mean([one[:epochs] for one in found], axis=0), line, color=colour,
+                        lw=1.8, label=name, marker="o" if epochs < 3 else None)
+    for row, (mean, low, high, _) in enumerate(gains.values()):
+        gain.plot((low, high), (row, row), color="black", lw=2)
+        gain.plot(mean, row, "o", color="black")
+    gain.axvline(0, color=GREY, lw=1, ls=":")
+    gain.set_yticks(range(len(gains)), list(gains))
+    gain.invert_yaxis()
+    for ax, name, label, unit in ((loss, "training loss, mean of the folds", "epoch", "Dice + cross-entropy loss"),
+                                  (dice, "pseudo-Dice, mean of folds and layers", "epoch", "Dice (0 to 1)"),
+                                  (gain, "change scan by scan, 95 % interval", "difference in Dice", "")):
+        ax.set_title(name, fontsize=9)
+        ax.set(xlabel=label, ylabel=unit)
+    for ax in (loss, dice):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False, fontsize=8)
+    said = ", ".join(f"{' '.join(name.split())} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+                     for name, (mean, low, high, _) in gains.items())
+    picture.alt = f"{title}. Change in Dice, scan by scan, with 95 % intervals: {said}."
+    return picture
+
+
 def classifier_curves(log: Mapping[str, np.ndarray]) -> Picture:
     """Loss and validation AUC of the glaucoma classifier; `log` as `read_log` gives it."""
     picture, ((loss, area),) = new_picture("Classifier: loss and AUC by epoch", 1, 2, (9, 3.3))

@@ -61,15 +61,36 @@ def window(image: np.ndarray) -> ipywidgets.VBox:
     return _redrawn(draw, ends)
 
 
-def _redrawn(draw: Callable[[], Picture], *controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """The controls over a picture that `draw` makes anew whenever one of them changes."""
+def two_runs(names: Sequence[str], compare: Callable[[str, str], tuple[str, Picture | None]]) -> ipywidgets.VBox:
+    """Choose two runs by their names; `compare(one, other)` -> (a table as text, a picture where there is one)."""
+    one, other = (ipywidgets.Dropdown(options=list(names), value=names[place], description=label)
+                  for place, label in ((0, "run"), (min(1, len(names) - 1), "against")))
+    table = ipywidgets.HTML()
+
+    def draw() -> Picture | None:
+        text, picture = compare(one.value, other.value)
+        table.value = f"<pre>{html.escape(text)}</pre>"
+        return picture
+
+    box = _redrawn(draw, one, other)
+    box.children = (*box.children, table)
+    return box
+
+
+def image(picture: Picture) -> str:
+    """A picture as HTML, with its text alternative."""
+    data = base64.b64encode(png(picture)).decode()
+    return (f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}" '
+            'style="width: 864px; max-width: 100%">')
+
+
+def _redrawn(draw: Callable[[], Picture | None], *controls: ipywidgets.Widget) -> ipywidgets.VBox:
+    """The controls over a picture that `draw` makes anew whenever one of them changes; None shows none."""
     shown = ipywidgets.HTML()  # ipywidgets' own Image has no text alternative
 
     def redraw(_change: object = None) -> None:
         picture = draw()
-        data = base64.b64encode(png(picture)).decode()
-        shown.value = (f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}" '
-                       'style="width: 864px; max-width: 100%">')
+        shown.value = "" if picture is None else image(picture)
 
     for control in controls:
         control.observe(redraw, names="value")

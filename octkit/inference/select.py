@@ -115,6 +115,8 @@ def score_candidates(run: Run, cases: Sequence[tuple[Case, int]]) -> list[Candid
     tables = {candidate: np.array(table) for candidate, table in rows.items()}
     highest = max(tables.values(), key=_mean)
     return [Candidate(name=" + ".join(candidate), configurations=candidate, dice=_named(table, names),
+                      dice_by_scan={case.name: _named(row[None], names) for (case, _), row
+                                    in zip(cases, table, strict=True)},
                       mean_dice=_mean(table), over_cases=spread(mean_over_cases(table.T)),
                       behind_best=gain_over(table, highest))
             for candidate, table in tables.items()]

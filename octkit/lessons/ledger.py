@@ -87,16 +87,17 @@ def ends(run: Run) -> dict[str, Line]:
     return {line.step: line for line in read(run) if line.status != "skipped"}
 
 
-def outputs(run: Run, patterns: Iterable[str]) -> dict[str, tuple[int, int, str]]:
-    """`Line.outputs` of the files that match, and of all files in folders that do; hidden ones are left out."""
-    found = {}
-    for path in sorted({path for pattern in patterns for top in run.folder.glob(pattern)
-                        for path in ((top, *top.rglob("*")) if top.is_dir() else (top,)) if path.is_file()}):
-        name = path.relative_to(run.folder)
-        if not any(part.startswith(".") for part in name.parts):
-            state = path.stat()
-            found[name.as_posix()] = state.st_size, state.st_mtime_ns, file_hash(path)
-    return found
+def files(run: Run, patterns: Iterable[str]) -> list[str]:
+    """The names of a run's files that match, and of all files in folders that do; hidden ones are left out."""
+    found = {path.relative_to(run.folder) for pattern in patterns for top in run.folder.glob(pattern)
+             for path in ((top, *top.rglob("*")) if top.is_dir() else (top,)) if path.is_file()}
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def outputs(run: Run, names: Iterable[str]) -> dict[str, tuple[int, int, str]]:
+    """`Line.outputs` of these files."""
+    found = {name: run.folder / name for name in names}
+    return {name: ((state := path.stat()).st_size, state.st_mtime_ns, file_hash(path)) for name, path in found.items()}
 
 
 def not_as_left(run: Run, line: Line) -> str | None:

@@ -14,24 +14,39 @@ from octkit.common import hashes, settings
 from octkit.common.errors import OctkitError
 from octkit.common.messages import say
 from octkit.common.settings import Settings
-from octkit.lessons import ledger, run_all
+from octkit.lessons import experiments, ledger, run_all
 from octkit.planning.run import Run
 
 
-def choose(profile: str | None, data: Path | None, run_dir: Path | None,
-           changes: Sequence[str]) -> tuple[Run, Settings]:
+def choose(profile: str | None, data: Path | None, run_dir: Path | None, changes: Sequence[str],
+           like: Path | None = None) -> tuple[Run, Settings]:
     """The run and the settings of `octkit run`.
 
-    A folder with settings goes on with them unless a `profile` is named; a new one takes the profile's, or the demo's.
-    `changes` are "key=value". Raises OctkitError for what does not fit together.
+    A folder with settings goes on with them, and says where they are not those of the `profile` that is named; a new
+    one takes the profile's, or the demo's, or those of the run that it is to be `like`, with which it then shares what
+    is the same. `changes` are "key=value". Raises OctkitError for what does not fit together.
     """
+    if like and (profile or not run_dir):
+        raise OctkitError("--like: expected --run-dir with it, the new run's folder, and no --profile")
     if data and not (profile or run_dir):
         raise OctkitError("--data: expected --profile or --run-dir with it, or the demo's run folder would be used")
     run = Run(run_dir or settings.PROJECT / "reports" / (profile or "demo"))
-    chosen = run.settings if profile is None and run.exists else settings.from_profile(profile or "demo")
     if data:  # phantoms are never made at a path that was meant to hold scans
         changes = [f"data.dir={data.resolve()}", "data.phantom=null", *changes]
-    return run, settings.with_overrides(chosen, list(changes)) if changes else chosen
+    start = Run(like).settings if like else settings.from_profile(profile or "demo")
+    start = settings.with_overrides(start, list(changes)) if changes else start
+    if like:
+        return experiments.run_like(Run(like), run.folder, start), start
+    if not run.exists:
+        return run, start
+    if profile not in (None, run.settings.profile):
+        raise OctkitError(f"{run.folder}: holds a run of profile {run.settings.profile}, found --profile {profile}, "
+                          "expected another --run-dir, or no --profile")
+    chosen = settings.with_overrides(run.settings, list(changes)) if changes else run.settings
+    if profile and (differ := settings.changes(start.model_dump(mode="json"), chosen.model_dump(mode="json"))):
+        say(f"{run.settings_file}: is kept, though profile {profile} has other settings ({', '.join(differ)}); remove "
+            "the file to begin with the profile's, or take another --run-dir")
+    return run, chosen
 
 
 def repeat(source: Path, run_dir: Path | None = None, *changes: object) -> str:

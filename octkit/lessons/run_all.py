@@ -96,9 +96,10 @@ VOLUME_STEPS = (
     Step("13_report", settings=("*",), needs=("14_volumes",), leaves=("report.html",)),
 )
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
+NOTEBOOKS = PROJECT / "notebooks"
 
 
-class _Job(NamedTuple):
+class Job(NamedTuple):
     """One execution of a notebook; `name` is its executed copy's and the ledger's."""
 
     step: Step
@@ -109,9 +110,9 @@ class _Job(NamedTuple):
     def copy(self, run: Run) -> Path:
         return run.notebooks / f"{self.name}.ipynb"
 
-    def outputs(self, run: Run) -> dict[str, tuple[int, int, str]]:
-        """The files that the job has left, as the ledger keeps them."""
-        return ledger.outputs(run, [name.format(**self.parameters) for name in self.step.leaves + self.step.may_leave])
+    def files(self, run: Run) -> list[str]:
+        """The names of the files that the job has left."""
+        return ledger.files(run, [name.format(**self.parameters) for name in self.step.leaves + self.step.may_leave])
 
     def not_whole(self, run: Run, line: Line) -> str | None:
         """What lacks of all that `line`, of a finished execution, has left, in words; None where nothing does."""
@@ -121,7 +122,7 @@ class _Job(NamedTuple):
         return ledger.not_as_left(run, line)
 
 
-def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "notebooks",
+def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
               steps: tuple[Step, ...] | None = None) -> None:
     """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
@@ -132,12 +133,12 @@ def run_story(run: Run, settings: Settings, notebooks: Path = PROJECT / "noteboo
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
     _check_files(run, settings)
-    jobs = [job for step in steps or STORIES[settings.story] for job in _jobs(step, run, settings, notebooks.resolve())]
+    in_order = jobs(run, settings, notebooks and notebooks.resolve(), steps)
     try:
         with saying_disk_full(run.notebooks):
             run.notebooks.mkdir(parents=True, exist_ok=True)
             with locks.locked(run.folder), _stoppable():
-                _run_jobs(jobs, run, settings)
+                _run_jobs(in_order, run, settings)
     except OSError as error:
         if error.filename is None:
             raise
@@ -164,13 +165,19 @@ def _check_files(run: Run, settings: Settings) -> None:
         raise OctkitError(f"{PROJECT / weights}: not found, expected the file named by classify.weights")
 
 
-def _jobs(step: Step, run: Run, settings: Settings, notebooks: Path) -> list[_Job]:
-    """A step's executions, its notebook checked."""
+def jobs(run: Run, settings: Settings, notebooks: Path | None = None,
+         steps: tuple[Step, ...] | None = None) -> list[Job]:
+    """The executions of the steps, by default those of the settings' story, in order; their notebooks are checked."""
+    folder = notebooks or NOTEBOOKS
+    return [job for step in steps or STORIES[settings.story] for job in _executions(step, run, settings, folder)]
+
+
+def _executions(step: Step, run: Run, settings: Settings, notebooks: Path) -> list[Job]:
     path, parameters = notebooks / f"{step.notebook}.ipynb", {"run_dir": str(run.folder)}
     if not step.each_fold:
-        return [_Job(step, step.notebook, notebook.read(path, parameters), parameters)]
+        return [Job(step, step.notebook, notebook.read(path, parameters), parameters)]
     source = notebook.read(path, ("run_dir", "config", "fold"))
-    return [_Job(step, f"{step.notebook}_2d_fold_{fold}", source, parameters | {"config": "2d", "fold": fold})
+    return [Job(step, f"{step.notebook}_2d_fold_{fold}", source, parameters | {"config": "2d", "fold": fold})
             for fold in settings.train.folds]
 
 
@@ -187,7 +194,7 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
+def _run_jobs(jobs: list[Job], run: Run, settings: Settings) -> None:
     clear_unfinished(run.folder)  # the lock says that nobody writes now
     console = Console(markup=False, highlight=False, soft_wrap=True)
     data_set.before_run(settings, run.folder, console.print)
@@ -203,11 +210,11 @@ def _run_jobs(jobs: list[_Job], run: Run, settings: Settings) -> None:
         done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
 
 
-def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
+def _run_job(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
              before: Line | None) -> Line:
     """Execute one notebook, or skip it where its last line, `before`, still holds, or leave it out; the new line."""
     now = datetime.now().astimezone().isoformat()
-    line = Line(step=job.name, status="skipped", started=now, made=now, inputs=_inputs(job, settings, done),
+    line = Line(step=job.name, status="skipped", started=now, made=now, inputs=inputs_of(job, settings, done),
                 shown=hashes.digest(_sections(settings, job.step.shows)))
     if job.step.diagnoses and (lacking := lacking_diagnoses(run.dataset.train)):
         line = line.model_copy(update={"status": "left out", "error": str(lacking)})
@@ -229,7 +236,7 @@ def _run_job(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]]
     return _execute(job, run, settings, done, progress, line, before)
 
 
-def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
+def _execute(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
              line: Line, before: Line | None = None) -> Line:
     """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises.
 
@@ -246,10 +253,10 @@ def _execute(job: _Job, run: Run, settings: Settings, done: dict[str, list[str]]
             progress.started()
             notebook.execute(job.notebook, job.parameters, job.copy(run), progress.cell)
             if data_is_new:  # made by this step: what it depends on are the files that stand there now
-                inputs = _inputs(job, settings, done)
+                inputs = inputs_of(job, settings, done)
             if job.step.data:
                 data = [hashes.data_contents(root) for root in settings.data_roots]
-            outputs = job.outputs(run)
+            outputs = ledger.outputs(run, job.files(run))
         except (Exception, KeyboardInterrupt) as error:  # the ledger says of every end how it came
             failure = error
         status, message, code = _ending(failure, memory)
@@ -282,7 +289,7 @@ def _ending(failure: BaseException | None, memory: notebook.PeakMemory) -> tuple
     return ("killed", f"{failure}. {memory.in_words()}", code) if code < 0 else ("failed", str(failure), code)
 
 
-def _inputs(job: _Job, settings: Settings, done: dict[str, list[str]]) -> str:
+def inputs_of(job: Job, settings: Settings, done: dict[str, list[str]]) -> str:
     """The hash of all that decides a step's result, the executions that it builds on among them."""
     sections = _sections(settings, job.step.settings)
     if job.step.each_fold:  # a fold's training does not depend on which other folds there are

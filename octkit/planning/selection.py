@@ -25,7 +25,8 @@ class Candidate(BaseModel):
     """A configuration, or a pair whose probabilities are averaged, with its Dice.
 
     `over_cases` is its mean foreground Dice over the cases, `behind_best` how far it lies below the best candidate
-    case by case; both {"mean", "sd", "n"}.
+    case by case; both {"mean", "sd", "n"}. `dice_by_scan` is scan -> layer -> Dice, before post-processing; empty in
+    files of older versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +37,7 @@ class Candidate(BaseModel):
     mean_dice: float
     over_cases: dict[str, float | int | None] = {}
     behind_best: dict[str, float | int | None] = {}
+    dice_by_scan: dict[str, dict[str, float | None]] = {}
 
 
 class Selection(BaseModel):

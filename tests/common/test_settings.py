@@ -1,10 +1,9 @@
 import json
 
 import pytest
-from pydantic import ValidationError
 
 from octkit.common.errors import OctkitError
-from octkit.common.settings import PROFILES, from_profile, load, with_overrides
+from octkit.common.settings import PROFILES, from_profile, load, with_changes, with_overrides
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -42,7 +41,7 @@ def test_an_absent_section_can_be_filled():
 
 
 @pytest.mark.parametrize(("override", "reason"), [
-    ("train.epoch=3", "train.epoch: Extra inputs"), ("train.epochs=0", "train.epochs"),
+    ("train.epoch=3", "train.epoch: Extra inputs.*the nearest is train.epochs"), ("train.epochs=0", "train.epochs"),
     ("epochs", "expected key=value"),
     ("seed.x=1", "seed"), ("train.folds=[7]", "train.folds names"), ("train.folds=[]", "at least one fold"),
     ("train.initial_rate=NaN", "initial_rate"), ("train.optimiser=rmsprop", "optimiser"),
@@ -74,5 +73,20 @@ def test_unknown_profile_lists_the_known_ones():
 
 
 def test_settings_are_frozen():
-    with pytest.raises(ValidationError):
-        from_profile("demo").train.epochs = 5
+    settings = with_overrides(from_profile("demo"), ["data.phantom.train=5"])
+    for section, name, value, call, option in (
+            (settings.train, "optimiser", "adam", "train={'optimiser': 'adam'}", 'train.optimiser="adam"'),
+            (settings.data.phantom, "seed", 3, "data={'phantom': {'seed': 3}}", "data.phantom.seed=3"),
+            (settings, "seed", 3, ", seed=3)", "--set seed=3")):
+        before = getattr(section, name)
+        with pytest.raises(OctkitError) as error:
+            setattr(section, name, value)
+        assert call in str(error.value) and option in str(error.value)
+        assert getattr(section, name) == before
+
+
+def test_changes_are_those_of_the_command_line():
+    before = from_profile("goals")
+    assert with_changes(before, {"train": {"epochs": 3, "folds": (0, "all")}, "data": {"phantom": {"train": 5}}}) == (
+        with_overrides(before, ["train.epochs=3", 'train.folds=[0, "all"]', "data.phantom.train=5"]))
+    assert before == from_profile("goals")

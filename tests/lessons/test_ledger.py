@@ -35,7 +35,7 @@ def test_the_files_that_a_step_has_left(tmp_path):
     for name in ("a.json", "models/2d/log.csv", "models/.lock", "models/.2d.tmp/x", "other"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    found = ledger.outputs(run, ["a.json", "models", "figures/01_*"])
+    found = ledger.outputs(run, ledger.files(run, ["a.json", "models", "figures/01_*"]))
     line = Line(step="a", status="done", outputs=found)
     ledger.append(run, line)
     assert ledger.read(run) == [line] and line.contents.keys() == {"a.json", "models/2d/log.csv"}
