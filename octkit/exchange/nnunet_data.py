@@ -2,7 +2,8 @@
 
     Dataset001_GOALS/
         dataset.json  imagesTr/  labelsTr/  imagesTs/     what nnU-Net reads; imagesTs are validation and test scans
-        octkit.json                                       ours: which file each original is made from again
+        groups.csv                                        ours: whose eye each scan is of, where that is known
+    octkit.json                                       ours: which file each original is made from again
         octkit/…                                          all other originals (tables, truth, scale), in their places
 
 The only channel is called "CT", as nnU-Net then scales grey values by the data set's own percentiles, mean and
@@ -27,6 +28,7 @@ from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
+from octkit.data.groups import GROUPS_FILE
 from octkit.data.image_files import is_image, read_header, read_image, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import b_scans, is_nifti, is_packed, is_stack, read_volume, write_nifti
@@ -98,6 +100,9 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
                         made[case.mask] = {"from": name}
                     elif len(coding) == len(dataset.mask_values):  # else only the original knows its values apart
                         made |= _sources(case.mask, {"from": name, "coding": coding})
+        if (groups := dataset.root / GROUPS_FILE).exists():  # beside dataset.json octkit reads it, too
+            _copy(groups, target / GROUPS_FILE)
+            made[groups] = {"from": GROUPS_FILE}
         write_json(target / "dataset.json", {
             "name": folder.name, "numTraining": len(dataset.train),
             **dataset_to(["CT"] * len(dataset.channels), dataset.labels, ending)})
@@ -131,6 +136,7 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
             open_dataset(target)
         else:
             files = [file for case in dataset.cases for file in (case.image, *case.more_channels, case.mask) if file]
+            files += [file for file in (dataset.root / GROUPS_FILE,) if file.exists()]
             for file in [dataset.root / "dataset.json", *files]:
                 _copy(file, target / file.relative_to(dataset.root))
     return out

@@ -85,7 +85,7 @@ def make_data_set(out: str | Path, counts: tuple[int, int, int], size: tuple[int
     with new_folder(out) as making:
         for split, scan_seed in tqdm(planned, "phantoms", unit="scan", leave=False, mininterval=1):
             person = person_of(scan_seed[2]) if kind == "circle" and repeated else None
-            glaucoma = has_glaucoma(*scan_seed[:2], person[0] if person else scan_seed[2])
+            glaucoma = has_glaucoma(seed, scan_seed[1], person[0] if person else scan_seed[2])
             phantom = _drawn(scan_seed, size, kind, glaucoma, looks, person)
             name, facts = _write_scan(making, split, len(scans) + 1, phantom, own_scale=looks == "varied")
             scans[name] = {"split": split, "glaucoma": int(glaucoma)} | facts

@@ -94,6 +94,15 @@ def test_what_nnunet_reads(tmp_path, goals):
     assert np.array_equal(GREYS[mask], original)
 
 
+def test_whose_scans_they_are_is_known_there_and_back(tmp_path, goals):
+    (goals / "groups.csv").write_text("ImgName,person,eye\n0001.png,a,R\n2,a,L\n0008,b,\n")
+    raw = goes_round(tmp_path, goals)
+    copied = import_dataset(shutil.copytree(raw, tmp_path / "Dataset008_Other", ignore=shutil.ignore_patterns(
+        "octkit*")), tmp_path / "copied")
+    for root in (raw, tmp_path / "back", copied):
+        assert [case.group for case in open_dataset(root).cases] == ["a", "a", None, None, None, None, None, "b"]
+
+
 @pytest.mark.parametrize("stacks", [False, True])
 def test_volumes_go_round(tmp_path, stacks):
     root = write_volumes(tmp_path / "volumes", train=2, validation=1, stacks=stacks)
