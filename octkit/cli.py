@@ -280,24 +280,21 @@ def export(
 
 @app.command()
 def import_nnunet(
-    folder: Annotated[Path, Argument(help="a trained model's folder (plans.json, fold_*), or a raw data set")],
+    source: Annotated[Path, Argument(help="a trained model's folder (plans.json, fold_*) or zip, or a raw data set")],
     out: Annotated[Path, Option("-o", "--out", help="the model's file, or the data set's folder")],
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
     from octkit.exchange import nnunet_data, nnunet_models
 
-    if nnunet_models.is_model_folder(folder):
-        nnunet_models.import_model(folder, out)
-    elif nnunet_data.is_raw_folder(folder):
-        nnunet_data.import_dataset(folder, out)
+    if nnunet_data.is_raw_folder(source):
+        nnunet_data.import_dataset(source, out)
     else:
-        raise OctkitError(f"{folder}: found neither plans.json nor imagesTr, expected the folder of a model that "
-                          "nnU-Net has trained, or of its raw data")
+        nnunet_models.import_model(source, out)
 
 
 @app.command()
 def export_nnunet(
-    source: Annotated[Path, Argument(help="a run's folder, a model's file, or a data set's folder")],
+    source: Annotated[Path, Argument(help="a run's folder, a model's file, default, or a data set's folder")],
     out: Annotated[Path, Option("-o", "--out", metavar="FOLDER", help="for the model's folders, or the new data set")],
 ) -> None:
     """Write a model or a data set for nnU-Net."""
@@ -305,7 +302,7 @@ def export_nnunet(
     from octkit.network import model_file
     from octkit.planning.run import Run
 
-    if source.is_file() or Run(source).exists:
+    if str(source) == "default" or source.is_file() or Run(source).exists:
         nnunet_models.export_model(model_file.open_model(source), out)
     else:
         nnunet_data.export_dataset(source, out)

@@ -295,8 +295,8 @@ CASES = [
     ("preprocess x", "plan.json: ", edited("run", "plan.json", lambda plan: plan["intensity"].update(value=[{}]))),
     ("train x", "splits.json: was made for other cases (9999",
      edited("run", "splits.json", lambda s: s[0]["train"].append("9999"))),
-    ("train x", "0001", lacking("untrained", "preprocessed/2d/0001.image.npy")),
-    ("train x", "0001.image.npy", with_files("untrained", preprocessed__2d__0001_image_npy=b"words")),
+    ("train x", "0002", lacking("untrained", "preprocessed/2d/0002.image.npy")),
+    ("train x", "0002.image.npy", with_files("untrained", preprocessed__2d__0002_image_npy=b"words")),
     ("train x", "json: is not valid",
      changed("untrained", lambda x: [file.write_text("{}") for file in x.glob("preprocessed/2d/*.json")])),
     *((command, "selection.json: is not valid JSON", damaged_run(selection_json="{"))
@@ -312,7 +312,7 @@ CASES = [
     # --- predict ---
     ("predict nowhere.zip {scans} -o out", "nowhere.zip: not found, expected"),
     ("predict {w}/words.txt {scans} -o out", "words.txt: cannot be read as a model"),
-    ("predict {w}/submission.zip {scans} -o out", "holds no model.json"),
+    ("predict {w}/submission.zip {scans} -o out", "is no model"),
     (PREDICT, "m.zip: cannot be read", cut("model.zip", "m.zip", 0.6)),
     (PREDICT, "m.zip: found parts that are compressed", rewritten(lambda _: None, compression=zipfile.ZIP_DEFLATED)),
     (PREDICT, "m.zip: '../../evil' is missing or not named",
@@ -358,7 +358,9 @@ CASES = [
 
     # --- export, import, export ---
     ("export nowhere -o m.zip", "nowhere: found no settings.json"),
-    ("import-nnunet nowhere -o m.zip", "nowhere: found neither plans.json nor"),
+    ("import-nnunet nowhere -o m.zip", "nowhere: not found, expected the folder of a model"),
+    ("import-nnunet {w}/goals -o m.zip", "goals: found neither plans.json nor"),
+    ("export-nnunet nowhere -o out", "nowhere: no such folder"),
     (IMPORT, "plans.json: is not valid JSON", with_files(NNUNET, plans_json="{")),
     (IMPORT, "x, 2d",
      edited(NNUNET, "plans.json", lambda p: p["configurations"]["2d"]["architecture"]["arch_kwargs"].update(

@@ -76,11 +76,10 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
 
     Raises OctkitError where the folder has another name or is there already, and else as `detect.open_dataset`.
     """
-    folder = Path(folder)
+    folder, dataset = Path(folder), open_dataset(path)
     if not re.fullmatch(r"Dataset\d{3}_\w+", folder.name, re.ASCII):
         raise OctkitError(f"{folder}: found the name {folder.name!r}, expected three digits and a name such as "
                           "Dataset001_GOALS, by which nnU-Net finds it")
-    dataset = open_dataset(path)
     if dataset.layout == "nnunet":
         raise OctkitError(f"{path}: is a raw data set of nnU-Net's already")
     with new_folder(folder, Path(path)) as target:

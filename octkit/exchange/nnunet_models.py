@@ -3,16 +3,20 @@
     nnUNetTrainer__nnUNetPlans__3d_fullres/
         plans.json  dataset.json        what the network is and what it is fed
         fold_0/checkpoint_final.pth     its weights, one folder a fold
+        fold_0/checkpoint_best.pth      of the best epoch so far, taken where no fold has the other
         octkit.json  README.txt         ours: what nnU-Net has no place for
 
+nnUNetv2_export_model_to_zip packs such folders, below the data set's, as a zip.
 A checkpoint of nnU-Net is a pickle, which may call any function while it is read. Here it may hold tensors, plain
 values and numpy's scalars (nnU-Net stores its losses so), and nothing else.
 """
 
 import re
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +27,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, FailFast, Valid
 
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import new_folder, read_json, read_json_as, replacing, write_atomic, write_json
+from octkit.common.files import (
+    new_folder,
+    read_json,
+    read_json_as,
+    replacing,
+    saying_disk_full,
+    write_atomic,
+    write_json,
+)
 from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.model import Member, Model
@@ -32,13 +44,19 @@ from octkit.network.model_file import LICENCE, save_model
 from octkit.planning.plan import Plan
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
-CHECKPOINT = "checkpoint_final.pth"
+CHECKPOINT, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+# What a zip is unpacked for. Trained weights hardly shrink: what grows more than this is no model.
+WANTED = re.compile(rf"(.*/)?(plans\.json|dataset\.json|octkit\.json|fold_[^/]+/({CHECKPOINT}|{BEST}))")
+MOST_GROWTH, MOST_MORE = 10, 10_000_000  # times the zip's size, and bytes
 CARRIED = "octkit.json"
 # The one function behind every numpy scalar; numpy 1 and numpy 2 call its module differently.
 SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [
     (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
     type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
+
+MODEL = ("expected the folder of a model that nnU-Net has trained (plans.json, fold_*), its zip as "
+         "nnUNetv2_export_model_to_zip writes it, or the folder of a raw data set")
 
 Weights = dict[str, torch.Tensor]
 Axes = Annotated[tuple[int, ...], FailFast(), BeforeValidator(lambda axes: axes or ())]  # None stands for none
@@ -70,19 +88,69 @@ def is_model_folder(folder: Path) -> bool:
     return (Path(folder) / "plans.json").is_file()
 
 
-def import_model(folder: str | Path, out: str | Path) -> Model:
-    """Write the model of an nnU-Net folder as one file, to predict with; raises OctkitError as `open_folder`."""
-    folder = Path(folder)
-    model, trainer = _open(folder)
-    save_model(model, out, {
-        "name": folder.resolve().name, "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
-        "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
-        "versions": {"octkit": __version__}, "licence": LICENCE, "created_by": "octkit import-nnunet"})
+def import_model(path: str | Path, out: str | Path) -> Model:
+    """Write a model of nnU-Net's as one file, to predict with.
+
+    `path` is its folder, one that holds it alone (nnUNet_results/Dataset001_X), or a zip of either. Raises OctkitError
+    where there is no model or more than one, for a zip that would grow too large, and as `open_folder`.
+    """
+    path = Path(path)
+    with _unpacked(path) as root:
+        folder = _only_model(root, path)
+        model, trainer = _open(folder)
+        save_model(model, out, {
+            "name": (path if folder == root else folder).resolve().name.removesuffix(".zip"),
+            "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
+            "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
+            "checkpoint": _checkpoint_name(folder), "versions": {"octkit": __version__}, "licence": LICENCE,
+            "created_by": "octkit import-nnunet"})
     return model
 
 
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """A folder as it is; a zip as a folder for this long, with what a model needs of it.
+
+    zipfile itself keeps every file below the folder, whatever its name says.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="octkit-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive, saying_disk_full(Path(folder) / path.name):
+                if "model.json" in archive.namelist():
+                    raise bad_file(path, "is a model of octkit's", "give it to octkit predict as it is")
+                parts = [part for part in archive.infolist() if WANTED.fullmatch(part.filename)]
+                if (size := sum(part.file_size for part in parts)) > MOST_GROWTH * path.stat().st_size + MOST_MORE:
+                    raise bad_file(path, f"would unpack to {size} bytes", "expected trained weights, which hardly "
+                                   "shrink: pack the model anew")
+                archive.extractall(folder, parts)
+        except FileNotFoundError:
+            raise bad_file(path, "not found", MODEL) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise bad_file(path, f"cannot be read as a zip ({error})", MODEL) from None
+        try:
+            yield Path(folder)
+        except OctkitError as error:  # the folder is gone when this is read
+            raise OctkitError(str(error).replace(folder, str(path))) from None
+
+
+def _only_model(root: Path, path: Path) -> Path:
+    """The one folder of a model in `root`, which `path` stands for: itself, or one up to three levels below."""
+    levels = ("plans.json", "*/plans.json", "*/*/plans.json", "*/*/*/plans.json")
+    found = next((there for level in levels if (there := sorted(root.glob(level)))), [])
+    if len(found) > 1:
+        names = ", ".join(plans.parent.name for plans in found[:5]) + " …" * (len(found) > 5)
+        raise bad_file(path, f"holds {len(found)} models ({names})", ("" if path.is_dir() else "unpack it and ")
+                       + "give the folder of one; a cascade finds its first step beside it")
+    if not found:
+        raise bad_file(path, "found neither plans.json nor imagesTr", MODEL)
+    return found[0].parent
+
+
 def open_folder(folder: str | Path) -> Model:
-    """Open a folder of nnU-Net's with the folds trained to their end: fold_*/checkpoint_final.pth.
+    """Open a folder of nnU-Net's with the folds trained to their end: fold_*/checkpoint_final.pth, or else the best.
 
     The configuration is the checkpoint's, else the one in the folder's name; the first step of a cascade is looked for
     in the folder beside. As nnU-Net does, `fold_all` is taken where there is no other fold. Windows, mirrored copies
@@ -215,13 +283,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
                           f"{problem['msg']}") from None
 
 
+def _checkpoint_name(folder: Path) -> str:
+    """Which checkpoint counts: a training's last one, or the best where no fold has that."""
+    last, best = (any(folder.glob(f"fold_*/{name}")) for name in (CHECKPOINT, BEST))
+    return BEST if best and not last else CHECKPOINT
+
+
 def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
     """The checkpoint of each fold that is trained to its end, by the fold's name."""
-    found = {inside.name.removeprefix("fold_"): inside / CHECKPOINT for inside in sorted(folder.glob("fold_*"))}
+    if (name := _checkpoint_name(folder)) == BEST:
+        say(f"{folder}: has no {CHECKPOINT}; {BEST} is taken, of a training that may not have come to its end")
+    found = {inside.name.removeprefix("fold_"): inside / name for inside in sorted(folder.glob("fold_*"))}
     if odd := [fold for fold in found if fold != "all" and not fold.isdecimal()]:
         raise OctkitError(f"{folder}/fold_{odd[0]}: found the fold {odd[0]!r}, expected a number or all")
     for fold in [fold for fold, path in found.items() if not path.exists()]:
-        say(f"{found.pop(fold).parent}: has no {CHECKPOINT} and is left out")
+        say(f"{found.pop(fold).parent}: has no {name} and is left out")
     if len(found) > 1 and "all" in found:
         del found["all"]
         say(f"{folder}: fold_all is left out, as there are others")
@@ -249,7 +325,7 @@ def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Me
     if top and (config != asked or configuration != top.configurations[asked]):
         raise OctkitError(f"{folder}: is no {asked} of the same plan as the cascade's second step, expected its first")
     weights = {fold: weights_from(checkpoint.network_weights, len(configuration.features),
-                                  folder / f"fold_{fold}" / CHECKPOINT) for fold, checkpoint in checkpoints.items()}
+                                  folder / f"fold_{fold}") for fold, checkpoint in checkpoints.items()}
     previous = None
     if first := configuration.previous_stage:
         beside = folder.resolve().parent / f"{prefix}{separator}{first}"

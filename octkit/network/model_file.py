@@ -12,10 +12,10 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import safetensors.torch
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octkit import __version__
 from octkit.common import settings
-from octkit.common.errors import OctkitError, first_problem
+from octkit.common.errors import OctkitError, bad_file, first_problem
 from octkit.common.files import read_json_as, write_atomic
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model
@@ -92,6 +92,8 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None,
     """
     path = DEFAULT if str(path) == "default" else Path(path)
     if path.is_dir():
+        if not Run(path).exists:
+            raise _no_model(path, [str(found) for level in ("*", "*/*", "*/*/*") for found in path.glob(level)])
         model = load_model(Run(path), configs, folds)
         check_model(model, path)
         return model
@@ -236,11 +238,27 @@ def _read_file(path: Path) -> Model:
                           "writes") from None
 
 
+def _no_model(path: Path, names: Iterable[str]) -> OctkitError:
+    """The error for a folder or a zip that holds `names` and is no model: what it is instead, and what to do."""
+    inside, above = {PurePosixPath(name).name for name in names}, path.resolve().parents
+    theirs = path if "plans.json" in inside else next((up for up in above if (up / "plans.json").is_file()), None)
+    if theirs:
+        return bad_file(path, "belongs to a model of nnU-Net's", "make a model's file of that first: octkit "
+                        f"import-nnunet {theirs} -o MODEL.zip")
+    if run := next((up for up in above if Run(up).exists), None):
+        return bad_file(path, "is a part of a run", f"give the run's folder: {run}")
+    if "data.pkl" in inside:
+        return bad_file(path, "is a checkpoint, which does not tell the network that it belongs to",
+                        "give the run's folder, or nnU-Net's folder with plans.json to octkit import-nnunet")
+    return bad_file(path, "is no model (found neither settings.json nor model.json)",
+                    "expected a run's folder, a file that `octkit export` writes, or default")
+
+
 def _check_parts(archive: zipfile.ZipFile, path: Path) -> None:
     """Refuse what `save_model` never writes: compressed, doubled, overlapping or very large parts."""
     parts = {part.filename: part for part in archive.infolist()}
     if "model.json" not in parts:
-        raise OctkitError(f"{path}: holds no model.json, expected a model's file as `octkit export` writes it")
+        raise _no_model(path, parts)
     if len(parts) < len(archive.infolist()) or any(part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1
                                                    for part in parts.values()):
         raise OctkitError(f"{path}: found parts that are compressed, encrypted or there twice, expected each once and "

@@ -1,7 +1,9 @@
 """nnU-Net's own answers lie in ../shared/oracle: folders of random weights, a scan, and what v2.8.1 made of it."""
 
 import io
+import json
 import os
+import re
 import zipfile
 from dataclasses import replace
 
@@ -277,6 +279,80 @@ def test_folders_that_are_there_are_not_written_into(folder):
     with pytest.raises(OctkitError, match="is there already, expected a new folder"):
         export_model(tiny_model("2d"), folder.parent)
     assert is_model_folder(folder) and not is_model_folder(folder.parent)
+
+
+def packed(folder, path, *extra):
+    """A zip of a model's folder as nnUNetv2_export_model_to_zip writes it, and of `extra` parts (name, bytes)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, f"Dataset001_Tiny/{file.relative_to(folder.parent)}")
+        for name, data in (("Dataset001_Tiny/inference_instructions.txt", b"x"), *extra):
+            archive.writestr(name, data)
+    return path
+
+
+def test_a_zipped_model_is_imported_and_predict_says_how(folder, tmp_path, octkit):
+    whole = packed(folder, tmp_path / "model.zip", ("../out/fold_0/checkpoint_final.pth", b"x"),
+                   ("/out/plans.json.txt", b"x"))
+    code, _, error = octkit("predict", whole, tmp_path, "-o", tmp_path / "masks")
+    assert code == 2 and "model.zip: belongs to a model of nnU-Net's" in error
+    [advice] = re.findall(r"octkit (import-nnunet \S+ -o) MODEL.zip", error)
+    before = sorted(tmp_path.rglob("*"))
+    assert octkit(*advice.split(), tmp_path / "ours.zip")[0] == 0
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "ours.zip"])  # nothing else, anywhere
+    assert same_weights(open_model(tmp_path / "ours.zip").members[0], tiny_model("2d").members[0])
+    with zipfile.ZipFile(tmp_path / "ours.zip") as archive:
+        card = json.loads(archive.read("card.json"))
+    assert (card["name"], card["checkpoint"]) == ("nnUNetTrainer__nnUNetPlans__2d", "checkpoint_final.pth")
+    assert "is a model of octkit's" in octkit("import-nnunet", tmp_path / "ours.zip", "-o", tmp_path / "x.zip")[2]
+
+
+def test_a_zip_that_would_grow_and_one_of_two_models_are_refused(folder, tmp_path):
+    bomb = packed(folder, tmp_path / "bomb.zip", ("a/dataset.json", bytes(20_000_000)))
+    with pytest.raises(OctkitError, match=r"bomb\.zip: would unpack to 200\d{5} bytes"):
+        import_model(bomb, tmp_path / "ours.zip")
+    plans = (folder / "plans.json").read_bytes()
+    two = packed(folder, tmp_path / "two.zip", (f"Dataset001_Tiny/{folder.name[:-2]}3d_lowres/plans.json", plans))
+    with pytest.raises(OctkitError, match=r"two\.zip: holds 2 models \(.*__2d, .*__3d_lowres\), unpack it and give"):
+        import_model(two, tmp_path / "ours.zip")
+    with zipfile.ZipFile(two) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    import_model(tmp_path / "unpacked/Dataset001_Tiny" / folder.name, tmp_path / "ours.zip")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(OctkitError, match=r"part\.zip/Dataset001_Tiny/.*dataset\.json: not found"):
+        import_model(packed(folder, tmp_path / "part.zip"), tmp_path / "ours.zip")
+    (tmp_path / "text.zip").write_text("x")
+    with pytest.raises(OctkitError, match=r"text\.zip: cannot be read as a zip"):
+        import_model(tmp_path / "text.zip", tmp_path / "ours.zip")
+
+
+def test_a_data_sets_results_stand_for_the_one_model_in_them(folder, tmp_path):
+    import_model(folder.parent, tmp_path / "ours.zip")
+    assert same_weights(open_model(tmp_path / "ours.zip").members[0], tiny_model("2d").members[0])
+
+
+def test_the_best_checkpoint_is_taken_where_no_fold_has_a_last_one(folder, tmp_path, capsys):
+    for fold in ("fold_0", "fold_1"):
+        (folder / fold / "checkpoint_final.pth").rename(folder / fold / "checkpoint_best.pth")
+    import_model(packed(folder, tmp_path / "model.zip"), tmp_path / "ours.zip")
+    assert "checkpoint_best.pth is taken" in capsys.readouterr().out
+    assert same_weights(open_model(tmp_path / "ours.zip").members[0], tiny_model("2d").members[0])
+    with zipfile.ZipFile(tmp_path / "ours.zip") as archive:
+        assert json.loads(archive.read("card.json"))["checkpoint"] == "checkpoint_best.pth"
+
+
+def test_the_model_in_the_box_goes_to_nnunet(tmp_path, octkit):
+    assert octkit("export-nnunet", "default", "-o", tmp_path / "there")[0] == 0
+    [folder] = (tmp_path / "there").iterdir()
+    assert same_weights(open_folder(folder).members[0], open_model("default").members[0])
+
+
+def test_parts_of_a_model_of_nnunets_lead_predict_to_the_whole(folder, tmp_path, octkit):
+    for part in (folder, folder / "fold_0", folder / "fold_0/checkpoint_final.pth", folder.parent):
+        code, _, error = octkit("predict", part, tmp_path, "-o", tmp_path / "masks")
+        assert code == 2 and "belongs to a model of nnU-Net's" in error, part
+        [there] = re.findall(r"octkit import-nnunet (\S+) -o MODEL.zip", error)
+        import_model(there, tmp_path / "ours.zip")
 
 
 def test_what_nnunet_cannot_carry_is_said_and_written_down(tmp_path, capsys):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -140,7 +141,7 @@ def test_a_damaged_file_is_refused(file, change):
 
 
 @pytest.mark.parametrize(("change", "found"), [
-    (lambda _: {"../../evil": b""}, r"holds no model\.json"),
+    (lambda _: {"../../evil": b""}, r"is no model"),
     (lambda parts: parts | {"weights/2d/fold_0.safetensors": parts["weights/2d/fold_1.safetensors"]},
      "fold_0.safetensors does not have the checksum"),
     *((lambda parts, lost=lost: {name: data for name, data in parts.items() if lost not in name}, "is missing or not")
@@ -231,3 +232,19 @@ def test_training_does_not_start_from_another_network(file, change, said):
         starting_weights(str(file), "2d", 0, network_of(open_model(file), **change))
     with pytest.raises(OctkitError, match="train.start_from=.*no configuration '3d_fullres', found 2d"):
         starting_weights(str(file), "3d_fullres", 0, {})
+
+
+def test_parts_of_a_run_lead_predict_to_the_run(tmp_path, octkit):
+    run = tmp_path / "run"
+    run_folder(run, tiny_model("2d"))
+    (run / "submission").mkdir()
+    parts = ("models", "models/2d", "models/2d/fold_0", "models/2d/fold_0/checkpoint.pt", "submission")
+    for part in parts:
+        code, _, error = octkit("predict", run / part, tmp_path, "-o", tmp_path / "masks")
+        assert code == 2 and "is a part of a run" in error, part
+        assert error.split("give the run's folder: ")[1].strip() == str(run.resolve())
+        open_model(error.split("give the run's folder: ")[1].strip())
+    alone = shutil.copy(run / parts[3], tmp_path / "checkpoint.pt")
+    assert "checkpoint.pt: is a checkpoint" in octkit("predict", alone, tmp_path, "-o", tmp_path / "masks")[2]
+    (tmp_path / "images").mkdir()
+    assert "is no model" in octkit("predict", tmp_path / "images", tmp_path, "-o", tmp_path / "masks")[2]
