@@ -131,7 +131,8 @@ def _table(workbook: Path, report: Report) -> tuple[Path, dict[int, int | None]]
     there = [path for path in (workbook, workbook.with_suffix(".csv")) if path.exists() or path.is_symlink()]
     if len(there) > 1:
         report(bad_file(there[1], f"{there[0].name} lies beside it", "expected one table: delete the other"))
-    return (there or [workbook])[0], (there and tried(report, read_labels, there[0], report)) or {}
+    labels = tried(report, read_labels, there[0], report) if there else None
+    return (there or [workbook])[0], labels or {}
 
 
 def _whole(value: object) -> int | None:
