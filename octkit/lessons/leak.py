@@ -17,8 +17,8 @@ def dealt_both_ways(dataset: Dataset, folds: int, seed: int) -> dict[str, dict[s
     """A nearest neighbour, cross-validated with folds dealt by scan and by person: how dealt -> what -> Interval.
 
     Each held-out scan is given the thickness (px) of the first layer and the diagnosis of the training scan whose
-    small picture is most alike. Intervals are over people. Without any diagnosis, or without groups, what cannot be
-    told is left out.
+    small picture is most alike. Intervals are over people. Without any diagnosis, without groups, or with fewer people
+    than folds, what cannot be told is left out.
     """
     pictures = {case.name: cv2.resize(dataset.read_image(case)[0], PICTURE, interpolation=cv2.INTER_AREA)
                 for case in dataset.train}
@@ -30,6 +30,8 @@ def dealt_both_ways(dataset: Dataset, folds: int, seed: int) -> dict[str, dict[s
         ways["by person"] = dataset.train
     found = {}
     for how, cases in ways.items():
+        if len({case.person for case in cases}) < folds:
+            continue
         nearest = {}
         for split in make_splits(cases, folds, seed):
             known = np.stack([pictures[name] for name in split["train"]])

@@ -22,6 +22,7 @@ def test_twins_are_read_by_heart_only_where_they_are_dealt_by_scan(goals):
     found = dealt_both_ways(dataset, 3, 0)
     assert found["by person"]["rnfl thickness error in px"] == (pytest.approx(4), 4, 4, 3)
     assert found["by scan"]["rnfl thickness error in px"].mean < 4
+    assert [list(dealt_both_ways(dataset, folds, 0)) for folds in (4, 7)] == [["by scan"], []]  # 6 scans of 3 people
     unlabelled = replace(dataset, train=tuple(replace(case, group=None, glaucoma=None) for case in dataset.train))
     assert [list(scores) for scores in dealt_both_ways(unlabelled, 3, 0).values()] == [["rnfl thickness error in px"]]
 
