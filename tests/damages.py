@@ -248,6 +248,8 @@ GOALS = {
     "a JPEG": lambda root: Image.fromarray(pixels(root / THIRD)).save(root / THIRD, "JPEG"),
     "16-bit": image(THIRD, lambda grey: grey.astype(np.uint16) * 257),
     "dark 16-bit": image(THIRD, lambda grey: grey.astype(np.uint16) * 20),
+    "dark": image(THIRD, lambda grey: grey // 4),
+    "inverted scans": both(*(image(f"Train/Image/000{number}.png", lambda grey: 255 - grey) for number in (2, 3))),
     "palette": image(THIRD, in_colours),
     "transparent": image(THIRD, with_alpha(200)),
     "opaque alpha": image(THIRD, with_alpha(255)),
@@ -336,6 +338,9 @@ GOALS = {
 VOLUMES = {
     "nan": nifti(VOLUME, with_value(np.nan)),
     "infinite": nifti(VOLUME, with_value(-np.inf)),
+    "0 to 1": nifti(VOLUME, lambda voxels: (voxels / 255).astype(np.float32)),
+    "two ranges": both(*(nifti(f"Train/Image/000{number}.nii.gz", lambda voxels: voxels.astype(np.uint16) * 257)
+                         for number in (1, 2))),
     "spacing 0": header(VOLUME, 80, "<f", 0.0),
     "spacing negative": header(VOLUME, 84, "<f", -0.004),
     "spacing nan": header(VOLUME, 88, "<f", float("nan")),

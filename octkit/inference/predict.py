@@ -92,9 +92,9 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
                   progress: bool = True) -> list[Path]:
     """Predict scans into a folder: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
-    Where the labels are RNFL, GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with
-    their doubt, <name>.scale.json what is known of the scan, and quality.csv says which scans are not to be trusted and
-    why; that is printed as well.
+    quality.csv says which scans are not to be trusted and why; that is printed as well. Where the labels are RNFL,
+    GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with their doubt, and
+    <name>.scale.json what is known of the scan.
 
     Each file is written whole. A scan that cannot be read does not cost the others: they are predicted, then an
     OctkitError names those that failed, a line each. Returns the masks' paths.
@@ -114,11 +114,11 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
         if probabilities:
             save_probabilities(out, scan.name, result.probabilities)
         written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
-        if result.quality is not None:
+        if result.boundaries is not None:
             _save_lines(out, scan, result)
-            rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
-            if not result.quality.trusted:
-                say(f"{scan.name}: do not trust this scan's boundaries: {rows[-1][2]}")
+        rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
+        if not result.quality.trusted:
+            say(f"{scan.name}: do not trust what is found in this scan: {rows[-1][2]}")
     if rows:
         write_csv(out / "quality.csv", ("scan", "trusted", "reasons"), rows)
     if failed:

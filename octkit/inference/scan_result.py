@@ -6,7 +6,7 @@ model uses (`select`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,26 +14,27 @@ from octkit.data.labels import LAYERS
 from octkit.inference.postprocess import apply_steps
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
-from octkit.layers.quality import Quality, boundary_spread, quality
+from octkit.layers.quality import Quality, boundary_spread, mask_quality, quality
 from octkit.layers.seen import has_signal
 from octkit.network.model import Model
+from octkit.planning.preprocess import odd_greys
 
 
 @dataclass(frozen=True)
 class ScanResult:
     """What is found in a scan.
 
-    `mask` is (*spatial) uint8, `probabilities` (classes, *spatial) float32. `boundaries` and `doubt` are (5, W) px, the
-    five `labels.BOUNDARIES` and the standard deviation of their places, by the model's own uncertainty and by how far
-    its networks and mirrored copies differ; `quality` says whether they may be used without a look at them. These three
-    are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid.
+    `mask` is (*spatial) uint8, `probabilities` (classes, *spatial) float32; `quality` says whether what was found may
+    be used without a look at it. `boundaries` and `doubt` are (5, W) px, the five `labels.BOUNDARIES` and the standard
+    deviation of their places, by the model's own uncertainty and by how far its networks and mirrored copies differ;
+    both are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid.
     """
 
     mask: np.ndarray
     probabilities: np.ndarray
+    quality: Quality
     boundaries: np.ndarray | None = None
     doubt: np.ndarray | None = None
-    quality: Quality | None = None
 
 
 def has_boundaries(labels: Sequence[str], axes: int) -> bool:
@@ -47,10 +48,14 @@ def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[floa
     model = predictor.model
     circle = model.circle if circle is None else circle
     if has_boundaries(model.labels, image.ndim - 1):
-        return with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle, spacing,
-                               has_signal(image))
-    probabilities = predictor(image, spacing, circle)
-    return ScanResult(most_probable(probabilities, model, circle), probabilities)
+        found = with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle, spacing,
+                                has_signal(image))
+    else:
+        probabilities = predictor(image, spacing, circle)
+        mask = most_probable(probabilities, model, circle)
+        found = ScanResult(mask, probabilities, mask_quality(mask, model.labels))
+    reasons = odd_greys(image, model.plan) + found.quality.reasons
+    return replace(found, quality=Quality(not reasons, reasons))
 
 
 def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], model: Model, circle: bool,
@@ -73,7 +78,7 @@ def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], mod
         doubt = np.hypot(doubt, boundary_spread([_told(one, signal) for one in single], circle, spacing))
     mask = (mask_from(boundaries, probabilities.shape[1]) if model.surfaces
             else most_probable(probabilities, model, circle))
-    return ScanResult(mask, probabilities, boundaries, doubt, quality(boundaries, doubt, told, circle))
+    return ScanResult(mask, probabilities, quality(boundaries, doubt, told, circle), boundaries, doubt)
 
 
 def _told(probabilities: np.ndarray, signal: np.ndarray | None) -> np.ndarray:

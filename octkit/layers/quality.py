@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from octkit.data.labels import BETWEEN, BOUNDARIES
+from octkit.data.anatomy import NAMES, out_of_order
+from octkit.data.labels import BETWEEN, BOUNDARIES, LAYERS
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.seen import located, longest_gap
-
-LAYER_NAMES = {1: "RNFL", 2: "GCIPL", 3: "choroid"}
 
 WIDE_SHARE = MISSING_SHARE = 0.15  # of the A-scans: a boundary may not be located, a layer not be seen in so many
 CONTRADICTED = 0.15  # share of the foreground (the network's and the drawn layers') on which the two may differ
@@ -27,7 +26,7 @@ BORDER_SHARE = 0.05  # of the A-scans: ILM or choroid's bottom may lie within a 
 
 @dataclass(frozen=True)
 class Quality:
-    """Whether a scan's boundaries may be used without a look at them, and if not, why: one sentence a reason."""
+    """Whether what was found in a scan may be used without a look at it, and if not, why: one sentence a reason."""
 
     trusted: bool
     reasons: tuple[str, ...]
@@ -50,7 +49,7 @@ def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray
     (4, H, W). `circular`: the last A-scan is the neighbour of the first.
     """
     found = measures(boundaries, doubt, probabilities, circular)
-    reasons = [f"{LAYER_NAMES[label]} is not seen in {share:.0%} of the A-scans"
+    reasons = [f"{NAMES[label]} is not seen in {share:.0%} of the A-scans"
                for label, share in zip(BETWEEN, found["missing"], strict=True) if share > MISSING_SHARE]
     reasons += [f"the boundary {name} is not located in {share:.0%} of the A-scans"
                 for name, share in zip(BOUNDARIES, found["wide"], strict=True) if share > WIDE_SHARE]
@@ -64,6 +63,26 @@ def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray
                        "foreground")
     reasons += [f"the {name} lies at the image's border in {share:.0%} of the A-scans"
                 for name, share in zip(("ILM", "choroid's bottom"), found["border"], strict=True)
+                if share > BORDER_SHARE]
+    return Quality(not reasons, tuple(reasons))
+
+
+def mask_quality(mask: np.ndarray, labels: Sequence[str]) -> Quality:
+    """Flag a volume whose mask, (B, H, W) uint8, should not be used before somebody has looked.
+
+    The same measures as of a scan with boundaries, as far as a mask has them and by the same limits. Layers out of
+    order count B-scan by B-scan, as a few lost ones are little of a volume. Of other `labels` nothing is known.
+    """
+    if tuple(labels) != LAYERS:
+        return Quality(True, ())
+    seen = [(layer.any(axis=1), NAMES[label]) for label in BETWEEN for layer in [mask == label]]
+    reasons = [f"{name} is not seen in {1 - found.mean():.0%} of the A-scans" for found, name in seen
+               if 1 - found.mean() > MISSING_SHARE]
+    disordered = sum(out_of_order(b_scan) > CONTRADICTED for b_scan in mask)
+    if disordered:
+        reasons.append(f"the layers are out of order in {disordered} of {len(mask)} B-scans")
+    reasons += [f"the {name} lies at the image's border in {share:.0%} of the A-scans"
+                for name, share in (("RNFL", (mask[:, 0] == 1).mean()), ("choroid", (mask[:, -1] == 3).mean()))
                 if share > BORDER_SHARE]
     return Quality(not reasons, tuple(reasons))
 

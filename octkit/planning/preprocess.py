@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.files import read_json_as
+from octkit.data.grey_range import grey_range, odd_range, shown
 from octkit.data.volume_files import MAX_VOXELS
 from octkit.planning.fingerprint import crop_to_nonzero
 from octkit.planning.plan import Plan
@@ -117,6 +118,25 @@ SCHEMES: dict[str, Callable] = {
     "rgb_0_1": lambda channel, _record, _mask: channel / np.float32(255),
     "none": lambda channel, _record, _mask: channel,
 }
+
+
+# These look at a scan by itself: its range makes no difference, its inversion does.
+OF_EACH_SCAN = ("zscore", "zscore_in_mask", "rescale_0_1")
+
+
+def odd_greys(image: np.ndarray, plan: Plan) -> tuple[str, ...]:
+    """Why the network cannot know a scan (channels, *spatial) by its grey values: one sentence a channel, mostly none.
+
+    They are held against the training scans' labelled pixels, to whose percentiles scans are clipped.
+    """
+    reasons = []
+    for name, channel, record, scheme in zip(plan.channels, image, plan.intensity, plan.schemes, strict=False):
+        found, low, high = grey_range(channel), record["percentile_00_5"], record["percentile_99_5"]
+        if odd := odd_range(found, *(found[::2] if scheme in OF_EACH_SCAN else (low, high))):
+            which = f" of {name}" if len(image) > 1 else ""
+            reasons.append(f"the grey values{which}, {shown(*found[::2])}, are {odd} for this model, whose training "
+                           f"scans have {shown(low, high)} in their layers: bring them to that range")
+    return tuple(reasons)
 
 
 def normalise(image: np.ndarray, intensity: Sequence[dict[str, float]], schemes: Sequence[str]) -> np.ndarray:

@@ -22,6 +22,7 @@ from vol_files import write_vol
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.data.dataset import Case
+from octkit.data.grey_range import shown
 from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import read_mask
 from octkit.data.labels import GOALS_GREYS
@@ -31,6 +32,7 @@ from octkit.inference.predict import predict_folder, predict_held_out, read_pred
 from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
+from octkit.layers.quality import Quality
 from octkit.layers.thickness import thickness_table
 from octkit.network.model import load_model
 from octkit.planning.run import Run
@@ -310,6 +312,28 @@ def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image)
     assert flag["scan"] == "noise" and flag["trusted"] == "NO" and "not" in flag["reasons"]
 
 
+def test_volumes_in_another_range_of_grey_are_named_with_both_ranges(tmp_path, capsys):
+    """The training's labelled pixels lie from 4 to 230. Times 1/255 and 257 the mask was empty or wrong, unsaid."""
+    voxels = striped_volume(1)[0].astype(np.float32)
+    copies = {"same": voxels, "unit": voxels / 255, "sixteen_bits": (voxels * 257).astype(np.uint16),
+              "twelve_bits": (voxels * 16).astype(np.uint16), "inverted": 255 - voxels}
+    for name, values in copies.items():
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", values, (0.12, 0.004, 0.015))
+    model = tiny_model("3d_fullres", folds=("0",), mirror=False)
+    predict_folder(Predictor(model, "cpu"), tmp_path / "in", tmp_path / "out")
+    with open(tmp_path / "out/quality.csv", newline="") as file:
+        reasons = {row["scan"]: row["reasons"] for row in csv.DictReader(file)}
+    assert list(reasons) == sorted(copies) and "this model" not in reasons["same"]
+    said = capsys.readouterr().out
+    for name, odd in (("unit", "far too dark"), ("sixteen_bits", "far too bright"), ("twelve_bits", "far too bright"),
+                      ("inverted", "inverted")):
+        low, high = np.percentile(copies[name], (0.5, 99.5))
+        words = f"the grey values, {shown(low, high)}, are {odd}"
+        assert words in reasons[name] and "4 to 230" in reasons[name]
+        [line] = [line for line in said.splitlines() if line.startswith(f"{name}: ")]
+        assert words in line
+
+
 @pytest.fixture
 def pretended(goals, tmp_path, monkeypatch):
     """A run whose networks are pretended: they find the label that stands in their checkpoint, everywhere."""
@@ -336,7 +360,7 @@ def pretended(goals, tmp_path, monkeypatch):
 
     def result(network, image, *_):
         mask = np.full(image.shape[1:], network.label, np.uint8)
-        return ScanResult(mask, network.on_grid(image)[0][0])
+        return ScanResult(mask, network.on_grid(image)[0][0], Quality(True, ()))
 
     def train_all(label):
         for fold in (0, 1):

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,9 +10,11 @@ from octkit.layers.seen import layers_seen
 from octkit.network.model import Model
 from octkit.phantoms.circle_scans import draw
 
+PLAN = SimpleNamespace(channels=("OCT",), schemes=("ct",), intensity=({"percentile_00_5": 0, "percentile_99_5": 230},))
+
 
 def model(labels=LAYERS, **changes) -> Model:
-    return Model(None, (), labels, False, (), 0.5, "float32", **changes)
+    return Model(PLAN, (), labels, False, (), 0.5, "float32", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +91,22 @@ def test_other_labels_and_volumes_have_a_mask_alone(phantom):
     volume = np.stack([sure(phantom.mask)] * 2, axis=1)
     for labels, probabilities in ((("a", "b", "c"), sure(phantom.mask)), (LAYERS, volume)):
         predictor = Mock(return_value=probabilities, model=model(labels))
-        found = predict_scan(predictor, np.zeros((1, *probabilities.shape[1:]), np.float32))
-        assert found.boundaries is None and found.doubt is None and found.quality is None
+        image = np.broadcast_to(phantom.image, probabilities.shape[1:])[None].astype(np.float32)
+        found = predict_scan(predictor, image)
+        assert found.boundaries is None and found.doubt is None
+        assert found.quality.trusted and found.quality.reasons == ()
         np.testing.assert_array_equal(found.mask, probabilities.argmax(0))
+
+
+def test_a_scan_in_another_range_of_grey_is_flagged_whatever_was_found(phantom):
+    volume, image = np.stack([sure(phantom.mask)] * 2, axis=1), phantom.image[None].astype(np.float32)
+    ways = {LAYERS: (Mock(predict_each=Mock(return_value=(sure(phantom.mask), [])), model=model()), image),
+            "volume": (Mock(return_value=volume, model=model()), np.stack([image] * 2, axis=1)),
+            "abc": (Mock(return_value=sure(phantom.mask), model=model(tuple("abc"))), image)}
+    for predictor, scan in ways.values():
+        assert predict_scan(predictor, scan).quality.trusted
+        quality = predict_scan(predictor, scan / 255).quality
+        assert not quality.trusted and "far too dark for this model" in quality.reasons[0]
 
 
 def test_components_are_cleaned_where_the_model_says_so():

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from helpers import blurred_truth
 
+from octkit.data.labels import LAYERS
 from octkit.layers.boundaries import ordered_boundaries
-from octkit.layers.quality import boundary_spread, measures, quality
+from octkit.layers.quality import boundary_spread, mask_quality, measures, quality
 from octkit.phantoms.circle_scans import draw
+from octkit.phantoms.volume_scans import draw_volume
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,19 @@ def test_models_that_disagree_are_a_reason(good):
     members = [good, np.roll(good, 20, axis=1)]
     judged = judge(good, boundary_spread(members, True))
     assert not judged.trusted and "not located in 100%" in judged.reasons[0]
+
+
+@pytest.mark.parametrize("kind", ["macular", "peripapillary"])
+@pytest.mark.parametrize(("damage", "reason"), [
+    (np.ndarray.copy, None),
+    (lambda mask: mask[:, :, :100].fill(0), "RNFL is not seen in"),  # of 256 A-scans
+    (lambda mask: np.copyto(mask, 0, where=mask == 2), "GCIPL is not seen in 100% of the A-scans"),
+    (lambda mask: np.copyto(mask[1], mask[1, ::-1]), "the layers are out of order in 1 of 3 B-scans"),
+    (lambda mask: np.copyto(mask[:, -40:], 3), "the choroid lies at the image's border in 100% of the A-scans")])
+def test_volumes_are_flagged_by_their_masks(kind, damage, reason):
+    mask = draw_volume(5, (3, 200, 256), kind).mask.copy()
+    damage(mask)
+    judged = mask_quality(mask, LAYERS)
+    assert judged.trusted == (reason is None) == (judged.reasons == ())
+    assert reason is None or any(words.startswith(reason) for words in judged.reasons)
+    assert mask_quality(mask, ("a", "b", "c")).trusted  # of whose order nothing is known

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
 from octkit.planning.plan import Configuration, Plan
-from octkit.planning.preprocess import normalise, one_hot, preprocess, restore
+from octkit.planning.preprocess import normalise, odd_greys, one_hot, preprocess, restore
 
 INTENSITY = ({"mean": 10.0, "std": 2.0, "percentile_00_5": 6.0, "percentile_99_5": 16.0},)
 
@@ -42,6 +44,29 @@ def test_zscore_in_the_mask_leaves_the_surround_and_takes_the_holes():
     inside = np.array([9] * 8 + [0], np.float32)
     assert found[0, 2, 2] == pytest.approx((0 - inside.mean()) / inside.std())
     assert found[0, 0, 0] == 0 and found[0, 1, 1] == pytest.approx((9 - inside.mean()) / inside.std())
+
+
+@pytest.mark.parametrize("scheme", ["ct", "rgb_0_1", "none", "zscore", "zscore_in_mask", "rescale_0_1"])
+def test_the_range_of_grey_matters_where_the_scheme_keeps_it(scheme):
+    """Training values from 6 to 16. A scan's bright layers are a fifth of it, the rest is dark."""
+    its_plan = replace(plan(**FLAT), normalisation=(scheme,))
+    image = np.full((1, 10, 10), 7, np.float32)
+    image[:, :2] = 15
+    assert odd_greys(image, its_plan) == ()
+    own = scheme.startswith(("zscore", "rescale"))
+    for other, odd in ((image / 255, "too dark"), (image * 257, "too bright")):
+        found = odd_greys(other, its_plan)
+        assert found == () if own else [odd in reason and "6 to 16" in reason for reason in found] == [True]
+    [reason] = odd_greys(22 - image, its_plan)  # seen by itself it is inverted, too
+    assert "inverted" in reason
+    as_advised = (image * 257 - 7 * 257) / (8 * 257) * 10 + 6  # to the range that the message names
+    assert odd_greys(as_advised, its_plan) == ()
+
+
+def test_each_channel_has_its_own_range():
+    image = np.stack([np.tile([7, 7, 15], (4, 1)), np.tile([7, 7, 15], (4, 1)) / 255])
+    [reason] = odd_greys(image, replace(plan(**FLAT), channels=("OCT", "OCTA"), intensity=INTENSITY * 2))
+    assert reason.startswith("the grey values of OCTA, 0.0275 to 0.0588, are far too dark")
 
 
 def test_channels_must_match_the_plan():

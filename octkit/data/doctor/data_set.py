@@ -20,6 +20,7 @@ from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
 from octkit.data.dataset import Case, Dataset, is_volume
 from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, of_error
+from octkit.data.grey_range import odd_range, shown
 from octkit.data.groups import GROUPS_FILE, read_groups, scan_key
 from octkit.data.image_files import IMAGE_KINDS, is_image
 from octkit.data.layouts.detect import inside, open_dataset, open_run
@@ -91,7 +92,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         seen = sorted(_examined(dataset, workers, progress), key=lambda one: one.case.image)
         findings += [finding for one in seen for finding in one.findings]
         digests = {one.case.image: one.digest for one in seen if one.digest is not None}
-        findings += _twins(dataset, digests) + _sizes(seen) + _nearly_doubled(dataset) + _people(dataset)
+        findings += _twins(dataset, digests) + _sizes(seen) + _greys(seen) + _nearly_doubled(dataset) + _people(dataset)
         findings += _strays(dataset, {finding.file for finding in findings})
         findings += _undiagnosed(dataset) if not errors else []
     # Opening and reading meet the same fault of a file twice: one line is enough.
@@ -195,9 +196,29 @@ def _sizes(seen: list[Seen]) -> list[Finding]:
         if one.size is not None:
             images.setdefault(one.size, []).append(one.case.image)
     usual = max(images, key=lambda size: len(images[size]), default=())
-    return [Finding(WARNING, first, f"has {by(size)} px{f', as have {len(more)} more' if more else ''}, where most "
-                    f"scans have {by(usual)}", "expected one size: check whether it was cropped or scaled")
+    return [Finding(WARNING, first, f"has {by(size)} px{_as_more(more)}, where most scans have {by(usual)}",
+                    "expected one size: check whether it was cropped or scaled")
             for size, (first, *more) in images.items() if size != usual]
+
+
+def _as_more(more: list[Path]) -> str:
+    return f", as have {len(more)} more" if more else ""
+
+
+def _greys(seen: list[Seen]) -> list[Finding]:
+    """Scans whose grey values lie far from most others': one scale is learned for all."""
+    ranges = {one.case.image: one.greys for one in seen if one.greys and one.greys[0] < one.greys[2]}  # not blank
+    if not ranges:
+        return []
+    # That of the scan in the middle: where two ranges are mixed, a mean of both would be that of no scan.
+    usual = sorted(ranges.values(), key=lambda greys: greys[2])[len(ranges) // 2]
+    odd: dict[str, list[Path]] = {}
+    for image, greys in ranges.items():
+        if words := odd_range(greys, usual[0], usual[2]):
+            odd.setdefault(words, []).append(image)
+    return [Finding(WARNING, first, f"has grey values {shown(*ranges[first][::2])}{_as_more(more)}, {words} beside "
+                    f"others' {shown(*usual[::2])}", "expected one scale of grey: bring all to one range")
+            for words, (first, *more) in odd.items()]
 
 
 def _nearly_doubled(dataset: Dataset) -> list[Finding]:

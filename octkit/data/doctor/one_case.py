@@ -13,6 +13,7 @@ from octkit.common.errors import OctkitError, tried
 from octkit.data.anatomy import impossible
 from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, order_in_doubt, read_scan_mask
 from octkit.data.geometry import odd_axes
+from octkit.data.grey_range import GreyRange, grey_range
 from octkit.data.image_files import read_header
 from octkit.data.labels import LAYERS
 from octkit.data.numbering import gap
@@ -47,13 +48,15 @@ def of_error(error: OctkitError, root: Path) -> Finding:
 class Seen:
     """What a look at one case has brought: its problems, and what is compared with other cases.
 
-    `size` is the image's, in px an axis, and `digest` stands for its pixels; both are None where it cannot be read.
+    `size` is the image's, in px an axis, `digest` stands for its pixels, and `greys` is the range of its first channel;
+    they are None where it cannot be read.
     """
 
     case: Case
     findings: tuple[Finding, ...]
     size: tuple[int, ...] | None = None
     digest: str | None = None
+    greys: GreyRange | None = None
 
 
 def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
@@ -90,7 +93,7 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
     byte = image.min() >= 0 and image.max() <= 255 and (image == np.floor(image)).all()
     pixels = image.astype(np.uint8) if byte else image
     digest = hashlib.blake2b(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data, digest_size=16)
-    return Seen(case, tuple(findings), image.shape[1:], digest.hexdigest())
+    return Seen(case, tuple(findings), image.shape[1:], digest.hexdigest(), grey_range(image[0]))
 
 
 def disorder(mask: np.ndarray) -> np.ndarray:

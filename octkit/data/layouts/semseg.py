@@ -44,7 +44,7 @@ def _cases(root: Path, folder: Path, split: str, report: Report) -> tuple[Case, 
     images = images_in(folder / "bscan", report)
     masks = images_in(folder / "semseg", report) if learned or (folder / "semseg").is_dir() else {}
     check_pairs(images, masks, report)
-    table = next((table for place in (root, folder) if (table := place / "Train_GC_GT.xlsx").exists()), None)
-    glaucoma = training_labels(images, table, report) if learned and table else {}
+    places = [place for place in (root, folder) if any(place.glob("Train_GC_GT.*"))] if learned else []
+    glaucoma = training_labels(images, places[0] / "Train_GC_GT.xlsx", report) if places else {}
     return tuple(Case(prefix + name, image, masks.get(name) if learned else None, glaucoma.get(name), circle=True,
                       truth=None if learned else masks.get(name)) for name, image in images.items())

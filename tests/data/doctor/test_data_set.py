@@ -34,6 +34,11 @@ EXPECTED = {
     "a JPEG": ["error   Train/Image/0003.png: cannot be read as an image (holds a JPEG)"],
     "16-bit": [],
     "dark 16-bit": ["error   Train/Image/0003.png: holds 16-bit values of at most 5100"],
+    "dark": ["warning Train/Image/0003.png: has grey values … far too dark beside others' "],
+    "inverted scans": ["warning Train/Image/0002.png: has grey values … , as have 1 more, inverted, or too bright in "
+        "most pixels beside others' "],
+    "0 to 1": ["warning Train/Image/0002.nii.gz: has grey values 0.0588 to 0.678, far too dark beside others' "],
+    "two ranges": ["warning Train/Image/0003.nii.gz: has grey values … , as have 1 more, far too dark beside others' "],
     "palette": ["error   Train/Image/0003.png: found a colour image"],
     "transparent": ["error   Train/Image/0003.png: found transparent pixels"],
     "opaque alpha": ["warning Train/Image/0003.png: has an alpha channel, opaque and passed over"],
