@@ -213,6 +213,9 @@ def training(run: Run) -> Iterator[Block]:
 
 
 def mirroring(run: Run) -> Iterator[Block]:
+    if run.exists and run.settings.train.folds == ("all",):
+        yield Block("text", "The price of mirroring was not measured: fold all holds no scan out.")
+        return
     prices = read_json_as(needed(run.mirroring_file), dict[str, Price], AGAIN)
     first = next(iter(prices.values()), Price(0, {})).dice_by_scan
     rows: list[tuple[str, ...]] = []

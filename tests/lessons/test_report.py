@@ -160,6 +160,15 @@ def test_a_classifier_of_other_data_is_not_shown_where_its_lesson_was_left_out(r
     assert report.key_numbers(Run(run)) == []
 
 
+def test_what_needs_held_out_scans_is_no_gap_where_fold_all_holds_none_out(run_without_figures):
+    run = run_without_figures
+    (run / "mirroring.json").unlink()
+    assert "not run: mirroring.json" in Page(report.write_report(Run(run))).text["inference"]
+    with_overrides(Run(run).settings, ['train.folds=["all"]']).save(run / "settings.json")
+    text = Page(report.write_report(Run(run))).text["inference"]
+    assert "not run: mirroring.json" not in text and "fold all holds no scan out" in text
+
+
 def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
     run = run_without_figures
     text = report.write_report(Run(run)).read_text()
