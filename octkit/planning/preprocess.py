@@ -135,7 +135,8 @@ def odd_greys(image: np.ndarray, plan: Plan) -> tuple[str, ...]:
         if odd := odd_range(found, *(found[::2] if scheme in OF_EACH_SCAN else (low, high))):
             which = f" of {name}" if len(image) > 1 else ""
             reasons.append(f"the grey values{which}, {shown(*found[::2])}, are {odd} for this model, whose training "
-                           f"scans have {shown(low, high)} in their layers: bring them to that range")
+                           f"scans have {shown(low, high)} in their layers: bring them to that range, with a dark "
+                           "vitreous")
     return tuple(reasons)
 
 

@@ -217,7 +217,8 @@ def _greys(seen: list[Seen]) -> list[Finding]:
         if words := odd_range(greys, usual[0], usual[2]):
             odd.setdefault(words, []).append(image)
     return [Finding(WARNING, first, f"has grey values {shown(*ranges[first][::2])}{_as_more(more)}, {words} beside "
-                    f"others' {shown(*usual[::2])}", "expected one scale of grey: bring all to one range")
+                    f"others' {shown(*usual[::2])}",
+                    "expected one scale of grey: bring all to one range, with a dark vitreous")
             for words, (first, *more) in odd.items()]
 
 
