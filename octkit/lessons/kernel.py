@@ -42,9 +42,16 @@ def _watch(kernel: psutil.Process, run: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     while os.getppid() == kernel.pid and _parent_of(kernel) == run:
         time.sleep(LOOK_SECONDS)
-    if os.getppid() == kernel.pid:  # the run is gone, and with it who would remove the folder of the kernel's sockets
+    if _is_gone(run):  # and with it who would remove the folder of the kernel's sockets
         shutil.rmtree(Path(sys.argv[sys.argv.index("-f") + 1]).parent, ignore_errors=True)
     os.killpg(kernel.pid, signal.SIGKILL)
+
+
+def _is_gone(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE  # ended, but not yet asked for its exit code
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _parent_of(process: psutil.Process) -> int | None:

@@ -32,7 +32,7 @@ def open_semseg(root: Path, report: Report = refuse) -> Dataset:
         cases["train"] = _cases(root, root, "train", report)
     for folder in listing(root, "bscan and semseg"):
         split = SPLITS.get(folder.name.lower())
-        if split and (folder / "bscan").is_dir():
+        if split and any((folder / name).is_dir() for name in ("bscan", "semseg")):
             cases[split] += _cases(root, folder, split, report)
     dataset = Dataset(root.name, root, "semseg", LAYERS, ("OCT",), dict(SEMSEG_GREYS), **cases)
     refuse_doubled_names(dataset, report)
