@@ -6,59 +6,70 @@ output area and no plotting backend is involved.
 
 import base64
 import html
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets
 import numpy as np
 
 from octkit.data.dataset import Dataset
 from octkit.figures.picture import Picture, new_picture, png
-from octkit.figures.scans import augment_grid, overlay, show_image
+from octkit.figures.scans import overlay, show_image
+
+
+def touch(draw: Callable[..., Picture], **controls: Any) -> ipywidgets.VBox:
+    """A control for each argument of `draw`, and the picture that it makes of their values.
+
+    Controls are ipywidgets' abbreviations: (least, most[, step]) or (…, start) a slider, a list a choice, a bool a box,
+    or a widget. What the argument is called stands before its control.
+    """
+    made = {}
+    for name, given in controls.items():
+        start = inspect.signature(draw).parameters[name].default
+        made[name] = widget = ipywidgets.interactive.widget_from_abbrev(given, start)
+        widget.description = name.replace("_", " ")
+        widget.style = {"description_width": "initial"}
+        if hasattr(widget, "continuous_update"):
+            widget.continuous_update = False
+    return _redrawn(lambda: draw(**{name: widget.value for name, widget in made.items()}), *made.values())
 
 
 def browse(dataset: Dataset) -> ipywidgets.VBox:
     """Walk through the training scans with a slider, their layers over them at any opacity."""
-    number = ipywidgets.IntSlider(0, 0, len(dataset.train) - 1, description="scan", continuous_update=False)
-    opacity = ipywidgets.FloatSlider(0.45, min=0, max=1, step=0.05, description="opacity", continuous_update=False)
 
-    def draw() -> Picture:
-        case = dataset.train[number.value]
+    def draw(scan: int = 0, opacity: float = 0.45) -> Picture:
+        case = dataset.train[scan]
         label = {1: ", glaucoma", 0: ", healthy", None: ""}[case.glaucoma]
         scale = None if case.spacing is None else (case.spacing[0] * 1000, case.spacing[1] * 1000)
         return overlay(dataset.read_image(case), dataset.read_mask(case), f"Scan {case.name}{label}", scale,
-                       dataset.labels, opacity.value)
+                       dataset.labels, opacity)
 
-    return _redrawn(draw, number, opacity)
-
-
-def augmentation(image: np.ndarray, mask: np.ndarray, names: Sequence[str],
-                 apply: Callable[[str, int], tuple[np.ndarray, np.ndarray]]) -> ipywidgets.VBox:
-    """Choose a transform and a seed and see what it does to a patch; `apply(name, seed)` -> (image, mask)."""
-    name = ipywidgets.Dropdown(options=list(names), description="transform")
-    seed = ipywidgets.IntSlider(0, 0, 99, description="seed", continuous_update=False)
-
-    def draw() -> Picture:
-        return augment_grid(image, mask, {f"{name.value}, seed {seed.value}": apply(name.value, seed.value)},
-                            title=f"What {name.value.replace('_', ' ')} does", columns=2)
-
-    return _redrawn(draw, name, seed)
+    return touch(draw, scan=(0, len(dataset.train) - 1), opacity=(0.0, 1.0, 0.05))
 
 
 def window(image: np.ndarray) -> ipywidgets.VBox:
     """Set the grey window of a scan (1, H, W) by its two ends: what clipping keeps and what it loses."""
     low, high = float(np.min(image)), float(np.max(image))
-    ends = ipywidgets.FloatRangeSlider(value=(low, high), min=low, max=high, step=(high - low) / 256 or 1.0,
-                                       description="window", continuous_update=False)
 
-    def draw() -> Picture:
-        start, stop = ends.value
+    def draw(grey: tuple[float, float] = (low, high)) -> Picture:
+        start, stop = grey
         outside = ((image < start) | (image > stop)).mean()
         picture, ((ax,),) = new_picture(f"Window {start:.1f} to {stop:.1f}: {100 * outside:.1f} % of pixels clipped",
                                         size=(9, 1 + 8.2 * image.shape[-2] / image.shape[-1]))
         show_image(ax, image, window=(start, stop))
         return picture
 
-    return _redrawn(draw, ends)
+    return touch(draw, grey=ipywidgets.FloatRangeSlider(value=(low, high), min=low, max=high,
+                                                        step=(high - low) / 256 or 1.0))
+
+
+class Live(ipywidgets.HTML):
+    """A picture that code replaces while it runs: `live.show(picture)`."""
+
+    def show(self, picture: Picture) -> None:
+        """Put this picture in the place of the one that is shown."""
+        self.value = image(picture)
 
 
 def two_runs(names: Sequence[str], compare: Callable[[str, str], tuple[str, Picture | None]]) -> ipywidgets.VBox:

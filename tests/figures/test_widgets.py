@@ -49,20 +49,33 @@ def test_browsing_shows_the_scan_that_the_slider_points_at(dataset):
     assert shown(box)[0] != first[0] and shown(box)[1] == first[1]
 
 
-def test_the_augmentation_widget_asks_for_the_chosen_transform_and_seed():
+def test_a_control_for_each_argument_begins_at_its_default_and_draws_again():
     asked = []
-    image, mask = np.zeros((1, 8, 8), np.float32), np.zeros((8, 8), np.uint8)
-    box = widgets.augmentation(image, mask, ["gamma", "noise"], lambda *chosen: asked.append(chosen) or (image, mask))
+
+    def draw(name="noise", seed=3, mirrored=False, grey_scale=0.5):
+        asked.append((name, seed, mirrored, grey_scale))
+        return picture.new_picture(f"{name}, seed {seed}")[0]
+
+    box = widgets.touch(draw, name=["gamma", "noise"], seed=(0, 9), mirrored=False, grey_scale=(0.0, 1.0))
+    assert list(controls(box)) == ["name", "seed", "mirrored", "grey scale"]
     controls(box)["seed"].value = 7
-    controls(box)["transform"].value = "noise"
-    assert asked == [("gamma", 0), ("gamma", 7), ("noise", 7)]
-    assert "noise, seed 7" in shown(box)[1]
+    controls(box)["name"].value = "gamma"
+    assert asked == [("noise", 3, False, 0.5), ("noise", 7, False, 0.5), ("gamma", 7, False, 0.5)]
+    assert shown(box)[1] == "gamma, seed 7"
+
+
+def test_a_live_picture_is_replaced():
+    live = widgets.Live()
+    live.show(picture.new_picture("epoch 1")[0])
+    assert 'alt="epoch 1"' in live.value
+    live.show(picture.new_picture("epoch 2")[0])
+    assert 'alt="epoch 2"' in live.value and "epoch 1" not in live.value
 
 
 def test_the_window_says_how_much_it_clips():
     box = widgets.window(np.arange(100, dtype=np.float32).reshape(1, 10, 10))
     assert shown(box)[1] == "Window 0.0 to 99.0: 0.0 % of pixels clipped"
-    controls(box)["window"].value = (9.9, 99.0)
+    controls(box)["grey"].value = (9.9, 99.0)
     assert "10.0 % of pixels clipped" in shown(box)[1]
 
 
