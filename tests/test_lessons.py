@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from octkit.common.settings import PROJECT
@@ -44,3 +46,19 @@ def test_a_name_that_is_not_there_is_found():
     code = ("from octkit.data import labels\n"
             "from octkit.data.labels import LAYERS, NOTHING\nif LAYERS:\n    labels.GREYS(1)")
     assert missing_names(ast.parse(code)) == ["octkit.data.labels.NOTHING", "labels.GREYS"]
+
+
+def test_the_glossary_lesson_is_the_table_of_terms():
+    spec = importlib.util.spec_from_file_location("glossary_lesson", PROJECT / "docs/glossary_lesson.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert nbformat.read(PROJECT / "notebooks/17_glossary.ipynb", as_version=4) == module.glossary()
+
+
+def test_each_term_stands_once_in_both_languages():
+    rows = [line.strip("| ").split(" | ") for line in (PROJECT / "docs/terms.md").read_text("utf-8").splitlines()
+            if line.startswith("| ") and not line.startswith("| English")]
+    assert all(len(row) == 4 and all(row) for row in rows)
+    words = [row[0] for row in rows]
+    assert len(words) == len(set(words)) > 60
+    assert all(any("一" <= letter <= "鿿" for letter in row[3]) for row in rows)
