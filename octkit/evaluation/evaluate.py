@@ -19,7 +19,15 @@ from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
 from octkit.evaluation.intervals import bootstrap_interval
-from octkit.evaluation.metrics import classification_scores, dice, med, thickness_error
+from octkit.evaluation.metrics import (
+    TOLERANCE,
+    boundary_agreement,
+    classification_scores,
+    dice,
+    med,
+    spread,
+    thickness_error,
+)
 
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
 # What float() takes besides plain numbers ("1_0", " 1", "infinity") is not what other readers take.
@@ -48,8 +56,10 @@ def score_folder(predicted: Path, truth: Path | Mapping[str, Path], spacing: Seq
         layers
         spacing_mm  given, or shared by all volumes; None where it is unknown or not the same throughout
         units       metric -> unit
-        cases       case -> layer -> {dice, med, med_upper, med_lower, coverage, thickness_error}, and where the
-                    spacing of all is known also {med_mm, med_upper_mm, med_lower_mm, thickness_error_um}
+        nsd_tolerance_px
+        cases       case -> layer -> {dice, med, med_upper, med_lower, coverage, boundary_error, nsd, thickness_error},
+                    and where the spacing of all is known also {med_mm, med_upper_mm, med_lower_mm, boundary_error_um,
+                    thickness_error_um}
         summary     layer -> metric -> {mean, std, median, counted, undefined}; std over the cases counted
         mean        metric -> mean over the layers of their means
 
@@ -75,7 +85,8 @@ def score_folder(predicted: Path, truth: Path | Mapping[str, Path], spacing: Seq
     summary = {layer: {metric: _summary(case[layer][metric] for case in cases.values()) for metric in metrics}
                for layer in layers}
     return {"layers": list(layers), "spacing_mm": shared and list(shared),
-            "units": {metric: _unit(metric) for metric in metrics}, "cases": cases, "summary": summary,
+            "units": {metric: _unit(metric) for metric in metrics}, "nsd_tolerance_px": TOLERANCE,
+            "cases": cases, "summary": summary,
             "mean": {metric: _summary(summary[layer][metric]["mean"] for layer in layers)["mean"]
                      for metric in metrics}}
 
@@ -229,12 +240,15 @@ def _score(predicted: np.ndarray, truth: np.ndarray, label: int,
            spacing: tuple[float, ...] | None) -> dict[str, float | None]:
     b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
     distance, coverage = _mean_distance(b_scans, label)
-    error = _mean(thickness_error(*pair, label) for pair in b_scans)
-    scores = {"dice": dice(predicted, truth, label), **distance, "coverage": coverage, "thickness_error": error}
+    agreement = [boundary_agreement(*pair, label) for pair in b_scans]
+    in_px = {"boundary_error": _mean(found["boundary_error"] for found in agreement),
+             "thickness_error": _mean(thickness_error(*pair, label) for pair in b_scans)}
+    scores = {"dice": dice(predicted, truth, label), **distance, "coverage": coverage,
+              "nsd": _mean(found["nsd"] for found in agreement), **in_px}
     if spacing is not None:
         real, _ = _mean_distance(b_scans, label, spacing[-2:])
         scores |= {f"{metric}_mm": value for metric, value in real.items()}
-        scores["thickness_error_um"] = error * spacing[-2] * 1000
+        scores |= {f"{metric}_um": value * spacing[-2] * 1000 for metric, value in in_px.items()}
     return {metric: None if math.isnan(value) else value for metric, value in scores.items()}
 
 
@@ -252,14 +266,13 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _unit(metric: str) -> str:
-    if metric in ("dice", "coverage"):
+    if metric in ("dice", "coverage", "nsd"):
         return "0 to 1"
     return metric[-2:] if metric.endswith(("_mm", "_um")) else "px"
 
 
 def _summary(values: Iterable[float | None]) -> dict[str, float | int | None]:
     values = list(values)
-    counted = [value for value in values if value is not None]
-    return {**{name: float(measure(counted)) if counted else None
-               for name, measure in (("mean", np.mean), ("std", np.std), ("median", np.median))},
+    counted, found = [value for value in values if value is not None], spread(values)
+    return {"mean": found["mean"], "std": found["sd"], "median": float(np.median(counted)) if counted else None,
             "counted": len(counted), "undefined": len(values) - len(counted)}

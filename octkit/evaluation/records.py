@@ -11,13 +11,15 @@ Number = float | None  # None: undefined
 
 
 class Summary(BaseModel):
-    """A metric's mean and standard deviation over the cases where it is defined."""
+    """A metric's mean and standard deviation over the cases where it is defined; over people with an interval."""
 
     model_config = ConfigDict(frozen=True)
 
     mean: Number
-    std: Number
-    undefined: int
+    std: Number = None
+    low: Number = None
+    high: Number = None
+    undefined: int = 0
 
 
 class Scores(BaseModel):
@@ -28,6 +30,9 @@ class Scores(BaseModel):
     cases: dict[str, dict[str, dict[str, Number]]]
     summary: dict[str, dict[str, Summary]]
     units: dict[str, str]
+    people: int = 0
+    by_group: dict[str, dict[str, Summary]] = {}  # in files of older versions: nobody has counted people
+    nsd_tolerance_px: float = 0.0
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

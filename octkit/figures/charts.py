@@ -231,7 +231,7 @@ def group_profiles(groups: Mapping[str, np.ndarray], unit: str, title: str) -> P
     told = []
     for name, colour in _group_colours(groups).items():
         lines = np.ma.masked_invalid(groups[name])
-        mean, deviation = (found.filled(np.nan) for found in (lines.mean(axis=0), lines.std(axis=0)))
+        mean, deviation = (found.filled(np.nan) for found in (lines.mean(axis=0), lines.std(axis=0, ddof=1)))
         ax.fill_between(angles(mean), mean - deviation, mean + deviation, color=colour, alpha=0.2, lw=0)
         ax.plot(angles(mean), mean, color=colour, lw=2, label=f"{name} ({len(groups[name])} scans)")
         told.append(f"{name} {np.ma.filled(lines.mean(), np.nan):.1f} {unit_name(unit)}")

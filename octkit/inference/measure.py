@@ -6,7 +6,7 @@ import numpy as np
 
 from octkit.common.files import write_json
 from octkit.data.dataset import Case, is_volume
-from octkit.evaluation.evaluate import score_folder
+from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.metrics import dice_of_labels
 from octkit.inference.sliding_window import Predictor
 from octkit.planning.run import Run
@@ -16,7 +16,7 @@ ROUNDS = 3  # how often each is predicted both ways; the first time warms up
 
 
 def score_validation(run: Run) -> dict | None:
-    """Score a run's final validation masks as `score_folder` does; leaves scores.json.
+    """Score a run's final validation masks as `evaluate.grouped` does, by person; leaves scores.json.
 
     None where the validation scans have no truth; scores.json, which then stems from other data, is removed.
     """
@@ -29,6 +29,7 @@ def score_validation(run: Run) -> dict | None:
     spacing = None if is_volume(first.image) else first.spacing  # volumes' files state their own
     scores = score_folder(run.predictions("validation"), truth, spacing, labels=dataset.labels,
                           true_values=dataset.mask_values)
+    scores = grouped(scores, {case.name: case.person for case in dataset.validation})
     write_json(run.scores_file, scores)
     return scores
 

@@ -235,6 +235,14 @@ def validation(run: Run) -> Iterator[Block]:
                 ("", *map(layer_name, scores.summary)),
                 [(f"{name} ({scores.units[metric]})", *(_in_words(found[metric]) for found in scores.summary.values()))
                  for metric, name in names.items()])
+    if scores.by_group:
+        yield table(f"The same as means over {scores.people} people, with 95 % intervals (bootstrap over people). MED: "
+                    "mean distance to the nearest point of the other boundary; boundary error: mean |difference in "
+                    "depth|, A-scan by A-scan; Nsd (normalised surface distance): share of boundary points within "
+                    f"{scores.nsd_tolerance_px:g} px of the other boundary", ("", *map(layer_name, scores.by_group)),
+                    [(f"{name} ({scores.units[metric]})", *(_with_interval(found[metric], 4 if scores.units[metric] in (
+                        "0 to 1", "mm") else 2) for found in scores.by_group.values()))
+                     for metric, name in names.items()])
 
 
 def cross_validation(run: Run) -> Iterator[Block]:
@@ -353,6 +361,11 @@ def _in_words(found: Summary) -> str:
     digits = 4 if found.mean is None or found.mean < 1 else 2
     text = "—" if found.mean is None else f"{number(found.mean, digits)} ± {number(found.std, digits)}"
     return text + (f" ({found.undefined} undefined)" if found.undefined else "")
+
+
+def _with_interval(found: Summary, digits: int = 3) -> str:
+    """A mean and its interval: "0.912 [0.850, 0.956]"."""
+    return f"{number(found.mean, digits)} [{number(found.low, digits)}, {number(found.high, digits)}]"
 
 
 def _selection(run: Run) -> Selection:

@@ -56,14 +56,14 @@ def test_score_folder_by_hand(tmp_path):
     predicted = write(tmp_path / "predicted", a=mask(rnfl=(2, 8), gcipl=(8, 9), choroid=(0, 0)), b=mask())
     scores = score_folder(predicted, truth)
     assert scores["cases"]["a"]["rnfl"] == {"dice": pytest.approx(8 / 10), "med": 1, "med_upper": 0, "med_lower": 2,
-                                            "coverage": 1, "thickness_error": 2}
+                                            "coverage": 1, "nsd": 1, "boundary_error": 1, "thickness_error": 2}
     assert scores["cases"]["a"]["choroid"] == {"dice": 0, "med": None, "med_upper": None, "med_lower": None,
-                                               "coverage": 0, "thickness_error": 4}
+                                               "coverage": 0, "nsd": 0, "boundary_error": None, "thickness_error": 4}
     assert scores["cases"]["b"]["gcipl"]["dice"] == 1
-    assert scores["summary"]["rnfl"]["dice"] == {"mean": pytest.approx(0.9), "std": pytest.approx(0.1),
+    assert scores["summary"]["rnfl"]["dice"] == {"mean": pytest.approx(0.9), "std": pytest.approx(np.sqrt(0.02)),
                                                  "median": pytest.approx(0.9), "counted": 2, "undefined": 0}
     # A lost layer has no distance: it is left out of the mean and counted.
-    assert scores["summary"]["choroid"]["med"] == {"mean": 0, "std": 0, "median": 0, "counted": 1, "undefined": 1}
+    assert scores["summary"]["choroid"]["med"] == {"mean": 0, "std": None, "median": 0, "counted": 1, "undefined": 1}
     gcipl = (2 * 1 / (1 + 3) + 1) / 2
     assert scores["mean"]["dice"] == pytest.approx((0.9 + gcipl + 0.5) / 3)
     assert (scores["layers"], scores["spacing_mm"]) == (["rnfl", "gcipl", "choroid"], None)
@@ -77,6 +77,7 @@ def test_with_a_spacing_lengths_come_in_mm_and_um_too(tmp_path):
     rnfl = scores["cases"]["a"]["rnfl"]
     assert rnfl["med_lower_mm"] == pytest.approx(2 * 0.004) and rnfl["med_lower"] == 2
     assert rnfl["thickness_error_um"] == pytest.approx(8) and rnfl["thickness_error"] == 2
+    assert rnfl["boundary_error_um"] == pytest.approx(4) and scores["units"]["boundary_error_um"] == "um"
     assert (scores["units"]["med_lower_mm"], scores["units"]["thickness_error_um"]) == ("mm", "um")
     assert scores["spacing_mm"] == [0.004, 0.0147]
 

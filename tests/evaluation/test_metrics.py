@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from octkit.evaluation.metrics import (
     boundaries,
+    boundary_agreement,
     broken_a_scans,
     classification_scores,
     dice,
@@ -147,6 +148,20 @@ def test_med_equals_the_definition_computed_naively():
     assert med(*masks, 1, (0.5, 2.0))["upper"] == pytest.approx((forth + back) / 2)
 
 
+def test_boundary_agreement_by_hand():
+    # Found 3 rows deeper in columns 0 to 5, right in 6 and 7, lost in 8 to 11: the mean of |error| where both have it
+    # is 18 / 8 rows. Near (2 px) are, of each boundary: columns 6 and 7 of both masks, and of the truth 4, 5, 8
+    # and 9, which are 2 and 1 columns away from the found 6 and 7. That is 8 of 12 + 8 points.
+    found = np.where(np.arange(12) < 6, flat(11, 15), flat(8, 12))
+    found[:, 8:] = 0
+    agreement = boundary_agreement(found, flat(8, 12), 1)
+    assert agreement == {"boundary_error": pytest.approx(18 / 8), "nsd": pytest.approx(8 / 20)}
+    assert boundary_agreement(found, flat(8, 12), 1, tolerance=3)["nsd"] == pytest.approx(19 / 20)
+    lost = boundary_agreement(flat(0, 0), flat(8, 12), 1)
+    assert lost["nsd"] == 0 and math.isnan(lost["boundary_error"])
+    assert all(map(math.isnan, boundary_agreement(flat(0, 0), flat(0, 0), 1).values()))
+
+
 def test_thickness_error_by_hand():
     # True thickness 2 1 0 2, found 2 1 1 1.
     assert thickness_error(FOUND, TRUTH, 1) == pytest.approx(2 / 4)
@@ -154,7 +169,7 @@ def test_thickness_error_by_hand():
     assert math.isnan(thickness_error(FOUND, TRUTH, 3))
 
 
-@pytest.mark.parametrize("metric", [dice, med, thickness_error])
+@pytest.mark.parametrize("metric", [dice, med, boundary_agreement, thickness_error])
 def test_masks_of_different_shapes_are_refused(metric):
     with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 3\)"):
         metric(TRUTH, TRUTH[:, :3], 1)

@@ -93,6 +93,7 @@ def test_validation_masks_are_scored_where_there_is_truth(tmp_path, write, truth
     scores = measure.score_validation(run)
     assert read_json(run.scores_file) == scores
     assert scores["cases"].keys() == {case.name for case in run.dataset.validation}
+    assert scores["people"] == len(scores["cases"]) and scores["by_group"]["rnfl"]["nsd"]["mean"] == 1
     assert scores["mean"]["dice"] == 1 and scores["spacing_mm"] == (spacing and pytest.approx(spacing))
     shutil.rmtree(data / "Truth")
     assert measure.score_validation(Run(run.folder)) is None and not run.scores_file.exists()

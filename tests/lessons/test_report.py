@@ -15,7 +15,7 @@ from octkit.common.settings import from_profile, with_overrides
 from octkit.data.image_files import read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.layouts.detect import open_dataset
-from octkit.evaluation.evaluate import score_folder
+from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.metrics import classification_scores
 from octkit.evaluation.submission import write_submission
 from octkit.figures import picture as picture_
@@ -67,7 +67,8 @@ def finished(tmp_path_factory):
     for shift, case in enumerate(dataset.validation):
         mask = np.roll(read_mask(truth / f"{case.name}.png", GOALS_GREYS), shift, axis=0)
         write_mask(folder / f"predictions/validation/{case.name}.png", mask, GOALS_GREYS)
-    write_json(folder / "scores.json", score_folder(folder / "predictions/validation", truth))
+    people = {case.name: case.person for case in dataset.validation}
+    write_json(folder / "scores.json", grouped(score_folder(folder / "predictions/validation", truth), people))
     write_csv(folder / "thickness.csv", thickness_table(folder / "predictions/validation"))
     write_json(folder / "mirroring.json", {
         "plain": {"seconds": 0.25, "dice": 0.9, "dice_by_scan": {"0001": 0.88, "0002": 0.92}},
@@ -125,6 +126,8 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     for layer in LAYERS:
         assert f"{scores['summary'][layer]['dice']['mean']:.3f}" in page.text["summary"]
         assert f"{scores['summary'][layer]['med_upper']['mean']:.4f}" in page.text["scores"]
+        low, high = (scores["by_group"][layer]["dice"][end] for end in ("low", "high"))
+        assert f"[{low:.4f}, {high:.4f}]" in page.text["scores"]
     assert "0.750" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
     assert "largest component of all foreground together" in page.text["summary"]
     assert "64 × 80 px (3 scans)" in page.text["fingerprint"] and "101.2" in page.text["fingerprint"]
