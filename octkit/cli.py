@@ -5,13 +5,14 @@ exit code 1, Ctrl-C in 130. `octkit --debug COMMAND …` shows the traceback ins
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from typer import Argument, Context, Option, Typer
+from typer import Argument, Context, Exit, Option, Typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
@@ -214,16 +215,24 @@ def train(
     config: Annotated[str, Option(help="the plan's configuration")] = "2d",
     fold: Annotated[str, Option(metavar="K", help="a fold's number, or all")] = "0",
     resume: Annotated[bool, Option("--resume/--restart", help="use the checkpoint, or start anew")] = True,
+    gpus: Annotated[int, Option(metavar="N", min=1, help="share each batch among so many GPUs of this machine")] = 1,
 ) -> None:
-    """Train one fold, from its checkpoint if there is one; then predict the cases that it held out."""
+    """Train one fold, from its checkpoint if there is one; then predict the cases that it held out.
+
+    --gpus N starts torchrun, which may also be called by hand: torchrun --nproc-per-node N -m octkit train RUN …
+    """
     if fold != "all" and not (fold.isascii() and fold.isdigit() and len(fold) < 10):  # "²" is a digit, too
         raise OctkitError(f"--fold: found {fold!r}, expected a fold's number or all")
+    if gpus > 1:
+        again = ("--config", config, "--fold", fold, "--resume" if resume else "--restart")
+        torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus))
+        raise Exit(subprocess.run([*torchrun, "-m", "octkit", "train", str(run_dir), *again], check=False).returncode)
     from octkit.inference.predict import predict_held_out
     from octkit.training.train import train_fold
 
     with _held_run(run_dir, shared=True) as run:
         train_fold(run, config, fold if fold == "all" else int(fold), resume=resume)
-        if fold != "all":
+        if fold != "all" and os.environ.get("RANK", "0") == "0":  # torchrun's number: the others have learned along
             predict_held_out(run, config, int(fold))
 
 

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from octkit.common.errors import OctkitError
 from octkit.common.messages import warn
 from octkit.common.processes import portable, short_temporary_folder
+from octkit.training import ranks
 from octkit.training.patches import Patches
 
 LOOK_EVERY = 9.0  # seconds without a batch after which the workers are looked at
@@ -45,11 +46,14 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def batches(patches: Patches, first: int, last: int, workers: int, device: torch.device) -> Iterator[Iterator[Batch]]:
     """Batches `first` to `last` - 1 of the patches, in order, made by so many processes; by this one where it is 0.
 
+    Of a training that several ranks share, each gets its own patches of each batch.
+
     Raises OctkitError where a worker died or hangs. The workers have ended when the block is left. Where the system has
     no room for what workers need, batches come another way; they are the same.
     """
     workers = workers if workers and _startable(workers) else 0
-    made = _Batches(patches, piped=bool(workers) and not _shareable(patches, workers))
+    own = ranks.own_patches(patches.batch_size)
+    made = _Batches(patches, own, piped=bool(workers) and not _shareable(patches, workers))
     # One pass over all numbers that are left: workers start once a training, not once an epoch.
     loader = DataLoader(made, batch_size=None, sampler=range(first, last), num_workers=workers,
                         pin_memory=device.type == "cuda", worker_init_fn=_start_worker, collate_fn=_as_made,
@@ -74,16 +78,17 @@ def batches(patches: Patches, first: int, last: int, workers: int, device: torch
 
 @dataclass(eq=False)
 class _Batches(Dataset):
-    """Whole batches by number. Where they are `piped`, a worker sends arrays, which need no shared memory."""
+    """Batches by number, of the `own` patches each. Where `piped`, a worker sends arrays, not by shared memory."""
 
     patches: Patches
+    own: slice
     piped: bool
 
     def __getitem__(self, number: int) -> Any:
         """Images and masks; in a worker also what went wrong, as torch would wrap its sentence in a traceback."""
         try:
             size = self.patches.batch_size
-            patches = [self.patches[n] for n in range(number * size, (number + 1) * size)]
+            patches = [self.patches[n] for n in range(number * size, (number + 1) * size)[self.own]]
             if self.piped:
                 return [np.stack(part) for part in zip(*patches, strict=True)]
             return default_collate(patches)

@@ -9,6 +9,8 @@ total is -1: cross-entropy falls to 0 and Dice to -1.
 import torch
 from torch.nn import functional as F
 
+from octkit.training import ranks
+
 SMOOTH = 1e-5  # keeps 0/0 away where a class is neither predicted nor present; small against one pixel
 
 
@@ -16,7 +18,8 @@ def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> to
     """Soft Dice loss over the foreground classes, in [-1, 0].
 
     Logits (batch, classes, *spatial), truth (batch, *spatial) integer labels. `batch_dice` takes the batch as one
-    sample (2-D, where a patch may lack a class), else each sample is taken by itself and the mean is returned.
+    sample (2-D, where a patch may lack a class), else each sample is taken by itself and the mean is returned. Of a
+    batch that several ranks share, both are over all of it.
     """
     probabilities = torch.softmax(logits.float(), dim=1)[:, 1:]
     # One byte a pixel and class: F.one_hot's eight take longer than the rest of this function.
@@ -25,13 +28,15 @@ def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> to
     intersection = (probabilities * one_hot).sum(axes)  # (batch, foreground classes)
     total = probabilities.sum(axes) + one_hot.sum(axes)
     if batch_dice:
-        intersection, total = intersection.sum(0), total.sum(0)
-    return -((2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
+        intersection, total = ranks.summed(torch.stack([intersection.sum(0), total.sum(0)]))
+    dice = -((2 * intersection + SMOOTH) / (total + SMOOTH)).mean()
+    return dice if batch_dice else ranks.summed(dice * ranks.share(logits))
 
 
 def dice_and_cross_entropy(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
     """Dice loss plus mean cross-entropy over pixels; shapes as in `dice_loss`."""
-    return dice_loss(logits, truth, batch_dice) + F.cross_entropy(logits.float(), truth.long())
+    cross_entropy = F.cross_entropy(logits.float(), truth.long())
+    return dice_loss(logits, truth, batch_dice) + ranks.summed(cross_entropy * ranks.share(logits))
 
 
 def supervision_weights(outputs: int) -> list[float]:

@@ -2,14 +2,15 @@
 
 Leaves models/<config>/fold_<k>/checkpoint.pt (after each epoch, and the one before it), log.csv and TensorBoard
 scalars. Patches come by number, and log and scalars follow from the checkpoint: neither the number of workers nor a
-stop and resume changes anything, but for the log's last column, the seconds that an epoch took.
+stop and resume changes anything, but for the log's last column, the seconds that an epoch took. Several processes may
+share one training (`ranks`); a training that one began goes on with several.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from octkit.network.model_file import starting_weights
 from octkit.planning.folds import Split, fold_cases
 from octkit.planning.preprocess import PreprocessedCase, load_preprocessed
 from octkit.planning.run import Run
+from octkit.training import ranks
 from octkit.training.augmentation import Augmenter
 from octkit.training.batches import Batch, batches
 from octkit.training.loss import deep_supervision_loss
@@ -44,6 +46,7 @@ POLY_POWER = 0.9
 # nnU-Net v1's plateau rule, which the report names: the smoothed training loss has to fall by 1e-3 in 30 epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_THRESHOLD = 0.2, 30, 1e-3
 LOSS_SMOOTHING = 0.93
+LOSS_DELAY = 10  # steps after which a loss is looked at
 VALIDATION_STREAM = 1  # keeps the validation patches' random numbers apart from the training patches'
 # After a change in these rooms, as far as this module imports them, a checkpoint is of another training.
 CODE_ROOMS = ("octkit.training", "octkit.network", "octkit.evaluation")
@@ -67,33 +70,48 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
     Raises OctkitError where a command before is missing, where another process trains this fold, where the memory or
     the disk does not suffice, or where no checkpoint of it is whole.
     """
-    opened, chosen = open_fold(run, config, fold), run.settings
-    decided_by = fingerprint_of(opened)
-    torch.manual_seed(chosen.seed)
-    network = build_network(run.plan, config, chosen.train.deep_supervision)
-    if chosen.train.start_from is not None:
-        network.load_state_dict(start := starting_weights(chosen.train.start_from, config, fold, network.state_dict()))
-        decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
-    opened.folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(opened.folder):
-        clear_unfinished(opened.folder)
-        if not resume:
-            _begin_anew(opened, "was asked to start again")
-        checkpoint = _checkpoint_to_go_on_from(opened, decided_by)
-        log = checkpoint["log"] if checkpoint else []
-        if len(log) == chosen.train.epochs:
-            say(f"{opened.title}: has been trained before, with these settings")
-        elif log:
-            say(f"{opened.title}: goes on after epoch {len(log)} of {chosen.train.epochs}")
-        _write_log(opened.folder / "log.csv", log)  # a stop right after a checkpoint has left it an epoch behind
-        with tensorboard(opened.folder, log) as add_scalars:
-            if len(log) < chosen.train.epochs:
-                training = Training(opened, network, checkpoint)
-                for row in training.epochs(progress):
-                    save_checkpoint(opened.checkpoint, training.state() | {"decided_by": decided_by})
-                    _write_log(opened.folder / "log.csv", training.log)
-                    add_scalars(row)
+    with ranks.joined(choose_device(run.settings.device)):
+        opened = open_fold(run, config, fold)
+        decided_by = fingerprint_of(opened)
+        torch.manual_seed(run.settings.seed)
+        network = build_network(run.plan, config, run.settings.train.deep_supervision)
+        if (path := run.settings.train.start_from) is not None:
+            network.load_state_dict(start := starting_weights(path, config, fold, network.state_dict()))
+            decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
+        opened.folder.mkdir(parents=True, exist_ok=True)
+        with locks.locked(opened.folder) if ranks.rank() == 0 else nullcontext():
+            _train(opened, network, ranks.of_first(lambda: _prepared(opened, decided_by, resume)), decided_by, progress)
     return opened.folder
+
+
+def _prepared(fold: "Fold", decided_by: dict[str, str], resume: bool) -> dict | None:
+    """The checkpoint to go on from, None where training starts; other trainings' files are out of the way."""
+    clear_unfinished(fold.folder)
+    if not resume:
+        _begin_anew(fold, "was asked to start again")
+    checkpoint = _checkpoint_to_go_on_from(fold, decided_by)
+    # A stop right after a checkpoint has left the log an epoch behind.
+    _write_log(fold.folder / "log.csv", checkpoint["log"] if checkpoint else [])
+    return checkpoint
+
+
+def _train(fold: "Fold", network: torch.nn.Module, checkpoint: dict | None, decided_by: dict[str, str],
+           progress: bool) -> None:
+    """Train to the end. The first rank keeps what is learned; the others learn along."""
+    log, epochs = checkpoint["log"] if checkpoint else [], fold.run.settings.train.epochs
+    if len(log) == epochs:
+        say(f"{fold.title}: has been trained before, with these settings")
+    elif log:
+        say(f"{fold.title}: goes on after epoch {len(log)} of {epochs}")
+    first = ranks.rank() == 0
+    with tensorboard(fold.folder, log) if first else nullcontext() as add_scalars:
+        if len(log) < epochs:
+            training = Training(fold, network, checkpoint)
+            for row in training.epochs(progress and first):
+                if add_scalars is not None:
+                    save_checkpoint(fold.checkpoint, training.state() | {"decided_by": decided_by})
+                    _write_log(fold.folder / "log.csv", training.log)
+                    add_scalars(row)
 
 
 @dataclass(frozen=True)
@@ -246,11 +264,20 @@ class Training:
                    leave=number == epochs, desc=f"{self.title} epoch {number}/{epochs}")
         for _ in bar:
             losses.append(self.step(*next(source)))
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", rate=f"{self.optimiser.rate:.1e}")
-        return float(np.mean(losses))
+            if len(losses) > LOSS_DELAY:  # a GPU has that one ready: to ask for the newest would stop it each step
+                bar.set_postfix(loss=f"{self._finite(losses[-1 - LOSS_DELAY]):.3f}", rate=f"{self.optimiser.rate:.1e}")
+        return float(np.mean([self._finite(loss) for loss in losses]))
 
-    def step(self, images: torch.Tensor, masks: torch.Tensor) -> float:
-        """One gradient step; the loss before it. Raises OctkitError where that is no finite number."""
+    @staticmethod
+    def _finite(loss: torch.Tensor) -> float:
+        """The loss as a number. Raises OctkitError where it is no finite one."""
+        if not np.isfinite(value := loss.item()):
+            raise OctkitError(f"the training loss became {value}; lower train.initial_rate or use "
+                              "train.precision=float32")
+        return value
+
+    def step(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """One gradient step; the loss before it, on the training's device."""
         images, masks = self._on_device(images, masks)
         self.optimiser.inner.zero_grad(set_to_none=True)
         try:
@@ -260,12 +287,10 @@ class Training:
         except torch.OutOfMemoryError:
             raise OctkitError(f"a batch of {len(images)} patches does not fit into the GPU's memory; lower "
                               "plan.batch_size, or plan.memory_gb and let the planner choose") from None
+        ranks.sum_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
         self.optimiser.inner.step()
-        if not np.isfinite(value := loss.item()):
-            raise OctkitError(f"the training loss became {value}; lower train.initial_rate or use "
-                              "train.precision=float32")
-        return value
+        return loss.detach()
 
     @torch.no_grad()
     def validate(self, epoch: int) -> Row:
@@ -275,8 +300,9 @@ class Training:
         self.network.eval()
         losses, counts = [], np.zeros((len(self.classes), 3))  # pixels that both have, that each of the two has
         size, iterations = self.held_out.batch_size, self.options.validation_iterations
+        own = ranks.own_patches(size)
         for batch in range(epoch * iterations, (epoch + 1) * iterations):
-            items = default_collate([self.held_out[n] for n in range(batch * size, (batch + 1) * size)])
+            items = default_collate([self.held_out[n] for n in range(batch * size, (batch + 1) * size)[own]])
             images, masks = self._on_device(*items)
             with autocast(self.precision, self.device):
                 outputs = self.network(images)
@@ -285,6 +311,7 @@ class Training:
             for label, count in enumerate(counts, start=1):
                 ours, theirs = predicted == label, masks == label
                 count += [(ours & theirs).sum().item(), ours.sum().item(), theirs.sum().item()]
+        counts = ranks.summed(torch.from_numpy(counts).to(self.device)).cpu().numpy()
         dice = {f"dice_{name}": dice_from_counts(*count) for name, count in zip(self.classes, counts, strict=True)}
         return {"validation_loss": float(np.mean(losses))} | {
             name: None if np.isnan(value) else float(value) for name, value in dice.items()}
