@@ -7,8 +7,7 @@
         octkit.json  README.txt         ours: what nnU-Net has no place for
 
 nnUNetv2_export_model_to_zip packs such folders, below the data set's, as a zip.
-A checkpoint of nnU-Net is a pickle, which may call any function while it is read. Here it may hold tensors, plain
-values and numpy's scalars (nnU-Net stores its losses so), and nothing else.
+A checkpoint of nnU-Net holds tensors, plain values and numpy's scalars (its losses), and is read as one of ours is.
 """
 
 import re
@@ -21,9 +20,8 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, BeforeValidator, FailFast, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, ValidationError
 
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
@@ -38,6 +36,7 @@ from octkit.common.files import (
 )
 from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
+from octkit.network.checkpoints import read_archive
 from octkit.network.model import Member, Model
 from octkit.network.model_check import Traits, check_model, steps_of
 from octkit.network.model_file import LICENCE, save_model
@@ -49,25 +48,11 @@ CHECKPOINT, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
 WANTED = re.compile(rf"(.*/)?(plans\.json|dataset\.json|octkit\.json|fold_[^/]+/({CHECKPOINT}|{BEST}))")
 MOST_GROWTH, MOST_MORE = 10, 10_000_000  # times the zip's size, and bytes
 CARRIED = "octkit.json"
-# The one function behind every numpy scalar; numpy 1 and numpy 2 call its module differently.
-SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS: list[Any] = [
-    (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
-    type(np.dtype(np.float32)), type(np.dtype(np.float64)), type(np.dtype(np.int64))]
-
 MODEL = ("expected the folder of a model that nnU-Net has trained (plans.json, fold_*), its zip as "
          "nnUNetv2_export_model_to_zip writes it, or the folder of a raw data set")
 
 Weights = dict[str, torch.Tensor]
 Axes = Annotated[tuple[int, ...], FailFast(), BeforeValidator(lambda axes: axes or ())]  # None stands for none
-
-
-def _stored(tensor: Any) -> torch.Tensor:
-    """Let a tensor pass all of whose numbers are stored: a view may claim any size."""
-    if (isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
-            and not tensor.is_quantized and tensor.nbytes <= tensor.untyped_storage().nbytes()):
-        return tensor
-    raise ValueError("expected a tensor all of whose numbers are stored")
 
 
 class _Arguments(BaseModel):
@@ -77,7 +62,9 @@ class _Arguments(BaseModel):
 class Checkpoint(BaseModel):
     """What octkit reads of an nnU-Net checkpoint."""
 
-    network_weights: dict[str, Annotated[Any, AfterValidator(_stored)]]
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    network_weights: dict[str, torch.Tensor]
     trainer_name: str
     init_args: _Arguments = _Arguments()
     inference_allowed_mirroring_axes: Axes = ()
@@ -263,17 +250,9 @@ def weights_to(ours: Weights, stages: int) -> Weights:
 def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-        if (any(part.compress_type != zipfile.ZIP_STORED for part in parts)
-                or sum(part.file_size for part in parts) > path.stat().st_size):  # torch packs nothing
-            raise ValueError("its parts unpack to more than the file")
-        with torch.serialization.safe_globals(HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_archive(path.read_bytes())
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
-        asked = re.search(r"GLOBAL (\S+) (was not an allowed|whose module)", str(error))
-        reason = (f"it asks for {asked[1]}, which is no part of a trained model" if asked
-                  else (str(error).strip().splitlines() or [type(error).__name__])[0])
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise bad_file(path, f"cannot be read as a checkpoint ({reason})", "expected one of nnU-Net v2") from None
     try:
         return Checkpoint.model_validate(content)

@@ -68,6 +68,9 @@ def _check_weights(plan: Plan, config: str, state: dict[str, torch.Tensor], wher
             raise OctkitError(f"{where}: found {name} of {by(tensor.shape)}, {tensor.dtype}, expected "
                               f"{by(expected[name])}, torch.float32 as its plan has it (if the plan has changed "
                               "since, train again)")
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    if sum(tensor.nbytes for tensor in state.values()) > sum(stored.values()):  # a small file would fill the memory
+        raise OctkitError(f"{where}: found weights that share their numbers, expected each its own")
 
 
 def steps_of(member: Member) -> Iterator[Member]:

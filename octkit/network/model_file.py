@@ -60,6 +60,9 @@ class _Step(_Part):
     def files(self) -> set[str]:
         return {weights.file for weights in self.weights.values()} | (self.previous.files() if self.previous else set())
 
+    def count(self) -> int:
+        return len(self.weights) + (self.previous.count() if self.previous else 0)
+
 
 class _Scores(BaseModel):
     """What the card takes from scores.json: layer -> metric -> statistics over the cases, and the metrics' units."""
@@ -286,6 +289,8 @@ def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
     expected = {"model.json", "card.json", "README.md"}.union(*(member.files() for member in found.members))
     if odd := sorted(set(archive.namelist()) ^ expected):
         raise OctkitError(f"{path}: {odd[0]!r} is missing or not named in model.json, expected {len(expected)} parts")
+    if (named := sum(member.count() for member in found.members)) > len(expected) - 3:
+        raise OctkitError(f"{path}: names {named} sets of weights for {len(expected) - 3} files, expected a file each")
     members = tuple(_read_member(archive, member, path) for member in found.members)
     model = Model(members=members, **{name: getattr(found, name) for name in KEPT})
     check_model(model, path)

@@ -157,6 +157,8 @@ def check_plan(plan: Plan, where: str | Path) -> None:
             problems.append(f"configuration {name!r} of 3 axes in a plan for 2-D scans")
         if one.previous_stage is not None and one.previous_stage not in plan.configurations:
             problems.append(f"configuration {name!r} refines {one.previous_stage!r}, which is not there")
+        elif one.previous_stage is not None and plan.configurations[one.previous_stage].previous_stage is not None:
+            problems.append(f"configuration {name!r} refines {one.previous_stage!r}, which refines another (or itself)")
     if not plan.channels or len(plan.intensity) != len(plan.channels):
         problems.append(f"{len(plan.channels)} channels, but intensities of {len(plan.intensity)}")
     if plan.normalisation and len(plan.normalisation) != len(plan.channels):

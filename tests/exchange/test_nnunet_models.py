@@ -218,7 +218,7 @@ def test_checkpoints_that_would_swell_are_refused(folder):
     whole = path.read_bytes()
     content["network_weights"][name] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(content, path)
-    with pytest.raises(OctkitError, match=r"network_weights\..*numbers are stored"):
+    with pytest.raises(OctkitError, match="numbers are stored"):
         open_folder(folder)
     with zipfile.ZipFile(io.BytesIO(whole)) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for part in archive.namelist():

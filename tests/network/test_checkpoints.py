@@ -1,5 +1,6 @@
 import hashlib
 import io
+import zipfile
 
 import pytest
 import torch
@@ -38,6 +39,12 @@ def test_the_one_before_is_kept(tmp_path):
     assert newest_checkpoint(tmp_path / "other.pt") is None
 
 
+def seal(path, archive):
+    """Write a zip archive as a checkpoint whose checksum fits."""
+    content = archive[:-2] + DIGEST_SIZE.to_bytes(2, "little")
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+
+
 class Evil:
     def __reduce__(self):
         return print, ("code ran",)
@@ -46,9 +53,8 @@ class Evil:
 def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
     buffer = io.BytesIO()
     torch.save({"network": Evil()}, buffer)
-    content = buffer.getvalue()[:-2] + DIGEST_SIZE.to_bytes(2, "little")
-    (tmp_path / "c.pt").write_bytes(content + hashlib.sha256(content).hexdigest().encode())
-    with pytest.raises(OctkitError, match=r"c.pt: cannot be read as a checkpoint \(Weights only load failed"):
+    seal(tmp_path / "c.pt", buffer.getvalue())
+    with pytest.raises(OctkitError, match=r"c.pt: cannot be read as a checkpoint \(it asks for \S*\.print"):
         load_checkpoint(tmp_path / "c.pt")
     assert "code ran" not in capsys.readouterr().out
 
@@ -90,3 +96,42 @@ def test_where_none_is_whole_that_is_an_error(tmp_path, count):
         path.write_bytes(b"")
     with pytest.raises(OctkitError, match="cannot be read as a checkpoint"):
         newest_checkpoint(tmp_path / "c.pt")
+
+
+class Claims:
+    """A tensor of a million numbers, of which the file holds one."""
+
+    def __reduce__(self):
+        one = torch.storage.TypedStorage(wrap_storage=torch.UntypedStorage(4), dtype=torch.float32, _internal=True)
+        return torch._utils._rebuild_tensor_v2, (one, 0, (10**6,), (1,), False, {})
+
+
+@pytest.mark.parametrize("weights", [torch.ones(1).expand(1000, 1000), Claims()])
+def test_a_tensor_that_is_larger_than_what_is_stored_is_refused(tmp_path, weights):
+    """torch takes the memory for it."""
+    save_checkpoint(tmp_path / "c.pt", {"network": {"w": weights}})
+    with pytest.raises(OctkitError, match=r"c.pt: .*not all of whose numbers are stored"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):
+    buffer, packed = io.BytesIO(), io.BytesIO()
+    torch.save({"network": {"w": torch.zeros(10**6)}}, buffer)
+    with zipfile.ZipFile(buffer) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as other:
+        for name in archive.namelist():
+            other.writestr(name, archive.read(name))
+    assert len(packed.getvalue()) < 10_000
+    seal(tmp_path / "c.pt", packed.getvalue())
+    with pytest.raises(OctkitError, match="c.pt: .*unpack to more than the file"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_tensors_come_back_as_they_lay_in_memory(tmp_path):
+    state = {"last": torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last), "none": torch.zeros(0, 3),
+             "turned": torch.rand(3, 4).t(), "half": torch.rand(3).bfloat16(), "whole": torch.arange(3),
+             "one": torch.tensor(2.5), "learned": torch.nn.Parameter(torch.rand(2)), "part": torch.rand(9)[2:5]}
+    save_checkpoint(tmp_path / "c.pt", state)
+    for name, found in load_checkpoint(tmp_path / "c.pt").items():
+        assert torch.equal(found, state[name]) and found.dtype == state[name].dtype, name
+        assert found.stride() == state[name].stride() and not found.requires_grad, name
+        found += 1  # nothing else shares them

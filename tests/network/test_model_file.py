@@ -188,6 +188,28 @@ def test_a_plan_of_another_network_is_refused(file):
         open_model(file)
 
 
+def test_one_file_of_weights_is_not_read_again_for_each_of_a_thousand_folds(file):
+    def many_folds(content):
+        [member] = content["members"]
+        member["weights"] = {str(fold): member["weights"]["0"] for fold in range(1000)}
+
+    described(file, many_folds)
+    rewritten(file, lambda parts: {name: data for name, data in parts.items() if "fold_1" not in name})
+    with pytest.raises(OctkitError, match=r"model.zip: names 1000 sets of weights for 1 files"):
+        open_model(file)
+
+
+def test_weights_that_share_their_numbers_are_refused(tmp_path):
+    """A file of 1 MB could ask for a network of 200."""
+    model = tiny_model("2d", folds=("0",))
+    numbers = torch.zeros(max(tensor.numel() for tensor in model.members[0].weights["0"].values()))
+    state = {name: numbers[:tensor.numel()].view(tensor.shape)
+             for name, tensor in model.members[0].weights["0"].items()}
+    run_folder(tmp_path, replace(model, members=(replace(model.members[0], weights={"0": state}),)))
+    with pytest.raises(OctkitError, match="2d fold 0: found weights that share their numbers"):
+        open_model(tmp_path)
+
+
 def test_weights_that_are_none_are_refused(file):
     data = b"no tensors here"
     rewritten(file, lambda parts: parts | {"weights/2d/fold_0.safetensors": data})

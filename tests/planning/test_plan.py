@@ -24,6 +24,7 @@ def changed(plan, config="2d", **values):
     ({"spacing": (1.0, float("nan"))}, "no network"),
     ({"spacing": (1.0, -1.0)}, "no network"),
     ({"previous_stage": "3d_lowres"}, "refines '3d_lowres', which is not there"),
+    ({"previous_stage": "2d"}, "refines '2d', which refines another"),
     ({"patch_size": (16,) * 3, "spacing": (1.0,) * 3, "strides": ((1,) * 3, (2,) * 3), "kernels": ((3,) * 3,) * 2},
      "3 axes in a plan for 2-D scans"),
     # what would fill the memory
