@@ -17,8 +17,10 @@ test: .venv/ready
 long: .venv/ready
 	$(BIN)/pytest -m long -s -o faulthandler_timeout=0
 
+# On copies of the lessons, so that running them leaves no trace in git; they share reports/ and data/.
 lab: .venv/ready
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/octkit lessons lab
+	$(BIN)/jupyter lab --notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 # torch first and alone: another package's open "torch" would fetch a build of several GB.
 .venv/ready: requirements.txt pyproject.toml

@@ -358,6 +358,15 @@ def thickness(
 
 
 @app.command()
+def lessons(folder: Annotated[Path, Argument(metavar="DIR", help="gets notebooks/, reports/ and data/")]) -> None:
+    """Lay the lessons out to work on; called again, it brings newer ones and keeps those that you have changed."""
+    from octkit.lessons.layout import lay_out
+
+    lay_out(folder)
+    print(f"{folder / 'notebooks'}: open it with `jupyter lab`, and begin with 00_start.ipynb")
+
+
+@app.command()
 def device(
     file: Annotated[Path, Argument(help="a .vol file (Heidelberg's raw export)")],
     out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],

@@ -5,6 +5,7 @@ saves in plan.json. Unknown keys are errors, so a typing mistake cannot pass uns
 """
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -17,8 +18,6 @@ from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +28,24 @@ RETIRED = ("infer.engine",)  # keys of old settings.json files that decide nothi
 LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
 ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
 Fold = Annotated[int, Field(ge=0)] | Literal["all"]
+
+
+def project_folder(package: Path, working: Path) -> Path:
+    """Where data/ and reports/ lie: the working folder, or the one above, where the user's own lessons are in it.
+
+    Else the checkout that the `package` lies in, or, where it was installed, the working folder itself.
+    """
+    for folder in (working, working.parent):
+        lesson = folder / LESSONS / "00_start.ipynb"
+        # Another user's, in a folder such as /tmp, would be executed.
+        if lesson.is_file() and (os.name != "posix" or lesson.stat().st_uid == os.getuid()):
+            return folder
+    return package.parent if (package.parent / LESSONS).is_dir() else working
+
+
+LESSONS = "notebooks"
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT = project_folder(PACKAGE, Path.cwd())
 
 
 class Section(BaseModel):

@@ -27,7 +27,7 @@ from nbformat.v4 import new_output
 from octkit.common.errors import OctkitError
 from octkit.common.files import DISK_FULL
 from octkit.common.processes import short_temporary_folder
-from octkit.common.settings import PROJECT
+from octkit.common.settings import PACKAGE
 
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time
 SAMPLE_SECONDS = 0.2  # between two looks at a kernel's memory
@@ -142,7 +142,7 @@ def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            paths = [str(PROJECT), os.environ.get("PYTHONPATH")]
+            paths = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
             # Critical lines alone: a kernel asked to end logs the interrupt that comes with it as an error.
             argv = [sys.executable, "-P", "-c", "from octkit.lessons.kernel import main; main()", "-f",
                     "{connection_file}", "--log-level=50", "--HistoryManager.enabled=False"]

@@ -17,11 +17,12 @@ from rich.text import Text
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import clear_unfinished, read_json, saying_disk_full
-from octkit.common.settings import PROJECT, Settings, changes
+from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.data.layouts.goals import lacking_diagnoses
 from octkit.lessons import ledger, notebook
+from octkit.lessons.layout import lay_out
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
 from octkit.planning.folds import check_folds
@@ -96,7 +97,7 @@ VOLUME_STEPS = (
     Step("13_report", settings=("*",), needs=("14_volumes",), leaves=("report.html",)),
 )
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
-NOTEBOOKS = PROJECT / "notebooks"
+NOTEBOOKS = PROJECT / LESSONS
 
 
 class Job(NamedTuple):
@@ -133,6 +134,8 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
     _check_files(run, settings)
+    if notebooks is None and not NOTEBOOKS.is_dir():  # an installed octkit, in a folder of the user's
+        lay_out(PROJECT)
     in_order = jobs(run, settings, notebooks and notebooks.resolve(), steps)
     try:
         with saying_disk_full(run.notebooks):

@@ -1,0 +1,77 @@
+"""The lessons as a student's own copies: DIR/notebooks beside DIR/reports and DIR/data.
+
+A lesson that the student has not changed is replaced by a newer one. One that was changed is kept, and that is said.
+What a cell printed is no change: its text decides.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from octkit.common.errors import OctkitError, bad_file
+from octkit.common.files import read_json, write_json
+from octkit.common.hashes import digest
+from octkit.common.messages import say
+from octkit.common.settings import LESSONS, PACKAGE
+
+# Of a checkout its notebooks/; an installed package carries them.
+ORIGINALS = PACKAGE / LESSONS if (PACKAGE / LESSONS).is_dir() else PACKAGE.parent / LESSONS
+RECORD = ".originals.json"  # in DIR/notebooks: a hash of each lesson as it was copied
+
+
+def lay_out(folder: Path) -> list[Path]:
+    """Copy the lessons into <folder>/notebooks; returns the student's copies that are kept though there is a newer one.
+
+    Inside a checkout its reports/ and data/ are shared by links, elsewhere they are made. Raises OctkitError for the
+    folder that the originals lie in.
+    """
+    folder = Path(folder).resolve()
+    copies = folder / LESSONS
+    if copies == ORIGINALS:
+        raise OctkitError(f"{folder}: holds the lessons themselves, expected another folder for the copies to work on")
+    _share_with_checkout(folder)
+    before, after, kept = read_json(copies / RECORD) if (copies / RECORD).exists() else {}, {}, []
+    for original in sorted(ORIGINALS.rglob("*.ipynb")):
+        name = original.relative_to(ORIGINALS)
+        copy, text = copies / name, text_of(original)
+        mine = text_of(copy) if copy.exists() else None
+        if mine not in (None, text, before.get(name.as_posix())):
+            after[name.as_posix()] = before.get(name.as_posix(), "")
+            if text != before.get(name.as_posix()):
+                kept.append(copy)
+            continue
+        after[name.as_posix()] = text
+        if mine != text:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(original, copy)
+    write_json(copies / RECORD, after)
+    for copy in kept:
+        say(f"{copy}: is kept as you have changed it, though there is a newer one; to get that, rename yours and give "
+            "the command again")
+    return kept
+
+
+def text_of(notebook: Path) -> str:
+    """A hash of a notebook's cells without what they printed. Raises OctkitError for what is no notebook."""
+    try:
+        return digest([[cell.cell_type, cell.source] for cell in nbformat.read(notebook, as_version=4).cells])
+    except Exception as error:  # json's, nbformat's and jsonschema's
+        raise bad_file(notebook, f"cannot be read as a notebook ({type(error).__name__})",
+                       "rename it, and give the command again for a fresh one") from None
+
+
+def _share_with_checkout(folder: Path) -> None:
+    for name in ("reports", "data"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (folder / name).exists():
+            continue
+        checkout = PACKAGE.parent
+        if (checkout / LESSONS).is_dir() and folder.is_relative_to(checkout):
+            try:
+                os.symlink(checkout / name, folder / name, target_is_directory=True)
+                continue
+            except OSError:  # Windows lets no user make links unless told to
+                say(f"{folder / name}: is a folder of its own, as this system makes no links")
+        (folder / name).mkdir()
