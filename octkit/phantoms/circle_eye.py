@@ -5,7 +5,7 @@ inferior (TSNIT). Devices unroll left eyes the other way round so that both eyes
 these: right and left eyes share one course.
 
 Source of the numbers: the statistical shape model of Rathke, Schmidt and Schnörr (Med. Image Anal. 18(5):781,
-2014), trained on 80 labelled circle scans. It has no choroid and no glaucoma: those numbers are ours.
+2014), trained on 80 labelled circle scans. It has no choroid, and its numbers are ours. Glaucoma: see `_with_loss`.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator
 from scipy.interpolate import CubicSpline
+from scipy.special import ndtr
 
 from octkit.phantoms.draws import course, log_uniform, near, uniform
 
@@ -36,8 +37,8 @@ ILM_MEAN = (140, 125, 99, 56, 1, -34, -48, -70, -105, -130, -134, -122,
             -104, -86, -65, -43, -14, 15, 30, 41, 67, 107, 132, 142)
 
 # Per layer of the retina: mean, sd between eyes, and the share of it (of the mean) that moves the whole circle at once.
-# The shares are ours: the table gives no correlations; 9 % gives a circle mean of the RNFL of 95 +- 10 um.
-RETINA = ((RNFL_MEAN, RNFL_SD, 0.09), (GCIPL_MEAN, 6.5, 0.06), (INL_MEAN, 4.3, 0.10), (OPL_MEAN, 3.6, 0.09),
+# The shares are ours: the table gives no correlations; 11 % gives a circle mean of the RNFL of 95 +- 11 um.
+RETINA = ((RNFL_MEAN, RNFL_SD, 0.11), (GCIPL_MEAN, 6.5, 0.06), (INL_MEAN, 4.3, 0.10), (OPL_MEAN, 3.6, 0.09),
           (ONL_MEAN, 8.4, 0.08), (16, 1.5, 0.06), (21, 3.1, 0.10), (22, 2.7, 0.10))
 
 # Fine unevenness (um, sd) of the edges below the RNFL, GCIPL, INL and OPL, by eye from real scans. The ILM is smooth.
@@ -45,6 +46,7 @@ ROUGHNESS = (2.5, 1.6, 1.3, 1.3)
 
 # No layer of the retina gets thinner than this (um): even end-stage glaucoma leaves glia and vessels.
 FLOORS = (24, 20, 9, 9, 28, 8, 9, 10)
+GLIA = 33  # um of the RNFL that are left on average when all its fibres are lost
 
 CIRCUMFERENCE = np.pi * 3460  # um: the usual circle of 3.46 mm diameter
 UM_PER_DEGREE = CIRCUMFERENCE / 360
@@ -78,11 +80,13 @@ class Eye:
         return depth - depth[BRUCH]
 
 
-def draw_eye(rng: Generator, width: int, glaucoma: bool, wide: bool = False) -> Eye:
-    """A random eye sampled at `width` A-scans, healthy or with glaucoma; `wide` goes beyond the norm, see `_widened`.
+def draw_eye(rng: Generator, width: int, glaucoma: bool, wide: bool = False, fellow: bool = False) -> Eye:
+    """A random eye sampled at `width` A-scans, or its `fellow`; `wide` goes beyond the norm, see `_widened`.
 
-    The random numbers drawn do not depend on `width`: one seed is one eye at any resolution.
+    The random numbers drawn do not depend on `width`: one seed is one eye at any resolution. Nor do they depend on
+    `glaucoma`: without its loss the ill eye is the healthy one of that seed.
     """
+    other_eye, disease, beyond = rng.spawn(3)
     angle = np.arange(width) * (360 / width)
     shifted = angle + HUMP_SHIFT * course(rng, angle, (1, 0.7, 0.5))
     layers = [_layer(rng, angle, shifted, *statistics) for statistics in RETINA]
@@ -91,8 +95,6 @@ def draw_eye(rng: Generator, width: int, glaucoma: bool, wide: bool = False) -> 
         unevenness = rough * course(rng, angle, np.where(np.arange(70) < 12, 0, 1))
         layers[above] += unevenness
         layers[above + 1] -= unevenness
-    if glaucoma:
-        layers[RNFL], layers[GCIPL] = _thinned(rng, angle, layers[RNFL], layers[GCIPL])
     retina = _at_least_floors(layers)
     _make_room(retina, angle, vessels)
     choroid = _choroid(rng, angle)
@@ -101,7 +103,11 @@ def draw_eye(rng: Generator, width: int, glaucoma: bool, wide: bool = False) -> 
     bruch = _table(ILM_MEAN, angle) + mean_retina
     bruch = bruch - bruch.mean() + 76 * course(rng, angle, (1, 0.5, 0.16))
     eye = Eye(np.vstack([retina, choroid]), bruch, vessels)
-    return _widened(rng, angle, eye, glaucoma) if wide else eye
+    if fellow:
+        eye = _fellow_eye(other_eye, angle, eye)
+    if glaucoma:
+        eye = _with_loss(disease, angle, eye, fellow)
+    return _widened(beyond, angle, eye) if wide else eye
 
 
 def _table(values: float | tuple[float, ...], angle: np.ndarray) -> np.ndarray:
@@ -131,20 +137,29 @@ def _at_least_floors(retina: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
                      for layer, floor in zip(retina, FLOORS, strict=True)])
 
 
-def _thinned(rng: Generator, angle: np.ndarray, rnfl: np.ndarray, gcipl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Glaucoma: diffuse loss, and one to three notches, most often where the two bundles leave the disc.
+def _with_loss(rng: Generator, angle: np.ndarray, eye: Eye, fellow: bool) -> Eye:
+    """The eye after glaucoma: diffuse loss, and one or two notches, most often where the two bundles leave the disc.
 
-    Our numbers, chosen for a circle mean of the RNFL of about 65 +- 10 um, as clinical series report.
+    Many eyes have lost little and few nearly all; of the severities of two eyes (`person`, `own`) some 60 % is shared.
+    Loss is a share of the axons: glia and vessels stay. It spares the fibres from the macula.
+
+    Our numbers, chosen for what asalber/glaucoma-staging (GitHub) has of Spectralis circles of 3.5 mm, 1,067 exams of
+    one half of its subjects: global RNFL 103 +- 11 um without glaucoma and 79 +- 20 with it, an AUC of 0.87; by sector
+    71, 74, 74, 75, 78 and 89 % left in TI, TS, NI, NS, N and T, and AUCs of 0.84, 0.81, 0.81, 0.78, 0.80 and 0.70.
     """
-    left = rng.uniform(0.62, 0.90)
-    loss = 1 - left * (1 + 0.05 * course(rng, angle, (1, 1, 0.5)))
-    notch = np.zeros(len(angle))
-    for _ in range(rng.integers(1, 4)):
-        anywhere = rng.uniform(0, 360)
-        centre = rng.choice((*HUMPS, anywhere), p=(0.35, 0.5, 0.15)) + rng.normal(0, 9)
-        drawn = uniform(rng, depth=(0.25, 0.6), degrees=(7, 18))
-        notch = 1 - (1 - notch) * (1 - drawn.depth * near(angle, centre, drawn.degrees))
-    return rnfl * (1 - loss) * (1 - notch), gcipl * (1 - 0.6 * loss) * (1 - 0.45 * notch)
+    person, *own = rng.standard_normal(3)
+    rng = rng.spawn(2)[fellow]
+    severity = 0.1 + 0.75 * person + 0.61 * own[fellow] + 0.6 * course(rng, angle, (1, 1, 0.7, 0.5))
+    severity -= rng.uniform(0, 1.6) * near(angle, 0, 30)
+    for _ in range(rng.integers(1, 3)):
+        centre = rng.choice((*HUMPS, rng.uniform(0, 360)), p=(0.3, 0.4, 0.3)) + rng.normal(0, 9)
+        notch = uniform(rng, depth=(0.2, 1.2), degrees=(7, 18))
+        severity += notch.depth * near(angle, centre, notch.degrees)
+    lost = ndtr(severity) ** 2
+    layers = eye.thickness.copy()
+    layers[RNFL] -= lost * np.maximum(layers[RNFL] - GLIA, 0)
+    layers[GCIPL] -= rng.uniform(0.45, 0.75) * lost * np.maximum(layers[GCIPL] - FLOORS[GCIPL], 0)
+    return Eye(layers, eye.bruch, eye.vessels)
 
 
 def _vessels(rng: Generator) -> tuple[Vessel, ...]:
@@ -190,7 +205,7 @@ def _choroid(rng: Generator, angle: np.ndarray) -> np.ndarray:
     return np.clip(mean * shape, 45, 330)
 
 
-def _widened(rng: Generator, angle: np.ndarray, eye: Eye, glaucoma: bool) -> Eye:
+def _widened(rng: Generator, angle: np.ndarray, eye: Eye) -> Eye:
     """The eye as a circle beside the disc's centre meets it, and as myopia, age or chance may have made it.
 
     Our numbers: circles are some 160 um off on average, choroids are 60 to 350 um thick, and half of the eyes are
@@ -199,9 +214,9 @@ def _widened(rng: Generator, angle: np.ndarray, eye: Eye, glaucoma: bool) -> Eye
     distance, direction = min(abs(rng.normal(0, 200)), 500), rng.uniform(0, 360)
     eye = off_centre(eye, distance, direction)
     layers = eye.thickness[:CHOROID] * np.exp(rng.normal(0, 0.06))
-    other_rnfl = np.clip(rng.normal(0, 0.22), -0.5, 0.1 if glaucoma else 0.45)  # in 40 % of eyes; natural logarithm
+    other_rnfl = np.clip(rng.normal(0, 0.22), -0.5, 0.45)  # in 40 % of eyes; natural logarithm
     layers[RNFL] *= np.exp(other_rnfl * (rng.random() < 0.4))
-    layers[GCIPL] *= rng.uniform(0.65, 1) if glaucoma else np.exp(rng.normal(0, 0.08))
+    layers[GCIPL] *= np.exp(rng.normal(0, 0.08))
     bumps_um = rng.uniform(0, 5)
     bumps = bumps_um * course(rng, angle, np.where(np.arange(60) < 15, 0, 1))
     layers[RNFL] += bumps
@@ -254,12 +269,11 @@ def seen_again(rng: Generator, eye: Eye) -> Eye:
     return Eye(eye.thickness, eye.bruch + tilt * np.cos(np.radians(_angles(eye)) - direction), eye.vessels)
 
 
-def fellow_eye(rng: Generator, eye: Eye) -> Eye:
+def _fellow_eye(rng: Generator, angle: np.ndarray, eye: Eye) -> Eye:
     """The same person's other eye, in TSNIT order too: layers alike within some 6 %, vessels some 6 degrees elsewhere.
 
     Our numbers: the circle means of the RNFL of two healthy eyes differ by 3 % (sd).
     """
-    angle = _angles(eye)
     moved = _seen_at(eye, angle + 6 * course(rng, angle, (1, 1, 0.8, 0.6)))
     own = [0.03 * rng.standard_normal() + 0.05 * course(rng, angle, 1 / np.arange(1, 7)) for _ in eye.thickness]
     layers = moved.thickness * np.exp(own)

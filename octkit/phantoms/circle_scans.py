@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import MAX_PIXELS
-from octkit.phantoms.circle_eye import CIRCUMFERENCE, draw_eye, fellow_eye, seen_again
+from octkit.phantoms.circle_eye import CIRCUMFERENCE, draw_eye, seen_again
 from octkit.phantoms.frame import Frame, PlacedEye, place, rasterise
 from octkit.phantoms.render import check_looks, paint
 
@@ -68,11 +68,8 @@ def draw(seed: Seed, size: tuple[int, int], um_per_px: tuple[float, float] | Non
         um_per_px = _drawn_scale(scale_rng, size) if varied else scale_of(size)
     um_per_px = float(um_per_px[0]), float(um_per_px[1])  # numpy's numbers would make float64 of float32 images
     eye_rng = shape_rng if person is None else np.random.default_rng(person)
-    eye = draw_eye(eye_rng, size[1], glaucoma, wide=varied)
-    sides = ("R", "L")
-    side = str(eye_rng.choice(sides))
-    if fellow:
-        eye, side = fellow_eye(eye_rng, eye), sides[side == "R"]
+    eye = draw_eye(eye_rng, size[1], glaucoma, varied, fellow)
+    side = "RL"[eye_rng.integers(2) ^ fellow]
     if person is not None:
         eye = seen_again(shape_rng, eye)
     position, margin = (look_rng.beta(1.1, 1.4), 0.012) if varied else (look_rng.beta(2, 2.6), 0.03)

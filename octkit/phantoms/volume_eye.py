@@ -108,7 +108,8 @@ def draw_volume_eye(rng: Generator, kind: str, down: np.ndarray, across: np.ndar
     for layer in layers[:CHOROID]:
         layer *= 1 + 0.04 * relief(rng, nasal, up, 1.2)
     layers[CHOROID] = _choroid(rng, circle.thickness[CHOROID], places)
-    depth = _with_disc(rng, layers, from_disc, radius, glaucoma)
+    lost = 1 - circle.thickness[RNFL].mean() / healthy.thickness[RNFL].mean()
+    depth = _with_disc(rng, layers, from_disc, radius, lost)
     vessels = tuple(_vessel(vessel, places) for vessel in circle.vessels)
     return VolumeEye(depth, _bruch(rng, nasal - centre[0], up - centre[1]), from_disc < radius, vessels)
 
@@ -171,19 +172,19 @@ def _opening_radius(rng: Generator, nasal: np.ndarray, up: np.ndarray) -> np.nda
 
 
 def _with_disc(rng: Generator, layers: np.ndarray, from_disc: np.ndarray, radius: np.ndarray,
-               glaucoma: bool) -> np.ndarray:
+               lost: float) -> np.ndarray:
     """Thickness (9, B, W) to depths (10, B, W), with the layers' ends at the opening and the cup inside it.
 
-    Inside, the ILM falls from the rim into the cup, whose floor lies 0.02 to 0.24 mm below Bruch's membrane; glaucoma
-    makes the cup wide and deep.
+    Inside, the ILM falls from the rim into the cup, whose floor lies 0.02 to 0.24 mm below Bruch's membrane. The share
+    of the nerve fibres `lost`, at most 0.7, makes the cup wide and deep; healthy ones may be so from birth.
     """
     outside_um = 1000 * (from_disc - radius)
     for layer, (end, whole, least) in THINNING.items():
         layers[layer] *= least + (1 - least) * _smooth((outside_um - end) / (whole - end))
     depth = np.concatenate([np.zeros_like(layers[:1]), np.cumsum(layers, axis=0)])
     depth -= depth[BRUCH].copy()
-    cup = rng.uniform(0.5, 0.7) if glaucoma else rng.uniform(0.15, 0.45)  # of the opening's width
-    floor_um = rng.uniform(120, 240) if glaucoma else rng.uniform(20, 160)
+    cup = min(rng.uniform(0.15, 0.55) + 0.5 * lost, 0.75)  # of the opening's width
+    floor_um = rng.uniform(20, 160) + 120 * lost
     lamina_um = rng.uniform(40, 90)  # how thick the tissue above the lamina is
     inward = 1 - from_disc / radius
     ilm = depth[ILM] + _smooth(inward / (1 - cup)) * (floor_um - depth[ILM])

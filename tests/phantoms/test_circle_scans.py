@@ -115,3 +115,21 @@ def test_varied_scans_are_whole_too(size):
 def test_draw_refuses_what_cannot_hold_an_eye(size, scale, words):
     with pytest.raises(OctkitError, match=words):
         circle_scans.draw(0, size, scale)
+
+
+@pytest.mark.parametrize("looks", ["spectralis", "varied"])
+def test_nothing_but_the_inner_layers_tells_of_glaucoma(looks):
+    """The same seeds without and with glaucoma: device, light, tilt, choroid and place differ between seeds alone."""
+    found = []
+    for seed in range(12):
+        for ill in (False, True):
+            scan = circle_scans.draw(seed, (96, 128), glaucoma=ill, looks=looks)
+            rows, b = np.arange(96)[:, None] + 0.5, scan.boundaries
+            outer = scan.image[(rows > b[2] + 2) & (rows < b[BRUCH])]
+            choroid = scan.image[(rows > b[BRUCH]) & (rows < b[-1])]
+            found.append((outer.mean(), outer.std(), choroid.mean(), choroid.std(), scan.image[rows < b[0] - 3].mean(),
+                          np.ptp(b[BRUCH]), np.mean(b[-1] - b[BRUCH])))
+    pairs = np.array(found).reshape(12, 2, -1)
+    by_disease, by_seed = np.diff(pairs, axis=1).mean(axis=(0, 1)), pairs.mean(axis=1).std(axis=0)
+    assert (abs(by_disease) < 0.2 * by_seed).all(), by_disease / by_seed
+    np.testing.assert_allclose(*pairs[:, :, -1].T)
