@@ -16,6 +16,7 @@ from typer import Argument, Context, Exit, Option, Typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
+from octkit.common.caches import use_private_caches
 from octkit.common.errors import OctkitError, one_line
 from octkit.common.locks import held
 from octkit.common.messages import utf8_output
@@ -64,7 +65,7 @@ def _told(error: Exception, command: list[str]) -> tuple[str, int]:
 
 
 def _settle_in() -> None:
-    """Take the open files that the system allows, and a Python that no locale and no PYTHONWARNINGS has changed."""
+    """Take the open files that the system allows, a Python that no locale or PYTHONWARNINGS has changed, own caches."""
     if sys.platform != "win32":
         import resource
 
@@ -75,6 +76,7 @@ def _settle_in() -> None:
     if sys.getfilesystemencoding() != "utf-8" or "error" in warnings:  # names would be taken for GBK or Latin-1
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    use_private_caches()
 
 
 def _end(message: str, code: int) -> NoReturn:

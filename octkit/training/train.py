@@ -22,6 +22,7 @@ from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
 from octkit.common import locks
+from octkit.common.caches import use_private_caches
 from octkit.common.errors import OctkitError, by
 from octkit.common.files import clear_unfinished, replacing, saying_disk_full, set_aside
 from octkit.common.hashes import code_files
@@ -400,6 +401,7 @@ def compiled(network: torch.nn.Module, wanted: str, steps: int, maps: int, devic
 
 def why_not(device: torch.device) -> str | None:
     """Why torch cannot compile on this device; None where it can. Found out by compiling a product and its gradient."""
+    use_private_caches()  # a notebook's kernel has not been started by the command line
     number = torch.ones(2, device=device, requires_grad=True)
     try:
         torch.compile(lambda x: (x * x).sum())(number).backward()
