@@ -62,7 +62,7 @@ def place(depth: np.ndarray, bruch: np.ndarray, frame: Frame, position: float, m
 
     The membrane itself lies `bruch` um deep. `position` 0 lays the eye at the frame's top, 1 at its bottom, but for a
     `margin` in um. A frame that is a crop cannot hold every tilt: there the eye is flattened until all layers are
-    inside, in the `opening` of Bruch's membrane the ILM.
+    inside, in the `opening` of Bruch's membrane the ILM. A choroid that is too thick even so ends at the frame's edge.
     """
     room = frame.size[0] * frame.um_per_px[0] - 2 * margin
     for share in np.linspace(1, 0, 41):
@@ -71,7 +71,8 @@ def place(depth: np.ndarray, bruch: np.ndarray, frame: Frame, position: float, m
         spare = room - (bottom - top)
         if spare >= 0:
             break
-    return (placed - top + margin + max(spare, 0) * position) / frame.um_per_px[0]
+    rows = (placed - top + margin + max(spare, 0) * position) / frame.um_per_px[0]
+    return np.minimum(rows, np.where(opening, np.inf, frame.size[0]))
 
 
 def rasterise(boundaries: np.ndarray, height: int) -> np.ndarray:

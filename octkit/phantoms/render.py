@@ -14,9 +14,9 @@ from scipy.special import expit
 from octkit.common.errors import OctkitError
 from octkit.phantoms import varied_device, varied_tissue
 from octkit.phantoms.circle_eye import ILM, ONL_IS, RNFL, RNFL_GCIPL, Vessel
-from octkit.phantoms.draws import bell, course, near, uniform
+from octkit.phantoms.draws import bell, course, log_uniform, near, uniform
 from octkit.phantoms.frame import PlacedEye, centres
-from octkit.phantoms.painting import Deep, add_line, fill_below, mixed, texture
+from octkit.phantoms.painting import Deep, add_line, fill_below, texture
 
 LOOKS = ("spectralis", "varied")
 LEVELS = (1, 0.67, 0.48, 0.61, 0.37, 1.08, 0.72, 1.15)  # greys from the RNFL to the RPE, as shares of the RNFL's
@@ -90,21 +90,19 @@ def _vitreous(look: Generator, noise: Generator, eye: PlacedEye, level: float) -
 
 def _choroid(look: Generator, noise: Generator, image: np.ndarray, eye: PlacedEye, level: float,
              vitreous: float) -> None:
-    """Stroma with dark vessel lumens that grow with depth, and the sclera's fading light below, in place."""
+    """Stroma with dark lumens of vessels, and the sclera's fading light below, in place."""
     frame, deep = eye.frame, Deep.of(eye, above=2, below=6, least=0)
-    inside, relative = deep.inside, deep.relative
-    grain = look.uniform(0.8, 1.3)
-    fine = texture(noise, frame, (7 * grain, 20 * grain), inside.shape)
-    coarse = texture(noise, frame, (16 * grain, 45 * grain), inside.shape)
-    grown = mixed(fine, coarse, np.clip(1.6 * relative - 0.25, 0, 1))
-    drawn = uniform(look, lumen=(0.3, 0.55), threshold=(-0.3, 0.3))
-    lumen = drawn.lumen * expit(2.5 * (grown - drawn.threshold)) * np.minimum(inside / 25, 1)
-    choroid = level * (0.92 + 0.7 * np.exp(-inside / 20)) * (1 - 0.15 * relative) * (1 - lumen)
+    inside, (lumen, wall) = deep.inside, deep.vessels(look, noise, frame)
     streaks = 1 + 0.06 * course(look, frame.degrees, np.ones(40))
     floor, under = 0.45 * vitreous, np.maximum(deep.depth - deep.thickness, 0)
-    drawn = uniform(look, rim=(0, 0.25), fades_um=(180, 420), sclera=(0.36, 0.53))
+    drawn = uniform(look, lumen=(0.35, 0.6), rim=(0, 0.25), fades_um=(180, 420), sclera=(0.6, 1.08), parts=(0, 0.15))
+    lost_um = log_uniform(look, 200, 1500)  # enhanced depth imaging loses less of the light with depth
+    choroid = level * (0.95 + 0.7 * np.exp(-inside / 20) + wall) * (1 - drawn.lumen * lumen) * np.exp(-inside / lost_um)
+    # The choroid's mean at its lower edge, and the share of it that the sclera has there.
+    edge = level * (1 - drawn.lumen * deep.at_edge(lumen)) * np.exp(-deep.thickness / lost_um)
+    share = drawn.sclera + drawn.parts * course(look, frame.degrees, (1, 1, 1))
     fading = (1 + drawn.rim * np.exp(-under / 25)) * np.exp(-under / drawn.fades_um)
-    sclera = floor + np.maximum(drawn.sclera * level * streaks - floor, 0) * fading
+    sclera = floor + np.maximum(share * edge * streaks - floor, 0) * fading
     axial = frame.um_per_px[0]
     deep.paint(image, choroid, sclera, 8 + axial, axial)
 

@@ -7,10 +7,11 @@ unit; those without one are factors or shares.
 
 What still differs from real scans: no disease but glaucoma (no oedema, drusen, epiretinal membrane or atrophy around
 the disc), no disc, no mirrored or folded retina of a scan out of range, no blinks and no jumps. Vessels cross square to
-the scan and their shadows are straight; the vessels of the choroid are blobs of noise where real ones are tubes with
-bright walls. Greys and graininess of RNFL, RPE and choroid enclose those of two real Spectralis scans, but no
-real scan of another device was at hand to compare the other devices with. The choroid's lower edge can be made out
-in every phantom, as what is labelled must be seen; in many a real scan it is lost.
+the scan and their shadows are straight; those of the choroid are all cut across, none runs along the scan. Greys and
+graininess of RNFL, RPE and choroid enclose those of two real Spectralis scans, but no real scan of another device was
+at hand to compare the other devices with. The choroid's lower edge is labelled where it lies, be it seen or not: of 724
+healthy eyes scanned without enhanced depth imaging it was found in 52 %, in none of those thicker than 360 um (Transl.
+Vis. Sci. Technol. 2018, PMC6166895).
 """
 
 import numpy as np
@@ -21,7 +22,7 @@ from scipy.special import expit
 from octkit.phantoms.circle_eye import BRUCH, GCIPL, GCIPL_INL, ILM, INL, ONL_IS, OPL, RNFL, RNFL_GCIPL, SCLERA, Vessel
 from octkit.phantoms.draws import bell, course, log_uniform, near, uniform
 from octkit.phantoms.frame import Frame, PlacedEye, centres
-from octkit.phantoms.painting import Deep, add_line, fill_below, mixed, texture, woven_texture
+from octkit.phantoms.painting import Deep, add_line, fill_below, texture, woven_texture
 from octkit.phantoms.varied_device import Device
 
 # dB against the RNFL, from the RNFL to the RPE, and the sd between scans.
@@ -106,43 +107,32 @@ def _reflections(look: Generator, image: np.ndarray, b: np.ndarray, tilt: np.nda
 
 
 def _choroid(look: Generator, noise: Generator, image: np.ndarray, device: Device, eye: PlacedEye) -> None:
-    """Stroma with dark vessels that grow with depth, then the sclera, near to the choroid's level or far below."""
+    """Stroma with dark vessels, then the sclera, near to the choroid's level or far below."""
     axial, penetration, deep = eye.frame.um_per_px[0], device.penetration, Deep.of(eye, above=3, below=12, least=1)
-    lumen, wall = _choroid_vessels(look, noise, deep, eye.frame)
+    lumen, wall = deep.vessels(look, noise, eye.frame)
     stroma = level(look.normal(-7.5 + 4 * penetration, 1.8) * device.contrast)
-    drawn = uniform(look, falls_um=(150, 350), dark=(0.1, 0.6), seen_db=(2, 8), capillaries=(0, 0.8),
+    drawn = uniform(look, falls_um=(150, 350), dark=(0.1, 0.6), seen_db=(-8, 8), capillaries=(0, 0.8),
                     capillaries_um=(8, 25))
-    # What no grader sees is not labelled: some light gets to the sclera, 2 to 8 dB above the noise.
+    # In half of the scans some light gets to the sclera, up to 8 dB above the noise; in the others it may be lost.
     seen = level(drawn.seen_db - device.snr + max(device.roll_off, 0) * deep.bottom / len(image))
     fall = max(drawn.falls_um + 700 * penetration, np.median(deep.thickness) / np.log(max(stroma / seen, 1.2)))
     capillaries = drawn.capillaries * np.exp(-deep.inside / drawn.capillaries_um)
     choroid = stroma * (1 + capillaries + wall) * (1 - drawn.dark * lumen) * np.exp(-deep.inside / fall)
-    lower_edge = stroma * (1 - 0.45 * drawn.dark) * np.exp(-deep.thickness / fall)  # the choroid's mean there
+    # The choroid's mean there.
+    lower_edge = stroma * (1 - drawn.dark * deep.at_edge(lumen)) * np.exp(-deep.thickness / fall)
     sclera = _sclera(look, noise, lower_edge, deep, eye, penetration)
-    deep.paint(image, choroid, sclera, look.uniform(3, 25) + axial, axial)
-
-
-def _choroid_vessels(look: Generator, noise: Generator, deep: Deep, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel of the choroid is the lumen of a vessel, and how much its wall."""
-    drawn = uniform(look, scale=(0.7, 1.3), flat=(1.5, 4), grow=(1.2, 2.4), small_until=(0, 0.4), sharp=(1, 4),
-                    threshold=(-0.5, 0.9), free_um=(10, 40), wall=(0, 0.35))
-    scale = drawn.scale * np.clip(np.median(deep.thickness) / 140, 0.6, 1.5)
-    # Lumens are cut slantwise: wider than high.
-    fine, coarse = (woven_texture(noise, frame, (size_um * scale, size_um * drawn.flat * scale), deep.inside.shape)
-                    for size_um in (6, 17))
-    grown = mixed(fine, coarse, np.clip(drawn.grow * deep.relative - drawn.small_until, 0, 1))
-    lumen = expit(drawn.sharp * (grown - drawn.threshold)) * np.minimum(deep.inside / drawn.free_um, 1)
-    return lumen, drawn.wall * bell(grown - drawn.threshold + 0.7, 0.35)
+    deep.paint(image, choroid, sclera, look.uniform(3, 45) + axial, axial)
 
 
 def _sclera(look: Generator, noise: Generator, lower_edge: np.ndarray, deep: Deep, eye: PlacedEye,
             penetration: float) -> np.ndarray:
     """The sclera from the top of `deep` on, (H - top, W), as a share of the choroid's level at its `lower_edge` (W,).
 
-    That share decides how well the edge is seen.
+    That share decides how well the edge is seen: not at all in parts of a circle where it is about 1.
     """
-    darker = look.random() < 0.7 - 0.3 * penetration
-    begin = lower_edge * (look.uniform(0.5, 0.88) if darker else look.uniform(1.12, 1.5))
+    drawn = uniform(look, step_db=(-9, 6 + 4 * penetration), clear=(0, 2.5), parts_db=(0, 2.5))
+    step_db = drawn.step_db * min(drawn.clear, 1) + drawn.parts_db * course(look, eye.frame.degrees, (1, 1, 1))
+    begin = lower_edge * level(step_db)
     under = np.maximum(deep.depth - deep.thickness, 0)
     drawn = uniform(look, fibres_axial_um=(8, 20), fibres_lateral_um=(60, 250), falls_um=(120, 300), deeper=(0, 1),
                     fibres=(0, 0.14), streaks=(0, 0.1))

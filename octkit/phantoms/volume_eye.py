@@ -153,11 +153,11 @@ def _foveal(rng: Generator, r: np.ndarray) -> np.ndarray:
 
 
 def _choroid(rng: Generator, course: np.ndarray, places: _Places) -> np.ndarray:
-    """Thickness (um): about 160 to 340 under the fovea, thinner towards the disc and beyond it, with its own relief."""
-    mean = np.clip(course.mean(), 110, 165)
+    """Thickness (um): about 160 to 400 under the fovea, thinner towards the disc and beyond it, with its own relief."""
+    mean = np.clip(course.mean(), 90, 195)
     course = gaussian_filter1d(course, 15 / 360 * SAMPLES, mode="wrap") * mean / course.mean()
     uneven = 0.07 * relief(rng, places.nasal, places.up, 1.0) + 0.03 * relief(rng, places.nasal, places.up, 0.25)
-    return places.met(course) * (1 + 0.75 * bell(places.from_fovea, 2.6)) * (1 + uneven)
+    return places.met(course) * (1 + 0.65 * bell(places.from_fovea, 2.6)) * (1 + uneven)
 
 
 def _opening_radius(rng: Generator, nasal: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 
 from octkit.phantoms.circle_eye import UM_PER_DEGREE
-from octkit.phantoms.frame import Frame, rasterise
+from octkit.phantoms.frame import Frame, place, rasterise
 
 
 def test_columns_wrap_or_end():
@@ -25,3 +25,9 @@ def test_mask_by_hand():
     # already and no centre lies between 3.0 and 3.4.
     expected = np.array([[0, 1], [1, 2], [1, 0], [0, 0], [3, 0], [0, 0]])
     np.testing.assert_array_equal(rasterise(boundaries, 6), expected)
+
+
+def test_an_eye_too_thick_for_a_frame_ends_at_its_edge():
+    depth = np.cumsum([-500.0, 100, 100, 50, 50, 50, 50, 50, 50, 400])[:, None] * np.ones(4)
+    rows = place(depth, np.array([0.0, 50, 0, 50]), Frame((80, 4), (10, 1)), 0.5, 20)
+    np.testing.assert_allclose(rows, np.repeat([[2], [12], [22], [27], [32], [37], [42], [47], [52], [80]], 4, axis=1))

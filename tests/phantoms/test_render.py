@@ -5,17 +5,18 @@ from scipy.ndimage import uniform_filter1d
 from octkit.common.errors import OctkitError
 from octkit.phantoms import circle_eye, circle_scans, render, varied_device, varied_tissue
 from octkit.phantoms.frame import Frame, PlacedEye
+from octkit.phantoms.painting import Deep
 from octkit.phantoms.render import paint
 
 # Greys of the look that the README's numbers rest on, every 12th row from 5 on and every 14th A-scan from 3 on.
 KEPT = {
-    (3, (96, 128)): [[29, 28, 28, 38, 36, 214, 44, 35, 22], [28, 31, 40, 248, 151, 111, 180, 171, 13],
-                     [34, 205, 216, 138, 67, 156, 47, 156, 126], [113, 125, 80, 73, 89, 54, 62, 46, 90],
-                     [54, 60, 199, 84, 68, 58, 55, 70, 62], [155, 56, 67, 51, 32, 29, 22, 35, 59],
-                     [42, 36, 32, 26, 21, 19, 18, 23, 33], [24, 38, 24, 21, 20, 15, 12, 12, 18]],
-    (4, (65, 131)): [[32, 21, 15, 22, 224, 192, 164, 36, 22, 24], [20, 21, 19, 207, 98, 94, 95, 163, 19, 22],
-                     [35, 84, 195, 179, 84, 102, 83, 180, 152, 11], [121, 116, 129, 71, 67, 56, 54, 56, 181, 140],
-                     [213, 122, 55, 48, 47, 38, 35, 38, 69, 182]],
+    (3, (96, 128)): [[41, 32, 34, 191, 202, 35, 44, 48, 42], [43, 179, 181, 113, 106, 124, 50, 40, 38],
+                     [137, 135, 72, 114, 139, 62, 112, 192, 167], [85, 79, 157, 71, 71, 98, 78, 97, 110],
+                     [161, 77, 71, 61, 74, 76, 57, 143, 89], [59, 72, 65, 50, 40, 46, 71, 58, 83],
+                     [46, 41, 75, 44, 36, 44, 38, 82, 58], [75, 44, 46, 33, 32, 33, 33, 43, 68]],
+    (4, (65, 131)): [[11, 6, 4, 6, 29, 1, 8, 7, 7, 7], [10, 18, 162, 63, 41, 79, 158, 176, 162, 6],
+                     [66, 50, 49, 66, 48, 94, 60, 84, 57, 92], [168, 63, 33, 19, 12, 23, 60, 69, 71, 120],
+                     [26, 17, 11, 8, 6, 8, 17, 21, 18, 22]],
 }
 
 
@@ -149,3 +150,30 @@ def test_large_vessels_cast_shadows_in_the_varied_look_too():
         lit, dark = (painted(seed, vessels=vessels).astype(float)[64:67, 79:81].mean() for vessels in ((), vessel))
         left.append(dark / lit)
     assert np.median(left) < 0.75 and max(left) < 1.05
+
+
+@pytest.mark.parametrize("kind", render.LOOKS)
+def test_lumens_of_the_choroid_are_darker_than_its_stroma(kind, monkeypatch):
+    drawn, plain = [], Deep.vessels
+    monkeypatch.setattr(Deep, "vessels", lambda own, *more: drawn.append((own.top, plain(own, *more))) or drawn[-1][1])
+    darker = []
+    for seed in range(20):
+        image = painted(seed, kind=kind).astype(float)[73:88]  # the choroid lies from row 69 to 89
+        top, (lumen, _) = drawn[-1]
+        lumen = lumen[73 - top:88 - top]
+        darker.append(image[lumen > 0.6].mean() / image[lumen < 0.3].mean())
+    assert np.median(darker) < 0.9 and max(darker) < 1.1
+
+
+@pytest.mark.parametrize(("kind", "faint"), [("spectralis", (0.12, 0.45)), ("varied", (0.08, 0.35))])
+def test_the_lower_edge_of_the_choroid_is_faint_in_some_scans_and_clear_in_others(kind, faint):
+    """Contrast: the difference of 30 um above and below over their sum, the median of 12 parts of a circle."""
+    contrast = []
+    for seed in range(60):
+        scan = circle_scans.draw(seed, (192, 192), looks=kind)
+        below = (np.arange(192)[:, None] + 0.5 - scan.boundaries[9]) * scan.um_per_px[0]
+        above, under = (np.divide(*((values * near).reshape(192, 12, 16).sum((0, 2)) for values in (scan.image, 1)))
+                        for near in ((below > -30) & (below < 0), (below > 0) & (below < 30)))
+        contrast.append(np.median(abs(above - under) / (above + under + 0.01)))
+    assert faint[0] < np.mean(np.array(contrast) < 0.05) < faint[1]
+    assert np.mean(np.array(contrast) > 0.15) > 0.2

@@ -71,8 +71,8 @@ def test_the_nerve_fibre_layer_thickens_towards_the_disc(macula):
 
 def test_choroid(macula, disc):
     under_fovea = at(macula[:, CHOROID], 0, 0)
-    assert 150 < under_fovea.min() < under_fovea.max() < 350
-    assert 215 < under_fovea.mean() < 285
+    assert 150 < under_fovea.min() < under_fovea.max() < 430
+    assert 240 < under_fovea.mean() < 330  # 287 +- 76 um in 54 healthy eyes, Margolis and Spaide 2009
     assert np.nanmean(disc[:, CHOROID]) < 0.8 * macula[:, CHOROID].mean()
 
 
