@@ -103,7 +103,9 @@ class _Reader(pickle._Unpickler):  # written in Python: the one in C takes memor
         items = self.pop_mark()
         if any(type(key) is not str and not (type(key) is int and key.bit_length() < 32) for key in items[::2]):
             raise pickle.UnpicklingError("it names its parts by other things than words and numbers")
-        dict.update(self.stack[-1], zip(items[::2], items[1::2], strict=True))
+        if not isinstance(filled := self.stack[-1], dict):
+            raise pickle.UnpicklingError(f"it fills a {type(filled).__name__}, which is no part of a trained model")
+        filled.update(zip(items[::2], items[1::2], strict=True))  # dict.update would leave an OrderedDict's order empty
 
     def load_setitem(self) -> None:
         self.metastack.append(self.stack[:-2])

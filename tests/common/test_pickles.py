@@ -1,0 +1,18 @@
+import pickle
+from collections import OrderedDict
+
+import pytest
+
+from octkit.common.pickles import read_pickle
+
+
+@pytest.mark.parametrize("entries", [{"one": 1}, {"one": 1, "two": [2.5], "three": {"four": None}}])
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+def test_a_dictionary_is_read_with_its_entries_in_order(kind, entries):
+    found = read_pickle(pickle.dumps(kind(entries), protocol=2))
+    assert found == kind(entries) and list(found.items()) == list(entries.items())
+
+
+def test_what_is_no_dictionary_is_not_filled():
+    with pytest.raises(pickle.UnpicklingError, match="list"):
+        read_pickle(b"\x80\x02](U\x01aK\x01u.")  # an empty list, then the entry "a": 1 for it
