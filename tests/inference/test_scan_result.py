@@ -19,7 +19,7 @@ def model(labels=LAYERS, **changes) -> Model:
 
 @pytest.fixture(scope="module")
 def phantom():
-    return draw(3, (256, 320))
+    return draw(5, (256, 320))
 
 
 def sure(mask, p=0.9) -> np.ndarray:
