@@ -263,7 +263,11 @@ def predict(
                                           "default: as those that the model was made from")] = None,
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
 ) -> None:
-    """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume."""
+    """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
+
+    The model in the box (default) reads circle scans around the optic disc. What looks like another scan (a line
+    through the macula or the disc), or like none, is flagged in quality.csv.
+    """
     from octkit.inference.predict import predict_folder
     from octkit.inference.sliding_window import Predictor
 
@@ -353,7 +357,10 @@ def thickness(
     eye: Annotated[str | None, Option(metavar="R|L", help="the side of all these eyes, for clock hours; "
                                   "default: as known beside a mask")] = None,
 ) -> None:
-    """Measure layers around the circle: global, quadrants, sectors, hours, and how much of each was seen."""
+    """Measure layers around the circle: global, quadrants, sectors, hours, and how much of each was seen.
+
+    Sectors mean something in circle scans around the optic disc alone. Lines known as such (NAME.scale.json) get none.
+    """
     from octkit.layers.thickness import thickness_table, write_csv
 
     write_csv(out, thickness_table(masks, um_per_px, eye))

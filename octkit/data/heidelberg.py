@@ -111,8 +111,8 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
         out/mask/NAME.png      the device's own layers (`device_mask`), in GOALS greys (a volume's by number): for
                                octkit evaluate and octkit thickness; only where it drew any
         out/lines.csv          the row of each line in each A-scan, empty where there is none
-        out/scale.json         um_per_px by axis, eye, circle; beside a mask PNG as NAME.scale.json, which octkit
-                               thickness reads
+        out/scale.json         um_per_px by axis, eye, circle; beside PNGs as NAME.scale.json, which octkit predict
+                               and octkit thickness read
 
     NAME is the .vol file's own: rename a file that is called after its patient. Raises OctkitError as `open_vol`,
     and for a folder that holds another scan, whose scale would be lost.
@@ -122,11 +122,12 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     pixels, mask = scan.image[0].astype(np.uint8), device_mask(scan)
     volume = mask.ndim == 3
     name = path.stem + (".nii.gz" if volume else ".png")
-    if others := sorted(file.name for file in (out / "image").glob("*") if file.name != name):
+    if others := sorted(file.name for file in (out / "image").glob("*")
+                        if file.name not in (name, f"{path.stem}.scale.json")):
         raise OctkitError(f"{out}: holds the scan {others[0]}, expected a new folder for each scan")
     facts = {"um_per_px": [mm * 1000 for mm in scan.spacing], "eye": scan.eye, "circle": scan.circle}
-    files = [f"image/{name}", "lines.csv", "scale.json", *([f"mask/{name}"] if mask.any() else []),
-             *([f"mask/{path.stem}.scale.json"] if mask.any() and not volume else [])]
+    beside = [] if volume else [f"{kind}/{path.stem}.scale.json" for kind in ("image", "mask")[:1 + mask.any()]]
+    files = [f"image/{name}", "lines.csv", "scale.json", *([f"mask/{name}"] if mask.any() else []), *beside]
 
     def write(folder: Path) -> None:
         if volume:
@@ -137,9 +138,9 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
             write_nifti(folder / "mask" / name, mask, scan.spacing)
         elif mask.any():
             write_mask(folder / "mask" / name, mask, GOALS_GREYS)
-            write_json(folder / "mask" / f"{path.stem}.scale.json", facts)
         _write_lines(folder / "lines.csv", scan)
-        write_json(folder / "scale.json", facts)
+        for file in ("scale.json", *beside):
+            write_json(folder / file, facts)
 
     if out.exists():  # the same scan again: each file is replaced as a whole
         write(out)

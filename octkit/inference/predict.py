@@ -76,7 +76,7 @@ class ScanToPredict:
     """A scan before it is predicted: what is known of it without its pixels, which `read` gives.
 
     `spacing` is mm an axis; `circle` None says that it is one where the model's own scans are. `eye` is "R", "L" or
-    None.
+    None. `line`: its file says that it is no circle.
     """
 
     name: str
@@ -86,6 +86,7 @@ class ScanToPredict:
     circle: bool | None
     read: Callable[[], np.ndarray]
     eye: str | None = None
+    line: bool = False
 
 
 def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool = False,
@@ -107,7 +108,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     written, rows, failed = [], [], []
     for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
         try:
-            result = predict_scan(predictor, scan.read(), scan.spacing, scan.circle)
+            result = predict_scan(predictor, scan.read(), scan.spacing, scan.circle, scan.line)
         except OctkitError as error:
             failed.append(str(error))
             continue
@@ -136,7 +137,8 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     is named, and so are scans whose compression has changed their grey values.
 
     Args:
-        um_per_px: (axial, lateral) of images where it is known; volumes say it themselves. Least thicknesses and
+        um_per_px: (axial, lateral) of images where it is known; volumes say it themselves, and so does an image with
+            <name>.scale.json beside it, as `octkit device` leaves it. Least thicknesses and
             smoothness of the boundaries follow it, and a model whose plan is in mm resamples to its own spacing;
             without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
@@ -159,7 +161,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
             check_grid(scan.size, scan.spacing, plan, config, scan.file)
         for found, mend in odd_axes(scan.size, scan.spacing):
             say(f"{scan.file}: {found}, {mend}")
-    if plan.units == "mm" and given is None and any(is_image(file) for file in files):
+    if plan.units == "mm" and any(is_image(scan.file) and scan.spacing is None for scan in scans):
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
         say("this model was planned in pixels: the scale given serves the boundaries alone")
@@ -183,7 +185,7 @@ def _say_what_is_left_out(images: Path, files: Sequence[Path]) -> None:
     if images.is_dir():
         b_scans = is_stack(images)
         others = [path for path in listing(images, KINDS) if path not in files and path.name != SPACING_FILE
-                  and not (b_scans and is_image(path))]
+                  and not (b_scans and is_image(path)) and not path.name.endswith(scan_files.FACTS)]
         if others:
             say(f"{images}: {len(others)} of {len(others) + len(files)} left out ({some(others)}), "
                 f"expected .vol files, {KINDS}")
@@ -193,13 +195,18 @@ def _say_what_is_left_out(images: Path, files: Sequence[Path]) -> None:
 
 
 def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, channels: int) -> ScanToPredict:
-    """A file as a scan: its own scale or the one `given`, a circle as the user says or the file."""
+    """A file as a scan: its own scale or the one `given`, a circle as the user says or the file, or one beside it."""
     if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
         scan = open_vol(file)
         return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
-                             scan.circle if circle is None else circle, lambda: open_vol(file).image, scan.eye)
-    return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else given,
-                         circle, lambda: read_scan(file, channels=channels))
+                             scan.circle if circle is None else circle, lambda: open_vol(file).image, scan.eye,
+                             line=circle is None and not scan.circle)
+    facts = scan_files.facts_beside(file) if is_image(file) else ScanFacts()
+    own = facts.um_per_px and tuple(um / 1000 for um in facts.um_per_px)
+    return ScanToPredict(scan_name(file), file, scan_size(file),
+                         volume_spacing(file) if is_volume(file) else given or own,
+                         facts.circle if circle is None else circle, lambda: read_scan(file, channels=channels),
+                         facts.eye, line=circle is None and facts.circle is False)
 
 
 def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult) -> None:
@@ -207,7 +214,7 @@ def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult) -> None:
     scan_files.write_boundaries(out / f"{scan.name}.boundaries.csv", np.asarray(result.boundaries),
                                 np.asarray(result.doubt))
     scale = known_scale(result.mask.shape, scan.spacing)
-    scan_files.write_facts(out / f"{scan.name}.scale.json", ScanFacts(scale, scan.eye, scan.circle))
+    scan_files.write_facts(out / f"{scan.name}{scan_files.FACTS}", ScanFacts(scale, scan.eye, scan.circle))
 
 
 def predict_splits(run: Run, progress: bool = True) -> list[Path]:

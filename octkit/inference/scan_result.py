@@ -15,6 +15,7 @@ from octkit.inference.postprocess import apply_steps
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.quality import Quality, boundary_spread, mask_quality, quality
+from octkit.layers.scope import BY_ITS_FILE, describe, outside
 from octkit.layers.seen import has_signal
 from octkit.network.model import Model
 from octkit.planning.preprocess import odd_greys
@@ -43,8 +44,11 @@ def has_boundaries(labels: Sequence[str], axes: int) -> bool:
 
 
 def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[float] | None = None,
-                 circle: bool | None = None) -> ScanResult:
-    """Predict a scan, and find in its probabilities what there is; arguments as those of `Predictor`'s call."""
+                 circle: bool | None = None, line: bool = False) -> ScanResult:
+    """Predict a scan, and find in its probabilities what there is; arguments as those of `Predictor`'s call.
+
+    `line`: its file says that it is a line, which is out of scope for a model of circle scans.
+    """
     model = predictor.model
     circle = model.circle if circle is None else circle
     if has_boundaries(model.labels, image.ndim - 1):
@@ -54,8 +58,19 @@ def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[floa
         probabilities = predictor(image, spacing, circle)
         mask = most_probable(probabilities, model, circle)
         found = ScanResult(mask, probabilities, mask_quality(mask, model.labels))
-    reasons = odd_greys(image, model.plan) + found.quality.reasons
+    reasons = odd_greys(image, model.plan) + _out_of_scope(found, model, circle, line) + found.quality.reasons
     return replace(found, quality=Quality(not reasons, reasons))
+
+
+def _out_of_scope(found: ScanResult, model: Model, circle: bool, line: bool) -> tuple[str, ...]:
+    """Why a scan is not what the model reads; nothing where it is, or where the model's scope is not known."""
+    if model.scope is None or found.boundaries is None or found.doubt is None:
+        return ()
+    if line:
+        return (BY_ITS_FILE,)
+    numbers = describe(found.boundaries, found.doubt, found.probabilities.argmax(axis=0), circle)
+    reason = outside(numbers, model.scope)
+    return (reason,) if reason else ()
 
 
 def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], model: Model, circle: bool,

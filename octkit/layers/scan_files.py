@@ -1,7 +1,8 @@
-"""What `octkit predict` leaves beside a mask, and who measures it wants to know: boundaries with their doubt, facts.
+"""What lies beside a mask, and who measures it wants to know: boundaries with their doubt, facts of the scan.
 
     <name>.boundaries.csv    a row an A-scan: the five boundaries and the standard deviation of their places, in px
-    <name>.scale.json        what is known of the scan: um_per_px, eye, circle; `octkit device` writes it as well
+    <name>.scale.json        what is known of the scan: um_per_px, eye, circle; `octkit device` writes it as well, and
+                             beside its images, where `octkit predict` reads it
 """
 
 import csv
@@ -17,7 +18,8 @@ from octkit.data.labels import BOUNDARIES
 from octkit.layers.seen import layers_seen
 
 COLUMNS = ("a_scan", *BOUNDARIES, *(f"doubt of {name}" for name in BOUNDARIES))
-AGAIN = "predict again, or remove it to measure the mask by itself"
+FACTS = ".scale.json"
+AGAIN = "have it written again (octkit predict, octkit device), or remove it: then the picture alone counts"
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def write_facts(path: Path, facts: ScanFacts) -> None:
     write_json(path, asdict(facts))
 
 
-def facts_beside(mask: Path) -> ScanFacts:
-    """What is known of a mask's scan: <name>.scale.json beside it, or nothing where there is none."""
-    path = mask.with_name(f"{mask.stem}.scale.json")
+def facts_beside(picture: Path) -> ScanFacts:
+    """What is known of a mask's scan, or an image's: <name>.scale.json beside it, or nothing where there is none."""
+    path = picture.with_name(picture.stem + FACTS)
     facts = read_json_as(path, ScanFacts, AGAIN) if path.exists() else ScanFacts()
     if facts.eye not in ("R", "L", None) or not all(0 < um < math.inf for um in facts.um_per_px or ()):
         raise bad_file(path, f"holds the eye {facts.eye} and the scale {facts.um_per_px}, which cannot be", AGAIN)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from octkit.common.errors import OctkitError, first_problem
 from octkit.common.messages import say
+from octkit.data.scope import Scope
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.unet import UNet, weight_shapes
 from octkit.planning.plan import Plan
@@ -39,7 +40,8 @@ class Model:
     `labels` are the foreground's names, `mirror_axes` those seen in training (-1 A-scans, -2 rows, -3 B-scans),
     `postprocessing` the steps chosen by cross-validation; `circle` says that these scans close to a circle, `surfaces`
     that masks are drawn from ordered boundaries. `blend` is what is averaged over windows, mirrored copies and folds:
-    "probabilities", or "logits" in models that come from nnU-Net v2.
+    "probabilities", or "logits" in models that come from nnU-Net v2. `scope` tells the scans that it reads from others
+    (`layers.scope`); None: nothing is known of that.
     """
 
     plan: Plan
@@ -53,6 +55,7 @@ class Model:
     circle: bool = False
     surfaces: bool = False
     blend: str = "probabilities"
+    scope: Scope | None = None
 
 
 def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:

@@ -196,7 +196,7 @@ def card_text(model: Model, card: dict) -> str:
              f"Averages {' and '.join(member.config for member in model.members)}, folds "
              f"{', '.join(model.members[0].weights)}. Planned in {model.plan.units}: takes scans "
              + ("at their own grid, whatever their scale." if model.plan.units == "px" else
-                "of a known scale on its own spacing, others at their own grid."), ""]
+                "of a known scale on its own spacing, others at their own grid."), "", _scope_text(model), ""]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items()
               if key not in ("name", "scores", "units") and value not in ("", [], {}, None)]
     for layer, metrics in card.get("scores", {}).items():
@@ -205,6 +205,14 @@ def card_text(model: Model, card: dict) -> str:
             shown = "undefined" if mean is None else f"{mean:.4f}"
             lines.append(f"- {layer} {metric}: {shown} {card.get('units', {}).get(metric, '')}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _scope_text(model: Model) -> str:
+    if model.scope is None:
+        return "In scope: scans like those of its training. It does not recognise others."
+    counts = ", ".join(f"{flagged} of {of} {what}" for what, (flagged, of) in model.scope.flagged.items())
+    return ("In scope: circle scans around the optic disc. Lines through the macula or the disc, and pictures that are "
+            f"no OCT, are flagged in quality.csv. Flagged of phantoms that the limits were not fitted to: {counts}.")
 
 
 def _described(member: Member, where: str, parts: dict[str, bytes]) -> _Step:

@@ -105,7 +105,7 @@ def test_convert_a_circle_scan(circle_file, tmp_path):
     out = tmp_path / "out"
     written = convert(circle_file, out)
     assert {path.relative_to(out).as_posix() for path in written} == {
-        "image/scan.png", "mask/scan.png", "mask/scan.scale.json", "lines.csv", "scale.json"}
+        "image/scan.png", "image/scan.scale.json", "mask/scan.png", "mask/scan.scale.json", "lines.csv", "scale.json"}
     assert all(path.is_file() for path in written)
     np.testing.assert_array_equal(read_image(out / "image" / "scan.png")[0], GREYS)
     np.testing.assert_array_equal(read_mask(out / "mask" / "scan.png", GOALS_GREYS),

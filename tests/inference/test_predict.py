@@ -10,6 +10,7 @@ import pytest
 from helpers import (
     killed_at_each_write,
     make_run,
+    scope_of,
     striped_volume,
     tiny_model,
     to_16_bits,
@@ -23,7 +24,7 @@ from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.data.dataset import Case
 from octkit.data.grey_range import shown
-from octkit.data.heidelberg import open_vol
+from octkit.data.heidelberg import convert, open_vol
 from octkit.data.image_files import read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import write_nifti
@@ -97,6 +98,7 @@ def test_every_format_gives_the_same_prediction_and_what_is_left_out_is_named(pr
 def test_a_folder_of_scans_alone_has_nothing_to_say(predictor, tmp_path, image, capsys):
     (tmp_path / "in").mkdir()
     Image.fromarray(image[:40, :48]).save(tmp_path / "in/a.png")
+    (tmp_path / "in/a.scale.json").write_text('{"circle": true}')
     predict_folder(predictor, tmp_path / "in", tmp_path / "out", progress=False)
     assert not {"left out", "loss"} & set(capsys.readouterr().out.split())
 
@@ -299,6 +301,41 @@ def test_a_devices_line_scan_is_predicted_as_one_and_has_no_sectors(predictor, t
     assert (facts["eye"], facts["circle"]) == ("R", False) and facts["um_per_px"] == pytest.approx([4, 11])
     row = thickness_table(tmp_path / "out")[0]
     assert (row["eye"], row["unit"], row["T"], row["hour_9"]) == ("R", "um", None, None)
+
+
+def flags(folder):
+    with open(folder / "quality.csv", newline="") as file:
+        return {row["scan"]: row for row in csv.DictReader(file)}
+
+
+def test_a_line_scan_is_out_of_scope_by_its_file_and_by_the_picture_that_was_made_of_it(tmp_path, image):
+    """With a model that knows its scope, and would take every picture for a circle scan."""
+    circles = Predictor(tiny_model("2d", folds=("0",), mirror=False, circle=True, scope=scope_of(0)), "cpu")
+    for pattern, line in ((1, True), (2, False)):
+        vol = write_vol(tmp_path / f"{pattern}.vol", (image / 255.0)[None] ** 4, [], pattern=pattern)
+        convert(vol, tmp_path / f"device{pattern}")
+        for number, source in enumerate((vol, tmp_path / f"device{pattern}/image")):
+            out = tmp_path / f"out{pattern}{number}"
+            predict_folder(circles, source, out)
+            [flag] = flags(out).values()
+            assert ("line scan" in flag["reasons"]) == line
+            facts = read_json(out / f"{pattern}.scale.json")
+            assert (facts["eye"], facts["circle"]) == ("R", not line) and facts["um_per_px"] == pytest.approx([4, 11])
+            [row, *_] = thickness_table(out)
+            assert row["unit"] == "um" and (row["T"] is None or not line)
+        assert (tmp_path / f"out{pattern}0/{pattern}.png").read_bytes() == (out / f"{pattern}.png").read_bytes()
+    predict_folder(circles, tmp_path / "1.vol", tmp_path / "said", circle=True)
+    assert "line scan" not in flags(tmp_path / "said")["1"]["reasons"]
+
+
+def test_a_model_without_a_scope_has_nothing_to_say_of_it(tmp_path, image):
+    write_vol(tmp_path / "line.vol", (image / 255.0)[None] ** 4, [], pattern=1)
+    for name, scope, said in (("of lines", None, False), ("of nothing", scope_of(1), True)):
+        model = Predictor(tiny_model("2d", folds=("0",), mirror=False, scope=scope), "cpu")
+        predict_folder(model, tmp_path / "line.vol", tmp_path / name)
+        assert ("not a circle scan" in flags(tmp_path / name)["line"]["reasons"]) == said
+        found = predict_scan(model, image[None].astype(np.float32), circle=True)
+        assert ("not a circle scan" in " ".join(found.quality.reasons)) == said
 
 
 def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image):

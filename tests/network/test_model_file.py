@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import same_weights, smoke, tiny_model
+from helpers import same_weights, scope_of, smoke, tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
@@ -64,7 +64,8 @@ def run_folder(path, model):
 
 @pytest.mark.parametrize("configs", [("2d",), ("2d", "3d_fullres"), ("3d_lowres", "3d_cascade_fullres")])
 def test_models_go_round_bit_for_bit(tmp_path, configs):
-    model = tiny_model(*configs, postprocessing=((1, 2, 3), (2,)), circle=True, blend="logits", mirror=False, step=0.4)
+    model = tiny_model(*configs, postprocessing=((1, 2, 3), (2,)), circle=True, blend="logits", mirror=False, step=0.4,
+                       scope=scope_of(0.5))
     save_model(model, tmp_path / "model.zip", CARD)
     again = open_model(tmp_path / "model.zip")
     assert replace(again, members=()) == replace(model, members=())
@@ -74,6 +75,15 @@ def test_models_go_round_bit_for_bit(tmp_path, configs):
 def test_an_older_file_that_calls_logits_scores_opens(file):
     described(file, lambda content: content.update(blend="scores"))
     assert open_model(file).blend == "logits"
+
+
+def test_an_older_file_has_no_scope_and_the_card_says_what_is_in_scope(tmp_path, file):
+    described(file, lambda content: content.pop("scope"))
+    assert open_model(file).scope is None
+    save_model(tiny_model("2d", scope=scope_of(0.5)), tmp_path / "fitted.zip", CARD)
+    for path, said in ((file, "does not recognise others"), (tmp_path / "fitted.zip", "1 of 90 circle scans")):
+        with zipfile.ZipFile(path) as archive:
+            assert said in archive.read("README.md").decode()
 
 
 def test_the_same_model_makes_the_same_bytes_however_its_weights_lie_in_memory(tmp_path, file):
@@ -175,7 +185,8 @@ def test_parts_that_claim_more_than_the_file_holds_are_refused(file):
     ("format", "other model", "format"), ("version", 2, "a newer octkit can read it"), ("step", 0, "step"),
     ("blend", "magic", "blend"), ("labels", ["a"], "found the labels a"), ("more", 1, "more"),
     ("mirror_axes", [0], "mirror_axes"), ("members", [], "is missing or not named"),
-    ("postprocessing", [[9]], "post-processing")])
+    ("postprocessing", [[9]], "post-processing"), ("scope", {"least": 0.5}, "scope"),
+    ("scope", scope_of(0.5).model_dump() | {"least": 2}, "scope")])
 def test_a_description_that_makes_no_sense_is_refused(file, key, value, found):
     described(file, lambda content: content.update({key: value}))
     with pytest.raises(OctkitError, match=found):
