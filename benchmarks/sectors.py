@@ -3,6 +3,7 @@
 Run by hand from the project's root, in the project's environment:
 
     .venv/bin/python benchmarks/sectors.py                   3,000 eyes, the table
+    .venv/bin/python benchmarks/sectors.py --wide            eyes of the look varied
     .venv/bin/python benchmarks/sectors.py --real FILE.csv   also what phantoms teach about rows of your own
 
 FILE.csv has a row an exam: subject, glaucoma (Y or N) and RNFL3.5.G, .T, .TS, .NS, .N, .NI, .TI in um. Two logistic
