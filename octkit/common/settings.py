@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from octkit.common.errors import OctkitError, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
+from octkit.common.names import ConfigName, Fold
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -26,8 +27,6 @@ Seed = Annotated[int, Field(ge=0)]
 Maps = Annotated[int, Field(ge=1, le=4096)]
 RETIRED = ("infer.engine",)  # keys of old settings.json files that decide nothing any more
 LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
-ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
-Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
 def project_folder(package: Path, working: Path) -> Path:

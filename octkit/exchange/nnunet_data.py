@@ -18,14 +18,15 @@ import re
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json_as, write_json
+from octkit.common.names import Inside
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
 from octkit.data.groups import GROUPS_FILE
@@ -37,14 +38,6 @@ from octkit.exchange.nnunet_plans import dataset_to
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or set(path.parts) & {"..", "\0"} or "\\" in name:
-        raise ValueError("expected a file within the folder")
-    return name
-
-
-_Name = Annotated[str, AfterValidator(_inside)]
 _Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -54,8 +47,8 @@ class _Original(BaseModel):
     Without `source` it lies in octkit/ as it was.
     """
 
-    file: _Name
-    source: _Name | None = Field(None, alias="from")
+    file: Inside
+    source: Inside | None = Field(None, alias="from")
     coding: dict[_Byte, _Byte] = {}
     slice: Annotated[int, Field(ge=0)] | None = None
 

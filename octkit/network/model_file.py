@@ -26,6 +26,7 @@ from octkit import __version__
 from octkit.common import settings
 from octkit.common.errors import OctkitError, bad_file, first_problem
 from octkit.common.files import read_json_as, write_atomic
+from octkit.common.names import Name
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model
 from octkit.planning.plan import Plan
@@ -39,7 +40,6 @@ KEPT = tuple(name for name in Model.__dataclass_fields__ if name != "members")  
 LICENCE = ("not stated. octkit's code is under Apache-2.0; weights may be bound by the terms of the data they were "
            "trained on (GOALS may not be redistributed)")
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Fold = Annotated[str, Field(pattern=r"^(all|[0-9]{1,3})$")]
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as
+from octkit.common.names import CaseName
 from octkit.data.dataset import Case
 from octkit.data.layouts.goals import lacking_diagnoses
 
-Split = dict[str, list[str]]
+Split = dict[str, list[CaseName]]
 
 
 def make_splits(cases: Iterable[Case], folds: int = 5, seed: int = 0, extra: Iterable[Case] = ()) -> list[Split]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json_as, write_json
+from octkit.common.names import ConfigName, Name
 from octkit.planning.rules import Ints
 
 # Limits far above what any plan needs: they stop a file that would fill the memory or never end.
@@ -43,7 +44,7 @@ class Configuration:
     strides: tuple[Ints, ...]
     kernels: tuple[Ints, ...]
     batch_dice: bool
-    previous_stage: str | None = None
+    previous_stage: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Plan:
     config -> parameter -> words; under "plan" those of "planned" (which configurations), "axis_order", "normalisation".
     """
 
-    configurations: dict[str, Configuration]
+    configurations: dict[Name, Configuration]
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     intensity: tuple[dict[str, float], ...]
@@ -125,7 +126,7 @@ class _PlanFile(BaseModel):
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     units: str
-    configurations: dict[str, dict[str, _Entry]]
+    configurations: dict[ConfigName, dict[str, _Entry]]
     planned: _Entry
     intensity: _Entry
     axis_order: _Entry

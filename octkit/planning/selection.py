@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from octkit.common.files import read_json_as, write_json
+from octkit.common.names import ConfigName, Fold
 
 
 class PostprocessingTest(BaseModel):
@@ -51,9 +52,9 @@ class Selection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     configuration: str
-    configurations: tuple[str, ...]
+    configurations: tuple[ConfigName, ...]
     why: str
-    folds: tuple[int | str, ...] = ()
+    folds: tuple[Fold, ...] = ()
     cases: int = 0
     candidates: tuple[Candidate, ...] = ()
     postprocessing: tuple[PostprocessingTest, ...] = ()
