@@ -92,6 +92,7 @@ def _held_run(run_dir: Path, part: str | None = None, shared: bool = False) -> I
     from octkit.planning.run import Run
 
     run = Run(run_dir)
+    run.check_links()
     if part is not None:
         _ = run.settings  # before the lock makes the part's folder: what is no run stays as it is
     with held(run_dir, part, shared):

@@ -13,9 +13,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from octkit.common.errors import OctkitError, bad_file, cannot_write, first_problem
+from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, refuse
 
 Kind = TypeVar("Kind")
 
@@ -36,6 +36,44 @@ def listing(folder: Path, expected: str, hidden: bool = False) -> list[Path]:
         raise bad_file(folder, "no such folder", f"expected {expected}") from None
     except OSError as error:
         raise bad_file(folder, f"cannot be read ({error.strerror})", "expected a folder that you may read") from None
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Whether a path, its symbolic links followed, lies in the folder `root`."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def links_inside(root: Path, report: Report = refuse, hidden: bool = True) -> list[Path]:
+    """The symbolic links in a folder that stay in it; reports those that lead out of it, and folders unread.
+
+    A folder from somebody else could name any file of this machine otherwise. `root` itself may be a link. Without
+    `hidden` what lies in hidden folders is passed over.
+    """
+    def unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            report(bad_file(error.filename, f"cannot be read ({error.strerror})",
+                            "expected a folder that you may read"))
+
+    staying = []
+    for folder, folders, files in os.walk(root, onerror=unread):
+        folders[:] = [name for name in folders if hidden or not name.startswith(".")]
+        for link in (path for name in sorted(folders + files) if (path := Path(folder, name)).is_symlink()):
+            if inside(root, link):
+                staying.append(link)
+            else:
+                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of {root}",
+                                "expected the file itself: copy it here"))
+    return staying
+
+
+def open_own(path: Path, buffering: int = -1) -> BinaryIO:
+    """Open a file of octkit's to read and append; raises OctkitError where a symbolic link is in its place."""
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    if Path(path).is_symlink():  # where the system has no such flag
+        raise bad_file(path, f"is a symbolic link to {os.readlink(path)}", "expected a file of octkit's: remove it")
+    return open(path, "ab+", buffering, opener=opener)
 
 
 @contextmanager
@@ -103,7 +141,7 @@ def renewed_folder(path: Path, made_from: Any) -> Iterator[Path]:
     path = Path(path)
     aside = path.with_name(f".{path.name}.unfinished")
     with saying_disk_full(path):
-        if not is_made_from(aside, made_from):
+        if aside.is_symlink() or not is_made_from(aside, made_from):
             _remove_folder(aside)
             write_json(aside / MADE_FROM, made_from)
         yield aside
@@ -140,7 +178,7 @@ def link(source: Path, target: Path) -> None:
     """Give a file a second name; where the disk has no hard links, a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copy2(source, target)
 
@@ -152,6 +190,9 @@ def is_made_from(folder: Path, made_from: Any) -> bool:
 
 
 def _remove_folder(folder: Path) -> None:
+    if folder.is_symlink():  # what it leads to is somebody else's
+        folder.unlink()
+        return
     (folder / MADE_FROM).unlink(missing_ok=True)  # first: stopped half-way, what is left must not pass for whole
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,7 +225,7 @@ def saying_disk_full(path: Path) -> Iterator[None]:
 def clear_unfinished(folder: Path) -> None:
     """Remove what killed processes have left half-written anywhere in a folder (`replacing`, `new_folder`)."""
     for path in list(Path(folder).rglob(".*.tmp")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -1,15 +1,14 @@
 """The lock that keeps a run folder to one run."""
 
 import errno
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import saying_disk_full
+from octkit.common.files import open_own, saying_disk_full
 from octkit.common.messages import warn
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     is ever left behind. `.lock` names the process that took it last; the lock itself is one on the file `.lock.db`.
     Where the folder's disk has no locks, as on some networks, this process goes on without one, and says so.
     """
-    with open(Path(folder) / ".lock", "ab+", buffering=0) as file:
+    with open_own(Path(folder) / ".lock", buffering=0) as file:
         lock = _taken(Path(folder), shared, file)
         try:
             with saying_disk_full(Path(folder) / ".lock"):
@@ -38,12 +37,13 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
                 lock.close()
 
 
-def _taken(folder: Path, shared: bool, file: io.FileIO) -> "ReadWriteLock | None":
+def _taken(folder: Path, shared: bool, file: BinaryIO) -> "ReadWriteLock | None":
     """The folder's lock, taken; None, after a word, where there are no locks. `file` tells whether there are any."""
     import sqlite3  # here, as not every command needs it
 
     from filelock import ReadWriteLock, Timeout
 
+    open_own(folder / ".lock.db").close()  # SQLite would follow a link
     lock = None
     try:
         # No singleton: a process that holds the folder already is refused like any other.
@@ -65,7 +65,7 @@ def _taken(folder: Path, shared: bool, file: io.FileIO) -> "ReadWriteLock | None
     return None
 
 
-def _no_locks(file: io.FileIO) -> str | None:
+def _no_locks(file: BinaryIO) -> str | None:
     """Why no file can be locked where this one lies; None where they can."""
     import fcntl  # not there on Windows, whose SQLite locks otherwise
 

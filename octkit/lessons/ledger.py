@@ -15,7 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from octkit import __version__
+from octkit.common.files import open_own
 from octkit.common.hashes import PACKAGE, digest, file_hash
+from octkit.common.names import Inside
 from octkit.common.processes import cores
 from octkit.planning.run import Run
 
@@ -48,7 +50,7 @@ class Line(BaseModel):
     exit: int = 0
     data: list[str | None] | None = None
     made_with: dict | None = None
-    outputs: dict[str, tuple[int, int, str]] | None = None
+    outputs: dict[Inside, tuple[int, int, str]] | None = None
 
     @property
     def contents(self) -> dict[str, str]:
@@ -61,6 +63,7 @@ def read(run: Run) -> list[Line]:
 
     A line that a power cut has torn is left out: its step counts as not done, and runs again.
     """
+    run.check_links()
     lines = []
     for text in run.ledger_file.read_bytes().splitlines() if run.ledger_file.exists() else []:
         try:
@@ -72,7 +75,7 @@ def read(run: Run) -> list[Line]:
 
 def append(run: Run, line: Line) -> None:
     """Add one line; it is on the disk when this returns."""
-    with open(run.ledger_file, "ab+") as file:
+    with open_own(run.ledger_file) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a torn last line must not swallow this one

@@ -36,6 +36,7 @@ def write_report(run: Run) -> Path:
     """
     if not run.folder.is_dir():
         raise OctkitError(f"{run.folder}: no such folder, expected a run's folder")
+    run.check_links()
     sections = VOLUME_SECTIONS if run.exists and run.settings.story == "volumes" else SECTIONS
     content = [{"id": key, "title": title, "blocks": [block for part in parts for block in _blocks(part, run)]}
                for key, title, parts in sections]

@@ -133,6 +133,7 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
     goes on where it stopped.
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
+    run.check_links()
     _check_files(run, settings)
     if notebooks is None and not NOTEBOOKS.is_dir():  # an installed octkit, in a folder of the user's
         lay_out(PROJECT)

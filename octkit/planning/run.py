@@ -12,6 +12,7 @@ from typing import Any
 
 from octkit.common import settings
 from octkit.common.errors import OctkitError
+from octkit.common.files import links_inside
 from octkit.common.settings import Settings
 from octkit.data.dataset import Dataset
 from octkit.data.layouts import detect
@@ -30,6 +31,7 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._kept: dict[str, tuple[object, Any]] = {}  # name -> (what told of a change, value)
+        self._checked = False
 
     @staticmethod
     def start(folder: str | Path, profile: str) -> "Run":
@@ -41,6 +43,15 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+    def check_links(self) -> None:
+        """Raise OctkitError where a symbolic link in the folder leads out of it; looked at once.
+
+        Whatever is read of a run asks this first. Who writes into a folder without having read of it asks itself.
+        """
+        if not self._checked:
+            links_inside(self.folder)
+            self._checked = True
 
     @property
     def exists(self) -> bool:
@@ -134,6 +145,7 @@ class Run:
         return self._keep(name, _stamp(path), lambda: load(path))
 
     def _keep(self, name: str, stamp: object, load: Callable[[], Any]) -> Any:
+        self.check_links()
         if name not in self._kept or self._kept[name][0] != stamp:
             self._kept[name] = stamp, load()
         return self._kept[name][1]

@@ -11,7 +11,10 @@ from octkit.common.errors import OctkitError, one_line
 from octkit.common.files import (
     clear_unfinished,
     is_made_from,
+    link,
+    links_inside,
     new_folder,
+    open_own,
     read_json,
     read_json_as,
     renewed_folder,
@@ -191,3 +194,64 @@ def test_a_folder_that_is_renewed_goes_on_only_with_what_is_made_from_the_same(t
             raise RuntimeError
         assert renew(tmp_path / "x", version) == expected
         assert content(tmp_path / "x") == {"a": version, "b": version}
+
+
+@pytest.mark.parametrize("place", ["here", ".here.unfinished"])
+def test_a_renewed_folder_never_touches_what_a_link_leads_to(tmp_path, place):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("a.png", files.MADE_FROM):
+        (theirs / name).write_text("1")
+    (tmp_path / place).symlink_to(theirs)
+    with renewed_folder(tmp_path / "here", 1) as aside:
+        (aside / "b.png").write_text("new")
+    assert {path.name: path.read_text() for path in theirs.iterdir()} == {"a.png": "1", files.MADE_FROM: "1"}
+    assert (tmp_path / "here" / "b.png").read_text() == "new" and not (tmp_path / "here").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "theirs"]
+
+
+def test_what_is_unfinished_goes_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "a.png").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".a.tmp").symlink_to(tmp_path / "theirs")
+    clear_unfinished(tmp_path / "run")
+    assert not any((tmp_path / "run").iterdir()) and (tmp_path / "theirs" / "a.png").exists()
+
+
+@pytest.mark.parametrize("flag", [True, False], ids=["O_NOFOLLOW", "without"])
+def test_a_file_of_octkits_is_no_link(tmp_path, monkeypatch, flag):
+    if not flag:
+        monkeypatch.delattr(os, "O_NOFOLLOW")
+    (tmp_path / "profile").write_text("theirs")
+    for place, target in (("a", "profile"), ("b", "nothing")):
+        (tmp_path / place).symlink_to(tmp_path / target)
+        with pytest.raises(OctkitError, match=f"{place}: is a symbolic link to"), open_own(tmp_path / place):
+            pass
+    with open_own(tmp_path / "c") as file:
+        file.write(b"ours")
+    assert {path.name for path in tmp_path.iterdir()} == {"profile", "a", "b", "c"}
+    assert (tmp_path / "c").read_bytes() == b"ours"
+
+
+def test_which_links_stay_in_a_folder(tmp_path):
+    root = tmp_path / "root"
+    (root / ".hidden").mkdir(parents=True)
+    for place, target in (("up", ".."), (".hidden/out", "/etc"), ("stays", ".hidden"), ("dangles", "nothing"),
+                          ("round", "round"), ("twice", "up/root/stays")):
+        (root / place).symlink_to(target)
+    found = []
+    staying = links_inside(root, found.append)
+    assert {path.name for path in staying} == {"stays", "dangles", "round", "twice"}
+    assert {error.file.name for error in found} == {"up", "out"}
+    found.clear()
+    links_inside(root, found.append, hidden=False)
+    assert {error.file.name for error in found} == {"up"}
+
+
+def test_a_second_name_is_one_of_the_file_itself(tmp_path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").symlink_to("a")
+    link(tmp_path / "b", tmp_path / "elsewhere" / "b")
+    assert os.path.samefile(tmp_path / "elsewhere" / "b", tmp_path / "a")
+    assert not (tmp_path / "elsewhere" / "b").is_symlink()

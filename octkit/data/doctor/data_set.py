@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.common import hashes
 from octkit.common.errors import OctkitError, by, tried
-from octkit.common.files import listing, read_json_as, write_json
+from octkit.common.files import inside, listing, read_json_as, write_json
 from octkit.common.messages import say
 from octkit.common.processes import cores, in_processes
 from octkit.common.settings import Settings
@@ -23,7 +23,7 @@ from octkit.data.doctor.one_case import ERROR, WARNING, Finding, Seen, examine, 
 from octkit.data.grey_range import odd_range, shown
 from octkit.data.groups import GROUPS_FILE, read_groups, scan_key
 from octkit.data.image_files import IMAGE_KINDS, is_image
-from octkit.data.layouts.detect import inside, open_dataset, open_run
+from octkit.data.layouts.detect import open_dataset, open_run
 from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
 from octkit.data.volume_files import SPACING_FILE
 

@@ -4,13 +4,13 @@ Each layout has a module that opens it and says what lies where: `goals`, `semse
 `nnunet` (its raw data) and `mgunet`. data/README.md shows them all.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from octkit.common import settings
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse
+from octkit.common.files import links_inside
 from octkit.data.dataset import Case, Dataset, scan_size
 from octkit.data.groups import refuse_known_people, with_groups
 from octkit.data.image_files import is_image
@@ -49,36 +49,13 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
         if len({LAYOUTS[folder] for folder in found}) != 1:
             raise bad_file(root, f"found {' and '.join(found) or 'no data set'}",
                            f"expected one of the folders {looked_for}")
-        _check_links(root, report)
+        for link in links_inside(root, report, hidden=False):
+            if not link.exists():
+                report(no_file(link, "a file"))
         return with_groups(LAYOUTS[found[0]][1](root, report), report)
     except OSError as error:  # a folder without the right to look into it, a disk that fails
         raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
                        "expected a data set that you may read") from None
-
-
-def inside(root: Path, path: Path) -> bool:
-    """Whether a path, its symbolic links followed, lies in the folder `root`."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-def _check_links(root: Path, report: Report) -> None:
-    """Reports symbolic links to files or folders that are not there or not in the data set, and folders unread.
-
-    `root` itself may be a link. A data set from somebody else could name any file of this machine otherwise.
-    """
-    def unread(error: OSError) -> None:
-        report(bad_file(error.filename, f"cannot be read ({error.strerror})", "expected a folder that you may read"))
-
-    for folder, folders, files in os.walk(root, onerror=unread):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for link in (Path(folder, name) for name in sorted(folders + files)):
-            if not link.is_symlink():
-                continue
-            if not inside(root, link):
-                report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of the data set",
-                                "expected the file itself: copy it here"))
-            elif not link.exists():
-                report(no_file(link, "a file"))
 
 
 def open_run(chosen: settings.Settings) -> Dataset:

@@ -291,8 +291,8 @@ def test_what_lies_outside_is_not_opened(harmed, tmp_path):
         (root / "Validation/Image/0007.png").symlink_to("../../../secret")
 
     lines = told(harmed("GOALS", damage))
-    assert lines == ["error   Validation/Image/0007.png: is a symbolic link to ../../../secret, outside of the data "
-                     "set, expected the file itself: copy it here"]
+    assert lines == ["error   Validation/Image/0007.png: is a symbolic link to ../../../secret, outside of "
+                     "DATA, expected the file itself: copy it here"]
 
 
 def test_folders_that_may_not_be_read(harmed, monkeypatch):

@@ -1,0 +1,107 @@
+"""Run folders from strangers: nothing outside of them is deleted, written or shown; each of these once got through."""
+
+import json
+import os
+import shutil
+
+import pytest
+from helpers import make_run, write_goals
+
+from octkit.common.files import read_json, write_json
+from octkit.lessons import ledger, notebook
+from octkit.lessons.experiments import experiment
+from octkit.planning.run import Run
+
+# Where a link is put, and which of the victim's things it leads to.
+LINKS = {"ledger.jsonl": "profile", ".lock": "profile", ".lock.db": "profile", "settings.json": "settings.json",
+         "notebooks/01_data.running.ipynb": "profile", "notebooks": "pictures", "figures": "pictures",
+         "preprocessed/2d": "pictures", "predictions/validation": "pictures",
+         "predictions/.validation.unfinished": "pictures", "models/2d/fold_0/events.out.tfevents.1": "profile"}
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planned")
+    return make_run(folder / "run", write_goals(folder / "goals"))
+
+
+@pytest.fixture
+def run(planned, tmp_path):
+    """A stranger's run, and beside it the things of the one who opens it."""
+    shutil.copytree(planned, tmp_path / "run")
+    (tmp_path / "home" / "pictures").mkdir(parents=True)
+    (tmp_path / "home" / "profile").write_text("alias ll='ls -l'\n")
+    for name in ("a.png", "0001.json"):
+        (tmp_path / "home" / "pictures" / name).write_bytes(b"mine")
+    shutil.copy(planned / "settings.json", tmp_path / "home")
+    return Run(tmp_path / "run")
+
+
+def at_home(run):
+    home = run.folder.parent / "home"
+    return {path: path.is_file() and path.read_bytes() for path in home.rglob("*")}
+
+
+@pytest.mark.parametrize("command", ["preprocess RUN", "run --run-dir RUN"])
+@pytest.mark.parametrize("link", LINKS)
+def test_no_command_goes_where_a_link_leads(octkit, run, monkeypatch, link, command):
+    monkeypatch.setattr(notebook, "execute", lambda *_: pytest.fail("a lesson was started"))
+    path, before = run.folder / link, at_home(run)
+    shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(run.folder.parent / "home" / LINKS[link])
+    code, _, err = octkit(*command.replace("RUN", str(run.folder)).split())
+    assert code == 2 and f"{path}: is a symbolic link" in err
+    assert at_home(run) == before
+
+
+def test_a_run_may_be_reached_through_a_link_and_hold_links_that_stay(octkit, run):
+    elsewhere = run.folder.rename(run.folder.with_name("big disk"))
+    run.folder.symlink_to(elsewhere)
+    (elsewhere / "newest").symlink_to("models")
+    (elsewhere / ".#plan.json").symlink_to("me@here.1234")  # an editor's lock: of nothing, and inside
+    assert octkit("plan", run.folder)[0] == 0
+
+
+def test_a_configuration_has_one_of_four_names(octkit, run):
+    plan = read_json(run.plan_file)
+    plan["configurations"]["../../home/pictures"] = plan["configurations"].pop("2d")
+    write_json(run.plan_file, plan)
+    before = at_home(run)
+    code, _, err = octkit("preprocess", run.folder)
+    assert code == 2 and str(run.plan_file) in err and "../../home/pictures" in err
+    assert at_home(run) == before
+
+
+@pytest.mark.parametrize(("file", "change"), [
+    ("splits.json", lambda splits: splits[0]["train"].append("../../home/pictures/a")),
+    ("splits.json", lambda splits: splits[0]["validation"].append("..")),
+    ("selection.json", lambda chosen: chosen["configurations"].append("../2d")),
+    ("selection.json", lambda chosen: chosen["folds"].append("0/../../../x"))])
+def test_names_in_a_runs_files_lead_nowhere(octkit, run, file, change):
+    write_json(run.selection_file, {"configuration": "2d", "configurations": ["2d"], "why": "", "folds": [0],
+                                    "steps": [], "circle": True, "surfaces": False})
+    content = read_json(run.folder / file)
+    change(content)
+    write_json(run.folder / file, content)
+    code, _, err = octkit(*(["train", run.folder] if file == "splits.json" else ["export", run.folder, "-o", "x.zip"]))
+    assert code == 2 and f"{run.folder / file}: is not valid" in err
+
+
+@pytest.mark.parametrize("name", ["../home/profile", "/etc/passwd", "figures/../../home/profile", "a\\..\\b", "", "."])
+def test_a_ledgers_files_lie_in_the_run(run, name):
+    line = ledger.Line(step="01_data", status="done", outputs={"figures/01.png": (1, 1, "x")}).model_dump(mode="json")
+    run.ledger_file.write_text(json.dumps(line) + "\n" + json.dumps(line | {"outputs": {name: (1, 1, "x")}}) + "\n")
+    assert [line.contents for line in ledger.read(run)] == [{"figures/01.png": "x"}]
+
+
+def test_an_experiment_shares_files_not_links(run, monkeypatch):
+    (run.folder / "figures").mkdir()
+    (run.folder / "figures" / "real.png").write_bytes(b"a picture")
+    (run.folder / "figures" / "01_scans.png").symlink_to("real.png")
+    monkeypatch.setattr(ledger, "code_version", lambda: "the same")
+    other = experiment(run, "b", infer={"mirror": True})
+    shared = other.folder / "figures" / "01_scans.png"
+    assert shared.read_bytes() == b"a picture" and not shared.is_symlink()
+    assert os.path.samefile(shared, run.folder / "figures" / "real.png")
