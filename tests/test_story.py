@@ -4,16 +4,20 @@ import json
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pytest
 from helpers import SHARED
 
 from octkit.common.files import read_json
+from octkit.common.settings import PROJECT
 from octkit.data.image_files import image_size, list_images
 from octkit.data.volume_files import read_volume, volume_size, volume_spacing
 from octkit.evaluation.submission import check_submission
 from octkit.inference.sliding_window import Predictor
+from octkit.lessons import check
 from octkit.lessons.run_all import STEPS, VOLUME_STEPS
+from octkit.planning.run import Run
 
 REAL_SCANS = SHARED / "real-scans" / "images"
 
@@ -60,6 +64,47 @@ def test_the_report_has_no_missing_part_and_opens_offline(story):
     assert "not run:" not in page and "cannot be shown:" not in page
     assert "RANDOM INITIALISATION" in page
     assert 'src="http' not in page and 'href="http' not in page
+
+
+def solved(monkeypatch, lesson, run_dir) -> dict[str, bool]:
+    """What the cells of a lesson's solutions, called one after the other, are told: exercise -> right or not."""
+    told, real = {}, check.check
+    monkeypatch.setattr(check, "check", lambda name, answer, run: told.update({name: real(name, answer, run)}))
+    names = {}
+    for cell in nbformat.read(PROJECT / "notebooks" / "solutions" / f"{lesson}.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)  # a kernel each would take a minute
+            names |= {"run_dir": run_dir} if "parameters" in cell.metadata.get("tags", []) else {}
+    return told
+
+
+def of_lesson(lesson):
+    return [name for name in check.exercises() if name[:2] == lesson[:2]]
+
+
+@pytest.mark.parametrize("lesson", sorted(step.notebook for step in STEPS))
+def test_the_solutions_are_right(story, monkeypatch, lesson):
+    assert solved(monkeypatch, lesson, story / "run") == dict.fromkeys(of_lesson(lesson), True)
+
+
+def test_usual_wrong_answers_are_found_wrong_with_their_remarks(story):
+    found = 0
+    for name, method in check.exercises().items():
+        known = method(check.Exercises(Run(story / "run"))) if name[:2] != "14" else check.Known(0)
+        for wrong in known.wrong:
+            right, remark = check.judged(known, wrong)  # in so small a run some are the right answer, by chance
+            assert right or remark[:-1] in known.wrong.values(), name
+            found += not right
+    assert found > 30
+
+
+def test_executed_lessons_ask_their_exercises(story):
+    for step in STEPS:
+        for path in (story / "run/notebooks").glob(f"{step.notebook}*.ipynb"):
+            cells = nbformat.read(path, as_version=4).cells
+            said = [cell.outputs[-1].text for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+            assert [text.split(":")[0] for text in said] == [f"Exercise {name}" for name in of_lesson(step.notebook)]
+            assert all("not answered" in text for text in said)
 
 
 def test_done_steps_are_skipped(story):
@@ -127,6 +172,11 @@ def test_the_report_of_volumes_has_no_missing_part(volumes):
     lines = [json.loads(line) for line in (volumes / "run/ledger.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [step.notebook for step in VOLUME_STEPS]
     assert {line["status"] for line in lines} == {"done"}
+
+
+@pytest.mark.parametrize("lesson", sorted(step.notebook for step in VOLUME_STEPS))
+def test_the_solutions_are_right_for_volumes(volumes, monkeypatch, lesson):
+    assert solved(monkeypatch, lesson, volumes / "run") == dict.fromkeys(of_lesson(lesson), True)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

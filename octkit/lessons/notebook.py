@@ -45,7 +45,7 @@ class NotebookFailed(OctkitError):
 
 
 class Notebook(NamedTuple):
-    """A notebook's file and its cells as (kind, text)."""
+    """A notebook's file and its cells as (kind, text): "code", "markdown", or "exercise" for code that one answers."""
 
     path: Path
     cells: tuple[tuple[str, str], ...]
@@ -68,7 +68,8 @@ def read(path: Path, parameters: Collection[str]) -> Notebook:
     if unknown := sorted(set(parameters) - names):
         raise OctkitError(f"{path}: the parameters cell sets {', '.join(sorted(names)) or 'nothing'}, expected "
                           f"{', '.join(unknown)} as well")
-    return Notebook(path, tuple((cell.cell_type, cell.source) for cell in cells))
+    return Notebook(path, tuple(("exercise" if "exercise" in cell.metadata.get("tags", []) else cell.cell_type,
+                                 cell.source) for cell in cells))
 
 
 def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[[int, int], None]) -> None:

@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 from helpers import advised, fill, smoke, write_notebook
-from nbformat.v4 import new_notebook
+from nbformat.v4 import new_code_cell, new_notebook
 
 from octkit.common import locks, settings
 from octkit.common.errors import OctkitError
@@ -114,6 +114,20 @@ def test_an_edited_text_runs_nothing_again(story):
     content.cells[0].source = "# A better text"
     nbformat.write(content, story["notebooks"] / "data.ipynb")
     assert story["again"]() == []
+
+
+def test_an_answered_exercise_runs_nothing_again(story):
+    path = story["notebooks"] / "train.ipynb"
+    content = nbformat.read(path, as_version=4)
+    content.cells.append(new_code_cell("answer = None", metadata={"tags": ["exercise"]}))
+    nbformat.write(content, path)
+    story["again"]()
+    content.cells[-1].source = "answer = 3"
+    nbformat.write(content, path)
+    assert story["again"]() == []
+    del content.cells[-1].metadata["tags"]  # the same cell as any other: its code decides the result
+    nbformat.write(content, path)
+    assert story["again"]() == EVERYTHING[2:]
 
 
 def test_a_deleted_or_changed_result_is_made_again(story, capsys):
