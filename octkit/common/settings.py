@@ -30,11 +30,11 @@ LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan,
 
 
 def project_folder(package: Path, working: Path) -> Path:
-    """Where data/ and reports/ lie: the working folder, or the one above, where the user's own lessons are in it.
+    """Where data/ and reports/ lie: the working folder, or one above (of notebooks/solutions: two), with the lessons.
 
     Else the checkout that the `package` lies in, or, where it was installed, the working folder itself.
     """
-    for folder in (working, working.parent):
+    for folder in (working, *working.parents[:2]):
         lesson = folder / LESSONS / "00_start.ipynb"
         # Another user's, in a folder such as /tmp, would be executed.
         if lesson.is_file() and (os.name != "posix" or lesson.stat().st_uid == os.getuid()):

@@ -37,7 +37,8 @@ def test_all_lessons_lie_beside_reports_and_data(tmp_path, originals):
     copied = {path.relative_to(tmp_path / "mine").as_posix() for path in (tmp_path / "mine").rglob("*.ipynb")}
     assert copied == {f"notebooks/{path.relative_to(originals).as_posix()}" for path in originals.rglob("*.ipynb")}
     assert (tmp_path / "mine/reports").is_dir() and (tmp_path / "mine/data").is_dir()
-    assert project_folder(tmp_path / "elsewhere/octkit", tmp_path / "mine/notebooks") == tmp_path / "mine"
+    for working in ("mine", "mine/notebooks", "mine/notebooks/solutions"):
+        assert project_folder(tmp_path / "elsewhere/octkit", tmp_path / working) == tmp_path / "mine"
 
 
 def test_a_newer_lesson_replaces_one_that_was_only_run(tmp_path, originals):
