@@ -96,12 +96,17 @@ def by_layer(scores: Mapping[str, Any], metric: str) -> dict[str, list[float | N
     return {layer: [case[layer][metric] for case in scores["cases"].values()] for layer in scores["layers"]}
 
 
-def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """The "worst", the "median" and the "best" case: its name and its mean Dice, 0 where no layer is in either mask."""
+def by_mean_dice(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Each case's name and its mean Dice, 0 where no layer is in either mask; the worst first."""
     found = {name: [layer["dice"] for layer in layers.values() if layer["dice"] is not None]
              for name, layers in scores["cases"].items()}
     mean = {name: float(np.mean(dice)) if dice else 0.0 for name, dice in found.items()}
-    ranked = sorted(mean.items(), key=lambda case: case[1])
+    return sorted(mean.items(), key=lambda case: case[1])
+
+
+def examples(scores: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """The "worst", the "median" and the "best" case: its name and its mean Dice."""
+    ranked = by_mean_dice(scores)
     return {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
 
 

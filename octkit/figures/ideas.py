@@ -208,6 +208,21 @@ def dice_of_shapes(shift: int = 3, thick: int = 8) -> Picture:
     return picture
 
 
+def descent(learning_rate: float = 0.3, steps: int = 8) -> Picture:
+    """Gradient descent on the loss w²: each step goes against the slope, times the learning rate."""
+    weights = 3 * (1 - 2 * learning_rate) ** np.arange(steps + 1)  # w - rate * 2 w
+    weight = np.linspace(-4, 4, 200)
+    picture, ((curve, course),) = new_picture(f"Learning rate {learning_rate:g}: after {steps} steps the loss is "
+                                              f"{weights[-1] ** 2:.3g}", 1, 2, WIDE)
+    curve.plot(weight, weight**2, color=GREY)
+    curve.plot(weights, weights**2, "o-", color=VERMILION, lw=1, ms=6)
+    curve.set(xlabel="weight", ylabel="loss", xlim=(-4, 4), ylim=(0, 16))
+    course.plot(weights**2, "o-", color=VERMILION)
+    course.set(xlabel="step", ylabel="loss", ylim=(0, max(9.5, min((weights**2).max(), 100))))
+    picture.alt = f"From weight 3, loss 9, in {steps} steps to weight {weights[-1]:.3g}, loss {weights[-1] ** 2:.3g}."
+    return picture
+
+
 def schedules(epochs: int = 200, initial_rate: float = 0.01, power: float = 0.9) -> Picture:
     """The learning rate over a training: by the poly rule, and divided by five on each of three plateaus."""
     epoch = np.arange(epochs)
@@ -356,6 +371,22 @@ def coverage(factor: float = 1.0, points: int = 100) -> Picture:
     ax.legend(frameon=False, fontsize=8, ncols=3)
     picture.alt = (f"Of {points} true places {inside.sum()} lie in the band. One deviation should hold 68 %; here the "
                    "errors were made 1.6 times as large as stated.")
+    return picture
+
+
+def interval_of_mean(people: int = 20) -> Picture:
+    """A mean over people, drawn again and again from them, and its 95 % interval: it narrows with their number."""
+    rng = np.random.default_rng(11)
+    values = rng.normal(0.95, 0.02, people)
+    means = values[rng.integers(people, size=(4000, people))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    picture, ((ax,),) = new_picture(f"Mean of {people} people: {values.mean():.3f} [{low:.3f}, {high:.3f}]", size=SHORT)
+    ax.hist(means, np.linspace(0.9, 1, 101), color=PALE, ec=GREY, lw=0.3)
+    ax.plot(values, np.full(people, 40), "|", color=VERMILION, ms=14)
+    for limit in (low, high):
+        ax.axvline(limit, color="black", ls="--", lw=1)
+    ax.set(xlabel="Dice (ticks: one person each; bars: means of people drawn again)", ylabel="times", xlim=(0.9, 1))
+    picture.alt = f"The mean of {people} people is {values.mean():.3f}; its 95 % interval is {high - low:.3f} wide."
     return picture
 
 

@@ -57,7 +57,8 @@ COMPILED_MAPS, COMPILED_STEPS = 32, 1200
 Row = dict[str, float | None]  # an epoch's numbers by column of log.csv
 
 
-def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool = True, progress: bool = True) -> Path:
+def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool = True, progress: bool = True,
+               after_epoch: Callable[[Sequence[Row]], object] | None = None) -> Path:
     """Train a fold of a run to its end, going on from its checkpoint where there is one; returns its folder.
 
     Args:
@@ -65,6 +66,7 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
         config: the plan's configuration. A cascade's second step needs the first step's predictions of all its cases.
         fold: a fold's number, or "all" for training on everything without validation.
         resume: False starts again even where a checkpoint fits.
+        after_epoch: is called with the log, a row an epoch so far.
 
     A training with other settings, data or code, or one that is started again, is kept beside: before-1.fold_<k>.
 
@@ -81,7 +83,8 @@ def train_fold(run: Run, config: str = "2d", fold: int | str = 0, resume: bool =
             decided_by["start"] = _digest({name: tensor.double().sum().item() for name, tensor in start.items()})
         opened.folder.mkdir(parents=True, exist_ok=True)
         with locks.locked(opened.folder) if ranks.rank() == 0 else nullcontext():
-            _train(opened, network, ranks.of_first(lambda: _prepared(opened, decided_by, resume)), decided_by, progress)
+            checkpoint = ranks.of_first(lambda: _prepared(opened, decided_by, resume))
+            _train(opened, network, checkpoint, decided_by, progress, after_epoch)
     return opened.folder
 
 
@@ -97,7 +100,7 @@ def _prepared(fold: "Fold", decided_by: dict[str, str], resume: bool) -> dict | 
 
 
 def _train(fold: "Fold", network: torch.nn.Module, checkpoint: dict | None, decided_by: dict[str, str],
-           progress: bool) -> None:
+           progress: bool, after_epoch: Callable[[Sequence[Row]], object] | None) -> None:
     """Train to the end. The first rank keeps what is learned; the others learn along."""
     log, epochs = checkpoint["log"] if checkpoint else [], fold.run.settings.train.epochs
     if len(log) == epochs:
@@ -113,6 +116,8 @@ def _train(fold: "Fold", network: torch.nn.Module, checkpoint: dict | None, deci
                     save_checkpoint(fold.checkpoint, training.state() | {"decided_by": decided_by})
                     _write_log(fold.folder / "log.csv", training.log)
                     add_scalars(row)
+                    if after_epoch is not None:
+                        after_epoch(training.log)
 
 
 @dataclass(frozen=True)

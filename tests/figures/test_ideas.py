@@ -63,3 +63,13 @@ def test_what_lies_in_the_band_is_what_is_drawn_in_it():
     inside, outside = (len(points.get_offsets()) for points in picture.axes[0].collections[1:])
     assert inside + outside == 50 and f"{inside} lie in the band" in picture.alt
     assert np.isclose(inside / 50, float(picture.get_suptitle().split("holds ")[1].split("%")[0]) / 100, atol=0.006)
+
+
+@pytest.mark.parametrize(("rate", "loss"), [(0.5, "0"), (0.25, "0.0352"), (1.0, "9")])  # 9 (1 - 2 rate)^(2 * 4)
+def test_four_steps_of_gradient_descent(rate, loss):
+    assert f"loss {loss}." in ideas.descent(rate, 4).alt
+
+
+def test_more_people_make_a_narrower_interval():
+    few, many = (float(ideas.interval_of_mean(people).alt.split("is ")[2].split(" wide")[0]) for people in (10, 160))
+    assert many < few / 2
