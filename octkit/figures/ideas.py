@@ -338,6 +338,24 @@ def roc_threshold(healthy: Sequence[float], glaucoma: Sequence[float], threshold
     return picture
 
 
+def smoothed_mask(width: int = 3) -> Picture:
+    """A column of a mask in GOALS greys, as stored and after a smoothing over `width` px: new greys are other labels."""
+    stored = np.repeat([255, 0, 80, 255, 160, 255], (10, 8, 8, 8, 10, 6))
+    smooth = np.convolve(np.pad(stored, width // 2, "edge"), np.ones(width) / width, "valid")[:len(stored)]
+    strange = int((~np.isin(np.rint(smooth), (0, 80, 160, 255))).sum())
+    picture, ((ax,),) = new_picture(f"Smoothed over {width} px, {strange} of {len(stored)} pixels have a grey that is no "
+                                    "label", size=WIDE)
+    for grey, name in ((0, "RNFL"), (80, "GCIPL"), (160, "choroid"), (255, "everything else")):
+        ax.axhline(grey, color=PALE, lw=6, zorder=0)
+        ax.text(len(stored), grey, f" {name} ({grey})", va="center", fontsize=8)
+    ax.step(np.arange(len(stored)), stored, where="mid", color=GREY, lw=2.5, label="as stored")
+    ax.plot(smooth, "o--", color=VERMILION, ms=4, lw=1, label="smoothed")
+    ax.set(xlabel="depth (px)", ylabel="grey value of the mask", ylim=(-15, 275))
+    ax.legend(frameon=False, fontsize=8)
+    picture.alt = f"Smoothing over {width} px makes {strange} of {len(stored)} greys that stand for no label."
+    return picture
+
+
 def kernels_of_volumes(between_um: float = 120, along_um: float = 12) -> Picture:
     """Voxels to scale: where B-scans lie far apart, a 3 x 3 x 3 kernel mixes tissue that lies far apart."""
     picture, axes = new_picture("What a kernel of three voxels an axis covers, seen from above", 1, 2, WIDE)
@@ -371,6 +389,26 @@ def coverage(factor: float = 1.0, points: int = 100) -> Picture:
     ax.legend(frameon=False, fontsize=8, ncols=3)
     picture.alt = (f"Of {points} true places {inside.sum()} lie in the band. One deviation should hold 68 %; here the "
                    "errors were made 1.6 times as large as stated.")
+    return picture
+
+
+def paired(people: int = 12, gain: float = 0.01) -> Picture:
+    """Two methods on the same people: their scores overlap, their differences scan by scan tell."""
+    rng = np.random.default_rng(2)
+    first = rng.normal(0.93, 0.03, people)
+    second = first + gain + rng.normal(0, 0.006, people)
+    picture, ((scores, change),) = new_picture("Compare scan by scan: easy and hard people differ more than methods do", 1,
+                                               2, WIDE)
+    for values, place in ((first, 0), (second, 1)):
+        scores.plot(np.full(people, place), values, "o", color=(BLUE, VERMILION)[place], alpha=0.7)
+    scores.plot([0, 1], [first, second], color=GREY, lw=0.6)
+    scores.set(xticks=[0, 1], xticklabels=["method A", "method B"], xlim=(-0.4, 1.4), ylabel="Dice")
+    better = int((second > first).sum())
+    change.axvline(0, color="black", lw=1)
+    change.plot(second - first, np.arange(people), "o", color=PURPLE)
+    change.set(xlabel="B minus A, the same person", yticks=[])
+    picture.alt = (f"B is better in {better} of {people} people; the mean change is {np.mean(second - first):+.4f}, the "
+                   f"scores of one method spread by {first.std(ddof=1):.3f}.")
     return picture
 
 

@@ -73,3 +73,13 @@ def test_four_steps_of_gradient_descent(rate, loss):
 def test_more_people_make_a_narrower_interval():
     few, many = (float(ideas.interval_of_mean(people).alt.split("is ")[2].split(" wide")[0]) for people in (10, 160))
     assert many < few / 2
+
+
+def test_smoothing_makes_greys_that_are_no_label():
+    # The means of three over 255|0, 0|80, 80|255, 255|160, 160|255: two strange greys at each of five edges.
+    assert "makes 10 of 50 greys" in ideas.smoothed_mask(3).alt
+    assert "makes 0 of 50 greys" in ideas.smoothed_mask(1).alt
+
+
+def test_a_pair_tells_what_the_spread_hides():
+    assert "better in 12 of 12 people" in ideas.paired(12, 0.03).alt
