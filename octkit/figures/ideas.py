@@ -339,12 +339,12 @@ def roc_threshold(healthy: Sequence[float], glaucoma: Sequence[float], threshold
 
 
 def smoothed_mask(width: int = 3) -> Picture:
-    """A column of a mask in GOALS greys, as stored and after a smoothing over `width` px: new greys are other labels."""
+    """A column of a mask in GOALS greys, as stored and after smoothing over `width` px: new greys are other labels."""
     stored = np.repeat([255, 0, 80, 255, 160, 255], (10, 8, 8, 8, 10, 6))
     smooth = np.convolve(np.pad(stored, width // 2, "edge"), np.ones(width) / width, "valid")[:len(stored)]
     strange = int((~np.isin(np.rint(smooth), (0, 80, 160, 255))).sum())
-    picture, ((ax,),) = new_picture(f"Smoothed over {width} px, {strange} of {len(stored)} pixels have a grey that is no "
-                                    "label", size=WIDE)
+    picture, ((ax,),) = new_picture(f"Smoothed over {width} px, {strange} of {len(stored)} pixels have a grey that "
+                                    "is no label", size=WIDE)
     for grey, name in ((0, "RNFL"), (80, "GCIPL"), (160, "choroid"), (255, "everything else")):
         ax.axhline(grey, color=PALE, lw=6, zorder=0)
         ax.text(len(stored), grey, f" {name} ({grey})", va="center", fontsize=8)
@@ -397,8 +397,8 @@ def paired(people: int = 12, gain: float = 0.01) -> Picture:
     rng = np.random.default_rng(2)
     first = rng.normal(0.93, 0.03, people)
     second = first + gain + rng.normal(0, 0.006, people)
-    picture, ((scores, change),) = new_picture("Compare scan by scan: easy and hard people differ more than methods do", 1,
-                                               2, WIDE)
+    picture, ((scores, change),) = new_picture("Compare scan by scan: people differ more than methods do", 1, 2,
+                                               WIDE)
     for values, place in ((first, 0), (second, 1)):
         scores.plot(np.full(people, place), values, "o", color=(BLUE, VERMILION)[place], alpha=0.7)
     scores.plot([0, 1], [first, second], color=GREY, lw=0.6)
@@ -407,8 +407,8 @@ def paired(people: int = 12, gain: float = 0.01) -> Picture:
     change.axvline(0, color="black", lw=1)
     change.plot(second - first, np.arange(people), "o", color=PURPLE)
     change.set(xlabel="B minus A, the same person", yticks=[])
-    picture.alt = (f"B is better in {better} of {people} people; the mean change is {np.mean(second - first):+.4f}, the "
-                   f"scores of one method spread by {first.std(ddof=1):.3f}.")
+    picture.alt = (f"B is better in {better} of {people} people; the mean change is {np.mean(second - first):+.4f}, "
+                   f"the scores of one method spread by {first.std(ddof=1):.3f}.")
     return picture
 
 
