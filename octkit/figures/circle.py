@@ -14,6 +14,7 @@ from matplotlib.typing import ColorType
 from octkit.figures.charts import circle_axis, mark_unseen
 from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, VERMILION
 from octkit.figures.picture import Picture, new_picture, unit_name
+from octkit.figures.scans import show_image
 from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means
 
 # Told apart by the colour-blind, and by their dashes in print.
@@ -71,6 +72,33 @@ def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
     picture.alt = "RNFL thickness of a right and a left eye in TSNIT order; " + (
         f"right minus left: mean {means(difference)['global']:+.1f} {unit_name(right.unit)}, from {seen.min():+.1f} to "
         f"{seen.max():+.1f}." if seen.size else "nowhere seen in both.")
+    return picture
+
+
+def cursor(image: np.ndarray, scan: Thickness, degrees: float, title: str) -> Picture:
+    """One A-scan, pointed at in three views: the scan (1, H, W), its RNFL profile, and the circle around the disc."""
+    column = round(degrees / 360 * image.shape[-1]) % image.shape[-1]
+    value, side = scan["rnfl"][column], 1 if scan.eye == "L" else -1  # the temple is on the left of a right eye
+    said = f"{value:.0f} {unit_name(scan.unit)}" if np.isfinite(value) else "not seen"
+    picture, ((above, _), (profile, disc)) = new_picture(f"{title}: RNFL at {degrees:g}° is {said}", 2, 2, (9, 5.4),
+                                                         width_ratios=(3, 1))
+    picture.delaxes(picture.axes[1])
+    show_image(above, image)
+    above.axvline(column, color=VERMILION, lw=1.5)
+    profile.plot(angles(scan["rnfl"]), scan["rnfl"], color=LAYER_COLOURS["rnfl"], lw=2)
+    mark_unseen(profile, scan["rnfl"])
+    profile.axvline(degrees, color=VERMILION, lw=1.5)
+    circle_axis(profile, scan.unit)
+    profile.set(ylim=(0, None))
+    turn = np.radians(np.arange(361))
+    disc.plot(side * np.cos(turn), np.sin(turn), color=BLUE)
+    disc.plot(side * np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), "o", ms=10, color=VERMILION)
+    for letter, place in {"T": (side, 0), "S": (0, 1), "N": (-side, 0), "I": (0, -1)}.items():
+        disc.text(1.3 * place[0], 1.3 * place[1], letter, ha="center", va="center", fontweight="bold", color=GREY)
+    disc.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xticks=[], yticks=[], xlabel=EYE_NAMES[scan.eye])
+    disc.spines[:].set_visible(False)
+    picture.alt = f"{title}: at {degrees:g} degrees the RNFL is {said} thick." if np.isfinite(value) else \
+        f"{title}: at {degrees:g} degrees the RNFL was not seen."
     return picture
 
 

@@ -81,3 +81,16 @@ def test_what_one_eye_has_not_seen_is_a_gap_and_in_no_number():
     assert np.isnan(both.lines[0].get_ydata()).sum() == 40 and "mean +3.0 µm, from +3.0 to +3.0" in picture.alt
     assert [patch.get_label() for patch in both.collections].count("not seen") == 1
     assert "nowhere seen" in circle.two_eyes(scan("R", HILLS * np.nan), scan("L"), "Two eyes").alt
+
+
+@pytest.mark.parametrize(("side", "x"), [("R", -1), ("L", 1), (None, -1)])
+def test_the_cursor_points_at_one_a_scan_in_all_three_views(side, x):
+    line = HILLS.copy()
+    line[0] = 123
+    picture = circle.cursor(np.zeros((1, 20, len(line))), scan(side, line), 0, "Scan")
+    image, profile, disc = picture.axes
+    assert picture.get_suptitle() == "Scan: RNFL at 0° is 123 µm"
+    assert [ax.lines[-1].get_xdata()[0] for ax in (image, profile)] == [0, 0]
+    assert disc.lines[1].get_xdata()[0] == pytest.approx(x)  # temporal
+    line[0] = np.nan
+    assert "not seen" in circle.cursor(np.zeros((1, 20, len(line))), scan(side, line), 0, "Scan").alt
