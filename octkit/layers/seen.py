@@ -38,6 +38,16 @@ def layers_seen(doubt: np.ndarray, height: int) -> np.ndarray:
     return np.stack([known[upper] & known[lower] for upper, lower in BETWEEN.values()])
 
 
+def layer_widths(half_widths: np.ndarray, height: int) -> np.ndarray:
+    """How sure each layer's thickness is in an A-scan, (3, W) px, by its boundaries' half widths (5, W) for 68 %.
+
+    Both boundaries' together, as of errors that are independent. One that is not located counts as at the limit: its
+    thickness is bridged.
+    """
+    near = np.minimum(half_widths, WIDE * height)
+    return np.stack([np.hypot(near[upper], near[lower]) for upper, lower in BETWEEN.values()])
+
+
 def longest_gap(seen: np.ndarray, circular: bool) -> int:
     """The most A-scans in one piece that are not seen, of (W,) bool; on a circle a piece may lie across the seam."""
     places = np.flatnonzero(np.tile(seen, 2) if circular else seen)

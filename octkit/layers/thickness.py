@@ -30,6 +30,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,9 @@ from octkit.data.dataset import Case
 from octkit.data.image_files import read_mask
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.matching import images_in
+from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import layer_thickness
-from octkit.layers.scan_files import facts_beside, seen_beside
+from octkit.layers.scan_files import LEVELS, facts_beside, layers_beside
 from octkit.layers.seen import bridged
 
 # Sectors, from (and with) one angle to (and without) the other. Quadrants as devices print them.
@@ -59,6 +61,8 @@ LEAST_SEEN = 0.75
 HOURS = tuple(f"hour_{hour}" for hour in range(1, 13))
 WHOLE = {"global": (0, 360)}
 MEANS = (*WHOLE, *QUADRANTS, *GARWAY_HEATH, *HOURS)
+SECTORS = {"global": WHOLE, "quadrants": QUADRANTS, "sectors": GARWAY_HEATH,
+           "hours": {name: (30 * hour, 30 * hour + 30) for hour, name in enumerate(HOURS)}}  # of no eye: size alone
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class Thickness:
 
     `values` is (layers, W) float64 in `unit` ("um" or "px"), one row for each name in `layers`; nan where the layer
     was not seen. `eye` is "R", "L" or None where it is not known. `circle` False says that the scan is a line: it has
-    no sectors.
+    no sectors. `width`, of the same shape and unit, says how sure each is (`seen.layer_widths`), and `factors` how sure
+    means are (`mean_widths`), by layer and kind of mean (SECTORS); None where nobody has measured it.
     """
 
     values: np.ndarray
@@ -75,6 +80,8 @@ class Thickness:
     unit: str
     eye: str | None = None
     circle: bool = True
+    width: np.ndarray | None = None
+    factors: Mapping[str, Mapping[str, Sequence[float]]] | None = None
 
     def __getitem__(self, layer: str) -> np.ndarray:
         """One layer's profile, (W,)."""
@@ -114,13 +121,21 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
     return Thickness(values * (um_per_px or 1.0), tuple(layers), "px" if um_per_px is None else "um", eye)
 
 
-def of_case(case: Case, mask: np.ndarray, seen: np.ndarray | None = None) -> Thickness:
+def of_case(case: Case, mask: np.ndarray, path: Path | None = None) -> Thickness:
     """Thickness of a case's layers along its scan, of a true or predicted mask (H, W); in um if it has a scale.
 
-    `seen` as in `profile`, for predicted masks (`scan_files.seen_beside`).
+    `path` is where a predicted mask lies: what lies beside it says where layers were seen, and how sure that is.
     """
-    found = profile(mask, case.spacing[0] * 1000 if case.spacing else None, case.eye, seen=seen)
+    depth = case.spacing[0] * 1000 if case.spacing else None
+    found = profile(mask, depth, case.eye) if path is None else _as_predicted(path, mask, depth, case.eye)
     return replace(found, circle=case.circle)
+
+
+def _as_predicted(path: Path, mask: np.ndarray, um_per_px: float | None, eye: str | None) -> Thickness:
+    """The profile of a mask with what lies beside its file (`scan_files`)."""
+    seen, width = layers_beside(path, mask.shape)
+    return replace(profile(mask, um_per_px, eye, seen=seen), factors=facts_beside(path).means,
+                   width=None if width is None else width * (um_per_px or 1.0))
 
 
 def clock_hours(eye: str) -> dict[str, tuple[float, float]]:
@@ -157,6 +172,16 @@ def coverage(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) 
     seen = np.isfinite(thickness)
     return {name: float(seen[there].mean()) if there.any() else 0.0
             for name, there in _inside(thickness, sectors).items()}
+
+
+def mean_widths(width: np.ndarray, sectors: Mapping[str, tuple[float, float]],
+                factors: Sequence[float]) -> dict[str, tuple[float, ...]]:
+    """The half widths of each sector's mean: its A-scans' mean `width` (W,) times each of the `factors`.
+
+    Errors along the circle depend on each other, so the factors are fitted (`calibration.fit`).
+    """
+    return {name: tuple(float(factor * width[there].mean()) if there.any() else math.nan for factor in factors)
+            for name, there in _inside(width, sectors).items()}
 
 
 def _inside(thickness: np.ndarray, sectors: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
@@ -263,11 +288,55 @@ def errors(predicted: Thickness, truth: Thickness) -> dict[str, dict[str, float]
     return result
 
 
+def sector_errors(predicted: Path, truth: Path, um_per_px: float | None = None,
+                  groups: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """How far means of circle scans' masks in the folder `predicted` are from those in `truth`, by sector.
+
+    Returns `unit` ("um", or "px" where a scale is not known of all) and `layers`: layer -> "global", quadrants and
+    Garway-Heath's sectors -> `signed` (predicted minus true) and `absolute`, each {mean, low, high, groups}: the mean
+    over `groups` (case -> person; by default each case is its own) and its 95 % `bootstrap_interval`; None where there
+    is none. Images in GOALS greys; what lies beside predicted ones says their scale and what was seen (`scan_files`).
+    """
+    paths, true_paths = images_in(predicted), images_in(truth)
+    if lacking := sorted(set(paths) ^ set(true_paths)):
+        raise OctkitError(f"{truth if lacking[0] in paths else predicted}: has no mask of {lacking[0]}, expected those "
+                          "of the same scans in both folders")
+    scales = {name: um_per_px or (facts_beside(path).um_per_px or (None,))[0] for name, path in paths.items()}
+    known, found = None not in scales.values(), {}
+    for name, path in paths.items():
+        mask, depth = read_mask(path, GOALS_GREYS), scales[name] if known else None
+        found[name] = errors(_as_predicted(path, mask, depth, None),
+                             profile(read_mask(true_paths[name], GOALS_GREYS), depth))
+    people = None if groups is None else [groups[name] for name in found]
+
+    def row(values: list[float]) -> dict[str, float | None]:
+        interval = zip(("mean", "low", "high", "groups"), bootstrap_interval(values, people), strict=True)
+        return {name: None if math.isnan(value) else value for name, value in interval}
+
+    return {"unit": "um" if known else "px", "layers": {layer: {sector: {
+        "signed": row([case[layer][sector] for case in found.values()]),
+        "absolute": row([abs(case[layer][sector]) for case in found.values()])}
+        for sector in (*WHOLE, *QUADRANTS, *GARWAY_HEATH)} for layer in LAYERS}}
+
+
+def sectors_in_words(found: Mapping[str, Any]) -> str:
+    """What `sector_errors` returns as a table: a row for each layer and sector, with 95 % intervals."""
+    def told(row: Mapping[str, float | None], sign: str) -> str:
+        return " ".join("–" if row[name] is None else f"{row[name]:{sign}.2f}" for name in ("mean", "low", "high"))
+
+    return "\n".join([f"mean thickness by sector, predicted minus true ({found['unit']}): mean and 95 % interval",
+                      f"{'':8s} {'':6s} {'signed':24s} absolute",
+                      *(f"{layer:8s} {sector:6s} {told(kinds['signed'], '+'):24s} {told(kinds['absolute'], '')}"
+                        for layer, sectors in found["layers"].items() for sector, kinds in sectors.items())])
+
+
 def table_rows(profiles: Mapping[str, Thickness]) -> list[dict]:
     """One row a case and layer: case, eye, unit, layer, the names of MEANS, coverage; None for what is not known.
 
-    `coverage` is the share of the A-scans in which the layer was seen, `coverage_T` and so on that of each sector. The
-    columns are the same for all: where the eye is not known its hours are empty, of a line all but the global mean.
+    `coverage` is the share of the A-scans in which the layer was seen, `coverage_T` and so on that of each sector;
+    `half68_global`, `half95_T` and so on are half widths: the true mean lies so near in 68 and in 95 % of scans like
+    those that the model was calibrated on, empty of an uncalibrated one. The columns are the same for all: where the
+    eye is not known its hours are empty, of a line all but the global mean.
     """
     rows = []
     for case, found in profiles.items():
@@ -277,8 +346,21 @@ def table_rows(profiles: Mapping[str, Thickness]) -> list[dict]:
             known = {name: value for name, value in mean.items() if not math.isnan(value)}
             rows.append({"case": case, "eye": found.eye, "unit": found.unit, "layer": layer,
                          **{name: known.get(name) for name in MEANS}, "coverage": share["global"],
-                         **{f"coverage_{name}": share.get(name) for name in MEANS[1:]}})
+                         **{f"coverage_{name}": share.get(name) for name in MEANS[1:]},
+                         **{f"half{100 * level:.0f}_{name}": half[name][i] if name in known and name in half else None
+                            for half in [_half_widths(found, layer)] for i, level in enumerate(LEVELS)
+                            for name in MEANS}})
     return rows
+
+
+def _half_widths(found: Thickness, layer: str) -> dict[str, tuple[float, ...]]:
+    """The half widths of all means of a layer, by name; empty where nobody has measured them."""
+    if found.width is None or found.factors is None:
+        return {}
+    kinds = SECTORS | {"hours": clock_hours(found.eye) if found.eye else {}}
+    width = found.width[found.layers.index(layer)]
+    return {name: pair for kind, factors in found.factors[layer].items()
+            for name, pair in mean_widths(width, kinds[kind], factors).items()}
 
 
 def thickness_table(masks_dir: Path, um_per_px: float | None = None, eye: str | None = None) -> list[dict]:
@@ -294,7 +376,7 @@ def thickness_table(masks_dir: Path, um_per_px: float | None = None, eye: str | 
     for name, path in images_in(masks_dir).items():
         mask, facts = read_mask(path, GOALS_GREYS), facts_beside(path)
         depth = um_per_px if um_per_px is not None or facts.um_per_px is None else facts.um_per_px[0]
-        found = profile(mask, depth, eye or facts.eye, seen=seen_beside(path, mask.shape))
+        found = _as_predicted(path, mask, depth, eye or facts.eye)
         profiles[name] = replace(found, circle=facts.circle is not False)
         if facts.circle is False:
             say(f"{name}: is no circle scan, so it has no quadrants, sectors or hours")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.data.image_files import read_mask, write_mask
-from octkit.data.labels import GOALS_GREYS
+from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.layers.scan_files import ScanFacts, write_boundaries, write_facts
 from octkit.layers.thickness import (
     GARWAY_HEATH,
@@ -29,7 +29,9 @@ from octkit.layers.thickness import (
     quadrants,
     reference_band,
     resample,
+    sector_errors,
     sector_means,
+    sectors_in_words,
     table_rows,
     thickness_table,
     write_csv,
@@ -309,14 +311,16 @@ def test_table_and_csv(tmp_path):
     shares = {f"coverage_{name}": float(mean is not None) for name, mean in sectors.items()}
     assert rows[3] == {"case": "0102", "eye": None, "unit": "um", "layer": "rnfl", "global": 2.25, **sectors,
                        **dict.fromkeys(HOURS), "coverage": 1.0, **shares,
-                       **{f"coverage_{hour}": None for hour in HOURS}}
+                       **{f"coverage_{hour}": None for hour in HOURS},
+                       **{f"half{level}_{name}": None for level in (68, 95) for name in MEANS}}
     assert rows[0]["global"] == 4.5
     assert rows[5]["global"] is None
     write_csv(tmp_path / "thickness.csv", rows)
     with open(tmp_path / "thickness.csv", newline="") as file:
         read = list(csv.DictReader(file))
     assert list(read[0]) == ["case", "eye", "unit", "layer", "global", "T", "S", "N", "I", "GH_T", "GH_TS", "GH_NS",
-                             "GH_N", "GH_NI", "GH_TI", *HOURS, "coverage", *(f"coverage_{name}" for name in MEANS[1:])]
+                             "GH_N", "GH_NI", "GH_TI", *HOURS, "coverage", *(f"coverage_{name}" for name in MEANS[1:]),
+                             *(f"half{level}_{name}" for level in (68, 95) for name in MEANS)]
     assert {name: value for name, value in read[3].items() if value and not name.startswith("coverage_")} == {
         "case": "0102", "unit": "um", "layer": "rnfl", "global": "2.250", "T": "0.000", "S": "1.500", "N": "4.500",
         "I": "3.000", "GH_T": "0.000", "GH_TS": "1.500", "GH_N": "3.750",
@@ -347,6 +351,51 @@ def test_the_table_knows_what_lies_beside_a_mask(tmp_path):
     # What the user says comes first.
     row = thickness_table(tmp_path, 4.0, "L")[0]
     assert (row["unit"], row["eye"], row["global"]) == ("um", "L", pytest.approx(2 * rnfl["global"]))
+
+
+def test_the_table_says_how_sure_means_are_where_the_model_was_calibrated(tmp_path):
+    write_mask(tmp_path / "a.png", np.tile(MASK, (25, 10)), GOALS_GREYS)
+    widths = np.stack([np.full((5, 40), 0.3), np.full((5, 40), 0.9)])
+    widths[:2, :, :20] = 0.6  # both levels: 68 % alone counts
+    widths[0, :, :20] = 0.6
+    write_boundaries(tmp_path / "a.boundaries.csv", np.zeros((5, 40)), np.zeros((5, 40)), widths)
+    factors = {"global": (0.5, 1.0), "quadrants": (1.0, 2.0)}
+    write_facts(tmp_path / "a.scale.json", ScanFacts((2.0, 10.0), "R", True, dict.fromkeys(LAYERS, factors)))
+    row = thickness_table(tmp_path)[0]
+    # An A-scan's own: 2 um a px times the root of 2 times 0.6 (the superior half) or 0.3.
+    assert row["half68_global"] == pytest.approx(0.5 * 2 * 2**0.5 * 0.45)
+    assert (row["half68_S"], row["half95_S"]) == pytest.approx((2 * 2**0.5 * 0.6, 4 * 2**0.5 * 0.6))
+    assert row["half95_I"] == pytest.approx(4 * 2**0.5 * 0.3)
+    assert row["half68_GH_N"] is None and row["half68_hour_9"] is None  # no such factors
+    write_facts(tmp_path / "a.scale.json", ScanFacts((2.0, 10.0), "R", True))
+    assert thickness_table(tmp_path)[0]["half68_global"] is None
+
+
+def test_errors_by_sector_have_their_sign_and_intervals_over_people(tmp_path):
+    truth = np.zeros((60, 360), np.uint8)
+    truth[20:40] = 1
+    for name, top in {"a": 18, "b": 20, "c": 24}.items():
+        mask = truth.copy()
+        mask[20:top], mask[top:20] = 0, 1
+        mask[40:42, 45:135] = 1  # superior: 2 px more
+        write_mask(tmp_path / "found" / f"{name}.png", mask, GOALS_GREYS)
+        write_mask(tmp_path / "true" / f"{name}.png", truth, GOALS_GREYS)
+        write_facts(tmp_path / "found" / f"{name}.scale.json", ScanFacts((2.0, 10.0), "R", True))
+    found = sector_errors(tmp_path / "found", tmp_path / "true")
+    assert found["unit"] == "um"
+    rnfl = found["layers"]["rnfl"]
+    signed, absolute = rnfl["T"]["signed"], rnfl["T"]["absolute"]
+    assert signed["mean"] == pytest.approx((4 + 0 - 8) / 3) and absolute["mean"] == pytest.approx((4 + 0 + 8) / 3)
+    assert signed["low"] < signed["mean"] < signed["high"] and signed["groups"] == 3
+    assert rnfl["S"]["signed"]["mean"] == pytest.approx((8 + 4 - 4) / 3)
+    assert rnfl["global"]["signed"]["mean"] == pytest.approx((5 + 1 - 7) / 3)
+    assert found["layers"]["choroid"]["T"]["signed"]["mean"] is None
+    assert any(line.split()[:3] == ["rnfl", "T", "-1.33"] for line in sectors_in_words(found).splitlines())
+    grouped = sector_errors(tmp_path / "found", tmp_path / "true", groups={"a": "x", "b": "x", "c": "y"})
+    assert grouped["layers"]["rnfl"]["T"]["signed"]["mean"] == pytest.approx((2 - 8) / 2)
+    with pytest.raises(OctkitError, match="true: has no mask of c"):
+        (tmp_path / "true" / "c.png").unlink()
+        sector_errors(tmp_path / "found", tmp_path / "true")
 
 
 def test_a_line_scan_has_no_sectors(tmp_path, capsys):

@@ -1,0 +1,47 @@
+"""What a network's doubt is worth, as measured on held-out scans: calibration.json, also a part of a model's file."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from octkit.common.files import read_json_as
+from octkit.data.labels import BOUNDARIES, LAYERS
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Calibration(BaseModel):
+    """What `layers.calibration.fit` has found on scans with a truth that the network was not trained on.
+
+    `scans` is their number, `origin` what they are, in words. `knots` has points (raw doubt, half width for 68, for
+    95 %) in px for each boundary; none of the three ever falls. `means` has, by layer and kind of mean, its half
+    widths for 68 and 95 % in units of the mean one of its A-scans (`thickness.mean_widths`), where such were seen.
+    `coverage` has the shares of places that half widths hold which were fitted on other scans
+    (`layers.calibration.coverage`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scans: Annotated[int, Field(ge=1)]
+    origin: str
+    knots: dict[str, tuple[tuple[Positive, Positive, Positive], ...]]
+    means: dict[str, dict[Literal["global", "quadrants", "sectors", "hours"], tuple[Factor, Factor]]]
+    coverage: dict[str, dict[str, tuple[float, float]]] = {}
+
+    @staticmethod
+    def load(path: Path) -> "Calibration":
+        """Read calibration.json. Raises OctkitError where it is missing or not what `octkit select` writes."""
+        return read_json_as(path, Calibration, "select again")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if set(self.knots) != set(BOUNDARIES) or set(self.means) != set(LAYERS):
+            raise ValueError(f"found {', '.join(self.knots)} and {', '.join(self.means)}, expected the five boundaries "
+                             "and the three layers")
+        for name, points in self.knots.items():
+            columns = list(zip(*points, strict=True))
+            if not points or any(list(column) != sorted(column) for column in columns):
+                raise ValueError(f"{name}: expected points, none lower than the one before it")
+        return self
