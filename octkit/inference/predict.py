@@ -105,6 +105,9 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
            for scan in scans):
         say(f"no scale known: boundaries are drawn as if the scan were {FRAME[0] / 1000} mm deep and {FRAME[1] / 1000} "
             "mm long (--um-per-px says it)")
+    calibration = predictor.model.calibration
+    if calibration is None and any(has_boundaries(predictor.model.labels, len(scan.size)) for scan in scans):
+        say("this model is uncalibrated: its boundaries' doubt ranks places, and does not say how far off they are")
     written, rows, failed = [], [], []
     for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
         try:
@@ -116,7 +119,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
             save_probabilities(out, scan.name, result.probabilities)
         written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
         if result.boundaries is not None:
-            _save_lines(out, scan, result)
+            _save_lines(out, scan, result, calibration and calibration.means)
         rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
         if not result.quality.trusted:
             say(f"{scan.name}: do not trust what is found in this scan: {rows[-1][2]}")
@@ -209,12 +212,12 @@ def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, cha
                          facts.eye, line=circle is None and facts.circle is False)
 
 
-def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult) -> None:
+def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult, means: dict | None) -> None:
     """Leave a scan's boundaries with their doubt, and what is known of it, beside its mask (`layers.scan_files`)."""
     scan_files.write_boundaries(out / f"{scan.name}.boundaries.csv", np.asarray(result.boundaries),
-                                np.asarray(result.doubt))
+                                np.asarray(result.doubt), result.half_widths)
     scale = known_scale(result.mask.shape, scan.spacing)
-    scan_files.write_facts(out / f"{scan.name}{scan_files.FACTS}", ScanFacts(scale, scan.eye, scan.circle))
+    scan_files.write_facts(out / f"{scan.name}{scan_files.FACTS}", ScanFacts(scale, scan.eye, scan.circle, means))
 
 
 def predict_splits(run: Run, progress: bool = True) -> list[Path]:

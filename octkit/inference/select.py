@@ -1,5 +1,7 @@
 """Decide by cross-validation: which configuration or pair, and which post-processing. Leaves selection.json.
 
+On the same predictions the boundaries' doubt is calibrated (`layers.calibration`): calibration.json.
+
 Every single configuration and every pair (probabilities averaged) is scored by mean foreground Dice; the best is used,
 the simpler one on a tie: one configuration before two, 2-D before 3-D, one step before a cascade.
 
@@ -17,12 +19,15 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from octkit.common.errors import OctkitError
+from octkit.common.files import write_json
+from octkit.data.calibration import Calibration
 from octkit.data.dataset import Case, scan_name
 from octkit.evaluation.metrics import dice_of_labels, gain_over, mean_over_cases, spread
 from octkit.inference.postprocess import apply_steps
 from octkit.inference.predict import read_prediction
 from octkit.inference.scan_result import has_boundaries
 from octkit.layers.boundaries import mask_from, ordered_boundaries
+from octkit.layers.calibration import HeldOut, fit, true_boundaries
 from octkit.planning.run import Run
 from octkit.planning.selection import Candidate, PostprocessingTest, Selection
 from octkit.planning.steps import check_decidable
@@ -135,12 +140,15 @@ def best(scored: Sequence[Candidate]) -> tuple[Candidate, str]:
 def select(run: Run) -> Selection:
     """Score a run's cross-validation, choose configuration and post-processing; write selection.json and return it.
 
-    With fold "all" alone nothing was held out: then nothing can be decided. One configuration is taken as it is, and
-    selection.json says so; several are an error. Raises OctkitError where a fold's predictions are missing, and says
-    how to get them.
+    calibration.json is written as well, for 2-D scans of RNFL, GCIPL and choroid. With fold "all" alone nothing was
+    held out: then nothing can be decided. One configuration is taken as it is, and selection.json says so; several are
+    an error. Raises OctkitError where a fold's predictions are missing, and says how to get them.
     """
-    selection = _by_cross_validation(run) if run.held_out else _without_cross_validation(run)
+    selection, calibration = _by_cross_validation(run) if run.held_out else (_without_cross_validation(run), None)
+    run.calibration_file.unlink(missing_ok=True)  # an older one must not stand beside another selection
     selection.save(run.selection_file)
+    if calibration:
+        write_json(run.calibration_file, calibration.model_dump(mode="json"))
     return selection
 
 
@@ -151,7 +159,7 @@ def _without_cross_validation(run: Run) -> Selection:
                      surfaces=run.settings.infer.surfaces == "always")
 
 
-def _by_cross_validation(run: Run) -> Selection:
+def _by_cross_validation(run: Run) -> tuple[Selection, Calibration | None]:
     dataset, own = run.dataset, {case.name: case for case in run.dataset.train}
     _refuse_missing(run)
     cases = [(own[name], fold) for name, fold in run.held_out.items()]
@@ -165,16 +173,20 @@ def _by_cross_validation(run: Run) -> Selection:
 
     masks = [_labels(one) for one in found()]
     steps, records = decide_postprocessing(masks, truth, dataset.labels, dataset.circle)
-    drawn = False
+    drawn, calibration = False, None
     if has_boundaries(dataset.labels, truth[0].ndim):
         cleaned = [apply_steps(mask, steps, dataset.circle) for mask in masks]
-        ordered = (mask_from(ordered_boundaries(one, dataset.circle, case.spacing)[0], one.shape[1])
-                   for one, (case, _) in zip(found(), cases, strict=True))
+        held_out = [HeldOut(*ordered_boundaries(one, dataset.circle, case.spacing), true_boundaries(mask), len(mask))
+                    for one, (case, _), mask in zip(found(), cases, truth, strict=True)]
+        ordered = (mask_from(scan.boundaries, scan.height) for scan in held_out)
         drawn, record = decide_boundaries(ordered, cleaned, truth, dataset.labels, run.settings.infer.surfaces)
         records.append(record)
-    return Selection(configuration=winner.name, configurations=winner.configurations, why=why,
-                     folds=tuple(dict.fromkeys(run.held_out.values())), cases=len(cases), candidates=tuple(scored),
-                     postprocessing=tuple(records), steps=steps, circle=dataset.circle, surfaces=drawn)
+        calibration = fit(held_out, "training scans, each predicted by the fold that did not see it",
+                          [fold for _, fold in cases])
+    chosen = Selection(configuration=winner.name, configurations=winner.configurations, why=why,
+                       folds=tuple(dict.fromkeys(run.held_out.values())), cases=len(cases), candidates=tuple(scored),
+                       postprocessing=tuple(records), steps=steps, circle=dataset.circle, surfaces=drawn)
+    return chosen, calibration
 
 
 def _found(run: Run, config: str, fold: int, case: Case) -> np.ndarray:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from octkit.common.errors import OctkitError, first_problem
 from octkit.common.messages import say
+from octkit.data.calibration import Calibration
 from octkit.data.scope import Scope
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.unet import UNet, weight_shapes
@@ -41,7 +42,8 @@ class Model:
     `postprocessing` the steps chosen by cross-validation; `circle` says that these scans close to a circle, `surfaces`
     that masks are drawn from ordered boundaries. `blend` is what is averaged over windows, mirrored copies and folds:
     "probabilities", or "logits" in models that come from nnU-Net v2. `scope` tells the scans that it reads from others
-    (`layers.scope`); None: nothing is known of that.
+    (`layers.scope`); None: nothing is known of that. `calibration` says what the boundaries' doubt is worth; None:
+    nobody has measured it.
     """
 
     plan: Plan
@@ -56,6 +58,7 @@ class Model:
     surfaces: bool = False
     blend: str = "probabilities"
     scope: Scope | None = None
+    calibration: Calibration | None = None
 
 
 def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
@@ -145,7 +148,8 @@ def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[i
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, decided.steps if decided else (),
                  decided is not None and decided.circle,
-                 decided.surfaces if decided else chosen.infer.surfaces == "always")
+                 decided.surfaces if decided else chosen.infer.surfaces == "always",
+                 calibration=run.calibration if decided and tuple(configs) == decided.configurations else None)
 
 
 def _member(run: Run, config: str, folds: Sequence[int | str]) -> Member:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.settings import LEAST_STEP
+from octkit.data.calibration import Calibration
 from octkit.data.scope import Scope
 from octkit.network.model import Member, Model, expected_shapes
 from octkit.planning.plan import Plan, check_plan
@@ -32,6 +33,7 @@ class Traits(BaseModel):
     surfaces: bool = False
     blend: Annotated[Literal["probabilities", "logits"], BeforeValidator(_renamed)]
     scope: Scope | None = None
+    calibration: Calibration | None = None
 
 
 def check_model(model: Model, where: str | Path) -> None:

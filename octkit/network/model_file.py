@@ -106,7 +106,8 @@ def open_model(path: str | Path, configs: Sequence[str] | None = None,
     if absent := [config for config in wanted if config not in members]:
         raise OctkitError(f"{path}: has no configuration {absent[0]!r}, expected one of {', '.join(members)}")
     chosen = [members[config] for config in wanted]
-    return replace(model, members=tuple(chosen if folds is None else [_with_folds(one, folds, path) for one in chosen]))
+    return replace(model, members=tuple(chosen if folds is None else [_with_folds(one, folds, path) for one in chosen]),
+                   calibration=model.calibration if len(chosen) == len(members) else None)
 
 
 def starting_weights(path: str, config: str, fold: int | str,
@@ -196,7 +197,9 @@ def card_text(model: Model, card: dict) -> str:
              f"Averages {' and '.join(member.config for member in model.members)}, folds "
              f"{', '.join(model.members[0].weights)}. Planned in {model.plan.units}: takes scans "
              + ("at their own grid, whatever their scale." if model.plan.units == "px" else
-                "of a known scale on its own spacing, others at their own grid."), "", _scope_text(model), ""]
+                "of a known scale on its own spacing, others at their own grid.") + " The boundaries' doubt is "
+             + (f"calibrated on {model.calibration.scans} scans: {model.calibration.origin}." if model.calibration else
+                "uncalibrated."), "", _scope_text(model), ""]
     lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card.items()
               if key not in ("name", "scores", "units") and value not in ("", [], {}, None)]
     for layer, metrics in card.get("scores", {}).items():

@@ -1,6 +1,7 @@
 """A run's folder: the names of its files, and what stands in them.
 
-    settings.json  fingerprint.json  plan.json  splits.json  selection.json  scores.json  ledger.jsonl
+    settings.json  fingerprint.json  plan.json  splits.json  selection.json  calibration.json  scores.json
+    ledger.jsonl
     preprocessed/<config>/   models/<config>/fold_<k>/   predictions/   classifier/   figures/   notebooks/
     submission.zip   report.html
 """
@@ -14,6 +15,7 @@ from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import links_inside
 from octkit.common.settings import Settings
+from octkit.data.calibration import Calibration
 from octkit.data.dataset import Dataset
 from octkit.data.layouts import detect
 from octkit.planning.fingerprint import Fingerprint
@@ -98,6 +100,12 @@ class Run:
         return self._read("selection", self.selection_file, Selection.load)
 
     @property
+    def calibration(self) -> Calibration | None:
+        """What the boundaries' doubt is worth; None where nothing was held out to measure it, and of other labels."""
+        path = self.calibration_file
+        return self._read("calibration", path, Calibration.load) if path.exists() else None
+
+    @property
     def configs(self) -> tuple[str, ...]:
         """The configurations that the run trains, in the plan's order, in which they need each other."""
         return self.settings.train.configs_among(self.plan.configurations)
@@ -107,6 +115,7 @@ class Run:
     plan_file = property(lambda self: self.folder / "plan.json")
     splits_file = property(lambda self: self.folder / "splits.json")
     selection_file = property(lambda self: self.folder / "selection.json")
+    calibration_file = property(lambda self: self.folder / "calibration.json")
     scores_file = property(lambda self: self.folder / "scores.json")
     mirroring_file = property(lambda self: self.folder / "mirroring.json")
     ablation_file = property(lambda self: self.folder / "ablation.json")

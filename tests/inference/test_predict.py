@@ -26,7 +26,7 @@ from octkit.data.dataset import Case
 from octkit.data.grey_range import shown
 from octkit.data.heidelberg import convert, open_vol
 from octkit.data.image_files import read_mask
-from octkit.data.labels import GOALS_GREYS
+from octkit.data.labels import BOUNDARIES, GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.inference import predict, select
 from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
@@ -34,6 +34,7 @@ from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.quality import Quality
+from octkit.layers.scan_files import facts_beside, read_boundaries
 from octkit.layers.thickness import thickness_table
 from octkit.network.model import load_model
 from octkit.planning.run import Run
@@ -218,6 +219,8 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
     selection = select.select(Run(run))
     assert selection == Run(run).selection
     assert selection.cases == 6 and selection.candidates[0].dice["rnfl"] > 0.3
+    known = Run(run).calibration
+    assert known.scans == 6 and set(known.coverage["calibrated"]) == set(BOUNDARIES)
     out = run / "predictions/validation"
     out.mkdir()
     for stale in ("0001.png", "0001.boundaries.csv"):  # of a scan that has left the data set
@@ -226,6 +229,8 @@ def test_cross_validation_selects_and_validation_is_predicted(run):
     assert sorted(path.name for path in out.glob("[!.]*")) == [
         *(f"{name}{ending}" for name in ("0007", "0008") for ending in (".boundaries.csv", ".png", ".scale.json")),
         "quality.csv"]
+    assert read_boundaries(out / "0007.boundaries.csv")[2].min() > 0
+    assert facts_beside(out / "0007.png").means == known.means
     dataset, predictor = Run(run).dataset, Predictor.load(run)
     for case in dataset.validation:
         probabilities = predictor(dataset.read_image(case), case.spacing, case.circle)

@@ -4,7 +4,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from octkit.data.labels import LAYERS
+from octkit.data.calibration import Calibration
+from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.inference.scan_result import has_boundaries, most_probable, predict_scan, with_boundaries
 from octkit.layers.seen import layers_seen
 from octkit.network.model import Model
@@ -61,6 +62,17 @@ def test_where_networks_differ_is_doubt(phantom):
     # two that lie 6 px apart have a standard deviation of 6 / sqrt(2)
     assert np.median(both.doubt[0]) >= 0.9 * 6 / 2**0.5
     np.testing.assert_array_equal(both.boundaries, alone.boundaries)
+
+
+def test_doubt_is_worth_what_was_measured_and_never_less_than_networks_differ(phantom):
+    known = Calibration(scans=9, origin="nine", knots={name: ((0.5, 1.0, 2.0),) for name in BOUNDARIES},
+                        means={layer: {} for layer in LAYERS})
+    single = [sure(phantom.mask), sure(np.roll(phantom.mask, 6, axis=0))]
+    alone = with_boundaries(single[0], [], model(calibration=known), circle=True)
+    np.testing.assert_allclose(alone.half_widths, [np.minimum(factor * alone.doubt, 256) for factor in (2, 4)])
+    both = with_boundaries((single[0] + single[1]) / 2, single, model(calibration=known), circle=True)
+    assert np.median(both.half_widths[1, 0]) >= 0.9 * 1.96 * 6 / 2**0.5
+    assert with_boundaries(single[0], [], model(), circle=True).half_widths is None
 
 
 def test_an_a_scan_without_a_signal_is_not_seen_whatever_the_network_says(phantom):

@@ -11,13 +11,17 @@ from helpers import same_weights, scope_of, smoke, tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
+from octkit.data.calibration import Calibration
+from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.inference.sliding_window import Predictor
 from octkit.network import model as models
 from octkit.network.checkpoints import save_checkpoint
-from octkit.network.model_file import export_run, open_model, run_card, save_model, starting_weights
+from octkit.network.model_file import card_text, export_run, open_model, run_card, save_model, starting_weights
 from octkit.planning.run import Run
 
 CARD = {"name": "tiny", "data": "stripes", "seed": 0}
+CALIBRATION = Calibration(scans=9, origin="nine", knots={name: ((0.5, 1.0, 2.0),) for name in BOUNDARIES},
+                          means={layer: {"global": (0.5, 1.0)} for layer in LAYERS})
 
 
 def rewritten(path, change, compression=zipfile.ZIP_STORED):
@@ -70,6 +74,29 @@ def test_models_go_round_bit_for_bit(tmp_path, configs):
     again = open_model(tmp_path / "model.zip")
     assert replace(again, members=()) == replace(model, members=())
     assert len(again.members) == len(configs) and all(map(same_weights, again.members, model.members))
+
+
+def test_what_doubt_is_worth_goes_with_the_model_and_is_said_on_its_card(tmp_path):
+    model = tiny_model("2d", "3d_fullres", calibration=CALIBRATION)
+    save_model(model, tmp_path / "model.zip", CARD)
+    assert open_model(tmp_path / "model.zip").calibration == CALIBRATION
+    # It was fitted on the average of both configurations.
+    assert open_model(tmp_path / "model.zip", ["2d"]).calibration is None
+    assert "calibrated on 9 scans: nine" in card_text(model, CARD)
+    assert "uncalibrated" in card_text(tiny_model("2d"), CARD)
+    described(tmp_path / "model.zip", lambda content: content["calibration"].update(scans=0))
+    with pytest.raises(OctkitError, match=r"model.zip: .*calibration.scans"):
+        open_model(tmp_path / "model.zip")
+
+
+def test_a_run_has_its_calibration_beside_the_selection_that_it_belongs_to(tmp_path):
+    run = run_folder(tmp_path / "run", tiny_model("2d"))
+    assert export_run(Run(run), tmp_path / "model.zip").calibration is None
+    write_json(run / "calibration.json", CALIBRATION.model_dump(mode="json"))
+    export_run(Run(run), tmp_path / "model.zip")
+    assert open_model(tmp_path / "model.zip").calibration == open_model(run).calibration == CALIBRATION
+    (run / "selection.json").unlink()
+    assert open_model(run).calibration is None
 
 
 def test_an_older_file_that_calls_logits_scores_opens(file):

@@ -92,7 +92,9 @@ def test_fold_all_needs_no_number_of_scans(tmp_path, scans):
     train_fold(run, fold="all", progress=False)
     with pytest.raises(OctkitError, match='found 0, expected "all"'):
         train_fold(run, fold=0, progress=False)
+    run.calibration_file.write_text("of another selection")
     assert select(run).folds == ("all",)
+    assert run.calibration is None and not run.calibration_file.exists()
     predict_split(run, progress=False)
     assert sorted(path.name for path in run.predictions("validation").glob("*.png")) == [
         f"{scans + 1:04d}.png", f"{scans + 2:04d}.png"]
