@@ -14,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import LAYERS
+from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.evaluation.metrics import THRESHOLD, spread
 from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, PURPLE, VERMILION, YELLOW, label_colours
 from octkit.figures.picture import Picture, layer_name, legend_below, new_picture, unit_name
+from octkit.figures.scans import BOUNDARY_LINES
 from octkit.layers.thickness import QUADRANT_NAMES, QUADRANTS, WHOLE, angles, sector_means
 
 GROUP_COLOURS = {"healthy": BLUE, "glaucoma": VERMILION}
@@ -279,6 +280,27 @@ def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> P
     ax.set(xlabel="predicted probability of glaucoma (0 to 1)", ylabel="true class",
            xlim=(-0.02, 1.02), ylim=(-0.6, 1.6))
     picture.alt = f"Probability of glaucoma, by true class. On the right side of {THRESHOLD}: {', '.join(said)}."
+    return picture
+
+
+def doubt_coverage(coverage: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Picture:
+    """How often the truth lies within the doubt of each boundary, against how often it should: 68 and 95 %.
+
+    `coverage` is that of a `Calibration`: "raw" and "calibrated", boundary -> (share for 68 %, for 95 %), 0 to 1.
+    """
+    picture, (axes,) = new_picture(title, 1, 2, (8, 4), sharey=True)
+    for ax, way, name in zip(axes, ("raw", "calibrated"), ("raw: 1 and 1.96 standard deviations", "calibrated"),
+                             strict=True):
+        ax.plot([0, 100], [0, 100], color=GREY, lw=1, ls=":", label="as it should be")
+        for boundary, look in zip(BOUNDARIES, BOUNDARY_LINES, strict=True):
+            ax.plot((68, 95), 100 * np.array(coverage[way][boundary]), marker="o", label=boundary, **look)
+        ax.set_title(name, fontsize=9)
+        ax.set(xlabel="truth should lie within (% of places)", ylabel="truth lies within (% of places)",
+               xlim=(60, 100), ylim=(0, 102), xticks=(68, 95))
+    legend_below(picture, axes[0].lines, columns=6)
+    picture.alt = f"{title}. " + "; ".join(
+        f"{way}: " + ", ".join(f"{name} {100 * low:.0f} and {100 * high:.0f} %"
+                               for name, (low, high) in coverage[way].items()) for way in ("raw", "calibrated")) + "."
     return picture
 
 

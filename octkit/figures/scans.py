@@ -152,35 +152,41 @@ def augment_grid(image: np.ndarray, mask: np.ndarray, augmented: Mapping[str, tu
     return picture
 
 
-def boundary_band(image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray, title: str) -> Picture:
-    """A scan with its boundaries (5, W) as lines, each in a band of one standard deviation `spread` (5, W) px a side.
+def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, title: str,
+                  half_widths: np.ndarray | None = None) -> Picture:
+    """A scan with its boundaries (5, W) as lines, each in the band in which it lies in 68 % of places.
 
-    `image` is (H, W) or (1, H, W). Below, the standard deviation of each boundary along the scan, on a logarithmic
-    axis: a boundary that was not seen is drawn far above the others. The line of a boundary has a gap where it is not
-    located (`seen.located`).
+    `image` is (H, W) or (1, H, W). `half_widths` (2, 5, W) px are those of `calibration.half_widths`; without them the
+    band is one standard deviation of the raw `doubt` (5, W) px a side, and "uncalibrated". Below, the band's half width
+    along the scan, on a logarithmic axis: a boundary that was not seen is drawn far above the others. The line of a
+    boundary has a gap where it is not located (`seen.located`, by the raw doubt).
     """
     height, width = np.shape(image)[-2:]
+    spread = doubt if half_widths is None else half_widths[0]
+    meaning = "± 1 standard deviation, uncalibrated" if half_widths is None else "holds the boundary in 68 % of places"
     picture, ((above,), (below,)) = new_picture(
         title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1], sharex=True,
-        alt=f"{title}: OCT B-scan with five boundaries; their median standard deviation is {np.median(spread):.1f} px.")
+        alt=f"{title}: OCT B-scan with five boundaries. A band's median half width is {np.median(spread):.1f} px; "
+            f"{meaning}.")
     show_image(above, image)
     above.set_aspect("auto")  # as wide as the panel below; the figure's height keeps pixels about square
     limits = above.axis()
     along = np.arange(width)
     outline = [Stroke(linewidth=1.9, foreground="black"), Normal()]  # seen on dark and on bright tissue
-    for row, sigma, name, look in zip(boundaries, spread, BOUNDARIES, BOUNDARY_LINES, strict=True):
+    for row, sigma, there, name, look in zip(boundaries, spread, located(doubt, height), BOUNDARIES, BOUNDARY_LINES,
+                                             strict=True):
         # Rows are counted from the image's upper edge, the axis from the first row's centre.
         upper, lower = (np.clip(row + side * sigma, 0, height) - 0.5 for side in (-1, 1))
         above.fill_between(along, upper, lower, color=look["color"], alpha=0.4, linewidth=0)
-        above.plot(along, np.where(located(sigma, height), row - 0.5, np.nan), label=name, path_effects=outline, **look)
+        above.plot(along, np.where(there, row - 0.5, np.nan), label=name, path_effects=outline, **look)
         below.plot(along, np.maximum(sigma, 0.1), **look)
     above.axis(limits)
-    below.set(xlabel=above.get_xlabel(), ylabel="uncertainty (px)", yscale="log")
+    below.set(xlabel=above.get_xlabel(), ylabel="half width (px)", yscale="log")
     below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     below.yaxis.set_major_formatter("{x:g}")
     below.yaxis.set_minor_formatter(NullFormatter())
     above.set_xlabel("")
-    legend_below(picture, [*above.lines, Patch(color="grey", alpha=0.4, label="± 1 standard deviation")], columns=6)
+    legend_below(picture, [*above.lines, Patch(color="grey", alpha=0.4, label=meaning)], columns=6)
     return picture
 
 

@@ -103,7 +103,7 @@ SECTIONS = (
     ("inference", "Inference", (figures("08_*.png"), steps.mirroring)),
     ("scores", "Dice and boundary distance", (
         steps.validation, figures("09_dice.png", always=False), figures("09_med.png", always=False),
-        steps.cross_validation)),
+        steps.cross_validation, steps.doubt)),
     ("examples", "Best, median and worst scan", (figures("09_example_*.png", always=False), steps.first_scans)),
     ("thickness", "Thickness", (steps.thickness, figures("10_*.png"))),
     ("patient", "From phantom to patient", (steps.ablation, figures("15_*.png"))),

@@ -271,6 +271,23 @@ def cross_validation(run: Run) -> Iterator[Block]:
                   with_spread(test.gain, 5, "+"), "yes" if test.kept else "no", test.why) for test in tests])
 
 
+def doubt(run: Run) -> Iterator[Block]:
+    """What the boundaries' doubt is worth, by cross-validation."""
+    needed(run.selection_file)
+    found = run.calibration
+    if found is None:
+        yield Block("text", "The doubt of boundaries is uncalibrated: nothing was held out to measure it with.")
+    elif not found.coverage:
+        yield Block("text", f"The doubt of boundaries is calibrated on {found.scans} {found.origin}. How often it then "
+                            "holds was not measured: that takes two folds.")
+    else:
+        yield table("In what share of places (%) the truth lies within the doubt, where it should in 68 and in 95: "
+                    f"{found.scans} {found.origin}, each calibrated by the other folds", ("", "raw", "calibrated"),
+                    [(name, *(" / ".join(f"{100 * share:.0f}" for share in found.coverage[way].get(name, ()))
+                              for way in ("raw", kind))) for kind in ("calibrated", "means")
+                     for name in found.coverage[kind]])
+
+
 def first_scans(run: Run) -> Iterator[Block]:
     """Three validation scans with what was predicted, where there is no truth to say which one is best or worst."""
     needed(run.settings_file)

@@ -73,7 +73,7 @@ STEPS = (
     Step("08_infer", settings=("infer", "device"), needs=("07_train",),
          may_leave=("predictions/cv", "figures/08_window.png", "figures/08_comparison.png")),
     Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation"),
-         may_leave=("predictions/test", "scores.json", "figures/09_*")),
+         may_leave=("calibration.json", "predictions/test", "scores.json", "figures/09_*")),
     Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",), may_leave=("figures/10_*",)),
     Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",), diagnoses=True,
          leaves=("classifier/model.pdparams", "classifier/predictions.csv"), may_leave=("classifier", "figures/11_*")),

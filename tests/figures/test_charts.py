@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from octkit.common.errors import OctkitError
-from octkit.data.labels import LAYERS
+from octkit.data.labels import BOUNDARIES, LAYERS
 from octkit.figures import charts
 from octkit.figures.colours import BLUE, LAYER_COLOURS
 from octkit.figures.picture import layer_name
@@ -13,6 +13,8 @@ from octkit.figures.picture import layer_name
 MASK = np.zeros((20, 30), np.uint8)
 MASK[4:8], MASK[8:12], MASK[14:18] = 1, 2, 3
 IMAGE = np.choose(MASK, [10, 200, 100, 120]).astype(np.float32)[None]
+
+COVERAGE = {"raw": dict.fromkeys(BOUNDARIES, (0.4, 0.75)), "calibrated": dict.fromkeys(BOUNDARIES, (0.7, 0.94))}
 
 
 def log(epochs: int, offset: float = 0.0, validation: bool = True) -> dict[str, np.ndarray]:
@@ -40,6 +42,7 @@ def figures():
         "group_profiles": charts.group_profiles({"healthy": np.stack([profile, profile + 1]),
                                                  "glaucoma": profile[None] * 0.7}, "um", "Groups"),
         "quadrant_bars": charts.quadrant_bars({"healthy, training": quadrants, "scan 0101": quadrants}, "um", "Means"),
+        "doubt_coverage": charts.doubt_coverage(COVERAGE, "Doubt"),
         "roc": charts.roc([0, 0, 1], [0, 0.8, 1], 0.9, "ROC on two scans"),
         "probability_strip": charts.probability_strip([0.2, 0.7, 0.9], [0, 0, 1]),
     }
@@ -141,6 +144,16 @@ def test_groups_have_their_colours_whatever_follows_their_name(figures):
     bars = figures["quadrant_bars"].axes[0].containers
     assert bars[0].get_label() == "healthy, training" and to_hex(bars[0][0].get_facecolor()).upper() == BLUE
     assert [bar.get_height() for bar in bars[1]] == [70, 120, 75, 130]
+
+
+def test_coverage_is_drawn_against_what_it_should_be(figures):
+    raw, calibrated = figures["doubt_coverage"].axes
+    for ax, shares in ((raw, (40, 75)), (calibrated, (70, 94))):
+        chance, *lines = ax.lines
+        np.testing.assert_array_equal(chance.get_xdata(), chance.get_ydata())
+        assert [line.get_label() for line in lines] == list(BOUNDARIES)
+        np.testing.assert_allclose([line.get_xydata() for line in lines], [np.transpose([(68, 95), shares])] * 5)
+    assert "calibrated: ILM 70 and 94 %" in figures["doubt_coverage"].alt
 
 
 def test_decisions_are_counted_at_the_threshold(figures):

@@ -117,6 +117,17 @@ def test_lines_lie_on_the_boundaries_and_bands_around_them(figures):
     assert [text.get_text() for text in picture.legends[0].get_texts()][:5] == list(labels.BOUNDARIES)
 
 
+def test_a_calibrated_band_is_68_percent_wide_and_says_so():
+    raw, widths = np.full((5, 30), 0.25), np.stack([np.full((5, 30), 1.5), np.full((5, 30), 4.0)])
+    raw[2, 10:14] = 5  # not located by the raw doubt
+    plain, calibrated = (scans.boundary_band(IMAGE, BOUNDARIES, raw, "B", found) for found in (None, widths))
+    edges = calibrated.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (edges.min(), edges.max()) == (2.0, 5.0)
+    assert np.isnan(calibrated.axes[0].lines[2].get_ydata()).sum() == 4
+    assert "68 %" in calibrated.legends[0].get_texts()[-1].get_text() and "1.5 px" in calibrated.alt
+    assert "uncalibrated" in plain.legends[0].get_texts()[-1].get_text()
+
+
 def test_a_line_has_a_gap_where_its_boundary_is_not_located():
     spread = np.full((5, 30), 0.25)
     spread[2, 10:14] = 5

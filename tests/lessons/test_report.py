@@ -12,8 +12,9 @@ import pytest
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
 from octkit.common.settings import from_profile, with_overrides
+from octkit.data.calibration import Calibration
 from octkit.data.image_files import read_mask, write_mask
-from octkit.data.labels import GOALS_GREYS, LAYERS
+from octkit.data.labels import BOUNDARIES, GOALS_GREYS, LAYERS
 from octkit.data.layouts.detect import open_dataset
 from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.metrics import classification_scores
@@ -170,6 +171,19 @@ def test_what_needs_held_out_scans_is_no_gap_where_fold_all_holds_none_out(run_w
     with_overrides(Run(run).settings, ['train.folds=["all"]']).save(run / "settings.json")
     text = Page(report.write_report(Run(run))).text["inference"]
     assert "not run: mirroring.json" not in text and "fold all holds no scan out" in text
+
+
+def test_what_doubt_is_worth_is_said_and_that_nobody_has_measured_it(run_without_figures):
+    run = run_without_figures
+    assert "doubt of boundaries is uncalibrated" in Page(report.write_report(Run(run))).text["scores"]
+    known = Calibration(scans=4, origin="scans", knots={name: ((0.5, 1.0, 2.0),) for name in BOUNDARIES},
+                        means={layer: {} for layer in LAYERS})
+    write_json(run / "calibration.json", known.model_dump(mode="json"))
+    assert "takes two folds" in Page(report.write_report(Run(run))).text["scores"]
+    shares = {"raw": {"ILM": (0.41, 0.77)}, "calibrated": {"ILM": (0.69, 0.94)}, "means": {"rnfl global": (0.7, 0.96)}}
+    write_json(run / "calibration.json", known.model_copy(update={"coverage": shares}).model_dump(mode="json"))
+    text = " ".join(Page(report.write_report(Run(run))).text["scores"].split())
+    assert "ILM 41 / 77 69 / 94" in text and "rnfl global 70 / 96" in text
 
 
 def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
