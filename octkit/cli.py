@@ -334,19 +334,25 @@ def evaluate(
     um_per_px: Scale = None,
     groups: Annotated[Path | None, Option(metavar="FILE", help="a groups.csv (data/README.md): means over people, "
                                           "with intervals")] = None,
+    sectors: Annotated[bool, Option("--sectors", help="of circle scans in GOALS greys: also how far off mean thickness "
+                                    "is in each sector")] = False,
 ) -> None:
     """Score masks by layer: Dice, MED, thickness error."""
     from octkit.common.files import write_json
     from octkit.data.groups import people_of
     from octkit.evaluation.evaluate import grouped, in_words, score_folder
+    from octkit.layers.thickness import sector_errors, sectors_in_words
 
     scale = um_per_px and (um_per_px[0] / 1000, um_per_px[1] / 1000)
     scores = score_folder(predicted, truth, scale, layers or LAYERS)
-    if groups:
-        scores = grouped(scores, people_of(groups, scores["cases"]))
+    people = people_of(groups, scores["cases"]) if groups else None
+    if people:
+        scores = grouped(scores, people)
+    if sectors:
+        scores["sectors"] = sector_errors(predicted, truth, um_per_px and um_per_px[0], people)
     if out:
         write_json(out, scores)
-    print(in_words(scores))
+    print(in_words(scores), *([sectors_in_words(scores["sectors"])] if sectors else []), sep="\n\n")
 
 
 @app.command()

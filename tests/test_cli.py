@@ -242,6 +242,9 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     assert code == 0 and "2 people" in out and read_json(tmp_path / "scores.json")["people"] == 2
     (tmp_path / "groups.csv").write_text("ImgName,person,eye\n7,a,R\n")
     assert octkit("evaluate", truth, truth, "--groups", tmp_path / "groups.csv")[0] == 2
+    code, out, _ = octkit("evaluate", truth, truth, "-o", tmp_path / "scores.json", "--sectors")
+    assert code == 0 and "rnfl     GH_TI  +0.00 +0.00 +0.00" in out
+    assert read_json(tmp_path / "scores.json")["sectors"]["layers"]["gcipl"]["I"]["absolute"]["groups"] == 2
     # The scans' RNFL is 6 px thick everywhere.
     assert octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4) == (0, "", "")
     assert "0007,,um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()
