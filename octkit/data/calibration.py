@@ -1,7 +1,7 @@
 """What a network's doubt is worth, as measured on held-out scans: calibration.json, also a part of a model's file."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,7 @@ from octkit.common.files import read_json_as
 from octkit.data.labels import BOUNDARIES, LAYERS
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Kind = Annotated[str, Field(pattern="^(global|quadrants|sectors|hours)$")]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -27,7 +28,7 @@ class Calibration(BaseModel):
     scans: Annotated[int, Field(ge=1)]
     origin: str
     knots: dict[str, tuple[tuple[Positive, Positive, Positive], ...]]
-    means: dict[str, dict[Literal["global", "quadrants", "sectors", "hours"], tuple[Factor, Factor]]]
+    means: dict[str, dict[Kind, tuple[Factor, Factor]]]
     coverage: dict[str, dict[str, tuple[float, float]]] = {}
 
     @staticmethod

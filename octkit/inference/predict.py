@@ -119,7 +119,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
             save_probabilities(out, scan.name, result.probabilities)
         written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
         if result.boundaries is not None:
-            _save_lines(out, scan, result, calibration and calibration.means)
+            _save_lines(out, scan, result, calibration.means if calibration else None)
         rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
         if not result.quality.trusted:
             say(f"{scan.name}: do not trust what is found in this scan: {rows[-1][2]}")

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from octkit.data.calibration import Calibration
@@ -118,7 +119,7 @@ def mean_ratios(scan: HeldOut, calibration: Calibration) -> dict[tuple[str, str]
             sectors = SECTORS[kind]
             means = [sector_means(line, sectors) for line in (np.where(seen, ours, np.nan), theirs)]
             off = np.array([abs(means[0][name] - means[1][name]) for name in sectors])
-            half = mean_widths(width, sectors, np.maximum(factors, 1e-6))
+            half = mean_widths(width, sectors, [max(factor, 1e-6) for factor in factors])
             found[layer, kind] = off / np.array([half[name] for name in sectors]).T
     return found
 
@@ -150,9 +151,8 @@ def _covered(ratios: Sequence[np.ndarray]) -> tuple[float, float]:
 def _pooled(scans: Sequence[np.ndarray]) -> Pooled:
     """The finite values of all scans (places,), each scan with a weight of 1."""
     kept = [values[np.isfinite(values)] for values in scans]
-    kept = [values for values in kept if values.size]
-    weights = [np.full(values.size, 1 / values.size) for values in kept]
-    return np.concatenate(kept or [[]]), np.concatenate(weights or [[]])
+    weights = [np.full(values.size, 1 / max(values.size, 1)) for values in kept]
+    return np.concatenate(kept), np.concatenate(weights)
 
 
 def _quantiles(pooled: Pooled) -> tuple[float, float]:
@@ -181,7 +181,7 @@ def _curve(doubts: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> tuple[
     return tuple((float(x), float(first), float(second)) for x, first, second in points)
 
 
-def _along(points: Sequence[Sequence[float]], doubt: np.ndarray) -> np.ndarray:
+def _along(points: ArrayLike, doubt: np.ndarray) -> np.ndarray:
     """A curve's half widths (levels, W) at the raw doubt (W,): straight between its points on logarithmic axes."""
     raw, *halves = np.array(points).T
     doubt = np.maximum(doubt, 1e-6)
