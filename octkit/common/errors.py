@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from octkit.common.messages import clean
+
 if TYPE_CHECKING:  # importing it takes half a second
     from pydantic import ValidationError
 
@@ -57,13 +59,10 @@ def tried(report: Report, function: Callable[..., Found], *arguments: Any) -> Fo
 
 
 def one_line(message: str) -> str:
-    """A message as one line: problems that stand one a line are joined, and a name's odd characters are shown as such.
-
-    A file's name from elsewhere may hold what makes a terminal do things.
-    """
+    """A message as one line: problems that stand one a line are joined, a name's odd characters are shown as such."""
     heading, *problems = message.split("\n  ")
     joined = " ".join([heading, "; ".join(problems)]) if problems else heading
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in joined)
+    return clean(joined, keep="")
 
 
 def cannot_write(path: Path, error: OSError) -> OctkitError:

@@ -7,11 +7,12 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,6 +23,8 @@ Kind = TypeVar("Kind")
 # No space, a quota used up, a limit on a file's size (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MADE_FROM = ".made_from.json"
+# How text begins that a spreadsheet takes for a formula, and what `write_csv` makes of such text.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001
 NOTHING_LEFT = 64 * 1024  # bytes: less than a disk's smallest pieces leave free when a file has filled it
 
 
@@ -241,10 +244,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a table with a heading, whole or not at all; lines end in a line feed."""
+    """Write a table with a heading, whole or not at all; lines end in a line feed.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it, which `cell_text` takes away.
+    """
+    write_atomic(path, "".join(_csv_line(row) for row in (columns, *rows)))
+
+
+def _csv_line(row: Iterable) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_atomic(path, text.getvalue())
+    csv.writer(text).writerow(map(_cell, row))  # it quotes what stands at its lines' ends: a carriage return, too
+    return f"{text.getvalue()[:-2]}\n"
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    with suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
+
+
+def cell_text(cell: str) -> str:
+    """What `write_csv` was given for a cell."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def read_json(path: Path) -> Any:

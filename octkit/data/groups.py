@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse, tried
+from octkit.common.files import cell_text
 from octkit.data.dataset import Case, Dataset, scan_name
 
 GROUPS_FILE = "groups.csv"
@@ -51,7 +52,7 @@ def read_groups(path: Path, report: Report = refuse) -> dict[str, Row]:
         raise bad_file(path, f"found columns {columns}", f"expected {', '.join(COLUMNS)}, with commas between")
     rows: dict[str, Row] = {}
     for number, line in lines:
-        name, person, eye = ((line.get(column) or "").strip() for column in COLUMNS)
+        name, person, eye = (cell_text((line.get(column) or "").strip()) for column in COLUMNS)
         if eye not in ("R", "L", ""):
             report(bad_file(path, f"found the eye {eye!r} in line {number}", "expected R, L or nothing"))
             eye = ""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
+from octkit.common.files import cell_text
 from octkit.common.messages import say
 from octkit.data.anatomy import impossible
 from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, scan_name, scan_size
@@ -195,7 +196,7 @@ def parse_predictions(data: bytes) -> tuple[dict[str, float], list[str]]:
         if len(row) != 2:
             problems.append(f"row {line}: found {len(row)} fields, expected 2")
             continue
-        name, text = row
+        name, text = cell_text(row[0]), row[1]
         if name in probabilities:
             problems.append(f"row {line}: {name} stands twice, expected one row an image")
         probabilities[name] = float(text) if NUMBER.fullmatch(text) else float("nan")

@@ -17,7 +17,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from octkit.common.errors import bad_file
-from octkit.common.files import write_csv
+from octkit.common.files import cell_text, write_csv
 from octkit.data.groups import COLUMNS, GROUPS_FILE
 from octkit.data.labels import LAYERS
 from octkit.data.layouts.detect import open_dataset
@@ -62,7 +62,8 @@ def propose(data: str | Path, progress: bool = True) -> Path:
 
 def in_words(file: Path) -> str:
     """A proposed groups.csv as lines: who has several scans and how sure that is, the least sure first."""
-    people = pd.read_csv(file, dtype={"ImgName": str}).groupby("person").agg({"ImgName": list, "sure": "first"})
+    table = pd.read_csv(file, converters={"ImgName": cell_text})
+    people = table.groupby("person").agg({"ImgName": list, "sure": "first"})
     several = people[people.ImgName.map(len) > 1].sort_values("sure")
     lines = [f"{row.sure:.2f}  {person}: {', '.join(row.ImgName)}" for person, row in several.iterrows()]
     return "\n".join([*lines, f"{file}: {len(people)} people proposed, {len(several)} of them with several scans. Look "

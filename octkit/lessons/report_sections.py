@@ -33,6 +33,7 @@ CLASSIFIER_FILES = {"metrics.json": "held-out training scans", "validation_metri
 CLASSIFIER_SCORES = (("AUC", "auc"), ("F1", "f1"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
 LOG_COLUMNS = {"epoch", "train_loss", "validation_loss", "seconds"}
 CLASSIFIER_STEP, SUBMISSION_STEP = "11_classify", "12_submission"
+MAX_FIGURE = 20_000_000  # bytes; a lesson's have 0.5 MB
 AGAIN = "run the step again that writes it"
 
 Spread = dict[str, float | int | None]  # what `metrics.spread` returns
@@ -346,6 +347,8 @@ def figures(pattern: str, always: bool = True) -> Callable[[Run], Iterator[Block
         if always and not paths:
             raise NotRun(run.figures / pattern)
         for path in paths:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FIGURE:
+                raise bad_file(path, f"is no file of at most {MAX_FIGURE / 1e6:g} MB", AGAIN)
             try:
                 yield figure(path.read_bytes())
             except (OSError, SyntaxError) as error:  # as Pillow names damage
@@ -364,7 +367,7 @@ def drawn(image: Picture) -> Block:
 
 def figure(content: bytes) -> Block:
     """A PNG file's content as a block; its title and description stand in the file."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         title = image.info.get("Title", "figure")
         width = round(image.width * 96 / picture.DPI)
         return Block("figure", (base64.b64encode(content).decode(), width, image.info.get("Description", title)))

@@ -1,9 +1,10 @@
 """The whole story in one call: execute the notebooks in order, keep the ledger, skip what is done."""
 
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from rich.text import Text
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import clear_unfinished, read_json, saying_disk_full
+from octkit.common.messages import clean
 from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
@@ -200,15 +202,20 @@ def _stoppable() -> Iterator[None]:
 
 def _run_jobs(jobs: list[Job], run: Run, settings: Settings) -> None:
     clear_unfinished(run.folder)  # the lock says that nobody writes now
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    data_set.before_run(settings, run.folder, console.print)
+    # Its live line controls the terminal: what it prints is cleaned here.
+    console = Console(file=getattr(sys.stdout, "stream", None), markup=False, highlight=False, soft_wrap=True)
+
+    def tell(text: str) -> None:
+        console.print(clean(text))
+
+    data_set.before_run(settings, run.folder, tell)
     if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):
-        console.print(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
+        tell(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
     settings.save(run.settings_file)
     began, ends = time.monotonic(), ledger.ends(run)
     done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
     for number, job in enumerate(jobs, 1):
-        progress = _Progress(console, f"[{number:2d}/{len(jobs)}] {job.name}", began)
+        progress = _Progress(console, tell, f"[{number:2d}/{len(jobs)}] {job.name}", began)
         line = _run_job(job, run, settings, done, progress, ends.get(job.name))
         # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
         done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
@@ -316,32 +323,32 @@ def _sections(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
 class _Progress:
     """What the user sees of one step: a live line on a terminal, plain lines in a log."""
 
-    def __init__(self, console: Console, label: str, began: float):
-        self.console, self.label, self.began = console, label, began
+    def __init__(self, console: Console, tell: Callable[[str], None], label: str, began: float):
+        self.console, self.tell, self.label, self.began = console, tell, label, began
         self.live = console.status(Text(label))
 
     def started(self) -> None:
         if self.console.is_terminal:
             self.live.start()
         else:
-            self.console.print(f"{self.label} ...")
+            self.tell(f"{self.label} ...")
 
     def cell(self, number: int, of: int) -> None:
         self.live.update(Text(f"{self.label}, cell {number} of {of}, {self._in_all()} in all"))
 
     def skipped(self) -> None:
-        self.console.print(f"{self.label}: done before, skipped")
+        self.tell(f"{self.label}: done before, skipped")
 
     def again(self, lost: str) -> None:
-        self.console.print(f"{self.label}: done before, but {lost}; it runs again")
+        self.tell(f"{self.label}: done before, but {lost}; it runs again")
 
     def left_out(self, line: Line) -> None:
-        self.console.print(f"{self.label}: left out; {line.error}")
+        self.tell(f"{self.label}: left out; {line.error}")
 
     def ended(self, line: Line) -> None:
         self.live.stop()
-        self.console.print(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
-                           f"{self._in_all()} in all")
+        self.tell(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
+                  f"{self._in_all()} in all")
 
     def _in_all(self) -> timedelta:
         return timedelta(seconds=round(time.monotonic() - self.began))

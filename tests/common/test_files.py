@@ -1,3 +1,4 @@
+import csv
 import errno
 import os
 import resource
@@ -5,10 +6,13 @@ import resource
 import numpy as np
 import pytest
 from helpers import fill, killed_at_each_write
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octkit.common import files
 from octkit.common.errors import OctkitError, one_line
 from octkit.common.files import (
+    cell_text,
     clear_unfinished,
     is_made_from,
     link,
@@ -20,6 +24,7 @@ from octkit.common.files import (
     renewed_folder,
     replacing,
     write_atomic,
+    write_csv,
     write_json,
 )
 
@@ -255,3 +260,41 @@ def test_a_second_name_is_one_of_the_file_itself(tmp_path):
     link(tmp_path / "b", tmp_path / "elsewhere" / "b")
     assert os.path.samefile(tmp_path / "elsewhere" / "b", tmp_path / "a")
     assert not (tmp_path / "elsewhere" / "b").is_symlink()
+
+
+def cells_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize(("text", "written"), [
+    ("=HYPERLINK(1)", "'=HYPERLINK(1)"), ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"), ("@SUM(A1)", "'@SUM(A1)"),
+    ("-A1", "'-A1"), ("\t=1", "'\t=1"), ("\r=1", "'\r=1"), ("'=1", "''=1"), ("＝1", "'＝1"),  # noqa: RUF001
+    ("-0.300", "-0.300"), ("-inf", "-inf"), ("1=1", "1=1"), ("'a", "'a"), ("", ""), ("0001.png", "0001.png")])
+def test_no_cell_is_a_formula(tmp_path, text, written):
+    write_csv(tmp_path / "a.csv", (text,), [(text,), (-0.3,)])
+    assert cells_of(tmp_path / "a.csv") == [[written], [written], ["-0.3"]]
+    assert cell_text(written) == text
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r\n＝a1. "), max_size=6))  # noqa: RUF001
+def test_cells_read_back_are_those_that_were_written(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    write_csv(path, ("name", "also"), [(text, text)])
+    [_, row] = cells_of(path)
+    assert [cell_text(cell) for cell in row] == [text, text]
+
+
+def test_folders_and_files_have_the_modes_that_the_user_asks_for(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with new_folder(tmp_path / "a" / "new") as temporary:
+            write_atomic(temporary / "file", "1")
+        with renewed_folder(tmp_path / "renewed", 1):
+            pass
+        with open_own(tmp_path / "own"):
+            pass
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.name[0] != "."} == {
+        "a": 0o750, "new": 0o750, "renewed": 0o750, "file": 0o640, "own": 0o640}

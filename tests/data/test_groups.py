@@ -3,7 +3,8 @@ from helpers import write_goals, write_volumes
 
 from octkit.common import settings
 from octkit.common.errors import OctkitError
-from octkit.data.groups import people_of, read_groups
+from octkit.common.files import write_csv
+from octkit.data.groups import COLUMNS, people_of, read_groups
 from octkit.data.layouts.detect import open_dataset, open_run
 
 
@@ -63,3 +64,10 @@ def test_extra_data_of_known_people_is_refused(tmp_path):
         open_run(chosen)
     table(tmp_path / "more", "ImgName,person\n1,b\n2,c\n")
     assert [case.group for case in open_run(chosen).extra][:2] == ["b", "c"]
+
+
+def test_names_that_are_formulas_come_back(tmp_path):
+    names = ["=1+1", "-x", "@a", "'=b"]
+    write_csv(tmp_path / "groups.csv", COLUMNS, [(f"{name}.png", f"+{name}", "R") for name in names])
+    assert all(line[0] == "'" for line in (tmp_path / "groups.csv").read_text().splitlines()[1:])
+    assert people_of(tmp_path / "groups.csv", names) == {name: f"person +{name}" for name in names}

@@ -6,10 +6,12 @@ import pytest
 from helpers import write_stack
 
 from octkit.common.errors import OctkitError
+from octkit.common.files import write_csv
 from octkit.data.image_files import write_mask
 from octkit.data.labels import GOALS_GREYS, SEMSEG_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.evaluation.evaluate import (
+    PREDICTION_COLUMNS,
     grouped,
     in_words,
     parse_predictions,
@@ -274,3 +276,9 @@ def test_a_file_of_predictions_that_is_not_there_or_broken_is_named(tmp_path):
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OctkitError, match="p.csv: .*\n.*is no CSV text"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_a_scan_with_the_name_of_a_formula_is_found_again(tmp_path):
+    write_csv(tmp_path / "p.csv", PREDICTION_COLUMNS, [("=1+1.png", "0.25"), ("0102.png", "0.5")])
+    assert "'=1+1.png" in (tmp_path / "p.csv").read_text()
+    assert read_predictions(tmp_path / "p.csv") == {"=1+1.png": 0.25, "0102.png": 0.5}

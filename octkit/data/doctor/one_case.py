@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
+from octkit.common.messages import clean
 from octkit.data.anatomy import impossible
 from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, order_in_doubt, read_scan_mask
 from octkit.data.geometry import odd_axes
@@ -35,8 +36,7 @@ class Finding:
 
     def line(self) -> str:
         """All of it in one line, whatever a file's name or a library's message holds."""
-        text = f"{self.severity:7s} {self.file}: {self.found}, {self.mend}"
-        return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+        return clean(f"{self.severity:7s} {self.file}: {self.found}, {self.mend}".replace("\n", " "), keep="")
 
 
 def of_error(error: OctkitError, root: Path) -> Finding:

@@ -318,7 +318,7 @@ def test_a_name_cannot_break_a_line_or_colour_a_terminal(harmed):
         shutil.copyfile(root / "scale.json", root / "Train/Image/a\n\x1b[31mb.txt")
 
     [line] = told(harmed("GOALS", damage))
-    assert line.startswith("warning Train/Image/a ?[31mb.txt: belongs to no scan")
+    assert line.startswith("warning Train/Image/a \\x1b[31mb.txt: belongs to no scan")
 
 
 def test_a_file_too_large_is_a_finding_and_a_fault_of_the_program_is_none(harmed, monkeypatch):
