@@ -17,10 +17,12 @@ test: .venv/ready
 long: .venv/ready
 	$(BIN)/pytest -m long -s -o faulthandler_timeout=0
 
-# On copies of the lessons, so that running them leaves no trace in git; they share reports/ and data/.
+# On copies of the lessons, so that running them leaves no trace in git; they share reports/ and data/. Kernels talk
+# through files in a folder of this user's alone, of a short name as a socket's path is: ports are open to other users.
 lab: .venv/ready
 	$(BIN)/octkit lessons lab
-	$(BIN)/jupyter lab --notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+	JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) $(BIN)/jupyter lab --KernelManager.transport=ipc \
+		--notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 # torch first and alone: another package's open "torch" would fetch a build of several GB.
 .venv/ready: requirements.txt pyproject.toml

@@ -379,7 +379,9 @@ def lessons(folder: Annotated[Path, Argument(metavar="DIR", help="gets notebooks
     from octkit.lessons.layout import lay_out
 
     lay_out(folder)
-    print(f"{folder / 'notebooks'}: open it with `jupyter lab`, and begin with 00_start.ipynb")
+    # Through files, as other users of a machine reach the ports of its kernels; Windows has none.
+    option = "" if sys.platform == "win32" else " --KernelManager.transport=ipc"
+    print(f"{folder / 'notebooks'}: open it with `jupyter lab{option}`, and begin with 00_start.ipynb")
 
 
 @app.command()

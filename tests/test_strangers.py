@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import uuid
 
 import pytest
 from helpers import make_run, write_goals
 
 from octkit.common.files import read_json, write_json
+from octkit.common.settings import PROJECT
 from octkit.lessons import ledger, notebook
 from octkit.lessons.experiments import experiment
 from octkit.planning.run import Run
@@ -105,3 +109,37 @@ def test_an_experiment_shares_files_not_links(run, monkeypatch):
     shared = other.folder / "figures" / "01_scans.png"
     assert shared.read_bytes() == b"a picture" and not shared.is_symlink()
     assert os.path.samefile(shared, run.folder / "figures" / "real.png")
+
+
+def test_what_a_stranger_wrote_controls_no_terminal(octkit, run):
+    """Names of files, labels, texts of the ledger: none reaches the terminal as it is."""
+    scan = run.settings.data.root / "Train" / "Image" / "0001\x1b[2J\x9b\u202e.txt"
+    scan.write_text("")
+    try:
+        seen = "".join(map(str, octkit("doctor", run.settings.data.root))).replace("\r", "")
+    finally:
+        scan.unlink()
+    assert "0001\\x1b[2J\\x9b\\u202e.txt" in seen
+    made_with = {"octkit": "\x1b]0;owned\x07", "code": "x"}
+    ledger.append(run, ledger.Line(step="\x1b[8m", status="done", made_with=made_with))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(notebook, "execute", lambda *_: None)
+        seen += "".join(map(str, octkit("run", "--from", run.settings_file)))
+    assert "owned" in seen
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(seen)
+
+
+def test_the_lab_talks_to_its_kernels_through_files(tmp_path):
+    """With the options of `make lab` sockets are files, in a folder of this user's alone whose name is short enough."""
+    from jupyter_client.manager import KernelManager
+    from traitlets.config.loader import KVArgParseConfigLoader
+
+    [recipe] = re.findall(r"\tJUPYTER_RUNTIME_DIR=(.*?) \$\(BIN\)/jupyter lab (.*?)\n\n",
+                          (PROJECT / "Makefile").read_text(), re.DOTALL)
+    made = subprocess.run(["sh", "-c", f"echo {recipe[0].replace('$$', '$').replace('/tmp/', f'{tmp_path}/')}"],
+                          capture_output=True, text=True, check=True).stdout.strip()
+    assert os.stat(made).st_mode & 0o777 == 0o700 and "/tmp/octkit." in recipe[0]
+    options = [word for word in recipe[1].split() if word.startswith("--KernelManager.")]
+    manager = KernelManager(config=KVArgParseConfigLoader(options).load_config(),
+                            connection_file=f"/tmp/octkit.XXXXXX/kernel-{uuid.uuid4()}.json")
+    assert manager.transport == "ipc" and len(f"{manager.ip}-5") < 104
