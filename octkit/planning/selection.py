@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from octkit.common.files import read_json_as, write_json
-from octkit.common.names import ConfigName, Fold
+from octkit.common.names import Fold, Name
 
 
 class PostprocessingTest(BaseModel):
@@ -52,7 +52,7 @@ class Selection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     configuration: str
-    configurations: tuple[ConfigName, ...]
+    configurations: tuple[Name, ...]
     why: str
     folds: tuple[Fold, ...] = ()
     cases: int = 0
