@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError
+from octkit.common.files import only_file
 from octkit.common.pickles import Plain, read_pickle
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .pdparams file by name. Raises OctkitError for one that is damaged or holds more than arrays."""
     try:
-        content = read_pickle(Path(path).read_bytes())
+        content = read_pickle(only_file(path, "weights").read_bytes())
+    except OctkitError:
+        raise
     except Exception as error:  # reading a pickle is running it: a damaged one can raise any error
         raise OctkitError(f"{path}: cannot be read as weights ({error}), expected arrays by name") from None
     if not isinstance(content, dict):

@@ -31,8 +31,9 @@ from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, replacing, set_aside, write_csv, write_json
+from octkit.common.files import only_file, read_json, replacing, set_aside, write_csv, write_json
 from octkit.common.hashes import code_files
+from octkit.common.memory import check_content
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
@@ -110,7 +111,7 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
 
 def _checked(path: Path, expected: str | None) -> dict[str, str]:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256(only_file(path, "weights").read_bytes()).hexdigest()
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), see classify.weights") from None
     if expected is None or found != expected.lower():
@@ -285,6 +286,7 @@ def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: 
         return []
     try:
         with np.load(path, allow_pickle=False) as file:
+            check_content(path, 2 * sum(part.file_size for part in file.zip.infolist()))
             arrays = dict(file)  # each array's checksum is looked at
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         say(f"{path}: is damaged ({error}): the classifier starts anew")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, refuse
+from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, no_file, refuse
 
 Kind = TypeVar("Kind")
 
@@ -50,7 +50,7 @@ def links_inside(root: Path, report: Report = refuse, hidden: bool = True) -> li
     """The symbolic links in a folder that stay in it; reports those that lead out of it, and folders unread.
 
     A folder from somebody else could name any file of this machine otherwise. `root` itself may be a link. Without
-    `hidden` what lies in hidden folders is passed over.
+    `hidden` what lies in hidden folders is passed over; with it, pipes and devices are reported, too.
     """
     def unread(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -60,8 +60,11 @@ def links_inside(root: Path, report: Report = refuse, hidden: bool = True) -> li
     staying = []
     for folder, folders, files in os.walk(root, onerror=unread):
         folders[:] = [name for name in folders if hidden or not name.startswith(".")]
-        for link in (path for name in sorted(folders + files) if (path := Path(folder, name)).is_symlink()):
-            if inside(root, link):
+        for link in (Path(folder, name) for name in sorted(folders + files)):
+            if not link.is_symlink():
+                if hidden and not link.is_file() and not link.is_dir() and link.exists():
+                    report(no_file(link, "a file"))
+            elif inside(root, link):
                 staying.append(link)
             else:
                 report(bad_file(link, f"is a symbolic link to {os.readlink(link)}, outside of {root}",
@@ -77,6 +80,16 @@ def open_own(path: Path, buffering: int = -1) -> BinaryIO:
     if Path(path).is_symlink():  # where the system has no such flag
         raise bad_file(path, f"is a symbolic link to {os.readlink(path)}", "expected a file of octkit's: remove it")
     return open(path, "ab+", buffering, opener=opener)
+
+
+def only_file(path: str | Path, expected: str) -> Path:
+    """The path, which may be missing; raises OctkitError for a folder, and for a pipe, device or socket.
+
+    Such a one would be read, or waited for, without an end. `expected` says what should be there.
+    """
+    if (path := Path(path)).exists() and not path.is_file():
+        raise no_file(path, expected)
+    return path
 
 
 @contextmanager
@@ -274,7 +287,8 @@ def cell_text(cell: str) -> str:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows' editors put a byte order mark first
+        text = only_file(path, "a JSON file").read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
+        return json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None
     except OSError as error:

@@ -9,12 +9,13 @@ import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from octkit.common.errors import OctkitError, first_problem
+from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
 from octkit.common.names import ConfigName, Fold
@@ -26,6 +27,7 @@ Seed = Annotated[int, Field(ge=0)]
 # Limits far above what makes sense: they stop a slip of the hand that would fill the memory, or never end.
 Maps = Annotated[int, Field(ge=1, le=4096)]
 RETIRED = ("infer.engine",)  # keys of old settings.json files that decide nothing any more
+MOST_PHANTOMS, MOST_VALUES = 9999, 100_000_000  # scans of a synthetic data set, values of one
 LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan, and 8000 at a volume's
 
 
@@ -74,7 +76,7 @@ class PhantomSettings(Section):
     train: Count = 160
     validation: Count = 40
     test: Annotated[int, Field(ge=0)] = 0
-    size: tuple[Count, ...] = (256, 320)
+    size: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = (256, 320)
     seed: Seed = 0
     looks: Literal["spectralis", "varied"] = "spectralis"
 
@@ -82,6 +84,10 @@ class PhantomSettings(Section):
     def _size_fits(self) -> Self:
         if len(self.size) != (axes := 2 if self.kind == "circle" else 3):
             raise ValueError(f"phantom.size: found {len(self.size)} numbers, expected {axes} for kind {self.kind}")
+        scans, scan = self.train + self.validation + self.test, prod(self.size)
+        if scan > MOST_VALUES or scans > MOST_PHANTOMS or scans * scan > 100 * MOST_VALUES:
+            raise ValueError(f"phantom: found {scans} scans of {by(self.size)} px, expected at most {MOST_PHANTOMS} "
+                             f"scans, {MOST_VALUES} px a scan, and a hundred times that in all")
         return self
 
 

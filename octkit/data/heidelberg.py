@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import new_folder, write_csv, write_json
+from octkit.common.files import new_folder, only_file, write_csv, write_json
 from octkit.data.image_files import write_mask, write_png
 from octkit.data.labels import GOALS_GREYS, LAYERS
 from octkit.data.volume_files import write_nifti
@@ -153,7 +153,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
 def _read(path: Path) -> bytearray:
     """A .vol file's bytes, as many as its header needs: a cut file is the most frequent damage."""
     try:
-        data = bytearray(path.read_bytes())
+        data = bytearray(only_file(path, "a .vol file").read_bytes())
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), expected a .vol file") from None
     if not data.startswith(b"HSF-OCT"):

@@ -15,11 +15,13 @@ from PIL import Image
 
 from octkit.common.errors import OctkitError, bad_file, no_file, tried
 from octkit.common.files import listing, replacing
+from octkit.common.memory import check_content
 from octkit.data.mask_values import check_size, decode, some
 
 # A decompression bomb is refused before it is decoded: 80 times a GOALS scan, and below the 89 Mpx at which Pillow
 # begins to warn.
 MAX_PIXELS = 80_000_000
+BYTES_A_PIXEL = 24  # while it is read: of 16 bits as stored and in double precision, of RGB its channels
 # The ending of a file's name -> its format, as Pillow calls it.
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 IMAGE_KINDS = "PNG, TIFF, BMP or JPEG images"
@@ -230,6 +232,7 @@ def _decoded(path: Path) -> tuple[Header, np.ndarray, np.ndarray | None]:
     """A file's header, its pixels as shown, (H, W) or (H, W, C), and the palette's indices (H, W) if it has one."""
     with _opened(path) as image, _opened(path) as again:
         header, indices = _header(path, image), None
+        check_content(path, BYTES_A_PIXEL * image.width * image.height)
         try:
             # Pillow decodes a PNG's pixels without a look at their checksums: a flipped bit would become another scan.
             again.verify()

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file, by, no_file
 from octkit.common.files import listing, read_json_as, replacing
+from octkit.common.memory import check_content
 from octkit.data import geometry
 from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import image_size, is_image, read_image, read_mask
@@ -28,7 +29,11 @@ from octkit.data.numbering import by_number, check_paired
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
 MAX_VOXELS = 1_000_000_000  # a volume of 200 x 1000 x 1000 voxels is a fifth of it
+MAX_OFFSET = 1_000_000  # bytes of a NIfTI file before its voxels: others' notes, which nibabel reads one by one
+MOST_PACKED = 1100  # times: no gzip archive unpacks to more
 NEARLY_WHOLE = 1e-3  # a label times a slope, both of 32 bits, is off by 1e-5; no interpolated value comes so close
+COPIES = 2  # of the values in float32: as read, and turned
+WHOLE = "expected a whole volume: copy it again from where it came"
 # How far two spacings may differ where they alone tell whether two volumes belong together: people round them.
 ROUNDED = 0.05
 
@@ -118,11 +123,14 @@ def read_volume(path: Path, way: np.ndarray = AS_STORED) -> np.ndarray:
     _nifti_shape(volume, path)  # no volume or too large: before its values are read
     if volume.get_data_dtype().kind not in "iufb":  # complex numbers would lose a part, colours are no grey
         raise bad_file(path, f"found values of type {volume.get_data_dtype()}", "expected numbers")
+    stated = volume.get_data_dtype().itemsize * np.prod(volume.shape, dtype=np.int64)
+    if stated > (held := path.stat().st_size * (MOST_PACKED if is_packed(path) else 1)):
+        raise bad_file(path, f"is damaged (states {stated} bytes of voxels and holds at most {held})", WHOLE)
+    check_content(path, stated + COPIES * 4 * stated / volume.get_data_dtype().itemsize)
     try:
         values = np.asarray(volume.dataobj, dtype=np.float32)
     except Exception as error:  # gzip, zlib and nibabel raise a dozen kinds for a damaged file
-        raise bad_file(path, f"is damaged ({error})",
-                       "expected a whole volume: copy it again from where it came") from None
+        raise bad_file(path, f"is damaged ({error})", WHOLE) from None
     if count := np.count_nonzero(~np.isfinite(values)):
         raise bad_file(path, f"found {count} voxels that are nan or infinite", "expected numbers")
     return geometry.turned(values, way)[None]
@@ -174,14 +182,18 @@ def _load_nifti(path: Path) -> Any:
         raise no_file(path, "a NIfTI volume")
     nibabel.imageglobals.logger.setLevel("CRITICAL")  # what is wrong with a header is ours to say
     try:
+        with (gzip.open if is_packed(path) else open)(path, "rb") as file:
+            start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+        second = nibabel.Nifti2Header.may_contain_header(start)
+        kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+        header = kind.header_class(start[:kind.header_class.sizeof_hdr], check=False)
+        if not header["vox_offset"] <= MAX_OFFSET:
+            raise ValueError(f"its voxels begin after {header['vox_offset']:.0f} bytes, expected at most {MAX_OFFSET}")
         if is_packed(path) == Path(path).name.lower().endswith(".gz"):
-            return nibabel.load(path)
+            return kind.from_filename(path)
         # nibabel goes by the name, which is wrong here.
         stored = io.BytesIO(Path(path).read_bytes())
-        stream = gzip.GzipFile(fileobj=stored) if is_packed(path) else stored
-        second = nibabel.Nifti2Header.may_contain_header(stream.read(nibabel.Nifti2Header.sizeof_hdr))
-        stream.seek(0)
-        return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_stream(stream)
+        return kind.from_stream(gzip.GzipFile(fileobj=stored) if is_packed(path) else stored)
     except Exception as error:
         reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
         raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from octkit.common.errors import OctkitError, cannot_write
-from octkit.common.files import replacing, write_csv
+from octkit.common.files import only_file, replacing, write_csv
 from octkit.data.dataset import Dataset
 from octkit.data.image_files import image_size, read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS
@@ -104,7 +104,7 @@ def check_submission(path: Path, images: Path) -> Submission:
     path = Path(path)
     sizes = {name: image_size(image) for name, image in _by_png(images).items()}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(only_file(path, "a submission's zip file")) as archive:
             problems, table = _check_members(archive, sizes)
     except FileNotFoundError:
         raise OctkitError(f"{path}: not found, expected a submission's zip file") from None

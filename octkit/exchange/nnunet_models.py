@@ -27,6 +27,7 @@ from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import (
     new_folder,
+    only_file,
     read_json,
     read_json_as,
     replacing,
@@ -105,7 +106,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="octkit-") as folder:
         try:
-            with zipfile.ZipFile(path) as archive, saying_disk_full(Path(folder) / path.name):
+            with zipfile.ZipFile(only_file(path, "a zip")) as archive, saying_disk_full(Path(folder) / path.name):
                 if "model.json" in archive.namelist():
                     raise bad_file(path, "is a model of octkit's", "give it to octkit predict as it is")
                 parts = [part for part in archive.infolist() if WANTED.fullmatch(part.filename)]
@@ -250,7 +251,9 @@ def weights_to(ours: Weights, stages: int) -> Weights:
 def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
     try:
-        content = read_archive(path.read_bytes())
+        content = read_archive(only_file(path, "a checkpoint").read_bytes())
+    except OctkitError:
+        raise
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise bad_file(path, f"cannot be read as a checkpoint ({reason})", "expected one of nnU-Net v2") from None

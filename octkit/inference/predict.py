@@ -111,6 +111,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     written, rows, failed = [], [], []
     for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
         try:
+            predictor.check_memory(scan.size)  # before its pixels are decoded
             result = predict_scan(predictor, scan.read(), scan.spacing, scan.circle, scan.line)
         except OctkitError as error:
             failed.append(str(error))

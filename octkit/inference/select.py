@@ -20,6 +20,7 @@ import numpy as np
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
+from octkit.common.memory import check_content
 from octkit.data.calibration import Calibration
 from octkit.data.dataset import Case, scan_name
 from octkit.evaluation.metrics import dice_of_labels, gain_over, mean_over_cases, spread
@@ -196,6 +197,7 @@ def _found(run: Run, config: str, fold: int, case: Case) -> np.ndarray:
         return read_prediction(path.parent, case, run.dataset.labels)
     try:
         with np.load(path) as stored:
+            check_content(path, 3 * sum(part.file_size for part in stored.zip.infolist()))
             return stored["probabilities"].astype(np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise OctkitError(f"{path}: cannot be read as probabilities ({error}), expected what prediction leaves; "

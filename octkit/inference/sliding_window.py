@@ -125,12 +125,16 @@ class Predictor:
         mean, *single = self._predict(image, spacing, circle, each=True)
         return mean, single
 
+    def check_memory(self, size: Sequence[int], each: bool = False) -> None:
+        """Raise OctkitError where a scan of this size (*spatial) takes more memory than is free."""
+        singles = [config.singles if each else 0 for config in self.configs]
+        memory.check_prediction(self.model, size, len(self.configs) + sum(singles), self.device, self.precision,
+                                max(config.at_once for config in self.configs), max(singles))
+
     def _predict(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool | None,
                  each: bool) -> list[np.ndarray]:
         circle = self.model.circle if circle is None else circle
-        singles = [config.singles if each else 0 for config in self.configs]
-        memory.check_prediction(self.model, image.shape[1:], len(self.configs) + sum(singles), self.device,
-                                self.precision, max(config.at_once for config in self.configs), max(singles))
+        self.check_memory(image.shape[1:], each)
         means, single = [], []
         for config in self.configs:
             found, geometry = config.on_grid(image, spacing, circle, each)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import bad_file
-from octkit.common.files import read_json_as, write_csv, write_json
+from octkit.common.files import only_file, read_json_as, write_csv, write_json
 from octkit.data.labels import BOUNDARIES
 from octkit.layers.seen import layer_widths, layers_seen
 
@@ -52,7 +52,7 @@ def write_boundaries(path: Path, boundaries: np.ndarray, doubt: np.ndarray, widt
 def read_boundaries(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """What `write_boundaries` wrote. Raises OctkitError where it cannot be read, or is none."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(only_file(path, "boundaries"), newline="", encoding="utf-8") as file:
             heads, *rows = csv.reader(file)
         numbers = np.array(rows, float).T
     except (OSError, ValueError, csv.Error) as error:

@@ -15,6 +15,7 @@ from octkit.common.errors import OctkitError
 from octkit.common.messages import say
 from octkit.common.settings import Settings
 from octkit.lessons import experiments, ledger, run_all
+from octkit.phantoms.data_sets import check_place
 from octkit.planning.run import Run
 
 
@@ -36,7 +37,7 @@ def choose(profile: str | None, data: Path | None, run_dir: Path | None, changes
     start = Run(like).settings if like else settings.from_profile(profile or "demo")
     start = settings.with_overrides(start, list(changes)) if changes else start
     if like:
-        return experiments.run_like(Run(like), run.folder, start), start
+        return experiments.run_like(Run(like), run.folder, _checked(start, changes)), start
     if not run.exists:
         return run, start
     if profile not in (None, run.settings.profile):
@@ -46,7 +47,14 @@ def choose(profile: str | None, data: Path | None, run_dir: Path | None, changes
     if profile and (differ := settings.changes(start.model_dump(mode="json"), chosen.model_dump(mode="json"))):
         say(f"{run.settings_file}: is kept, though profile {profile} has other settings ({', '.join(differ)}); remove "
             "the file to begin with the profile's, or take another --run-dir")
-    return run, chosen
+    return run, _checked(chosen, changes)
+
+
+def _checked(chosen: Settings, changes: Sequence[str] = ()) -> Settings:
+    """The settings, unless they would have phantoms made where no command has asked for them (`check_place`)."""
+    if chosen.data.phantom and not any(change.startswith("data.dir=") for change in changes):
+        check_place(chosen.data.root, chosen.data.phantom)
+    return chosen
 
 
 def repeat(source: Path, run_dir: Path | None = None, *changes: object) -> str:
@@ -81,7 +89,7 @@ def prepare(source: Path, run_dir: Path | None = None) -> tuple[Run, Settings]:
         raise OctkitError(f"{run.folder}: is the folder of the run to repeat, expected another --run-dir")
     if run.exists and run.settings != chosen:
         raise OctkitError(f"{run.folder}: holds a run with other settings than {source}, expected a new --run-dir")
-    return run, chosen
+    return run, _checked(chosen)
 
 
 def differences(source: Path) -> list[str]:

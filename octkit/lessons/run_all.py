@@ -1,5 +1,6 @@
 """The whole story in one call: execute the notebooks in order, keep the ledger, skip what is done."""
 
+import os
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from octkit.lessons import ledger, notebook
 from octkit.lessons.layout import lay_out
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
+from octkit.phantoms.data_sets import NAMED
 from octkit.planning.folds import check_folds
 from octkit.planning.run import Run
 
@@ -136,6 +138,7 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
     """
     run = Run(run.folder.resolve())  # the notebooks have another working directory
     run.check_links()
+    os.environ[NAMED] = str(settings.data.root)  # for the kernels: who calls this has chosen these settings
     _check_files(run, settings)
     if notebooks is None and not NOTEBOOKS.is_dir():  # an installed octkit, in a folder of the user's
         lay_out(PROJECT)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import replacing
+from octkit.common.files import only_file, replacing
 from octkit.common.messages import say
 from octkit.common.pickles import read_pickle
 
@@ -96,10 +96,12 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint onto the CPU. Raises OctkitError where it is missing, damaged or holds code."""
     try:
-        content = path.read_bytes()
+        content = only_file(path, "a checkpoint").read_bytes()
         if hashlib.sha256(content[:-DIGEST_SIZE]).hexdigest().encode() != content[-DIGEST_SIZE:]:
             raise ValueError("its checksum is wrong: the file is damaged, cut short, or of another version of octkit")
         return read_archive(content)
+    except OctkitError:
+        raise
     except FileNotFoundError:
         raise OctkitError(f"{path}: not found, expected a checkpoint; train this fold first") from None
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for what is no checkpoint

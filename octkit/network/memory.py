@@ -8,19 +8,16 @@ import ctypes
 import platform
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
-import numpy as np
-import psutil
 import torch
 
 from octkit.common.errors import OctkitError
+from octkit.common.memory import GB, free_memory
 from octkit.common.settings import TrainSettings
 from octkit.network.model import Model
 from octkit.planning.plan import Configuration, Plan
 from octkit.planning.rules import feature_map_values
 
-GB = 1e9
 FLOAT = 4  # bytes
 MOMENTARY_IN_TRAINING = 7  # sets of the finest stage's feature maps: gradients, the convolutions' buffers
 FORWARD = 12  # the same of prediction, with what is freed and kept
@@ -32,9 +29,6 @@ UNFOLDED = 2 * 2
 AT_WORK = 4  # sets of a scan's probabilities beside those that are kept: sums, weighted, resampled
 PREFETCHED = 2  # batches that wait in each worker (torch's default)
 WORKER = 150e6  # bytes of a worker process that it does not share with its parent
-# Files of Linux's resource groups (limit, use, what is given up on demand): version 2, version 1.
-LIMITS = (("memory.max", "memory.current", "inactive_file"),
-          ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
 
 # glibc's mallopt: from how many bytes at its end on the heap is given back, and how many blocks may lie outside it.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -92,42 +86,9 @@ def probability_bytes(model: Model, shape: Sequence[int]) -> float:
     return (len(model.labels) + 1) * prod(shape) * FLOAT
 
 
-def free_bytes(device: torch.device, groups: Path = Path("/sys/fs/cgroup"),
-               membership: Path = Path("/proc/self/cgroup")) -> float:
-    """The memory that is free on a device; on the CPU what the system and the process's resource groups leave.
-
-    A container or a batch system gives a process less than the machine has. `groups` and `membership` are where Linux
-    keeps its resource groups and says to which a process belongs.
-    """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, *_left_in_groups(groups, membership), np.inf)
-
-
-def _left_in_groups(groups: Path, membership: Path) -> list[float]:
-    if not membership.exists():  # no Linux
-        return []
-    left = []
-    for line in membership.read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root = groups / "memory" if controllers else groups
-        folder = root / path.strip("/")
-        for group in (folder, *folder.parents):  # each group above limits as well
-            left += [_left(group, *names) for names in LIMITS if (group / names[0]).exists()]
-            if group == root:
-                break
-    return left
-
-
-def _left(group: Path, limit: str, used: str, reclaimable: str) -> float:
-    most = (group / limit).read_text(encoding="utf-8").strip()
-    if most == "max":
-        return np.inf
-    # Files that were read long ago count as used, but are given up as soon as memory is asked for.
-    details = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
-    return int(most) - int((group / used).read_text(encoding="utf-8")) + int(details.get(reclaimable, 0))
+def free_bytes(device: torch.device) -> float:
+    """The memory that is free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def check_training(network: torch.nn.Module, plan: Plan, config: str, chosen: TrainSettings, device: torch.device,

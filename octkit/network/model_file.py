@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from octkit import __version__
 from octkit.common import settings
 from octkit.common.errors import OctkitError, bad_file, first_problem
-from octkit.common.files import read_json_as, write_atomic
+from octkit.common.files import only_file, read_json_as, write_atomic
 from octkit.common.names import Name
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model
@@ -242,7 +242,7 @@ def _with_folds(member: Member, folds: Sequence[int | str], path: Path) -> Membe
 
 def _read_file(path: Path) -> Model:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(only_file(path, "a model's file")) as archive:
             _check_parts(archive, path)
             return _read_parts(archive, path)
     except FileNotFoundError:

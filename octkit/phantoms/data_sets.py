@@ -9,7 +9,9 @@ them with both eyes, and of each eye three. Nobody is in two splits. Each volume
 """
 
 import io
+import os
 import re
+import shlex
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from tqdm.auto import tqdm
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import new_folder, read_json_as, write_atomic, write_csv, write_json
-from octkit.common.settings import PhantomSettings
+from octkit.common.settings import PROJECT, PhantomSettings
 from octkit.data.groups import COLUMNS, GROUPS_FILE
 from octkit.data.image_files import write_mask, write_png
 from octkit.data.labels import GOALS_GREYS, LAYERS
@@ -33,6 +35,7 @@ from octkit.phantoms.volume_scans import VolumePhantom
 
 KINDS = ("circle", *WINDOWS)
 SPLITS = ("Train", "Validation", "Test")
+NAMED = "OCTKIT_PHANTOMS"  # in the environment: the folder that this run's caller has named
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,14 @@ def make_data_set(out: str | Path, counts: tuple[int, int, int], size: tuple[int
 def make_unless_there(out: str | Path, wanted: PhantomSettings | None) -> None:
     """Make the data set that the settings ask for, if any, unless `out` holds it already.
 
-    Raises OctkitError where it holds other phantoms. Scans of the user's own stay as they are.
+    Raises OctkitError where it holds other phantoms, and as `check_place`. The user's own scans stay as they are.
     """
     if wanted is None:
         return
     out = Path(out)
     counts = (wanted.train, wanted.validation, wanted.test)
     if not out.exists():
+        check_place(out, wanted)
         make_data_set(out, counts, wanted.size, wanted.seed, wanted.kind, wanted.looks)
         return
     if not (out / "phantom.json").exists():
@@ -128,6 +132,19 @@ def make_unless_there(out: str | Path, wanted: PhantomSettings | None) -> None:
     if found != asked:
         raise bad_file(out, f"holds phantoms of {found}, but the settings ask for {asked}",
                        "delete it or set another data.dir")
+
+
+def check_place(out: Path, wanted: PhantomSettings) -> None:
+    """Raise OctkitError where phantoms would be made outside of the project, in a folder that settings.json names.
+
+    The file may be somebody else's. A folder that a command or a script has named (`NAMED`) is the user's wish.
+    """
+    mine = Path(os.path.abspath(out)).is_relative_to(PROJECT) or os.environ.get(NAMED) == str(out)
+    if not out.exists() and not mine:
+        raise bad_file(out, "is not there, and no phantoms are made outside of the project because a file says so",
+                       f"if you want them there: octkit phantom {shlex.quote(str(out))} --kind {wanted.kind} --train "
+                       f"{wanted.train} --val {wanted.validation} --test {wanted.test} --size "
+                       f"{'x'.join(map(str, wanted.size))} --seed {wanted.seed} --looks {wanted.looks}")
 
 
 def _checked(kind: str, size: tuple[int, ...], looks: str) -> dict[str, list[float] | None]:

@@ -51,6 +51,14 @@ def test_wrong_overrides_are_errors_that_name_the_key(override, reason):
         with_overrides(from_profile("demo"), [override])
 
 
+@pytest.mark.parametrize("override", [
+    "data.phantom.train=10000", "data.phantom.size=[20000,20000]", "data.phantom.size=[1,1000000000]",
+    'data.phantom={"kind":"macular","size":[500,500,1000]}', 'data.phantom={"train":9000,"size":[2000,2000]}'])
+def test_phantoms_that_would_fill_a_disk_are_refused(override):
+    with pytest.raises(OctkitError, match="data.phantom"):
+        with_overrides(from_profile("demo"), [override])
+
+
 def test_unknown_keys_in_the_file_are_errors(tmp_path):
     (tmp_path / "settings.json").write_text('{"sead": 1}')
     with pytest.raises(OctkitError, match=r"settings\.json: sead"):

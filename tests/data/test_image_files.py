@@ -170,6 +170,14 @@ def turned(path):
     saved(path, GREY, exif=exif)
 
 
+def test_an_image_that_does_not_fit_into_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    saved(tmp_path / "large.png", np.zeros((3000, 5000), np.uint8))
+    monkeypatch.setattr("octkit.common.memory.free_memory", lambda: 3e8)
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(OctkitError, match=r"large.png: takes about 0.4 GB of memory to read, found 0.3 GB free"):
+        read_image(tmp_path / "large.png")
+
+
 @pytest.mark.parametrize(("name", "make", "reason"), [
     ("pages.tif", pages, "found 2 pages"), ("turned.jpg", turned, "turns the picture"),
     ("turned.tif", turned, "turns the picture"), ("turned.png", turned, "turns the picture"),

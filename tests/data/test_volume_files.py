@@ -83,6 +83,46 @@ def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path, monkey
         read_volume(tmp_path / "v.nii")
 
 
+def noted(path, count, size):
+    """A packed volume with so many notes of other programs' before its voxels, of so many bytes each."""
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    for _ in range(count):
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", bytes(size)))
+    path.write_bytes(gzip.compress(image.to_bytes()))
+
+
+@pytest.mark.parametrize("read", [read_volume, volume_size, volume_spacing])
+def test_notes_before_the_voxels_are_read_up_to_a_limit(tmp_path, monkeypatch, read):
+    """A few kilobytes of a packed file may hold a gigabyte of them, which nibabel reads one by one."""
+    noted(tmp_path / "a.nii.gz", 2, 1000)
+    read(tmp_path / "a.nii.gz")
+    noted(tmp_path / "b.nii.gz", 2, 600_000)
+    for name in ("b.nii.gz", "b.nii"):
+        noted(tmp_path / name, 2, 600_000)
+        with monkeypatch.context() as patched, pytest.raises(OctkitError, match=rf"{name}: .*begin after 1200\d\d\d "):
+            patched.setattr(nibabel.nifti1.Nifti1Extensions, "from_fileobj", None)  # not even one
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_header_that_states_more_than_the_file_can_hold_takes_no_memory(tmp_path, monkeypatch, name):
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.float64), np.eye(4)).to_bytes()
+    header = nibabel.Nifti1Header(image[:348])
+    header["dim"][1:4] = 900
+    data = header.binaryblock + image[348:]
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("z") else data)
+    monkeypatch.setattr(np, "asarray", None)
+    with pytest.raises(OctkitError, match=rf"{name}: is damaged .states 5832000000 bytes of voxels"):
+        read_volume(tmp_path / name)
+
+
+def test_a_volume_that_does_not_fit_into_memory_is_refused_with_the_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("octkit.common.memory.free_memory", lambda: 3e8)
+    (tmp_path / "v.nii").write_bytes(nibabel.Nifti1Image(np.zeros((50, 1000, 1000), np.uint8), np.eye(4)).to_bytes())
+    with pytest.raises(OctkitError, match=r"v.nii: takes about 0.5 GB of memory to read, found 0.3 GB free"):
+        read_volume(tmp_path / "v.nii")  # 50 million times 1 + 2 x 4 bytes
+
+
 @pytest.mark.parametrize("content", ['{"spacing": [0.2, 0.004]}', '{"um": 3}', '[1, 2, 3]',
                                      '{"spacing": [0.2, 0.004, "x"]}'])
 def test_a_spacing_that_is_none(tmp_path, content):

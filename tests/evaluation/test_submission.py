@@ -240,7 +240,7 @@ def test_every_deviation_is_listed_at_once(valid, images):
 def test_what_is_no_zip_is_refused(tmp_path, images, valid):
     with pytest.raises(OctkitError, match="none.zip: not found"):
         check_submission(tmp_path / "none.zip", images)
-    with pytest.raises(OctkitError, match="images: is not a zip file"):
+    with pytest.raises(OctkitError, match="images: is a folder, expected a submission"):
         check_submission(images, images)
     for data in (b"", b"PK nothing", valid.read_bytes()[:-30]):
         valid.write_bytes(data)

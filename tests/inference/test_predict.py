@@ -394,6 +394,9 @@ def pretended(goals, tmp_path, monkeypatch):
         def describe(self):
             return "paper"
 
+        def check_memory(self, _):
+            pass
+
         def on_grid(self, image, *_):
             return [np.stack([np.full(image.shape[1:], label == self.label, np.float32) for label in range(4)])], None
 
@@ -454,3 +457,12 @@ def test_a_stopped_cross_validation_goes_on_with_what_is_done(pretended, monkeyp
     predict.predict_cross_validation(run, progress=False)
     assert sorted(seen) == [case.name for case in run.dataset.train]  # each once
     assert [path.name for path in run.predictions("").iterdir()] == ["cv"]
+
+
+def test_a_scan_that_is_too_large_to_predict_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("octkit.network.memory.free_bytes", lambda _: 1e9)
+    predictor = Predictor(tiny_model("2d", folds=("0",)), "cpu")
+    scan = predict.ScanToPredict("large", tmp_path / "large.png", (8000, 9800), None, None,
+                                 lambda: pytest.fail("it was read"))
+    with pytest.raises(OctkitError, match=r"a scan of 8000 x 9800 needs about 6\.\d GB of memory, found 1.0 GB free"):
+        predict.predict_scans(predictor, [scan], tmp_path / "out", progress=False)

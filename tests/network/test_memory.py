@@ -4,11 +4,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from helpers import tiny_model
 
 from octkit.common.errors import OctkitError
+from octkit.common.memory import free_memory
 from octkit.common.settings import TrainSettings
 from octkit.network import memory
 from octkit.network.model import build_network
@@ -64,24 +66,24 @@ def group(folder, **files):
 
 @pytest.fixture
 def machine(monkeypatch):
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
 
 
 @pytest.mark.usefixtures("machine")
 def test_a_containers_limit_counts_and_every_one_above_it(tmp_path):
     (tmp_path / "cgroup").write_text("0::/batch/job\n")
     group(tmp_path / "groups/batch/job", max="max\n", current="5\n", stat="")
-    assert memory.free_bytes(CPU, tmp_path / "groups", tmp_path / "cgroup") == 10_000
+    assert free_memory(tmp_path / "groups", tmp_path / "cgroup") == 10_000
     group(tmp_path / "groups/batch", max="8000\n", current="5000\n", stat="anon 1\ninactive_file 400\n")
-    assert memory.free_bytes(CPU, tmp_path / "groups", tmp_path / "cgroup") == 8000 - 5000 + 400
+    assert free_memory(tmp_path / "groups", tmp_path / "cgroup") == 8000 - 5000 + 400
 
 
 @pytest.mark.usefixtures("machine")
 def test_version_1_of_the_groups(tmp_path):
     (tmp_path / "cgroup").write_text("5:cpu,cpuacct:/x\n4:memory:/x\n")
     group(tmp_path / "groups/memory/x", limit_in_bytes="2000", usage_in_bytes="1500", stat="total_inactive_file 50")
-    assert memory.free_bytes(CPU, tmp_path / "groups", tmp_path / "cgroup") == 550
-    assert memory.free_bytes(CPU, tmp_path, tmp_path / "none") == 10_000  # no groups: the machine decides
+    assert free_memory(tmp_path / "groups", tmp_path / "cgroup") == 550
+    assert free_memory(tmp_path, tmp_path / "none") == 10_000  # no groups: the machine decides
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's alone")

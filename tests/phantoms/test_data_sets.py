@@ -1,5 +1,6 @@
 import errno
 import json
+import shlex
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from octkit import cli
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
@@ -16,6 +18,7 @@ from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts import detect
 from octkit.data.layouts.goals import read_labels
 from octkit.data.volume_files import volume_spacing
+from octkit.lessons import repeat
 from octkit.phantoms import circle_scans, data_sets
 from octkit.phantoms.circle_scans import draw
 from octkit.phantoms.data_sets import has_glaucoma, make_data_set, make_unless_there, parse_size, person_of
@@ -214,11 +217,43 @@ def test_failed_run_leaves_nothing(tmp_path, monkeypatch, kind, writer, failure,
 
 # Unless it is there.
 
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_sets, "PROJECT", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["/nowhere/set", "../elsewhere/set"])
+def test_no_phantoms_are_made_outside_of_the_project_because_settings_say_so(tmp_path, monkeypatch, place):
+    """settings.json may be another's; what it says instead works."""
+    monkeypatch.setattr(data_sets, "PROJECT", tmp_path / "project")
+    (tmp_path / "project").mkdir()
+    out = tmp_path / "project" / place.replace("/nowhere", str(tmp_path / "nowhere"))
+    with pytest.raises(OctkitError, match="no phantoms are made outside of the project") as refused:
+        make_unless_there(out, wanted())
+    assert list(tmp_path.rglob("*")) == [tmp_path / "project"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(shlex.split(str(refused.value).partition("them there: octkit ")[2]))
+    assert not end.value.code
+    make_unless_there(out, wanted())  # is what they ask for
+
+
+def test_a_run_that_was_handed_on_makes_nothing_at_its_makers_place(tmp_path):
+    elsewhere = tmp_path / "home of another"
+    chosen = settings.with_overrides(settings.from_profile("smoke"), [f"data.dir={elsewhere}"])
+    chosen.save(tmp_path / "run" / "settings.json")
+    with pytest.raises(OctkitError, match="home of another: is not there"):
+        repeat.choose(None, None, tmp_path / "run", [])
+    with pytest.raises(OctkitError, match="home of another: is not there"):
+        repeat.prepare(tmp_path / "run" / "settings.json")
+    assert repeat.choose(None, None, tmp_path / "run", [f"data.dir={elsewhere}"])[1] == chosen  # the user's own wish
+
+
 def wanted(**changes) -> settings.PhantomSettings:
     return settings.PhantomSettings(**{"train": 2, "validation": 1, "size": (64, 64), "seed": 3} | changes)
 
 
 @pytest.mark.parametrize("changes", [{}, *({"kind": kind, "size": SMALL_VOLUME, "train": 1} for kind in VOLUMES)])
+@pytest.mark.usefixtures("project")
 def test_a_set_is_made_once_and_another_is_not_taken_for_it(tmp_path, changes):
     out = tmp_path / "set"
     make_unless_there(out, wanted(**changes))
@@ -232,6 +267,7 @@ def test_a_set_is_made_once_and_another_is_not_taken_for_it(tmp_path, changes):
         assert refused.value.file == out
 
 
+@pytest.mark.usefixtures("project")
 def test_the_settings_decide_what_is_made(tmp_path):
     make_unless_there(tmp_path / "set", wanted())
     dataset = detect.open_dataset(tmp_path / "set")
