@@ -22,6 +22,7 @@ from octkit.evaluation.evaluate import score_folder
 from octkit.inference import select
 from octkit.inference.predict import predict_folder
 from octkit.inference.sliding_window import Predictor
+from octkit.layers.thickness import sector_errors, sectors_in_words
 from octkit.network.model import load_model
 from octkit.network.model_file import run_card, save_model
 from octkit.phantoms.data_sets import make_data_set
@@ -38,7 +39,7 @@ UNSEEN = {"spectralis look, 800 x 1100": (16, (800, 1100), 2001, "spectralis"),
 
 
 def score(run: Path, mirror: bool) -> dict[str, dict]:
-    """Mean Dice and MED by layer on each set of unseen phantoms; leaves scores-*.json beside the run's files."""
+    """Mean Dice, MED, errors of mean thickness by layer on each set of unseen phantoms; leaves scores-*.json in RUN."""
     found = {}
     for name, (count, size, seed, looks) in UNSEEN.items():
         folder = run.parent / f"unseen-{looks}-{size[0]}"
@@ -51,7 +52,12 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
         write_json(run / f"scores-{out.name}.json", scores)
         found[name] = {layer: {"dice": round(metrics["dice"]["mean"], 4), "med_px": round(metrics["med"]["mean"], 3)}
                        for layer, metrics in scores["summary"].items()}
-        print(name, "mirrored" if mirror else "", found[name])
+        errors = sector_errors(out, case.truth.parent, case.spacing and 1000 * case.spacing[0])
+        for layer, sectors in errors["layers"].items():
+            found[name][layer][f"thickness_error_{errors['unit']}"] = {
+                sector: {kind: row["mean"] and round(row["mean"], 2) for kind, row in kinds.items()}
+                for sector, kinds in sectors.items() if not sector.startswith("GH_")}
+        print(name, "mirrored" if mirror else "", found[name], sectors_in_words(errors), sep="\n")
     return found
 
 

@@ -177,7 +177,9 @@ def test_what_a_scale_is_for_and_that_there_is_none_is_said(predictor, tmp_path,
     predict_folder(predictor, tmp_path / "in", tmp_path / "out", um_per_px=(4, 10))
     said = capsys.readouterr().out
     assert "planned in px" in said and "serves the boundaries alone" in said and "no scale known" not in said
-    assert read_json(tmp_path / "out/a.scale.json") == {"um_per_px": [4, 10], "eye": None, "circle": None}
+    assert said.count("uncalibrated") == 1
+    facts = {"um_per_px": [4, 10], "eye": None, "circle": None, "means": None}
+    assert read_json(tmp_path / "out/a.scale.json") == facts
     with pytest.raises(OctkitError, match="a.png: by the scale given it is .* mm deep, expected 0.24 to 20"):
         predict_folder(predictor, tmp_path / "in", tmp_path / "out", um_per_px=(0.004, 0.01))
 
