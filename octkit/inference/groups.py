@@ -29,7 +29,7 @@ ANGLES = 360
 OFF_CENTRE = (-4, 0, 4)  # degrees by which vessels move at most where the circle's centre does, some 120 um
 # Log-odds that two scans show one eye, from the correlations of their RNFL, GCIPL and shadows, where one pair in two
 # does; fitted on phantoms of other seeds than those measured (benchmarks/groups.py --fit).
-WEIGHTS, OFFSET = (5.9, 7.4, 2.7), -6.8
+WEIGHTS, OFFSET = (6.1, 6.5, 4.2), -7.2
 SCANS = 3  # of an eye, as in GOALS: of n scans a pair then shows one eye with a chance of 2 in n - 1
 
 
