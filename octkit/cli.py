@@ -397,11 +397,17 @@ def device(
 
 @app.command()
 def classify(run_dir: RunFolder) -> None:
-    """Train the glaucoma classifier and let it predict."""
-    from octkit.classification import resnet50  # and never torch: the two do not share a process
+    """Answer whether it is glaucoma: train a ResNet50 a fold, fit the thickness model and both together, choose."""
+    from octkit.classification import measure  # and never torch: the two do not share a process
+    from octkit.evaluation.records import Answers
 
     with _held_run(run_dir, "classifier") as run:
-        resnet50.train(run.dataset, run.settings, run.classifier)
+        measure.train_networks(run)
+        if (found := measure.answer(run))["lacking"]:
+            print(f"no thickness model: {found['lacking']}")
+        for where, answers in Answers.model_validate(found).scores.items():
+            print(f"{where}: " + ", ".join(f"{name} AUC {scores.auc}" for name, scores in answers.items()))
+        print(f"{run.classifier / 'predictions.csv'}: the answer of {found['chosen']}")
 
 
 @app.command()

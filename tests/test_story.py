@@ -30,7 +30,9 @@ def octkit(*arguments) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
-    done = octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set", f"data.dir={folder / 'data'}")
+    # Two folds: all people are held out once, enough of them to compare the answers to the glaucoma question.
+    done = octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set", f"data.dir={folder / 'data'}",
+                  "--set", "splits.folds=2")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -46,11 +48,15 @@ def test_every_notebook_ran_and_the_ledger_says_so(story):
 
 def test_each_step_left_its_files(story):
     for name in ("fingerprint.json", "plan.json", "splits.json", "selection.json", "scores.json", "thickness.csv",
-                 "models/2d/fold_0/checkpoint.pt", "models/2d/fold_1/log.csv", "classifier/model.pdparams",
-                 "classifier/predictions.csv", "submission.zip", "report.html"):
+                 "models/2d/fold_0/checkpoint.pt", "models/2d/fold_1/log.csv", "classifier/fold_0/model.pdparams",
+                 "classifier/fold_1/outputs.csv", "classifier/probabilities.csv", "classifier/predictions.csv",
+                 "submission.zip", "report.html"):
         assert (story / "run" / name).stat().st_size > 0, name
     compared = read_json(story / "run/classifier/comparison.json")
     assert {name: len(auc) for name, auc in compared.items()} == {"80% to train on": 1, "70% to train on": 1}
+    answers = read_json(story / "run/classifier/answers.json")
+    assert answers["lacking"] is None and set(answers["scores"]) == {"cross-validation", "validation scans"}
+    assert all(set(found) == {"thickness", "resnet50", "both"} for found in answers["scores"].values())
     scores = read_json(story / "run/scores.json")
     assert set(scores["cases"]) == {path.stem for path in (story / "data/Truth/Layer_Masks").iterdir()}
 

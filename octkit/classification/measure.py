@@ -1,25 +1,182 @@
-"""What a run's classifier is worth: its scores, and how they change with the share of scans that it learns from."""
+"""Glaucoma in a run: networks trained, three answers fitted and scored, one chosen; shares of training scans compared.
 
-from octkit.classification import resnet50
-from octkit.common.files import read_json, write_json
-from octkit.data.layouts.goals import true_diagnoses
-from octkit.evaluation.evaluate import score_classification
+What `answer` leaves in classifier/:
+
+    fold_<k>/           a ResNet50 for each fold, trained without the scans that it held out
+    answers.json        what was chosen and why, and the scores of every answer
+    probabilities.csv   every answer for each scan: log odds as they are, and recalibrated probabilities
+    predictions.csv     ImgName, GC_Pred: the chosen answer for the validation scans, as the challenge wants it
+"""
+
+import csv
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from octkit.classification import resnet50, thickness_model
+from octkit.classification.answers import Evidence, Fitted, choose, cross_validate, fit, logistic
+from octkit.common.errors import no_file
+from octkit.common.files import write_csv, write_json
+from octkit.common.messages import say
+from octkit.data.dataset import Case
+from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
+from octkit.evaluation.diagnosis import SPECIFICITY, auc_interval, diagnosis_scores
+from octkit.evaluation.evaluate import PREDICTION_COLUMNS
+from octkit.planning.folds import Split
 from octkit.planning.run import Run
 
 
-def score_classifier(run: Run) -> dict[str, dict]:
-    """`metrics.classification_scores` of the held-out training scans and, where their truth is known, validation scans.
+def network_folders(run: Run) -> list[Path]:
+    """The folders of the run's networks; those of `nested` networks, which answer no new scan, are not among them."""
+    return [run.classifier / f"fold_{fold}" for fold in _folds(run)]
 
-    Leaves validation_metrics.json; without truth the file, which then stems from other data, is removed.
+
+def train_networks(run: Run) -> None:
+    """Train the ResNet50 of each fold that has not been trained: classifier/fold_<k>/.
+
+    Raises OctkitError as `resnet50.train`.
     """
-    results = {"held-out training scans": read_json(run.classifier / "metrics.json")}
-    file = run.classifier / "validation_metrics.json"
-    if truth := _truth(run):
-        results["validation scans"] = score_classification(run.classifier / "predictions.csv", truth)
-        write_json(file, results["validation scans"])
+    if lacking := lacking_diagnoses(run.dataset.train):
+        raise lacking
+    pairs = itertools.combinations(_folds(run), 2) if run.settings.classify.nested else ()
+    for without in ((fold,) for fold in _folds(run)):
+        resnet50.train(run.dataset, run.settings, run.classifier / f"fold_{without[0]}", _split(run, without))
+    for pair in pairs:
+        resnet50.train(run.dataset, run.settings, _pair(run, *pair), _split(run, pair))
+
+
+def answer(run: Run) -> dict[str, Any]:
+    """Fit, cross-validate and choose the answers; leaves the files named above and returns what answers.json holds.
+
+        chosen, why   the answer that the submission takes
+        lacking       why there is no thickness model; None where there is one
+        learned_from  {scans, people, of}: on how many of all training scans answers were fitted and cross-validated
+        behind        answer -> {mean, low, high, n, p}: by how much its cross-validated AUC lies behind the best
+        scores        "cross-validation", "validation scans", "test scans" (where there is truth) -> answer ->
+                      `diagnosis_scores`, the Brier score before recalibration and the threshold
+    """
+    seed, dataset = run.settings.seed, run.dataset
+    known = held_out_evidence(run)
+    fitted, validated = fit(known, seed), cross_validate(known, seed)
+    lacking = thickness_model.lacking(run)
+    found: dict[str, Any] = {
+        "chosen": "resnet50", "why": "the only one", "lacking": lacking, "behind": {}, "scores": {},
+        "specificity": SPECIFICITY,
+        "learned_from": {"scans": len(known.names), "people": len(set(known.people)), "of": len(dataset.train)}}
+    rows = []
+    if validated is not None and known.labels is not None:
+        found["chosen"], found["why"], found["behind"] = choose(known.labels, validated.probabilities, known.people)
+        found["scores"]["cross-validation"] = _scores(known, known.labels, *validated, {})
+        rows += _rows("held out", known, known.labels, validated.raw, validated.probabilities)
     else:
-        file.unlink(missing_ok=True)
-    return results
+        found["why"] = "too few people were held out to compare answers, or to recalibrate one"
+    truth = true_diagnoses(dataset)
+    for split, cases in (("validation", dataset.validation), ("test", dataset.test)):
+        if not cases:
+            continue
+        scans = split_evidence(run, split, cases)
+        raw, told = fitted.raw(scans), fitted.probabilities(scans)
+        calls = {name: fitted.called(name, values) for name, values in told.items()}
+        labels = np.array([truth.get(name, -1) for name in scans.names])
+        if (labels >= 0).all():
+            found["scores"][f"{split} scans"] = _scores(scans, labels, told, calls, raw, fitted.thresholds)
+        rows += _rows(split, scans, labels, raw, told)
+        if split == "validation":
+            submitted = sorted(zip(scans.names, told.get(found["chosen"], told["resnet50"]), strict=True))
+    write_json(run.classifier / "answers.json", found)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(run.classifier / "probabilities.csv", columns, [[row.get(name) for name in columns] for row in rows])
+    if dataset.validation:
+        write_csv(run.classifier / "predictions.csv", PREDICTION_COLUMNS,
+                  [(f"{name}.png", f"{p:.6f}") for name, p in submitted])
+    say(f"Glaucoma is answered by {found['chosen']}: {found['why']}")
+    return found
+
+
+def fitted_answers(run: Run) -> Fitted:
+    """The run's answers, to ask about other scans: the same as `answer` fits."""
+    return fit(held_out_evidence(run), run.settings.seed)
+
+
+def held_out_evidence(run: Run) -> Evidence:
+    """What is known of the training scans that a fold held out, with their diagnoses: all that answers learn from."""
+    outputs = {fold: _outputs(run.classifier / f"fold_{fold}")["held out"] for fold in _folds(run)}
+    fold_of = {name: fold for fold, logits in outputs.items() for name in logits}
+    cases = [case for case in run.dataset.train if case.name in fold_of]
+    folds, nested = np.array([fold_of[case.name] for case in cases]), None
+    if run.settings.classify.nested:
+        pairs = {frozenset(pair): _outputs(_pair(run, *pair))["held out"]
+                 for pair in itertools.combinations(_folds(run), 2)}
+        nested = {part: np.array([(pairs[frozenset((part, fold_of[case.name]))] if fold_of[case.name] != part
+                                   else outputs[part])[case.name] for case in cases]) for part in outputs}
+    features = None
+    if thickness_model.lacking(run) is None:
+        features = thickness_model.features(thickness_model.held_out_profiles(run, cases), _people(cases))
+    return Evidence(tuple(case.name for case in cases), _people(cases),
+                    np.array([outputs[fold_of[case.name]][case.name] for case in cases]), features,
+                    np.array([case.glaucoma for case in cases]), folds, nested)
+
+
+def split_evidence(run: Run, split: str, cases: Sequence[Case]) -> Evidence:
+    """What is known of validation or test scans: the mean of the networks' log odds, and the predicted thickness."""
+    logits = [_outputs(folder)[split] for folder in network_folders(run)]
+    features = None
+    if thickness_model.lacking(run) is None:
+        profiles = thickness_model.predicted_profiles(run, run.predictions(split), cases)
+        features = thickness_model.features(profiles, _people(cases))
+    return Evidence(tuple(case.name for case in cases), _people(cases),
+                    np.array([np.mean([found[case.name] for found in logits]) for case in cases]), features)
+
+
+def _folds(run: Run) -> tuple[int | str, ...]:
+    """The folds with a network of their own: those that hold scans out, or "all"."""
+    return tuple(fold for fold in run.settings.train.folds if fold != "all") or ("all",)
+
+
+def _split(run: Run, without: Sequence[int | str]) -> Split | None:
+    """The run's own training scans without those that these folds hold out; None where there are no such folds."""
+    if "all" in without:
+        return None
+    held_out = {name for fold in without for name in run.splits[int(fold)]["validation"]}
+    names = [case.name for case in run.dataset.train]
+    return {"train": [name for name in names if name not in held_out],
+            "validation": [name for name in names if name in held_out]}
+
+
+def _pair(run: Run, one: int | str, other: int | str) -> Path:
+    return run.classifier / f"without_{one}_{other}"
+
+
+def _people(cases: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(case.person for case in cases)
+
+
+def _outputs(folder: Path) -> dict[str, dict[str, float]]:
+    """outputs.csv of a network: split -> scan -> log odds."""
+    path, found = folder / "outputs.csv", dict[str, dict[str, float]]()
+    if not path.exists():
+        raise no_file(path, "the outputs of a trained network (octkit classify RUN)")
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["split"], {})[row["scan"]] = float(row["log_odds"])
+    return found
+
+
+def _scores(scans: Evidence, labels: np.ndarray, told: Mapping[str, np.ndarray], called: Mapping[str, np.ndarray],
+            raw: Mapping[str, np.ndarray], thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    return {name: diagnosis_scores(labels, values, called[name], scans.people) | {
+        "brier_raw": float(np.square(logistic(raw[name]) - labels).mean()) if name in raw else None,
+        "threshold": thresholds.get(name)} for name, values in told.items()}
+
+
+def _rows(split: str, scans: Evidence, labels: np.ndarray, raw: Mapping[str, np.ndarray],
+          told: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [{"split": split, "scan": name, "person": scans.people[n], "glaucoma": labels[n] if labels[n] >= 0 else "",
+             **{f"{key} log odds": f"{values[n]:.6f}" for key, values in raw.items()},
+             **{key: f"{values[n]:.6f}" for key, values in told.items()}} for n, name in enumerate(scans.names)]
 
 
 def compare_fractions(run: Run) -> dict[str, list[float | None]]:
@@ -28,25 +185,22 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
     Judged on the validation scans, which no trial saw; without their truth on those that each trial held out. Empty
     where there is nothing to compare; an older comparison.json is removed.
     """
-    chosen, file, truth = run.settings, run.classifier / "comparison.json", _truth(run)
+    chosen, file, truth = run.settings, run.classifier / "comparison.json", true_diagnoses(run.dataset)
+    cases = {case.name: case for case in run.dataset.train + run.dataset.validation}
     compared: dict[str, list[float | None]] = {}
     for fraction in chosen.classify.compare_fractions:
         options = chosen.classify.model_copy(update={"train_fraction": fraction})
         for seed in range(options.compare_seeds):
             place = run.classifier / "comparison" / f"{fraction}_{seed}"
-            trial = chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options})
-            resnet50.train(run.dataset, trial, place)
-            scores = (score_classification(place / "predictions.csv", truth) if truth
-                      else read_json(place / "metrics.json"))
-            compared.setdefault(f"{fraction:.0%} to train on", []).append(scores["auc"])
+            resnet50.train(run.dataset, chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options}),
+                           place)
+            told = _outputs(place)
+            logits = told["validation"] if truth and "validation" in told else told["held out"]
+            labels = [truth.get(name, cases[name].glaucoma) for name in logits]
+            auc = auc_interval(labels, list(logits.values()), _people([cases[name] for name in logits])).mean
+            compared.setdefault(f"{fraction:.0%} to train on", []).append(float(auc) if np.isfinite(auc) else None)
     if compared:
         write_json(file, compared)
     else:
         file.unlink(missing_ok=True)
     return compared
-
-
-def _truth(run: Run) -> dict[str, int]:
-    """Name of a validation scan -> its true diagnosis; empty where they are not known."""
-    known = true_diagnoses(run.dataset)
-    return {case.name: known[case.name] for case in run.dataset.validation if case.name in known}

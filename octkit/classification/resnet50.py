@@ -5,8 +5,7 @@ The only module that imports paddle, which must never meet torch in one process.
     model.pdparams        the weights of the last epoch
     log.csv               a line an epoch
     splits.json           which training cases were learned from and which were held out
-    metrics.json          AUC, F1, sensitivity, specificity and ROC curve on the held-out cases
-    predictions.csv       ImgName, GC_Pred for the data set's validation images
+    outputs.csv           split, scan and log odds of glaucoma, for the held-out, validation and test cases
     weights_origin.json   where the first weights came from, and why from there
     trained.json          what the training was made from, written last: all of the above is there
 """
@@ -17,7 +16,7 @@ import math
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,18 @@ from octkit.common.memory import check_content
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
-from octkit.data.dataset import Dataset, scan_name
+from octkit.data.dataset import Dataset
 from octkit.data.image_files import read_image
 from octkit.evaluation.metrics import classification_scores
-from octkit.planning.folds import hold_out
+from octkit.planning.folds import Split, hold_out
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights
 CONNECT_SECONDS = 5  # how long to wait for Paddle's server to answer at all
 RANDOM = "random initialisation"
+OUTPUTS = ("split", "scan", "log_odds")  # columns of outputs.csv
 # What a training that has ended has left.
-TRAINED = ("trained.json", "splits.json", "log.csv", "model.pdparams", "metrics.json", "weights_origin.json")
+TRAINED = ("trained.json", "splits.json", "log.csv", "model.pdparams", "weights_origin.json")
 CODE_ROOMS = ("octkit.classification", "octkit.evaluation")  # after a change of what is imported it trains again
 
 
@@ -132,17 +132,17 @@ def _paddles_weights() -> tuple[Path | None, dict[str, str]]:
     return path, {"origin": "paddle download", "reason": f"{url}, MD5 {md5} as Paddle states it", "url": url}
 
 
-def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
+def train(dataset: Dataset, settings: Settings, out_dir: Path, split: Split | None = None) -> None:
     """Train the classifier on the data set's training cases and leave the files named above in `out_dir`.
 
+    `split` names the cases to learn from and to hold out; by default `folds.hold_out` draws them.
     A stopped training goes on from its last epoch and ends with the same bits. One that has ended is not repeated where
-    its settings, pixels and labels are the same, only the predictions are; where they are not, it is kept beside, in
-    before-1.classifier. The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly
-    luck. Raises OctkitError for unlabelled cases, bad weights and a
-    rate that diverges.
+    its settings, pixels and labels are the same, only its outputs are; where they are not, it is kept beside, in
+    before-1.<name>. The weights kept are the last epoch's: with a dozen held-out cases the best epoch is mostly luck.
+    Raises OctkitError for unlabelled cases, bad weights and a rate that diverges.
     """
     out_dir, chosen = Path(out_dir), settings.classify
-    split = hold_out(dataset.train, chosen.train_fraction, settings.seed)
+    split = split or hold_out(dataset.train, chosen.train_fraction, settings.seed)
     cases, images, labels = {case.name: case for case in dataset.train}, {}, {}
     for part, names in split.items():
         images[part] = load_images([cases[name].image for name in names], chosen.image_size)
@@ -151,15 +151,18 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path) -> None:
         say(f"{out_dir.name}: the classifier has been trained before, on the same pixels with the same settings")
     else:
         if (out_dir / "trained.json").exists() and read_json(out_dir / "trained.json") != {"made_from": key}:
-            kept = set_aside(out_dir, (*TRAINED, "predictions.csv"))
+            kept = set_aside(out_dir, (*TRAINED, "outputs.csv"))
             say(f"{out_dir.name}: pixels, settings or code have changed; what was trained before is kept in {kept}")
         (out_dir / "trained.json").unlink(missing_ok=True)
         write_json(out_dir / "splits.json", split)
         _train(images, labels, settings, key, out_dir)
-    if dataset.validation:
-        found = predict(out_dir, [case.image for case in dataset.validation], settings)
-        lines = [(name, f"{found[name]:.6f}") for name in sorted(found)]
-        write_csv(out_dir / "predictions.csv", ("ImgName", "GC_Pred"), lines)  # as the challenge wants it
+    read = reader([out_dir], settings)
+    rows = [("held out", name, found) for name, found in zip(split["validation"], read(images["validation"]),
+                                                             strict=True)]
+    for part, its in (("validation", dataset.validation), ("test", dataset.test)):
+        found = read(load_images([case.image for case in its], chosen.image_size)) if its else ()
+        rows += [(part, case.name, value) for case, value in zip(its, found, strict=True)]
+    write_csv(out_dir / "outputs.csv", OUTPUTS, [(part, name, f"{value:.9g}") for part, name, value in rows])
     write_json(out_dir / "trained.json", {"made_from": key})
     (out_dir / "checkpoint.npz").unlink(missing_ok=True)
 
@@ -197,8 +200,6 @@ def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], setting
             _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
     with replacing(out_dir / "model.pdparams") as temporary:
         paddle.save(network.state_dict(), str(temporary))
-    probabilities = _glaucoma(_logits(network, images["validation"], chosen.batch_size)).tolist()
-    write_json(out_dir / "metrics.json", classification_scores(labels["validation"].tolist(), probabilities))
 
 
 def _network(settings: Settings) -> paddle.nn.Layer:
@@ -260,7 +261,7 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
     """A hash of all that decides the training: its settings, the seed, pixels and labels, and this code."""
-    without = {"compare_fractions", "compare_seeds"}
+    without = {"compare_fractions", "compare_seeds", "nested"}
     code = "".join(path.read_text(encoding="utf-8")
                    for path in code_files("octkit.classification.resnet50", CODE_ROOMS))
     chosen = f"{settings.classify.model_dump_json(exclude=without)} {settings.seed} {settings.device}"
@@ -302,10 +303,15 @@ def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: 
     return rows
 
 
-def predict(model_dir: Path, images: Iterable[Path], settings: Settings) -> dict[str, float]:
-    """Probability of glaucoma by name as in a submission (0101.png), by the model that `train` left in `model_dir`."""
-    network, path, images = _network(settings), Path(model_dir) / "model.pdparams", list(map(Path, images))
-    _set_weights(network, read_weights(path), path, head=True)
-    pixels = load_images(images, settings.classify.image_size)
-    probabilities = _glaucoma(_logits(network, pixels, settings.classify.batch_size))
-    return {f"{scan_name(image)}.png": float(p) for image, p in zip(images, probabilities, strict=True)}
+def reader(folders: Sequence[Path], settings: Settings) -> Callable[[np.ndarray], np.ndarray]:
+    """Images (n, size, size) uint8 -> the log odds of glaucoma (n,), the mean of the networks left in these folders."""
+    networks = []
+    for path in (Path(folder) / "model.pdparams" for folder in folders):
+        networks.append(_network(settings))
+        _set_weights(networks[-1], read_weights(path), path, head=True)
+
+    def read(images: np.ndarray) -> np.ndarray:
+        found = [_logits(network, images, settings.classify.batch_size).astype(float) for network in networks]
+        return np.mean([logits[:, 1] - logits[:, 0] for logits in found], axis=0)
+
+    return read

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,7 @@ from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
 from octkit.evaluation.intervals import bootstrap_interval
-from octkit.evaluation.metrics import (
-    TOLERANCE,
-    boundary_agreement,
-    classification_scores,
-    dice,
-    med,
-    spread,
-    thickness_error,
-)
+from octkit.evaluation.metrics import TOLERANCE, boundary_agreement, dice, med, spread, thickness_error
 
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
 # What float() takes besides plain numbers ("1_0", " 1", "infinity") is not what other readers take.
@@ -148,23 +139,6 @@ def _in_words(found: Mapping[str, Any]) -> str:
         return "undefined"
     interval = "" if found.get("low") is None else f" [{found['low']:.4f}, {found['high']:.4f}]"
     return f"{found['mean']:.4f}{interval}"
-
-
-def score_classification(predictions: Path, truth: Mapping[str, int]) -> dict:
-    """AUC, F1, sensitivity, specificity and ROC of a CSV of predictions against the true diagnoses.
-
-    `predictions` has the columns ImgName, GC_Pred (0101.png, probability of glaucoma); `truth` maps a case's name
-    ("0101") to 1 glaucoma or 0 not. Returns what `metrics.classification_scores` does, the threshold (0.5) included.
-    Raises OctkitError with a line for each missing, extra, doubled or unreadable row.
-    """
-    found = read_predictions(predictions)
-    names = [Path(name).stem for name in found]
-    problems = [f"{name} has no true diagnosis" for name in names if name not in truth]
-    problems += [f"{name} has no prediction" for name in truth if name not in names]
-    problems += [f"{name} has {count} predictions" for name, count in Counter(names).items() if count > 1]
-    if problems:
-        raise OctkitError(in_lines(f"{predictions}: does not match the truth", problems))
-    return classification_scores([truth[name] for name in names], list(found.values()))
 
 
 def read_predictions(path: Path) -> dict[str, float]:

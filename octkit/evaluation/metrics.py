@@ -137,11 +137,12 @@ def boundary_agreement(predicted: np.ndarray, truth: np.ndarray, label: int,
             "nsd": float(near.mean()) if near.size else float("nan")}
 
 
-def classification_scores(labels: Sequence[int], probabilities: Sequence[float]) -> dict[str, Any]:
+def classification_scores(labels: Sequence[int], probabilities: Sequence[float],
+                          called: Sequence[bool] | None = None) -> dict[str, Any]:
     """AUC, F1, sensitivity, specificity and ROC curve of glaucoma probabilities, ready for JSON.
 
     `labels` are 1 glaucoma or 0 not, `probabilities` of glaucoma 0 to 1, one of each a scan. F1, sensitivity
-    and specificity are those at the threshold 0.5 (p >= 0.5 is called glaucoma). What is undefined is None:
+    and specificity are those of the scans `called` glaucoma, by default at p >= 0.5. What is undefined is None:
     AUC and `roc` with one class only, sensitivity without glaucoma, specificity without healthy scans.
     `roc` holds fpr, tpr and thresholds; its first point (0, 0) lies above every threshold, written as None.
     Raises ValueError for lengths that differ, other labels, and probabilities outside 0 to 1 or nan.
@@ -153,13 +154,13 @@ def classification_scores(labels: Sequence[int], probabilities: Sequence[float])
         raise ValueError(f"found labels {np.unique(known).tolist()}, expected 0 and 1")
     if not ((found >= 0) & (found <= 1)).all():
         raise ValueError("found probabilities that are nan or outside 0 to 1")
-    truth, called = known == 1, found >= THRESHOLD
-    true_positive, false_negative = int((truth & called).sum()), int((truth & ~called).sum())
-    false_positive, true_negative = int((~truth & called).sum()), int((~truth & ~called).sum())
+    truth, yes = known == 1, found >= THRESHOLD if called is None else np.asarray(called, bool)
+    true_positive, false_negative = int((truth & yes).sum()), int((truth & ~yes).sum())
+    false_positive, true_negative = int((~truth & yes).sum()), int((~truth & ~yes).sum())
     auc, roc = _roc(known, found) if 0 < truth.sum() < len(truth) else (None, None)
     return {"auc": auc, "f1": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
             "sensitivity": _ratio(true_positive, true_positive + false_negative),
-            "specificity": _ratio(true_negative, true_negative + false_positive), "threshold": THRESHOLD,
+            "specificity": _ratio(true_negative, true_negative + false_positive),
             "confusion": {"true_positive": true_positive, "false_negative": false_negative,
                           "false_positive": false_positive, "true_negative": true_negative}, "roc": roc}
 

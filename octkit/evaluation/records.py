@@ -1,4 +1,4 @@
-"""What evaluation has left in a run's folder, read back: scores.json and the classifier's metrics files."""
+"""What evaluation has left in a run's folder, read back: scores.json and the glaucoma answers' answers.json."""
 
 from pathlib import Path
 from typing import Self
@@ -47,18 +47,50 @@ class Scores(BaseModel):
         return read_json_as(path, Scores, "score the masks again")
 
 
-class ClassifierScores(BaseModel):
-    """What `metrics.classification_scores` returns: metrics.json, validation_metrics.json."""
+class Estimate(BaseModel):
+    """A value with its 95 % interval."""
 
     model_config = ConfigDict(frozen=True)
 
-    auc: Number
+    mean: Number
+    low: Number
+    high: Number
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "—"
+        return f"{self.mean:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
+
+
+class AnswerScores(BaseModel):
+    """What is shown of `diagnosis.diagnosis_scores`, and the Brier score before recalibration."""
+
+    model_config = ConfigDict(frozen=True)
+
+    scans: int
+    people: int
+    auc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
     f1: Number
-    sensitivity: Number
-    specificity: Number
-    confusion: dict[str, int]
+    brier: float
+    brier_raw: Number
+
+
+class Answers(BaseModel):
+    """answers.json; `classification.measure.answer` says what it holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    chosen: str
+    why: str
+    lacking: str | None
+    specificity: float
+    learned_from: dict[str, int]
+    behind: dict[str, dict[str, Number]]
+    scores: dict[str, dict[str, AnswerScores]]
 
     @staticmethod
-    def load(path: Path) -> "ClassifierScores":
-        """Read such a file. Raises OctkitError where it is missing or damaged."""
-        return read_json_as(path, ClassifierScores, "train the classifier again")
+    def load(path: Path) -> "Answers":
+        """Read answers.json. Raises OctkitError where it is missing or damaged."""
+        return read_json_as(path, Answers, "answer again (octkit classify RUN)")

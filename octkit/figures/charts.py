@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES, LAYERS
@@ -137,13 +137,17 @@ def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
     return picture
 
 
-def classifier_curves(log: Mapping[str, np.ndarray]) -> Picture:
-    """Loss and validation AUC of the glaucoma classifier; `log` as `read_log` gives it."""
-    picture, ((loss, area),) = new_picture("Classifier: loss and AUC by epoch", 1, 2, (9, 3.3))
-    _loss_lines(loss, {"": log})
-    _fold_lines(area, {"": log}, "validation_auc", VALIDATION_COLOUR, "validation")
+def classifier_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
+    """Loss and validation AUC of the ResNet50 of each fold, as `learning_curves`; the loss on a logarithmic axis."""
+    picture, ((loss, area),) = new_picture("ResNet50: loss and AUC by epoch", 1, 2, (9, 3.3))
+    _loss_lines(loss, logs)
+    _fold_lines(area, logs, "validation_auc", VALIDATION_COLOUR, "validation")
     area.axhline(0.5, color=GREY, ls=":", lw=1)
-    loss.set(xlabel="epoch", ylabel="cross-entropy loss")
+    loss.axhline(np.log(2), color=GREY, ls=":", lw=1)
+    # The first epochs' validation losses are a hundred times the last ones': on a linear axis nothing else shows.
+    loss.set(xlabel="epoch", ylabel="cross-entropy loss (dotted: chance)", yscale="log")
+    loss.yaxis.set_major_formatter("{x:g}")
+    loss.yaxis.set_minor_formatter(NullFormatter())
     area.set(xlabel="epoch", ylabel="AUC (0.5 is chance)", ylim=(0, 1.02))
     return picture
 
@@ -256,14 +260,29 @@ def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str, title: st
     return picture
 
 
-def roc(false_positive: Sequence[float], true_positive: Sequence[float], auc: float, title: str) -> Picture:
-    """ROC curve with its AUC and the line of chance."""
-    picture, ((ax,),) = new_picture(title, size=(4.6, 4.6), alt=f"ROC curve with an AUC of {auc:.3f}.")
-    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":", label="chance, AUC 0.5")
-    ax.plot(false_positive, true_positive, color=TRAIN_COLOUR, lw=2, label=f"AUC {auc:.3f}")
-    ax.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)",
-           xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+def roc(answers: Mapping[str, Mapping[str, Any]], title: str) -> Picture:
+    """How well answers tell glaucoma: ROC curves with AUC and interval, and whether probabilities can be believed.
+
+    `answers` is name -> `diagnosis.diagnosis_scores`. Right: the share of glaucoma among scans of about one predicted
+    probability; on the dotted line it is what was predicted.
+    """
+    picture, ((curves, trust),) = new_picture(title, 1, 2, (9, 4.6))
+    said = []
+    for ax in (curves, trust):
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
+    looks = zip((BLUE, VERMILION, PURPLE), ("-", "--", "-."), ("o", "s", "^"), strict=True)
+    for (name, found), (colour, line, marker) in zip(answers.items(), looks, strict=False):
+        area, reliability = found["auc"], found["reliability"]
+        interval = "" if area["low"] is None else f" [{area['low']:.2f}, {area['high']:.2f}]"
+        said.append(f"{name}: AUC {area['mean']:.3f}{interval}, Brier score {found['brier']:.3f}")
+        curves.plot(found["roc"]["fpr"], found["roc"]["tpr"], line, color=colour, lw=2, label=said[-1])
+        trust.plot(reliability["predicted"], reliability["observed"], line, color=colour, lw=1.5, marker=marker)
+    curves.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (sensitivity)")
+    trust.set(xlabel="predicted probability of glaucoma", ylabel="share of scans with glaucoma")
+    for ax in (curves, trust):
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    legend_below(picture, columns=1)
+    picture.alt = f"{title}: {'; '.join(said)}."
     return picture
 
 

@@ -13,9 +13,10 @@ from matplotlib.typing import ColorType
 
 from octkit.figures.charts import circle_axis, mark_unseen
 from octkit.figures.colours import BLUE, GREY, LAYER_COLOURS, VERMILION
-from octkit.figures.picture import Picture, new_picture, unit_name
+from octkit.figures.picture import Picture, layer_name, legend_below, new_picture, unit_name
 from octkit.figures.scans import show_image
-from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means
+from octkit.layers.seen import bridged
+from octkit.layers.thickness import GARWAY_HEATH, Thickness, angles, asymmetry, clock_hours, means, resample
 
 # Told apart by the colour-blind, and by their dashes in print.
 RIGHT, LEFT = {"color": BLUE, "ls": "-"}, {"color": VERMILION, "ls": "--"}
@@ -99,6 +100,38 @@ def cursor(image: np.ndarray, scan: Thickness, degrees: float, title: str) -> Pi
     disc.spines[:].set_visible(False)
     picture.alt = f"{title}: at {degrees:g} degrees the RNFL is {said} thick." if np.isfinite(value) else \
         f"{title}: at {degrees:g} degrees the RNFL was not seen."
+    return picture
+
+
+def weighed(scan: Thickness, usual: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray],
+            title: str) -> Picture:
+    """Why the thickness model says what it says: where a scan differs from the `usual` profile, and what that weighs.
+
+    `usual` and `weights` are layer -> (n,) around the circle, weights in log odds for one unit more in each piece
+    (`thickness_model.around`). Red is what speaks for glaucoma, blue what speaks against it.
+    """
+    picture, axes = new_picture(title, 2, 1, (9, 5.4), sharex=True, height_ratios=(3, 2))
+    (above,), (below,) = axes
+    total = 0.0
+    for layer, weight in weights.items():
+        at = angles(weight)
+        line, mean = (resample(values, len(weight)) for values in (bridged(scan[layer]), usual[layer]))
+        above.plot(at, line, color=LAYER_COLOURS[layer], lw=2, label=layer_name(layer))
+        above.plot(at, mean, color=LAYER_COLOURS[layer], lw=1, ls="--", label=f"{layer_name(layer)}, usual")
+        share = np.nan_to_num(weight * (line - mean))
+        total += share.sum()
+        for side, colour in ((share > 0, VERMILION), (share < 0, BLUE)):
+            above.fill_between(at, line, mean, where=side, color=colour, alpha=0.35, lw=0)
+        # So much do 10 units less over 30 degrees add: a number that one can picture.
+        below.step(at, -10 * weight * len(weight) / 12, where="mid", color=LAYER_COLOURS[layer])
+    mark_unseen(above, scan["rnfl"])
+    below.axhline(0, color=GREY, lw=1)
+    for ax in (above, below):
+        circle_axis(ax, scan.unit)
+    above.set(xlabel="", ylim=(0, None))
+    below.set_ylabel(f"log odds of 10 {unit_name(scan.unit)}\nless over 30 degrees")
+    legend_below(picture)
+    picture.alt = f"{title}. All differences from the usual profile together: {total:+.2f} log odds of glaucoma."
     return picture
 
 

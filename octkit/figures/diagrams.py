@@ -19,9 +19,11 @@ KIND_COLOURS = {"blueprint": BLUE, "inferred": ORANGE, "empirical": PURPLE}
 
 
 def image_sizes(shapes: Sequence[Sequence[int]]) -> Picture:
-    """The distinct (H, W) of the scans as outlines drawn to scale."""
-    picture, ((ax,),) = new_picture("Image sizes", size=(6.5, 4.6))
+    """The distinct (H, W) of the scans as outlines drawn to scale; small where there is one, which the title says."""
     sizes, counts = np.unique(np.array(shapes, int), axis=0, return_counts=True)
+    several = len(sizes) > 1
+    picture, ((ax,),) = new_picture("Image sizes" if several else f"All scans are {sizes[0][0]} × {sizes[0][1]} px",
+                                    size=(6.5, 4.6) if several else (3.6, 2.7))
     for (height, width), count in zip(sizes, counts, strict=True):
         ax.add_patch(Rectangle((0, 0), width, height, fill=False, lw=1 + 3 * count / counts.max(), color=GREY))
         ax.annotate(f"{height} × {width} px: {count} scan{'s' if count > 1 else ''} ", (width, height), fontsize=8,

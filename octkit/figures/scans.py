@@ -104,6 +104,20 @@ def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, titl
     return picture
 
 
+def relevance(image: np.ndarray, weights: np.ndarray, title: str) -> Picture:
+    """A scan beside itself under what speaks for glaucoma (red) and against it (blue): `weights` (H, W) log odds."""
+    shape = np.shape(weights)
+    picture, ((plain, ax),) = new_picture(title, 1, 2, (9, 1.2 + 4.2 * shape[0] / shape[1]),
+                                          f"{title}: from {weights.min():+.2f} to {weights.max():+.2f} log odds.")
+    most = max(float(np.abs(weights).max()), 1e-6)
+    for one in (plain, ax):
+        show_image(one, image)
+    shown = ax.imshow(weights, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.45)
+    ax.set_ylabel("")
+    colour_bar(picture, shown, ax, "for glaucoma (log odds)")
+    return picture
+
+
 def before_after(before: np.ndarray, after: np.ndarray) -> Picture:
     """A scan as stored and as the network sees it, each above its histogram."""
     shape = np.shape(before)[-2:]

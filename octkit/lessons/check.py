@@ -150,7 +150,7 @@ class Exercises:
         return counts / counts.sum()
 
     def glaucoma(self) -> dict[str, float]:
-        """Name of a validation scan -> the ResNet50's probability."""
+        """Name of a validation scan -> the submitted probability."""
         found = read_predictions(self.run.classifier / "predictions.csv")
         return {name.rpartition(".")[0]: value for name, value in found.items()}
 
@@ -323,7 +323,7 @@ class Exercises:
     def rival_11_3(self) -> Known:
         def judge(answer: Any) -> tuple[bool, str] | None:
             network = self.count_right(self.glaucoma())
-            by = f"the ResNet50, with the threshold that suits it best, {network}."
+            by = f"the submitted answer, with the threshold that suits it best, {network}."
             if answer == "none":
                 best = max(map(self.count_right, thin.values()))
                 return best < network, f"the best rule decides {best} scans rightly, {by}"

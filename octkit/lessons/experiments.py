@@ -113,6 +113,9 @@ def _share(source: Run, chosen: Settings, run: Run) -> list[str]:
         if theirs.line is not None:
             _take_over(job.copy(source), job.copy(run))
             ledger.append(run, theirs.line)
+    if all(getattr(source.settings, part) == getattr(chosen, part) for part in ("data", "classify", "seed", "device")):
+        for path in source.classifier.glob("fold_*/*"):  # each knows what it was made from: `resnet50.train` looks
+            _take_over(path, run.classifier / path.relative_to(source.classifier))
     return shared
 
 

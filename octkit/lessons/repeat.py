@@ -123,10 +123,11 @@ def compare(one: Run, other: Run) -> tuple[int, list[str]]:
 def _results(run: Run) -> dict[str, bytes]:
     """A run's results, name -> content; beside them it leaves times, dates and pictures."""
     files = [run.fingerprint_file, run.plan_file, run.splits_file, run.selection_file, run.scores_file,
-             run.thickness_file, run.ablation_file, run.submission_file, run.classifier / "predictions.csv"]
+             run.thickness_file, run.ablation_file, run.submission_file,
+             *(run.classifier / name for name in ("answers.json", "probabilities.csv", "predictions.csv"))]
     for pattern in ("predictions/**/*.png", "predictions/**/*.nii.gz", "predictions/**/*.csv"):
         files += run.folder.glob(pattern)
     found = {path: path.read_bytes() for path in files if path.exists()}
-    for path in (*run.folder.glob("models/*/fold_*/log.csv"), *run.classifier.glob("log.csv")):
+    for path in (*run.folder.glob("models/*/fold_*/log.csv"), *run.classifier.glob("fold_*/log.csv")):
         found[path] = pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv().encode()
     return {path.relative_to(run.folder).as_posix(): content for path, content in found.items()}

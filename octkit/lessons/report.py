@@ -15,7 +15,7 @@ import jinja2
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
 from octkit.common.settings import flat
-from octkit.evaluation.records import ClassifierScores, Scores
+from octkit.evaluation.records import Answers, Scores
 from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
 from octkit.lessons import ledger
@@ -132,12 +132,13 @@ VOLUME_SECTIONS = (
 
 
 def key_numbers(run: Run) -> list[str]:
-    """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the classifier."""
+    """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the glaucoma answers."""
     scores = Scores.load(run.scores_file).summary if run.scores_file.exists() else {}
     lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(found[metric].mean)}"
                                          for metric in ("dice", "med", "thickness_error"))])
              for layer, found in scores.items()]
     if ledger.left_out(run, steps.CLASSIFIER_STEP):
         return lines
-    return lines + [f"classifier, {path.stem}: AUC {number(ClassifierScores.load(path).auc)}"
-                    for path in sorted(run.classifier.glob("*metrics.json"))]
+    path = run.classifier / "answers.json"
+    return lines + [f"glaucoma, {where}: " + ", ".join(f"{name} AUC {found.auc}" for name, found in answers.items())
+                    for where, answers in (Answers.load(path).scores.items() if path.exists() else ())]

@@ -21,7 +21,7 @@ from octkit.common.files import read_json_as
 from octkit.data.image_files import read_mask
 from octkit.data.labels import mask_coding
 from octkit.evaluation.metrics import spread, with_spread
-from octkit.evaluation.records import ClassifierScores, Number, Scores, Summary
+from octkit.evaluation.records import Answers, Number, Scores, Summary
 from octkit.figures import charts, diagrams, picture, scans
 from octkit.figures.picture import Picture, layer_name
 from octkit.layers.thickness import QUADRANT_NAMES
@@ -29,8 +29,6 @@ from octkit.lessons import ledger
 from octkit.planning.run import Run
 from octkit.planning.selection import Selection
 
-CLASSIFIER_FILES = {"metrics.json": "held-out training scans", "validation_metrics.json": "validation scans"}
-CLASSIFIER_SCORES = (("AUC", "auc"), ("F1", "f1"), ("sensitivity", "sensitivity"), ("specificity", "specificity"))
 LOG_COLUMNS = {"epoch", "train_loss", "validation_loss", "seconds"}
 CLASSIFIER_STEP, SUBMISSION_STEP = "11_classify", "12_submission"
 MAX_FIGURE = 20_000_000  # bytes; a lesson's have 0.5 MB
@@ -103,8 +101,9 @@ def warnings(run: Run) -> Iterator[Block]:
     """What a reader has to know before any number."""
     if lacking := ledger.left_out(run, CLASSIFIER_STEP):
         yield Block("note", f"The lessons on glaucoma and the submission were left out: {lacking}.")
-    elif (file := run.classifier / "weights_origin.json").exists():
-        origin = read_json_as(file, Origin, AGAIN)
+    elif files := sorted(run.classifier.glob("fold_*/weights_origin.json")):
+        origins = [read_json_as(file, Origin, AGAIN) for file in files]
+        origin = next((one for one in origins if one.origin == "random initialisation"), origins[0])
         if origin.origin == "random initialisation":
             yield Block("loud", "The glaucoma classifier started from RANDOM INITIALISATION, not from ImageNet "
                                 f"weights ({origin.reason}). Its numbers are not those of the recipe.")
@@ -142,9 +141,13 @@ def key_layers(run: Run) -> Iterator[Block]:
 
 
 def key_classifier(run: Run) -> Iterator[Block]:
-    """The classifier's scores on the validation scans, or on those it held out where they have no truth."""
-    where, scores = list(_classifier_scores(run).items())[-1]
-    yield Block("cards", [(f"Glaucoma {name}", number(getattr(scores, key)), where) for name, key in CLASSIFIER_SCORES])
+    """The chosen answer's scores on the validation scans, or in cross-validation where they have no truth."""
+    answers = Answers.load(needed(run.classifier / "answers.json"))
+    where = "validation scans" if "validation scans" in answers.scores else "cross-validation"
+    found = answers.scores.get(where, {}).get(answers.chosen)
+    if found is not None:
+        yield Block("cards", [(f"Glaucoma {name}", str(getattr(found, name.lower())), f"{answers.chosen}; {where}, "
+                               f"{found.people} people") for name in ("AUC", "Sensitivity", "Specificity")])
 
 
 def key_postprocessing(run: Run) -> Iterator[Block]:
@@ -330,10 +333,27 @@ def ablation(run: Run) -> Iterator[Block]:
 
 
 def classifier(run: Run) -> Iterator[Block]:
-    yield table("Glaucoma or not; F1, sensitivity and specificity at the threshold 0.5",
-                ("scored on", "scans", *(name for name, _ in CLASSIFIER_SCORES)),
-                [(where, sum(found.confusion.values()), *(number(getattr(found, key)) for _, key in CLASSIFIER_SCORES))
-                 for where, found in _classifier_scores(run).items()])
+    """Every answer to the glaucoma question, how good and how sure, and which one the submission takes."""
+    found = Answers.load(needed(run.classifier / "answers.json"))
+    scans, people, of = (found.learned_from[key] for key in ("scans", "people", "of"))
+    lacking = f" No thickness model: {found.lacking}." if found.lacking else ""
+    yield Block("text", f"The submission takes the answer “{found.chosen}”: {found.why}. Answers are fitted on the "
+                        f"{scans} of {of} training scans, of {people} people, that no network behind them had learned "
+                        f"from.{lacking}")
+    for where, answers in found.scores.items():
+        one = next(iter(answers.values()))
+        yield table(f"Glaucoma or not, {where}: {one.scans} scans of {one.people} people, with 95 % intervals over "
+                    "people; each answer's threshold was set on training scans for a specificity of "
+                    f"{found.specificity:.0%}",
+                    ("answer", "AUC", "sensitivity", "specificity", "F1", "Brier score as it is", "recalibrated"),
+                    [(f"{name} (chosen)" if name == found.chosen else name, str(scores.auc), str(scores.sensitivity),
+                      str(scores.specificity), number(scores.f1), number(scores.brier_raw), number(scores.brier))
+                     for name, scores in answers.items()])
+    if found.behind:
+        yield table("By how much the AUC in cross-validation lies behind the best: paired, by person",
+                    ("answer", "behind", "95 % interval", "p"),
+                    [(name, number(gain["mean"]), f"[{number(gain['low'])}, {number(gain['high'])}]", number(gain["p"]))
+                     for name, gain in found.behind.items()])
 
 
 def figures(pattern: str, always: bool = True) -> Callable[[Run], Iterator[Block]]:
@@ -391,10 +411,3 @@ def _with_interval(found: Summary, digits: int = 3) -> str:
 def _selection(run: Run) -> Selection:
     needed(run.selection_file)
     return run.selection
-
-
-def _classifier_scores(run: Run) -> dict[str, ClassifierScores]:
-    """Where it was scored -> the classifier's scores; at least those on its own held-out scans must be there."""
-    needed(run.classifier / "metrics.json")
-    return {where: ClassifierScores.load(run.classifier / name)
-            for name, where in CLASSIFIER_FILES.items() if (run.classifier / name).exists()}

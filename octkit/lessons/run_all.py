@@ -79,8 +79,9 @@ STEPS = (
     Step("09_ensemble", needs=("08_infer",), leaves=("selection.json", "predictions/validation"),
          may_leave=("calibration.json", "predictions/test", "scores.json", "figures/09_*")),
     Step("10_thickness", needs=("09_ensemble",), leaves=("thickness.csv",), may_leave=("figures/10_*",)),
-    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data",), diagnoses=True,
-         leaves=("classifier/model.pdparams", "classifier/predictions.csv"), may_leave=("classifier", "figures/11_*")),
+    # After 09, for the thickness model reads predicted layers.
+    Step("11_classify", settings=("classify", "seed", "device"), needs=("01_data", "09_ensemble"), diagnoses=True,
+         leaves=("classifier/answers.json", "classifier/predictions.csv"), may_leave=("classifier", "figures/11_*")),
     Step("12_submission", needs=("09_ensemble", "11_classify"), diagnoses=True, leaves=("submission.zip",),
          may_leave=("submission",)),
     Step("15_patient", settings=("seed",), needs=("09_ensemble",), leaves=("ablation.json",),

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as
 from octkit.common.names import CaseName
@@ -81,6 +83,27 @@ def _dealt(cases: Sequence[Case], folds: int, seed: int) -> list[list[str]]:
         warnings.simplefilter("ignore")  # a rarer class than folds is spread as far as it goes
         parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(classes, classes, people)
         return [[cases[index].name for index in held_out] for _, held_out in parts]
+
+
+def people_of_both(people: Sequence[str], labels: Iterable[int]) -> tuple[int, int]:
+    """How many people have glaucoma (label 1 in some scan), and how many others there are."""
+    ill = {person for person, label in zip(people, labels, strict=True) if label == 1}
+    return len(ill), len({*people} - ill)
+
+
+def deal_people(people: Sequence[str], labels: Sequence[int] | np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each of n scans, (n,) int: all of a person in one, people of both classes in each.
+
+    There are `folds` of them, or as many as there are people in the smaller class. Raises ValueError below two.
+    """
+    from sklearn.model_selection import StratifiedKFold  # here, for it takes a second to import
+
+    ill = {person: label for label, person in sorted(zip(labels, people, strict=True))}
+    names = sorted(ill)
+    parts = StratifiedKFold(min(folds, *people_of_both(people, labels)), shuffle=True, random_state=seed)
+    fold_of = {names[index]: fold for fold, (_, held_out) in enumerate(
+        parts.split(names, [ill[name] for name in names])) for index in held_out}
+    return np.array([fold_of[person] for person in people])
 
 
 def keeps_together(splits: Sequence[Split], cases: Iterable[Case]) -> bool:

@@ -16,7 +16,6 @@ from octkit.evaluation.evaluate import (
     in_words,
     parse_predictions,
     read_predictions,
-    score_classification,
     score_folder,
 )
 
@@ -225,24 +224,6 @@ def test_true_masks_of_another_coding_are_said(tmp_path, octkit):
 def test_two_files_can_be_held_against_each_other(tmp_path):
     truth = write(tmp_path / "truth", a=mask(), b=mask())
     assert list(score_folder(truth / "b.png", truth / "b.png")["cases"]) == ["b"]
-
-
-def test_score_classification_by_hand(tmp_path):
-    predictions = tmp_path / "predictions.csv"
-    # Rows in another order than the truth's.
-    predictions.write_text("ImgName,GC_Pred\n0104.png,0.3\n0101.png,0.8\n0102.png,0.7\n0103.png,0.6\n")
-    scores = score_classification(predictions, {"0101": 1, "0102": 0, "0103": 1, "0104": 0})
-    assert (scores["sensitivity"], scores["specificity"], scores["auc"]) == (1, 0.5, 0.75)
-    assert scores["f1"] == pytest.approx(4 / 5)
-
-
-def test_rows_that_do_not_match_the_truth_are_all_named(tmp_path):
-    predictions = tmp_path / "predictions.csv"
-    predictions.write_text("ImgName,GC_Pred\n0101.png,0.8\n0101.PNG,0.7\nx.png,0.7\n")
-    with pytest.raises(OctkitError) as error:
-        score_classification(predictions, {"0101": 1, "0102": 0})
-    assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
-        "x has no true diagnosis", "0102 has no prediction", "0101 has 2 predictions"]
 
 
 HEAD = "ImgName,GC_Pred\n"

@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES, LAYERS
+from octkit.evaluation.diagnosis import diagnosis_scores
 from octkit.figures import charts
 from octkit.figures.colours import BLUE, LAYER_COLOURS
 from octkit.figures.picture import layer_name
@@ -32,7 +33,8 @@ def figures():
         "intensity_histogram": charts.intensity_histogram([IMAGE], [MASK], (20, 220)),
         "class_shares": charts.class_shares([MASK] * 3),
         "learning_curves": charts.learning_curves({"fold 0": log(4), "fold 1": log(4, 0.2)}, "Training"),
-        "classifier_curves": charts.classifier_curves({**log(4), "validation_auc": np.array([0.5, 0.6, 0.7, 0.8])}),
+        "classifier_curves": charts.classifier_curves({
+            "fold_0": {**log(4), "validation_auc": np.array([0.5, 0.6, 0.7, 0.8])}, "fold_1": log(3)}),
         "layer_scores": charts.layer_scores({layer: [0.5, 0.7, 0.8] for layer in LAYERS}, "Dice"),
         "mirroring_price": charts.mirroring_price({
             "plain": {"seconds": 0.3, "dice": 0.9, "dice_by_scan": {"a": 0.88, "b": 0.92}},
@@ -43,7 +45,8 @@ def figures():
                                                  "glaucoma": profile[None] * 0.7}, "um", "Groups"),
         "quadrant_bars": charts.quadrant_bars({"healthy, training": quadrants, "scan 0101": quadrants}, "um", "Means"),
         "doubt_coverage": charts.doubt_coverage(COVERAGE, "Doubt"),
-        "roc": charts.roc([0, 0, 1], [0, 0.8, 1], 0.9, "ROC on two scans"),
+        "roc": charts.roc({"thickness": diagnosis_scores([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.7], [1, 0, 1, 1],
+                                                         list("abcd"))}, "ROC on four scans"),
         "probability_strip": charts.probability_strip([0.2, 0.7, 0.9], [0, 0, 1]),
     }
 
@@ -158,4 +161,4 @@ def test_coverage_is_drawn_against_what_it_should_be(figures):
 
 def test_decisions_are_counted_at_the_threshold(figures):
     assert "1 of 2 healthy, 1 of 1 glaucoma" in figures["probability_strip"].alt
-    assert "AUC 0.900" in [text.get_text() for text in figures["roc"].axes[0].get_legend().get_texts()]
+    assert "thickness: AUC 0.750 [" in figures["roc"].legends[0].get_texts()[0].get_text()

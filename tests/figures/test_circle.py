@@ -94,3 +94,16 @@ def test_the_cursor_points_at_one_a_scan_in_all_three_views(side, x):
     assert disc.lines[1].get_xdata()[0] == pytest.approx(x)  # temporal
     line[0] = np.nan
     assert "not seen" in circle.cursor(np.zeros((1, 20, len(line))), scan(side, line), 0, "Scan").alt
+
+
+def test_what_is_weighed_is_drawn_in_its_colours_and_adds_up():
+    flat = np.full((2, 360), 100.0)
+    flat[0, 90:180] = 80  # RNFL is thin there, where a unit more is worth -0.01: 90 pieces of 20 units
+    weights = {"rnfl": np.where((np.arange(360) >= 90) & (np.arange(360) < 180), -0.01, 0.0), "gcipl": np.zeros(360)}
+    picture = circle.weighed(Thickness(flat, ("rnfl", "gcipl"), "um"), {"rnfl": np.full(36, 100.0),
+                                                                        "gcipl": np.full(36, 100.0)}, weights, "Why")
+    assert "+18.00 log odds" in picture.alt
+    above, below = picture.axes
+    assert above.lines[0].get_ydata()[100] == 80 and above.lines[1].get_ydata()[100] == 100
+    # 10 units less over 30 of 360 degrees are 30 pieces of 10 units: 3 log odds.
+    assert below.lines[0].get_ydata().max() == pytest.approx(3)

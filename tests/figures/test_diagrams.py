@@ -64,6 +64,8 @@ def test_image_sizes_are_counted_and_drawn_to_scale():
     assert texts(ax) == ["50 × 60 px: 1 scan ", "80 × 100 px: 3 scans "]
     assert [(patch.get_width(), patch.get_height()) for patch in ax.patches] == [(60, 50), (100, 80)]
     assert ax.get_xlabel() == "width (A-scans, px)"
+    alone = diagrams.image_sizes([(80, 100)] * 3)
+    assert "80 × 100 px" in alone.get_suptitle() and alone.get_figwidth() < ax.figure.get_figwidth()
 
 
 def test_patches_lie_around_the_middle_of_their_volume_and_a_2d_one_is_a_line_from_above():

@@ -32,6 +32,7 @@ def figures() -> dict[str, picture_.Picture]:
         "comparison": scans.comparison(IMAGE, np.roll(MASK, 1, 0), MASK, "Both"),
         "before_after": scans.before_after(IMAGE, z_scored),
         "augment_grid": scans.augment_grid(z_scored, MASK, {"low_resolution": (z_scored, MASK)}),
+        "relevance": scans.relevance(IMAGE, np.where(MASK == 1, 0.5, -0.1), "Why"),
         "boundary_band": scans.boundary_band(IMAGE, BOUNDARIES, np.full((5, 30), 0.25), "Boundaries"),
     }
 
@@ -41,7 +42,7 @@ def test_every_figure_says_what_one_sees_names_its_axes_and_its_layers_and_leave
         assert picture.get_suptitle() and picture.alt, name
         words = "".join(ax.get_xlabel() + ax.get_ylabel() for ax in picture.axes if ax.axison)
         assert "A-scan" in words and "(px)" in words, name
-        if name not in ("before_after", "boundary_band"):
+        if name not in ("before_after", "boundary_band", "relevance"):
             assert [text.get_text() for text in picture.legends[0].get_texts()][:3] == ["RNFL", "GCIPL", "choroid"]
     assert not plt.get_fignums()
 

@@ -164,7 +164,7 @@ def rivals(tmp_path, goals):
 def test_a_sector_that_beats_the_network_is_found_by_the_run(rivals, capsys):
     run = rivals((0.2, 0.6), (80, 120))
     assert check("11-3", ("I", 100), run) and check("11-3", ("I", 80), run)
-    assert "decides 2 scans rightly, the ResNet50, with the threshold that suits it best, 1." in said(capsys)
+    assert "decides 2 scans rightly, the submitted answer, with the threshold that suits it best, 1." in said(capsys)
     assert not check("11-3", "none", run)
     assert check("11-3", ("I", 79), run)  # one right, as many as the network
     assert check("11-1", 0, run) and check("11-2", 0.1, run) and check("11-2", 0.9, run)

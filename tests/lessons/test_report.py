@@ -18,8 +18,8 @@ from octkit.data.calibration import Calibration
 from octkit.data.image_files import read_mask, write_mask
 from octkit.data.labels import BOUNDARIES, GOALS_GREYS, LAYERS
 from octkit.data.layouts.detect import open_dataset
+from octkit.evaluation.diagnosis import diagnosis_scores
 from octkit.evaluation.evaluate import grouped, score_folder
-from octkit.evaluation.metrics import classification_scores
 from octkit.evaluation.submission import write_submission
 from octkit.figures import picture as picture_
 from octkit.layers.thickness import thickness_table, write_csv
@@ -28,6 +28,15 @@ from octkit.phantoms.data_sets import make_data_set
 from octkit.planning.run import Run
 
 NASTY = "<script>alert(1)</script>"
+
+
+def answers():
+    """What `measure.answer` leaves: two answers in cross-validation, of which the simpler is chosen."""
+    score = diagnosis_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], [0, 0, 0, 1], list("abcd")) | {"brier_raw": 0.3125}
+    behind = {"mean": 0.0, "low": 0.0, "high": 0.0, "n": 4, "p": 1.0}
+    return {"chosen": "thickness", "why": "the simplest of all", "lacking": None, "specificity": 0.95,
+            "learned_from": {"scans": 4, "people": 3, "of": 11}, "behind": {"thickness": behind, "resnet50": behind},
+            "scores": {"cross-validation": {"thickness": score, "resnet50": score}}}
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +88,9 @@ def finished(tmp_path_factory):
     gains = {"mirror": {layer: {"mean": 0.01, "sd": 0.002, "n": 3} for layer in (*LAYERS, "broken")}}
     write_json(folder / "ablation.json", {"rows": [{"scan": "eye"}], "over_scans": gains, "gains": gains})
     probabilities = {case.image.name: 0.5 for case in dataset.validation}
-    write_json(folder / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
-    write_json(folder / "classifier/weights_origin.json", {"origin": "random initialisation", "reason": "no file"})
+    write_json(folder / "classifier/answers.json", answers())
+    write_json(folder / "classifier/fold_0/weights_origin.json", {"origin": "random initialisation",
+                                                                  "reason": "no file"})
     write_submission(folder / "predictions/validation", probabilities, data / "Validation/Image",
                      folder / "submission.zip")
     line = {"step": "01_data", "status": "done", "started": "2024-01-01T00:00:00+00:00", "seconds": 12.5,
@@ -98,7 +108,7 @@ def run(finished, tmp_path):
 @pytest.fixture
 def run_without_figures(finished, tmp_path):
     """The same without the files that the report draws figures from, which takes most of its time."""
-    skipped = shutil.ignore_patterns("predictions", "models", "scores.json", "metrics.json")
+    skipped = shutil.ignore_patterns("predictions", "models", "scores.json", "answers.json")
     return shutil.copytree(finished, tmp_path / "first", ignore=skipped)
 
 
@@ -131,7 +141,9 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
         assert f"{scores['summary'][layer]['med_upper']['mean']:.4f}" in page.text["scores"]
         low, high = (scores["by_group"][layer]["dice"][end] for end in ("low", "high"))
         assert f"[{low:.4f}, {high:.4f}]" in page.text["scores"]
-    assert "0.750" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
+    assert "0.750 [" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
+    assert "the simplest of all" in page.text["glaucoma"] and "4 of 11 training scans" in page.text["glaucoma"]
+    assert "thickness (chosen) 0.750 [" in " ".join(page.text["glaucoma"].split()) and "0.312" in page.text["glaucoma"]
     assert "largest component of all foreground together" in page.text["summary"]
     assert "64 × 80 px (3 scans)" in page.text["fingerprint"] and "101.2" in page.text["fingerprint"]
     assert "[64, 80]" in page.text["plan"] and "median size" in page.text["plan"]
@@ -154,7 +166,7 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
 
 def test_a_classifier_of_other_data_is_not_shown_where_its_lesson_was_left_out(run_without_figures):
     run, lacking = run_without_figures, "Train/Image: found 6 training scans (0 with glaucoma, 6 without)"
-    write_json(run / "classifier/metrics.json", classification_scores([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9]))
+    write_json(run / "classifier/answers.json", answers())
     assert "AUC 0.750" in " ".join(report.key_numbers(Run(run)))
     with open(run / "ledger.jsonl", "a") as ledger:
         for step in ("11_classify", "12_submission"):
@@ -192,7 +204,8 @@ def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_rando
     run = run_without_figures
     text = report.write_report(Run(run)).read_text()
     assert re.search(r'class="loud">[^<]*RANDOM INITIALISATION, not from ImageNet', text)
-    write_json(run / "classifier/weights_origin.json", {"origin": "imagenet file", "reason": "classify.weights"})
+    write_json(run / "classifier/fold_0/weights_origin.json", {"origin": "imagenet file",
+                                                               "reason": "classify.weights"})
     text = report.write_report(Run(run)).read_text()
     assert "RANDOM" not in text and "started from ImageNet weights" in text
 
@@ -211,10 +224,10 @@ def test_the_page_is_alone_in_the_world(run):
 def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path):
     page = Page(report.write_report(Run(tmp_path)))
     for section, file in (("summary", "settings.json"), ("summary", "selection.json"), ("data", "settings.json"),
-                          ("summary", "classifier/metrics.json"), ("fingerprint", "fingerprint.json"),
+                          ("summary", "classifier/answers.json"), ("fingerprint", "fingerprint.json"),
                           ("plan", "plan.json"), ("training", "log.csv"), ("inference", "mirroring.json"),
                           ("scores", "scores.json"), ("thickness", "thickness.csv"), ("submission", "submission.zip"),
-                          ("glaucoma", "classifier/metrics.json"), ("ledger", "ledger.jsonl"),
+                          ("glaucoma", "classifier/answers.json"), ("ledger", "ledger.jsonl"),
                           ("preparation", "figures/05_*.png"), ("data", "figures/01_*.png"),
                           ("examples", "settings.json")):
         assert re.search(rf"not run: \S*{re.escape(file)}", page.text[section]), section
@@ -239,7 +252,7 @@ def test_names_from_outside_are_escaped(run_without_figures):
     plan = json.loads((odd / "plan.json").read_text())
     plan[NASTY] = {"value": NASTY, "kind": f'"><img src=x>{NASTY}', "reason": NASTY}
     write_json(odd / "plan.json", plan)
-    write_json(odd / "classifier/weights_origin.json", {"origin": NASTY, "reason": NASTY})
+    write_json(odd / "classifier/fold_0/weights_origin.json", {"origin": NASTY, "reason": NASTY})
     with open(odd / "ledger.jsonl", "a") as file:
         file.write(json.dumps({"step": NASTY, "status": "killed", "seconds": 1.0, "peak_memory_mb": 1,
                                "error": NASTY}) + "\n")
@@ -273,7 +286,7 @@ def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
 
 @pytest.mark.parametrize("content", ["{}", "[1", '{"summary": 3, "postprocessing": [{}], "intensity": []}'])
 def test_a_damaged_file_costs_its_own_section_only(run, content):
-    for name in ("selection.json", "fingerprint.json", "scores.json", "classifier/metrics.json", "mirroring.json"):
+    for name in ("selection.json", "fingerprint.json", "scores.json", "classifier/answers.json", "mirroring.json"):
         (run / name).write_text(content)
     page = Page(report.write_report(Run(run)))
     for section in ("summary", "scores", "fingerprint", "glaucoma"):

@@ -1,0 +1,168 @@
+"""Three answers to "is it glaucoma": by thickness, by the ResNet50, by both; fitted, cross-validated, one chosen.
+
+Each is a logistic regression on the log odds of what it listens to: of one alone that is Platt's recalibration, of both
+their combination (stacking). It is fitted on outputs for scans that neither the ResNet50 nor the thickness model has
+learned from. The threshold of each is set on the same scans, for a specificity of 95 %.
+
+Cross-validation deals people. Of each part that is held out nothing decides anything but what it is scored by: neither
+the penalty, nor weights, recalibration or threshold. One thing stays, unless `nested`: the ResNet50 that was asked
+about a scan to fit on may have learned from scans of the part held out. Nested, that is another ResNet50.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from octkit.classification import thickness_model
+from octkit.evaluation.diagnosis import Z, as_json, auc_gain, threshold_for
+from octkit.evaluation.metrics import THRESHOLD
+from octkit.planning.folds import deal_people, people_of_both
+
+# What each answer listens to, simplest first.
+ANSWERS = {"thickness": ("thickness",), "resnet50": ("resnet50",), "both": ("thickness", "resnet50")}
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of n scans.
+
+    `logits` (n,) are the ResNet50's, `features` (n, columns) the thickness model's, None where there are none. Of scans
+    to learn from `labels` (n,) are 1 glaucoma or 0 not, `folds` (n,) says which fold held a scan out, and `nested` is
+    fold -> the logits (n,) of networks that did not learn from that fold either.
+    """
+
+    names: tuple[str, ...]
+    people: tuple[str, ...]
+    logits: np.ndarray
+    features: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    folds: np.ndarray | None = None
+    nested: Mapping[int, np.ndarray] | None = None
+
+    def where(self, chosen: np.ndarray) -> "Evidence":
+        """The scans for which `chosen` (n,) bool is true."""
+        def part(values: Any) -> Any:
+            return None if values is None else values[chosen]
+
+        kept = np.flatnonzero(chosen)
+        return replace(self, names=tuple(self.names[i] for i in kept), people=tuple(self.people[i] for i in kept),
+                       logits=self.logits[chosen], features=part(self.features), labels=part(self.labels),
+                       folds=part(self.folds), nested=self.nested and {k: v[chosen] for k, v in self.nested.items()})
+
+
+class Fitted(NamedTuple):
+    """Answers that can be asked: the thickness model, the regression of each answer, and its threshold.
+
+    Without regressions there were too few people to fit any: the ResNet50 then answers as it is.
+    """
+
+    model: Pipeline | None
+    regressions: dict[str, Pipeline]
+    thresholds: dict[str, float]
+
+    def raw(self, scans: Evidence) -> dict[str, np.ndarray]:
+        """The log odds (n,) of the thickness model and of the ResNet50, as they are."""
+        found = {"resnet50": scans.logits}
+        if self.model is not None and scans.features is not None:
+            found["thickness"] = self.model.decision_function(scans.features)
+        return found
+
+    def probabilities(self, scans: Evidence) -> dict[str, np.ndarray]:
+        """Answer -> its probability of glaucoma for each scan, (n,)."""
+        raw = self.raw(scans)
+        if not self.regressions:
+            return {"resnet50": logistic(raw["resnet50"])}
+        return {name: regression.predict_proba(_stacked(raw, name))[:, 1]
+                for name, regression in self.regressions.items()}
+
+    def called(self, name: str, probabilities: np.ndarray) -> np.ndarray:
+        """Which scans an answer calls glaucoma, (n,) bool."""
+        if name not in self.thresholds:
+            return probabilities >= THRESHOLD
+        return probabilities > self.thresholds[name]
+
+
+class Validated(NamedTuple):
+    """What cross-validation says of each scan: answer -> probability, whether it is called, and raw log odds."""
+
+    probabilities: dict[str, np.ndarray]
+    called: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
+
+
+def logistic(log_odds: np.ndarray) -> np.ndarray:
+    """Probabilities of log odds."""
+    return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
+
+
+def fit(known: Evidence, seed: int) -> Fitted:
+    """Fit every answer that there is evidence for on scans with labels; none of fewer than two people of a class."""
+    labels = known.labels
+    if labels is None or min(people_of_both(known.people, labels)) < 2:
+        return Fitted(None, {}, {})
+    outputs, model = {"resnet50": known.logits}, None
+    if known.features is not None:
+        model = thickness_model.fit(known.features, labels, known.people, seed)
+        outputs["thickness"] = thickness_model.out_of_fold(model, known.features, labels, known.people, seed)
+    regressions, thresholds = {}, {}
+    for name, parts in ANSWERS.items():
+        if outputs.keys() >= set(parts):
+            inputs = _stacked(outputs, name)
+            regressions[name] = make_pipeline(StandardScaler(), LogisticRegression()).fit(inputs, labels)
+            thresholds[name] = threshold_for(regressions[name].predict_proba(inputs)[labels == 0, 1])
+    return Fitted(model, regressions, thresholds)
+
+
+def cross_validate(known: Evidence, seed: int) -> Validated | None:
+    """Ask about each scan what has not learned from its person; None where people are too few for that.
+
+    Dealt into FOLDS parts, or nested into the folds that the networks held out.
+    """
+    labels = known.labels
+    if labels is None or min(people_of_both(known.people, labels)) < 3:  # two are to be left to fit on
+        return None
+    parts = known.folds if known.nested and known.folds is not None else deal_people(known.people, labels, FOLDS, seed)
+    found = Validated({}, {}, {})
+    for part in np.unique(parts):
+        rest = known.where(parts != part)
+        if rest.nested:
+            rest = replace(rest, logits=rest.nested[int(part)])
+        fitted = fit(rest, seed)
+        if not fitted.regressions:
+            return None
+        held_out = known.where(parts == part)
+        told = fitted.probabilities(held_out)
+        calls = {name: fitted.called(name, values) for name, values in told.items()}
+        for table, values in zip(found, (told, calls, fitted.raw(held_out)), strict=True):
+            for name, column in values.items():
+                table.setdefault(name, np.zeros(len(parts), column.dtype))[parts == part] = column
+    return found
+
+
+def choose(labels: np.ndarray, probabilities: Mapping[str, np.ndarray],
+           people: Sequence[str]) -> tuple[str, str, dict[str, dict[str, float | None]]]:
+    """The answer to take, why, and by how much the AUC of each lies behind the best one (paired, with p-value).
+
+    It is the simplest whose AUC lies within one standard error of the difference behind the best. Where no standard
+    error can be told, only an AUC that is no lower counts as equal.
+    """
+    gains = {name: {other: auc_gain(labels, found, probabilities[other], people) for other in probabilities}
+             for name, found in probabilities.items()}
+    best = min(probabilities, key=lambda name: max(gain.mean for gain, _ in gains[name].values()))
+    behind = {name: gains[name][best] for name in probabilities}
+    chosen = next(name for name, (gain, _) in behind.items()
+                  if gain.mean <= max(0.0, float(np.nan_to_num((gain.high - gain.mean) / Z))))
+    why = (f"the highest AUC in cross-validation of {len(probabilities)}" if chosen == best else
+           f"the simplest within one standard error of the highest AUC in cross-validation, that of {best}")
+    return chosen, why, {name: as_json(gain) | {"p": float(p) if np.isfinite(p) else None}
+                         for name, (gain, p) in behind.items()}
+
+
+def _stacked(outputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return np.column_stack([outputs[part] for part in ANSWERS[name]])

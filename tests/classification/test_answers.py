@@ -1,0 +1,99 @@
+"""Three answers: that each listens to its own evidence, that nothing held out decides, and how one is chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from octkit.classification import answers
+from octkit.classification.answers import ANSWERS, Evidence, choose, cross_validate, fit
+from octkit.evaluation.diagnosis import auc_interval
+
+
+def evidence(people=40, scans=2, network=2.0, thickness=2.0, seed=0):
+    """Scans whose two sources tell glaucoma by so many standard deviations; one column of thickness."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(people) % 2, scans)
+    count = people * scans
+    return Evidence(tuple(f"s{n}" for n in range(count)), tuple(f"p{n // scans}" for n in range(count)),
+                    random.normal(labels * network), random.normal(labels[:, None] * [thickness, 0]), labels,
+                    np.arange(count) // scans % 3)
+
+
+def test_each_answer_listens_to_its_own_evidence():
+    known = evidence()
+    fitted = fit(known, 0)
+    told = fitted.probabilities(known)
+    assert list(told) == list(ANSWERS) and all(((p > 0) & (p < 1)).all() for p in told.values())
+    other = fitted.probabilities(replace(known, logits=-known.logits))
+    assert np.array_equal(told["thickness"], other["thickness"])
+    assert not np.allclose(told["resnet50"], other["resnet50"]) and not np.allclose(told["both"], other["both"])
+    plain = LogisticRegression().fit((known.logits[:, None] - known.logits.mean()) / known.logits.std(), known.labels)
+    assert told["resnet50"] == pytest.approx(plain.predict_proba(
+        (known.logits[:, None] - known.logits.mean()) / known.logits.std())[:, 1])
+
+
+def test_both_are_better_than_either_where_each_knows_something():
+    known, more = evidence(seed=1), evidence(300, seed=2)
+    told = fit(known, 0).probabilities(more)
+    auc = {name: auc_interval(more.labels, p, more.people).mean for name, p in told.items()}
+    assert auc["both"] > max(auc["thickness"], auc["resnet50"])
+    called = fit(known, 0).called("both", told["both"])
+    assert 0.85 < (~called[more.labels == 0]).mean() < 1
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_nothing_that_is_held_out_decides_anything(monkeypatch, nested):
+    """Whatever is fitted and set is so by people who are not in the part that it is asked about."""
+    known, asked = evidence(), []
+    if nested:
+        known = replace(known, nested={fold: known.logits + 10 * (fold + 1) for fold in range(3)})
+    real = answers.fit
+
+    def watched(rest, seed):
+        fitted = real(rest, seed)
+        asked.append(rest)
+        return fitted
+
+    monkeypatch.setattr(answers, "fit", watched)
+    assert len(cross_validate(known, 0).called["both"]) == len(known.names)
+    assert len(asked) == (3 if nested else answers.FOLDS)
+    for rest in asked:
+        held_out = set(known.names) - set(rest.names)
+        assert not {known.people[int(name[1:])] for name in held_out} & set(rest.people)
+        if nested:
+            [fold] = {int(known.folds[int(name[1:])]) for name in held_out}
+            places = [int(name[1:]) for name in rest.names]
+            assert np.array_equal(rest.logits, known.logits[places] + 10 * (fold + 1))
+
+
+def test_a_threshold_never_comes_from_the_scans_that_it_is_used_on():
+    known = evidence(seed=3)
+    found = cross_validate(known, 0)
+    # The healthy scans of one part become extreme: their own calls follow the threshold of the others.
+    parts = answers.deal_people(known.people, known.labels, answers.FOLDS, 0)
+    wild = (parts == 2) & (known.labels == 0)
+    other = cross_validate(replace(known, logits=np.where(wild, 50.0, known.logits)), 0)
+    assert other.called["resnet50"][wild].all() and not found.called["resnet50"][wild].all()
+
+
+def test_without_thickness_the_network_answers_alone_and_with_few_people_as_it_is():
+    known = replace(evidence(), features=None)
+    assert list(fit(known, 0).probabilities(known)) == ["resnet50"]
+    assert list(cross_validate(known, 0).probabilities) == ["resnet50"]
+    few = evidence(3)
+    fitted = fit(few, 0)
+    assert fitted.probabilities(few)["resnet50"] == pytest.approx(1 / (1 + np.exp(-few.logits)))
+    assert list(fitted.called("resnet50", np.array([0.5, 0.4]))) == [True, False]
+    assert cross_validate(few, 0) is None
+
+
+def test_ties_go_to_the_simpler():
+    known = evidence(200, 1, seed=4)
+    good, bad = known.logits, np.random.default_rng(0).normal(size=200)
+    same = {"thickness": good, "resnet50": bad, "both": good + 1e-3 * bad}
+    chosen, why, behind = choose(known.labels, same, known.people)
+    assert chosen == "thickness" and behind["resnet50"]["mean"] > 0.2 and behind["resnet50"]["p"] < 0.001
+    chosen, why, _ = choose(known.labels, {"thickness": bad, "resnet50": good, "both": good}, known.people)
+    assert (chosen, "highest" in why) == ("resnet50", True)
