@@ -110,7 +110,7 @@ def held_out_evidence(run: Run) -> Evidence:
     if run.settings.classify.nested:
         pairs = {frozenset(pair): _outputs(_pair(run, *pair))["held out"]
                  for pair in itertools.combinations(_folds(run), 2)}
-        nested = {part: np.array([(pairs[frozenset((part, fold_of[case.name]))] if fold_of[case.name] != part
+        nested = {int(part): np.array([(pairs[frozenset((part, fold_of[case.name]))] if fold_of[case.name] != part
                                    else outputs[part])[case.name] for case in cases]) for part in outputs}
     features = None
     if thickness_model.lacking(run) is None:
@@ -196,7 +196,7 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
                            place)
             told = _outputs(place)
             logits = told["validation"] if truth and "validation" in told else told["held out"]
-            labels = [truth.get(name, cases[name].glaucoma) for name in logits]
+            labels = np.array([truth.get(name, cases[name].glaucoma) for name in logits])
             auc = auc_interval(labels, list(logits.values()), _people([cases[name] for name in logits])).mean
             compared.setdefault(f"{fraction:.0%} to train on", []).append(float(auc) if np.isfinite(auc) else None)
     if compared:

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from octkit.evaluation.intervals import Interval
 from octkit.evaluation.metrics import classification_scores
@@ -18,7 +19,7 @@ SPECIFICITY = 0.95  # of the thresholds that are set in training folds
 BINS = 5  # of the reliability curve, each with as many scans
 
 
-def auc_interval(labels: Sequence[int], probabilities: Sequence[float], people: Sequence[str]) -> Interval:
+def auc_interval(labels: ArrayLike, probabilities: ArrayLike, people: Sequence[str]) -> Interval:
     """The AUC with DeLong's interval, for people with several scans by Obuchowski (Biometrics 53:567, 1997).
 
     It is taken on the logit's scale, so that it stays within 0 and 1. nan without scans of both classes; without an
@@ -33,7 +34,7 @@ def auc_interval(labels: Sequence[int], probabilities: Sequence[float], people: 
     return Interval(auc, low, high, moves.shape[1])
 
 
-def auc_gain(labels: Sequence[int], first: Sequence[float], second: Sequence[float],
+def auc_gain(labels: ArrayLike, first: ArrayLike, second: ArrayLike,
              people: Sequence[str]) -> tuple[Interval, float]:
     """By how much the AUC of `second` is higher than that of `first` on the same scans, and the p-value of that test.
 
@@ -47,7 +48,7 @@ def auc_gain(labels: Sequence[int], first: Sequence[float], second: Sequence[flo
     return Interval(gain, gain - Z * deviation, gain + Z * deviation, one.shape[1]), p
 
 
-def _moves(labels: Sequence[int], probabilities: Sequence[float],
+def _moves(labels: ArrayLike, probabilities: ArrayLike,
            people: Sequence[str]) -> tuple[float, np.ndarray, list[int]]:
     """The AUC, how each person's scans of either class move it (2, people), and how many people have each class."""
     ill, found = np.asarray(labels) == 1, np.asarray(probabilities, float)
@@ -72,7 +73,7 @@ def _deviation(moves: np.ndarray, have: Sequence[int]) -> float:
     return float(np.sqrt(max(alone + 2 * people / (people - 1) * (moves[0] * moves[1]).sum(), 0)))
 
 
-def wilson(hits: Sequence[bool], people: Sequence[str]) -> Interval:
+def wilson(hits: ArrayLike, people: Sequence[str]) -> Interval:
     """A share with Wilson's interval (JASA 22:209, 1927).
 
     Scans of one person count for less than as many of different people, by how alike they are (the design effect);
@@ -93,7 +94,7 @@ def wilson(hits: Sequence[bool], people: Sequence[str]) -> Interval:
     return Interval(share, float(middle - half), float(middle + half), count)
 
 
-def threshold_for(healthy: Sequence[float], specificity: float = SPECIFICITY) -> float:
+def threshold_for(healthy: ArrayLike, specificity: float = SPECIFICITY) -> float:
     """The lowest of these probabilities of healthy scans above which at most 1 − specificity of them lie.
 
     A scan is called glaucoma where its probability is above it.
@@ -102,7 +103,7 @@ def threshold_for(healthy: Sequence[float], specificity: float = SPECIFICITY) ->
     return float(ranked[len(ranked) - 1 - int((1 - specificity) * len(ranked) + 1e-9)])
 
 
-def diagnosis_scores(labels: Sequence[int], probabilities: Sequence[float], called: Sequence[bool],
+def diagnosis_scores(labels: ArrayLike, probabilities: ArrayLike, called: ArrayLike,
                      people: Sequence[str]) -> dict[str, Any]:
     """All that is known of an answer on n scans, ready for JSON (None: undefined).
 
