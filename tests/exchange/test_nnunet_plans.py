@@ -130,3 +130,11 @@ def test_a_plan_without_an_architecture_is_of_an_older_nnunet():
     del plans["configurations"]["2d"]["architecture"]
     with pytest.raises(OctkitError, match=r"no plans\.json of nnU-Net v2\.4 or later .*architecture"):
         plan_from(plans, dataset, "2d", HERE)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "2d/x", ".."])
+def test_a_configuration_whose_name_is_a_path_is_refused(name):
+    _, plans, dataset = folder_of("2d")
+    plans["configurations"][name] = plans["configurations"].pop("2d")
+    with pytest.raises(OctkitError, match="^here: its plan is not valid"):
+        plan_from(plans, dataset, name, HERE)
