@@ -25,7 +25,6 @@ import scope_examples
 import torch
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from octkit import phantoms
 from octkit.common.files import replacing
@@ -35,6 +34,10 @@ from octkit.inference.sliding_window import Predictor
 from octkit.layers.scope import ENDS, FARTHEST, chances, describe, outside
 from octkit.network.model import Model
 from octkit.network.model_file import open_model, save_model
+
+# A scan whose probability of being a circle is smaller is out of scope. Below one half, as a good scan that is flagged
+# costs more than a line beside the disc that is not: what such a line shows may be a piece of a circle.
+LEAST = 0.3
 
 
 @dataclass(frozen=True)
@@ -81,30 +84,19 @@ def predicted(model: Model, seed: int, rounds: int, work: Path) -> list[Found]:
 def fitted(found: Sequence[Found]) -> Scope:
     """A logistic regression of the kinds, each example once with its ends and once without.
 
-    0 of a feature is half-way between the circles' mean and the others'. The least probability of a circle is what
-    99 % of the circles have in cross-validation, 0.5 at most.
+    0 of a feature is half-way between the circles' mean and the others'. All four kinds have the same weight, so that
+    LEAST means the same whatever the number of examples.
     """
     names, kinds = list(found[0].numbers), np.array([one.kind for one in found])
     values = np.array([list(one.numbers.values()) for one in found])
     circle = kinds == KINDS[0]
     mean, spread = (values[circle].mean(0) + values[~circle].mean(0)) / 2, values.std(0)
     inputs = np.clip((values - mean) / spread, -FARTHEST, FARTHEST)
-    endless = np.where(np.isin(names, ENDS), 0, inputs)
-
-    def regression(chosen: np.ndarray) -> LogisticRegression:
-        both = np.vstack([inputs[chosen], endless[chosen]])
-        return LogisticRegression(C=0.3, max_iter=5000, class_weight="balanced").fit(both, np.tile(kinds[chosen], 2))
-
-    held_out = []
-    for rest, held in StratifiedKFold(8, shuffle=True, random_state=0).split(inputs, kinds):
-        one, held = regression(rest), held[circle[held]]
-        column = list(one.classes_).index(KINDS[0])
-        held_out += [*one.predict_proba(inputs[held])[:, column], *one.predict_proba(endless[held])[:, column]]
-    whole = regression(np.arange(len(found)))
-    rows = np.column_stack([whole.coef_, whole.intercept_]).round(4)
+    both = np.vstack([inputs, np.where(np.isin(names, ENDS), 0, inputs)])
+    regression = LogisticRegression(C=0.3, max_iter=5000, class_weight="balanced").fit(both, np.tile(kinds, 2))
+    rows = np.column_stack([regression.coef_, regression.intercept_]).round(4)
     return Scope(features={name: (round(m, 5), round(s, 5)) for name, m, s in zip(names, mean, spread, strict=True)},
-                 weights={kind: tuple(rows[list(whole.classes_).index(kind)]) for kind in KINDS},
-                 least=round(min(float(np.quantile(held_out, 0.01)), 0.5), 4))
+                 weights={kind: tuple(rows[list(regression.classes_).index(kind)]) for kind in KINDS}, least=LEAST)
 
 
 def measured(found: Sequence[Found], scope: Scope) -> Scope:
@@ -113,6 +105,7 @@ def measured(found: Sequence[Found], scope: Scope) -> Scope:
     print("|---|---|---|---|---|")
     groups = {name: [one for one in found if one.name == name] for name in dict.fromkeys(one.name for one in found)}
     groups |= {"**circle scans**": [one for one in found if one.kind == KINDS[0]],
+               "**of them without another reason**": [one for one in found if one.kind == KINDS[0] and not one.flagged],
                "**other pictures**": [one for one in found if one.kind != KINDS[0]]}
     counts = {}
     for name, group in groups.items():
@@ -131,7 +124,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("model", type=Path, help="the model's file; its weights stay as they are")
     options.add_argument("--work", type=Path, required=True, help="a folder for predictions")
-    options.add_argument("--rounds", type=int, nargs=2, default=(16, 20), help="of each example: to fit, to measure")
+    options.add_argument("--rounds", type=int, nargs=2, default=(8, 16), help="of each example: to fit, to measure")
     options.add_argument("--dry", action="store_true", help="leave the model's file as it is")
     chosen = options.parse_args()
     torch.set_num_threads(1)

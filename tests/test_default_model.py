@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from helpers import SHARED
 
-from octkit.data.image_files import image_size, list_images, read_mask
+from octkit.data.image_files import image_size, list_images, read_image, read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.evaluation.metrics import broken_a_scans, dice, layer_thickness
 from octkit.inference.scan_result import predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.network.model_file import DEFAULT, open_model
 from octkit.phantoms.circle_scans import draw
+from octkit.phantoms.volume_eye import WINDOWS
+from octkit.phantoms.volume_scans import draw_volume
 
 REAL_SCANS = SHARED / "real-scans"
 
@@ -58,6 +60,28 @@ def test_it_segments_real_scans(real, name):
     assert dice(found, truth, 1) >= 0.93
     assert abs(layer_thickness(found, 1).mean() - layer_thickness(truth, 1).mean()) * 3.87 <= 5
     assert broken_a_scans(found) == 0
+
+
+def is_out_of_scope(found):
+    return any(reason.startswith("not a circle scan around the disc") for reason in found.quality.reasons)
+
+
+def test_it_reads_circle_scans_and_says_so_of_others(predictor):
+    volume = {kind: draw_volume(5, (3, 384, 512), kind).image for kind in WINDOWS}
+    circle = draw(6, (384, 512)).image
+    pictures = {"circle": circle, "fovea": volume["macular"][1], "beside the fovea": volume["macular"][0],
+                "disc": volume["peripapillary"][1], "upside-down": circle[::-1],
+                "noise": np.random.default_rng(0).integers(0, 255, (384, 512))}
+    assert {name for name, image in pictures.items()
+            if not is_out_of_scope(predict_scan(predictor, image[None].astype(np.float32)))} == {"circle"}
+
+
+def test_real_macular_scans_are_out_of_its_scope(predictor):
+    if not REAL_SCANS.is_dir():
+        pytest.skip("needs the real scans in ../shared/real-scans")
+    scans = list_images(REAL_SCANS / "macula")
+    assert len(scans) == 7
+    assert all(is_out_of_scope(predict_scan(predictor, read_image(path))) for path in scans)
 
 
 def test_it_says_which_real_scan_is_not_to_be_trusted(real):
