@@ -130,11 +130,15 @@ def test_what_is_worked_out_here_is_what_the_package_does(tmp_path, goals):
 
     from octkit.inference.sliding_window import window_starts
     from octkit.network.model import build_network
+    from octkit.training import grey_changes, rotate_scale
     from octkit.training.train import poly_rate
 
     known = Exercises(run := Run(make_run(tmp_path / "run", goals)))
     assert known.half_way_06_2().right == pytest.approx(poly_rate(run.settings.train.initial_rate, 50, 100))
     assert known.windows_08_1().right == len(window_starts(1100, 384, 0.5))
+    chances = [chance for chance, _ in grey_changes.intensity_changes((40, 48))]
+    chances += [rotate_scale.ROTATION_PROBABILITY, rotate_scale.SCALING_PROBABILITY]
+    assert known.not_drawn_05_1().right == pytest.approx(np.prod(1 - np.array(chances)))
     # The receptive field: the rows of the input from which a value of the second stage has a gradient.
     first, second = build_network(run.plan, "2d", deep_supervision=False).train().encoder[:2]
     for block in (first, second):  # the norm would look at the whole map
