@@ -263,18 +263,26 @@ def predict(
     circle: Annotated[bool | None, Option("--circle/--no-circle", help="whether the scans are full circles; "
                                           "default: as those that the model was made from")] = None,
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
+    pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw each scan's boundaries, and index.html")
+                        ] = True,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
 
     The model in the box (default) reads circle scans around the optic disc. What looks like another scan (a line
     through the macula or the disc), or like none, is flagged in quality.csv.
     """
+    from octkit.figures.overlays import Overlays
     from octkit.inference.predict import predict_folder
     from octkit.inference.sliding_window import Predictor
 
-    predictor = Predictor.load(model, mirror=mirror, precision=precision)
-    written = predict_folder(predictor, images, out, probabilities, um_per_px, circle)
-    print(f"{out}: {len(written)} masks")
+    predictor, overlays = Predictor.load(model, mirror=mirror, precision=precision), Overlays(out)
+    written: list[Path] = []
+    try:
+        written = predict_folder(predictor, images, out, probabilities, um_per_px, circle,
+                                 show=overlays.add if pictures else None)
+    finally:  # also where some scans could not be read
+        page = overlays.write_index() if overlays.scans else None
+    print(f"{out}: {len(written)} masks" + (f"; {page} shows them, the worst first" if page else ""))
 
 
 @app.command()

@@ -57,9 +57,12 @@ class Header:
         return 3 if self.mode in ("P", "RGB", "RGBA") else 1
 
 
+OVERLAY = ".overlay.png"  # how a picture ends that `octkit predict` leaves beside a mask, for a person to look at
+
+
 def is_image(path: Path) -> bool:
-    """Whether a path has the name of a 2-D image."""
-    return Path(path).suffix.lower() in FORMATS
+    """Whether a path has the name of a 2-D image, a scan or a mask."""
+    return Path(path).suffix.lower() in FORMATS and not Path(path).name.endswith(OVERLAY)
 
 
 def list_images(path: str | Path) -> tuple[Path, ...]:

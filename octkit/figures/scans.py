@@ -182,19 +182,9 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, 
         title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1], sharex=True,
         alt=f"{title}: OCT B-scan with five boundaries. A band's median half width is {np.median(spread):.1f} px; "
             f"{meaning}.")
-    show_image(above, image)
-    above.set_aspect("auto")  # as wide as the panel below; the figure's height keeps pixels about square
-    limits = above.axis()
-    along = np.arange(width)
-    outline = [Stroke(linewidth=1.9, foreground="black"), Normal()]  # seen on dark and on bright tissue
-    for row, sigma, there, name, look in zip(boundaries, spread, located(doubt, height), BOUNDARIES, BOUNDARY_LINES,
-                                             strict=True):
-        # Rows are counted from the image's upper edge, the axis from the first row's centre.
-        upper, lower = (np.clip(row + side * sigma, 0, height) - 0.5 for side in (-1, 1))
-        above.fill_between(along, upper, lower, color=look["color"], alpha=0.4, linewidth=0)
-        above.plot(along, np.where(there, row - 0.5, np.nan), label=name, path_effects=outline, **look)
-        below.plot(along, np.maximum(sigma, 0.1), **look)
-    above.axis(limits)
+    draw_boundaries(above, image, boundaries, spread, located(doubt, height))
+    for sigma, look in zip(spread, BOUNDARY_LINES, strict=True):
+        below.plot(np.arange(width), np.maximum(sigma, 0.1), **look)
     below.set(xlabel=above.get_xlabel(), ylabel="half width (px)", yscale="log")
     below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     below.yaxis.set_major_formatter("{x:g}")
@@ -202,6 +192,24 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, 
     above.set_xlabel("")
     legend_below(picture, [*above.lines, Patch(color="grey", alpha=0.4, label=meaning)], columns=6)
     return picture
+
+
+def draw_boundaries(ax: Axes, image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray, there: np.ndarray) -> None:
+    """A scan (H, W) or (1, H, W) with its boundaries (5, W), each in a band of `spread` (5, W) px a side.
+
+    A boundary's line has a gap where it is not `there`, (5, W) bool.
+    """
+    height, width = np.shape(image)[-2:]
+    show_image(ax, image)
+    ax.set_aspect("auto")  # as wide as the panel below; the figure's height keeps pixels about square
+    limits = ax.axis()
+    outline = [Stroke(linewidth=1.9, foreground="black"), Normal()]  # seen on dark and on bright tissue
+    for row, sigma, known, name, look in zip(boundaries, spread, there, BOUNDARIES, BOUNDARY_LINES, strict=True):
+        # Rows are counted from the image's upper edge, the axis from the first row's centre.
+        upper, lower = (np.clip(row + side * sigma, 0, height) - 0.5 for side in (-1, 1))
+        ax.fill_between(np.arange(width), upper, lower, color=look["color"], alpha=0.4, linewidth=0)
+        ax.plot(np.arange(width), np.where(known, row - 0.5, np.nan), label=name, path_effects=outline, **look)
+    ax.axis(limits)
 
 
 def show_image(ax: Axes, image: np.ndarray, um_per_px: Scale = None, window: tuple[float, float] | None = None) -> None:

@@ -89,13 +89,16 @@ class ScanToPredict:
     line: bool = False
 
 
+Show = Callable[[ScanToPredict, np.ndarray, ScanResult], object]
+
+
 def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool = False,
-                  progress: bool = True) -> list[Path]:
+                  progress: bool = True, show: Show | None = None) -> list[Path]:
     """Predict scans into a folder: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     quality.csv says which scans are not to be trusted and why; that is printed as well. Where the labels are RNFL,
     GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with their doubt, and
-    <name>.scale.json what is known of the scan.
+    <name>.scale.json what is known of the scan. `show` is called with each scan, its pixels and its result.
 
     Each file is written whole. A scan that cannot be read does not cost the others: they are predicted, then an
     OctkitError names those that failed, a line each. Returns the masks' paths.
@@ -112,7 +115,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
         try:
             predictor.check_memory(scan.size)  # before its pixels are decoded
-            result = predict_scan(predictor, scan.read(), scan.spacing, scan.circle, scan.line)
+            result = predict_scan(predictor, image := scan.read(), scan.spacing, scan.circle, scan.line)
         except OctkitError as error:
             failed.append(str(error))
             continue
@@ -122,6 +125,8 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
         if result.boundaries is not None:
             _save_lines(out, scan, result, calibration.means if calibration else None)
         rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
+        if show is not None:
+            show(scan, image, result)
         if not result.quality.trusted:
             say(f"{scan.name}: do not trust what is found in this scan: {rows[-1][2]}")
     if rows:
@@ -134,7 +139,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
 
 def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
                    um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True) -> list[Path]:
+                   progress: bool = True, show: Show | None = None) -> list[Path]:
     """Predict a scan or a folder of them (images, NIfTI files, folders of B-scans, .vol files) as `predict_scans` does.
 
     Size, scale and number of axes of all scans are checked before the first is predicted. What the folder holds besides
@@ -169,7 +174,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
         say("this model was planned in pixels: the scale given serves the boundaries alone")
-    return predict_scans(predictor, scans, out, probabilities, progress)
+    return predict_scans(predictor, scans, out, probabilities, progress, show)
 
 
 def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:

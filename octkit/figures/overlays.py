@@ -1,0 +1,103 @@
+"""What was predicted, for a person to look at: a picture of each scan, and a page with all of them, the worst first.
+
+    <name>.overlay.png    boundaries with their doubt, the RNFL's profile, the flag's reasons
+    index.html            all pictures of a folder: scans not to be trusted first, then by doubt
+"""
+
+import html
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from octkit.common.files import write_atomic
+from octkit.data.image_files import OVERLAY
+from octkit.figures.charts import circle_axis, mark_unseen
+from octkit.figures.colours import LAYER_COLOURS, VERMILION
+from octkit.figures.picture import Picture, legend_below, new_picture, png, unit_name
+from octkit.figures.scans import draw_boundaries
+from octkit.layers.boundaries import known_scale
+from octkit.layers.seen import layers_seen, located
+from octkit.layers.thickness import Thickness, angles, means, profile
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Predicted scans</title><style>
+body {{ font: 16px/1.5 sans-serif; margin: 1em auto; max-width: 1200px; padding: 0 1em }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1em }}
+img {{ width: 100% }} figure {{ margin: 0; border: 1px solid #bbb; padding: .5em }}
+.flagged {{ border: 3px solid #d55e00 }} figcaption {{ overflow-wrap: anywhere }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #181818; color: #eee }} a {{ color: #8cf }} }}
+</style><h1>{count} predicted scans, {flagged} to look at first</h1>
+<p>Lines are the boundaries between layers, bands show how far off they may be. Scans with a thick frame are flagged;
+the reason stands below the picture. Not a medical device.</p><main>{figures}</main></html>
+"""
+
+
+def overlay(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, half_widths: np.ndarray | None,
+            thickness: Thickness, name: str, reasons: tuple[str, ...] = ()) -> Picture:
+    """A scan (1, H, W) with its boundaries (5, W) in bands of 68 % (of one raw deviation where not calibrated).
+
+    Below, the RNFL's profile, with gaps where it was not seen, and why the scan is flagged.
+    """
+    height, width = image.shape[-2:]
+    mean = means(thickness["rnfl"])["global"] if thickness.circle else np.nanmean([np.nan, *thickness["rnfl"]])
+    said = f"RNFL {mean:.0f} {unit_name(thickness.unit)}" if np.isfinite(mean) else "no mean RNFL"
+    picture, ((above,), (below,)) = new_picture(f"{name}: {said}", 2, 1, (9, 3.4 + 6.5 * height / width),
+                                                height_ratios=(3, 1.4))
+    draw_boundaries(above, image, boundaries, doubt if half_widths is None else half_widths[0], located(doubt, height))
+    if reasons:
+        above.set_title("\n".join(textwrap.wrap("Look first: " + "; ".join(reasons), 110)), fontsize=9, loc="left",
+                        color=VERMILION)
+    place = angles(thickness["rnfl"])
+    if thickness.circle:
+        circle_axis(below, thickness.unit)
+        mark_unseen(below, thickness["rnfl"])
+    else:
+        below.set(xlim=(0, 360), xticks=[], xlabel="along the scan", ylabel=f"thickness ({unit_name(thickness.unit)})")
+    below.plot(place, thickness["rnfl"], color=LAYER_COLOURS["rnfl"], lw=2)
+    below.set_ylim(bottom=0)
+    legend_below(picture, above.lines, columns=5)
+    picture.alt = f"{name}: scan with five boundaries and their doubt, {said}. {'; '.join(reasons) or 'Not flagged'}."
+    return picture
+
+
+@dataclass
+class Overlays:
+    """The pictures of a folder of predictions; `add` is what `predict_scans` wants to `show` its results."""
+
+    folder: Path
+    scans: list[tuple[bool, float, str, tuple[str, ...]]] = field(default_factory=list)
+
+    def add(self, scan: Any, image: np.ndarray, result: Any) -> None:
+        """Draw a `ScanToPredict` with its `ScanResult`; one without boundaries gets a line on the page alone."""
+        doubt = np.inf
+        if result.boundaries is not None:
+            scale = known_scale(result.mask.shape, scan.spacing)
+            seen = layers_seen(result.doubt, result.mask.shape[0])
+            thickness = profile(result.mask, scale and scale[0], scan.eye, seen=seen)
+            if scan.line or scan.circle is False:
+                thickness = Thickness(thickness.values, thickness.layers, thickness.unit, scan.eye, circle=False)
+            picture = overlay(image[:1], result.boundaries, result.doubt, result.half_widths, thickness, scan.name,
+                              result.quality.reasons)
+            write_atomic(self.folder / f"{scan.name}{OVERLAY}", png(picture))
+            doubt = float(result.doubt.mean())
+        self.scans.append((result.quality.trusted, -doubt, scan.name, result.quality.reasons))
+
+    def write_index(self) -> Path:
+        """Write index.html over all that was added."""
+        figures = []
+        for trusted, _, name, reasons in sorted(self.scans):
+            picture, name_text = self.folder / f"{name}{OVERLAY}", html.escape(name)
+            link = quote(picture.name)
+            shown = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{name_text} with its boundaries"></a>' \
+                if picture.exists() else ""
+            told = html.escape("; ".join(reasons)) or "not flagged"
+            figures.append(f'<figure{"" if trusted else " class=flagged"}>{shown}'
+                           f"<figcaption><b>{name_text}</b>: {told}</figcaption></figure>")
+        page = PAGE.format(count=len(self.scans), flagged=sum(not scan[0] for scan in self.scans),
+                           figures="\n".join(figures))
+        write_atomic(path := self.folder / "index.html", page.encode())
+        return path
