@@ -115,7 +115,9 @@ def _share(source: Run, chosen: Settings, run: Run) -> list[str]:
             ledger.append(run, theirs.line)
     if all(getattr(source.settings, part) == getattr(chosen, part) for part in ("data", "classify", "seed", "device")):
         for path in source.classifier.glob("fold_*/*"):  # each knows what it was made from: `resnet50.train` looks
-            _take_over(path, run.classifier / path.relative_to(source.classifier))
+            target = run.classifier / path.relative_to(source.classifier)
+            if not target.exists():  # it does where the lesson is shared as a whole
+                _take_over(path, target)
     return shared
 
 

@@ -16,7 +16,8 @@ from octkit.planning.folds import make_splits
 from octkit.planning.run import Run
 
 STEPS = (Step("data", settings=("data",), data=True, may_leave=("figures/01_*",)),
-         Step("prepare", settings=("splits",), shows=("train",), needs=("data",), leaves=("plan.json", "preprocessed")),
+         Step("prepare", settings=("splits",), shows=("train",), needs=("data",), leaves=("plan.json", "preprocessed"),
+              may_leave=("classifier",)),
          Step("train", settings=("train",), needs=("prepare",), each_fold=True,
               leaves=("models/{config}/fold_{fold}",)),
          Step("score", settings=("infer",), needs=("train",), leaves=("scores.json",)))
@@ -241,3 +242,18 @@ def test_the_chooser_shows_the_two_that_are_chosen(two):
     assert "one minus two" in table.value and "-0.2000" in table.value
     other.value = "third"
     assert "no validation scan in common" in table.value and picture.value == ""
+
+
+def test_networks_are_taken_along_where_their_settings_are_the_same_to_be_looked_at(base):
+    """The ResNet50s know what they were made from: an experiment on the layers needs no new ones."""
+    network = base.classifier / "fold_0" / "model.pdparams"
+    network.parent.mkdir(parents=True)
+    network.write_text("weights")
+    (base.classifier / "answers.json").write_text("{}")
+    dealt = {"folds": 3}
+    other = experiment(base, "dealt", splits=dealt)
+    assert (other.classifier / "fold_0/model.pdparams").samefile(network)
+    assert not (other.classifier / "answers.json").exists()
+    assert not experiment(base, "longer", splits=dealt, classify={"epochs": 3}).classifier.exists()
+    base.ledger_file.unlink()  # as of lessons by hand: then `prepare` is shared with all that lies in classifier/
+    assert (experiment(base, "adam", train={"optimiser": "adam"}).classifier / "answers.json").exists()
