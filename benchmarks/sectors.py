@@ -64,7 +64,7 @@ def table(values: np.ndarray, ill: np.ndarray) -> None:
 
 def on_real(path: Path, values: np.ndarray, ill: np.ndarray) -> None:
     """AUCs on the rows of a file with 95 % intervals, by bootstrap over subjects."""
-    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     x = np.array([[float(row[f"RNFL3.5.{name}"] or "nan") for name in REAL] for row in rows])
     whole = np.isfinite(x).all(axis=1)
     x, subject = x[whole], np.array([row["subject"] for row in rows])[whole]
