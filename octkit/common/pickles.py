@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -76,11 +76,15 @@ NUMPY: Names = {"numpy.ndarray": None, "numpy.dtype": _dtype, "_codecs.encode": 
 
 
 class _Reader(pickle._Unpickler):  # written in Python: the one in C takes memory for whatever index a pickle names
-    dispatch = {code: read for code, read in pickle._Unpickler.dispatch.items() if code not in REFUSED}
+    stack: list  # these three are pickle's own, which mypy does not know of
+    metastack: list
+    pop_mark: Callable[[], list]
+    dispatch: ClassVar[dict[int, Any]] = {code: read for code, read in pickle._Unpickler.dispatch.items()
+                                          if code not in REFUSED}
 
     def __init__(self, data: bytes, names: Names, stored: Callable[[Any], Any] | None):
         super().__init__(BytesIO(data), encoding="latin1")
-        self.names, self.stored = NUMPY | names, stored
+        self.names, self.stored = {**NUMPY, **names}, stored
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in self.names:

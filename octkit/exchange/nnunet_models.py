@@ -332,7 +332,8 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
     write_json(target / "plans.json", plans_to(plan, name))
     ending = ".png" if plan.units == "px" and not plan.axis_order else ".nii.gz"
     write_json(target / "dataset.json", dataset_to(plan.channels, plan.classes, ending))
-    write_json(target / CARRIED, {name: getattr(model, name) for name in Traits.model_fields})
+    traits = Traits.model_validate({name: getattr(model, name) for name in Traits.model_fields})
+    write_json(target / CARRIED, traits.model_dump(mode="json"))
     write_atomic(target / "README.txt", "\n".join([
         f"Written by octkit {__version__} for nnU-Net v2: nnUNetv2_predict_from_modelfolder -m THIS_FOLDER", "",
         *what_is_lost(model)]) + "\n")
