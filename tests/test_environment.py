@@ -27,3 +27,26 @@ def test_every_line_is_pinned_for_a_named_reason():
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert len(lines) > 20
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+ +# .+", line) for line in lines)
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """What a file of requirements/ installs: "package==version" -> the hashes of its files."""
+    entries = re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements" / f"{name}.txt").read_text())
+    return {entry.split(maxsplit=1)[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry) for entry in entries}
+
+
+def test_the_lock_holds_the_lists_versions_by_their_hashes():
+    found = locked("lock") | locked("torch")
+    for package, version in pins((ROOT / "requirements.txt").read_text()).items():
+        assert f"{package}=={version}" in found, "out of date: run `make lock`"
+    for part in ("pip", "torch", "cuda", "lock"):
+        assert all(locked(part).values()), part
+
+
+def test_the_set_up_takes_nothing_but_what_has_a_hash():
+    """And what builds octkit itself is in the lock, too."""
+    made = (ROOT / "Makefile").read_text().partition(".venv/ready:")[2].partition("\n\n")[0]
+    assert re.findall(r"pip\.txt|torch\.txt|\$\(TORCH\)|cuda\.txt|lock\.txt", made) == [
+        "pip.txt", "$(TORCH)", "cuda.txt", "lock.txt"]
+    assert made.count("--require-hashes") == 3 and "--no-build-isolation" in made
+    assert any(package.startswith("setuptools==") for package in locked("lock"))
