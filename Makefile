@@ -24,31 +24,27 @@ lab: .venv/ready
 	JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) $(BIN)/jupyter lab --KernelManager.transport=ipc \
 		--notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
-# All of it by the hashes of requirements/, torch first and alone. TORCH="torch==2.13.0 --index-url URL" takes a build of
-# another index, without a hash. PyPI's torch for Linux needs CUDA's libraries, of several GB; a CPU's build has none.
-TORCH ?= --require-hashes -r requirements/torch.txt
+# All of it by the hashes of requirements/, torch first and alone: the build for the CPU where an index of the user's has it
+# (torch-cpu.txt), else PyPI's, which on Linux needs CUDA's libraries, of several GB (cuda.txt).
+# TORCH="torch==2.13.0 --index-url URL" takes any other build, without a hash.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+HASHED = $(PIP) --require-hashes -r requirements
 .venv/ready: $(wildcard requirements/*.txt) pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes -r requirements/pip.txt
-	$(PIP) $(TORCH)
-	$(BIN)/python -m pip freeze | grep -q '^torch.*+cpu' || $(PIP) --require-hashes -r requirements/cuda.txt
-	$(PIP) --require-hashes -r requirements/lock.txt
+	$(HASHED)/pip.txt
+	$(if $(TORCH),$(PIP) $(TORCH),$(HASHED)/torch-cpu.txt 2>/dev/null || { $(HASHED)/torch.txt && $(HASHED)/cuda.txt; })
+	$(HASHED)/lock.txt
 	$(PIP) --no-build-isolation --editable .
 	touch $@
 
-# Which file of each package, for Pythons from 3.11 and every system, by its hash; in folders apart: torch, CUDA, the rest.
-# The last line: PyTorch's own builds for the CPU on Linux (x86_64; Python 3.11, 3.12), which PyPI does not have.
+# Which file of each package, for Pythons from 3.11 and every system, by its hash; in files apart: pip, torch, CUDA, the rest.
+# torch-cpu.txt is written by hand: PyTorch's own index is no part of PyPI.
 lock:
 	$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet uv
 	printf 'pip\nsetuptools>=77\n' | .venv-tools/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate requirements.txt - -o .venv-tools/all.txt
-	cd requirements && rm -f *.txt && awk '/^[a-z0-9]/ { name = $$0; sub(/==.*/, "", name); part = name == "pip" || name == \
-	    "torch" ? name : name ~ /^(nvidia|cuda|triton)/ ? "cuda" : "lock" } { print > (part ".txt") }' ../.venv-tools/all.txt
-	printf '%s \\\n    --hash=sha256:%s \\\n    --hash=sha256:%s\n' "$$(cat requirements/torch.txt)" \
-	    6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b \
-	    4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2 > .venv-tools/torch.txt
-	mv .venv-tools/torch.txt requirements/torch.txt
+	cd requirements && awk '/^[a-z0-9]/ { name = $$0; sub(/==.*/, "", name); part = name == "pip" || name == "torch" ? name : \
+	    name ~ /^(nvidia|cuda|triton)/ ? "cuda" : "lock" } { print > (part ".txt") }' ../.venv-tools/all.txt
 
 # What the kit consists of, for who has to look for known faults in it: a bill of materials in CycloneDX's format.
 sbom: .venv/ready

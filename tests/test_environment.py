@@ -39,14 +39,15 @@ def test_the_lock_holds_the_lists_versions_by_their_hashes():
     found = locked("lock") | locked("torch")
     for package, version in pins((ROOT / "requirements.txt").read_text()).items():
         assert f"{package}=={version}" in found, "out of date: run `make lock`"
+    assert list(locked("torch-cpu"))[-1] == next(iter(locked("torch"))) + "+cpu"
     for part in ("pip", "torch", "cuda", "lock"):
         assert all(locked(part).values()), part
 
 
 def test_the_set_up_takes_nothing_but_what_has_a_hash():
     """And what builds octkit itself is in the lock, too."""
-    made = (ROOT / "Makefile").read_text().partition(".venv/ready:")[2].partition("\n\n")[0]
-    assert re.findall(r"pip\.txt|torch\.txt|\$\(TORCH\)|cuda\.txt|lock\.txt", made) == [
-        "pip.txt", "$(TORCH)", "cuda.txt", "lock.txt"]
-    assert made.count("--require-hashes") == 3 and "--no-build-isolation" in made
+    text = (ROOT / "Makefile").read_text()
+    made = text.partition(".venv/ready:")[2].partition("\n\n")[0]
+    assert re.findall(r"\$\(HASHED\)/([a-z-]+)\.txt", made) == ["pip", "torch-cpu", "torch", "cuda", "lock"]
+    assert "HASHED = $(PIP) --require-hashes" in text and "--no-build-isolation" in made
     assert any(package.startswith("setuptools==") for package in locked("lock"))
