@@ -1,12 +1,14 @@
 """Damage files in many ways and load them through octkit: what comes out is a value or an OctkitError.
 
     python benchmarks/fuzz.py --runs 20000 --seed 1
+    python benchmarks/fuzz.py --runs 20000 --seed 1 --models      models and run folders alone
 
 Each file is a whole one (PNG, NIfTI, .vol, XLSX, settings.json, plan.json, a model's file, its weights behind a
-checksum that fits, nnU-Net's checkpoint and plans) with bits flipped, bytes cut out, doubled, spliced from elsewhere
-or set to extreme numbers; of zips also the parts inside, so that their checksums fit. Another exception than
-OctkitError, more than 10 s of the processor or 1 GB of memory for one file is a finding: it is printed, its file kept
-in --keep, and the exit code is 1. The same seed makes the same files.
+checksum that fits, a run folder's files, nnU-Net's checkpoint and plans, Paddle's weights) with bits flipped, bytes cut
+out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are nearly valid: other values in JSON, and
+of zips and checkpoints the parts inside, so that their checksums fit. Another exception than OctkitError, more than
+10 s of the processor or 1 GB of memory for one file, or a write outside of its folder, is a finding: it is printed, its
+file kept in --keep, and the exit code is 1. A crash ends the run. The same seed makes the same files.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import contextlib
 import hashlib
 import io
 import json
+import os
+import pickle
 import resource
 import signal
 import struct
@@ -23,24 +27,29 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from octkit.classification.paddle_weights import read_weights
 from octkit.common import settings
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json
+from octkit.common.files import read_json, write_json
 from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import read_image, read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts.goals import read_labels
 from octkit.data.volume_files import read_volume, read_volume_mask, volume_spacing, write_nifti
 from octkit.exchange.nnunet_models import export_model, open_folder
-from octkit.network.model_file import open_model, save_model
+from octkit.lessons import ledger
+from octkit.network.checkpoints import DIGEST_SIZE, save_checkpoint
+from octkit.network.model import build_network
+from octkit.network.model_file import open_model, run_card, save_model
 from octkit.planning.plan import Plan
+from octkit.planning.run import Run
 
 SECONDS, GIGABYTES = 10, 1
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
@@ -141,10 +150,33 @@ def damaged_weights(data: bytes, random: np.random.Generator) -> bytes:
     return made.getvalue()
 
 
+def damaged_checkpoint(data: bytes, random: np.random.Generator) -> bytes:
+    """A checkpoint of octkit's in which one part is damaged, sealed with a checksum that fits."""
+    content = damaged_parts(data, random)[:-2] + DIGEST_SIZE.to_bytes(2, "little")
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def watch_writes(folder: Path) -> list[str]:
+    """What this process writes, moves, makes or removes outside of `folder`, as it happens."""
+    changing = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
+    found: list[str] = []
+
+    def look(event: str, arguments: tuple) -> None:
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in changing:
+            paths = arguments[:2 if event in ("os.rename", "os.link") else 1]
+            named = [path for path in paths if isinstance(path, str | os.PathLike)]
+            found.extend(f"{event} {path}" for path in map(os.path.realpath, named)
+                         if not path.startswith((f"{folder}/", "/dev/null")))
+
+    sys.addaudithook(look)
+    return found
+
+
 def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object], Callable]]:
     """Kind -> a whole file's bytes, its name, what loads it, and the damage that suits it beside `damaged`."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # what the tests make, is whole
-    from helpers import striped_scan, striped_volume, tiny_model, write_goals
+    from helpers import make_run, striped_scan, striped_volume, tiny_model, write_goals
     from vol_files import BM, ILM, INTENSITY, RNFL, vol_bytes
 
     scan, label = striped_scan(1)
@@ -188,6 +220,37 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
                 (theirs / name).write_bytes(whole)
         return load
 
+    run = make_run(folder / "run", goals, "train.epochs=2")
+    state = {name: tensor.detach() for name, tensor in build_network(Run(run).plan, "2d", False).state_dict().items()}
+    save_checkpoint(Run(run).checkpoint("2d", 0), {
+        "epoch": 2, "epochs": 2, "network": OrderedDict(state), "log": [{"epoch": 1, "loss": 0.5}]})
+    write_json(run / "selection.json", {
+        "configuration": "2d", "configurations": ["2d"], "why": "it is best", "steps": [[1]], "circle": True,
+        "surfaces": False, "candidates": [{"name": "2d", "configurations": ["2d"], "mean_dice": 0.9,
+                                           "dice": {"rnfl": 0.9}}]})
+    ledger.append(Run(run), ledger.Line(step="01_data", status="done", inputs="a", shown="b", made="c",
+                                        outputs={"figures/01.png": (1, 2, "c")}))
+
+    def part(name: str) -> Callable[[Path], None]:
+        whole = (run / name).read_bytes()
+
+        def load(path: Path) -> None:
+            (run / name).write_bytes(path.read_bytes())
+            try:
+                ledger.ends(Run(run))
+                _ = Run(run).fingerprint, Run(run).splits
+                run_card(Run(run))
+                open_model(run)
+            finally:
+                (run / name).write_bytes(whole)
+        return load
+
+    parts = {f"run: {Path(name).name}": ((run / name).read_bytes(), Path(name).name, part(name), damage)
+             for name, damage in [
+                 *((f"{name}.json", damaged_json)
+                   for name in ("settings", "plan", "splits", "fingerprint", "selection")),
+                 ("ledger.jsonl", damaged_json), ("models/2d/fold_0/checkpoint.pt", damaged_checkpoint)]}
+    paddles = pickle.dumps({"w": np.ones((2, 3), np.float32), "b": np.arange(3)}, protocol=2)
     model = made("model.zip", lambda path: save_model(tiny_model("2d"), path, {"name": "fuzz"}))
     return {
         "PNG": (made("a.png", Image.fromarray(scan).save), "a.png", png, damaged),
@@ -206,6 +269,8 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
                                  damaged_json),
         "nnU-Net's dataset.json": ((theirs / "dataset.json").read_bytes(), "dataset.json", described("dataset.json"),
                                    damaged_json),
+        **parts,
+        "Paddle's weights": (paddles, "w.pdparams", read_weights, damaged),
         "any JSON": (b'{"a": [1, 2.5, "x", null]}', "any.json", read_json, damaged),
     }
 
@@ -242,6 +307,7 @@ def tried(load: Callable[[Path], object], path: Path) -> tuple[str, str]:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=2000, help="files in all, dealt evenly over the kinds")
+    parser.add_argument("--models", action="store_true", help="models and run folders alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the files of findings")
     arguments = parser.parse_args(words)
@@ -252,10 +318,14 @@ def main(words: list[str] | None = None) -> int:
     ends, findings, began = {}, Counter(), time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         kinds = whole_files(Path(scratch))
+        if arguments.models:
+            kinds = {kind: made for kind, made in kinds.items()
+                     if kind.startswith(("run: ", "nnU-Net", "Paddle", "model", "safetensors", "plan.json"))}
         for data, name, load, _ in kinds.values():  # what is whole must load, or nothing is tested
             (Path(scratch) / name).write_bytes(data)
             with contextlib.redirect_stdout(io.StringIO()):
                 load(Path(scratch) / name)
+        outside = watch_writes(Path(scratch).resolve())
         for number in range(arguments.runs):
             kind = list(kinds)[number % len(kinds)]
             data, name, load, suited = kinds[kind]
@@ -264,6 +334,9 @@ def main(words: list[str] | None = None) -> int:
             path = Path(scratch) / name
             path.write_bytes(changed := damage(data, random))
             end, what = tried(load, path)
+            if outside:
+                end, what = "finding", f"written outside of its folder: {outside[0]}"
+                outside.clear()
             ends.setdefault(kind, Counter())[end] += 1
             if end == "finding":
                 findings[f"{kind}: {what}"] += 1
