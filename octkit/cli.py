@@ -268,8 +268,7 @@ def predict(
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
 
-    The model in the box (default) reads circle scans around the optic disc. What looks like another scan (a line
-    through the macula or the disc), or like none, is flagged in quality.csv.
+    The model in the box (default) reads circle scans around the optic disc. Others are flagged in quality.csv.
     """
     from octkit.figures.overlays import Overlays
     from octkit.inference.predict import predict_folder

@@ -6,8 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 KINDS = "circle", "macula", "disc", "other"  # the first is what the model reads
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
 
 class Scope(BaseModel):
     """A logistic regression of `KINDS` on what `layers.scope.describe` finds, fitted by benchmarks/scope.py.
@@ -19,7 +17,7 @@ class Scope(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: dict[str, tuple[FiniteFloat, Positive]]
+    features: dict[str, tuple[FiniteFloat, Annotated[FiniteFloat, Field(gt=0)]]]
     weights: dict[str, tuple[FiniteFloat, ...]]
     least: Annotated[float, Field(ge=0, le=1)]
     flagged: dict[str, tuple[int, int]] = {}

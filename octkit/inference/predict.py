@@ -211,9 +211,8 @@ def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, cha
                              scan.circle if circle is None else circle, lambda: open_vol(file).image, scan.eye,
                              line=circle is None and not scan.circle)
     facts = scan_files.facts_beside(file) if is_image(file) else ScanFacts()
-    own = facts.um_per_px and tuple(um / 1000 for um in facts.um_per_px)
-    return ScanToPredict(scan_name(file), file, scan_size(file),
-                         volume_spacing(file) if is_volume(file) else given or own,
+    own = given or facts.um_per_px and tuple(um / 1000 for um in facts.um_per_px)
+    return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else own,
                          facts.circle if circle is None else circle, lambda: read_scan(file, channels=channels),
                          facts.eye, line=circle is None and facts.circle is False)
 

@@ -72,8 +72,7 @@ def _out_of_scope(found: ScanResult, model: Model, circle: bool, line: bool) -> 
         return ()
     if line:
         return (BY_ITS_FILE,)
-    numbers = describe(found.boundaries, found.doubt, found.probabilities.argmax(axis=0), circle)
-    reason = outside(numbers, model.scope)
+    reason = outside(describe(found.boundaries, found.doubt, found.probabilities.argmax(axis=0), circle), model.scope)
     return (reason,) if reason else ()
 
 

@@ -1,10 +1,9 @@
 """Is a scan what the model reads, a circle around the optic disc? Or a line through macula or disc, or no OCT at all?
 
-The boundaries that were found are described by a few numbers (`describe`), and a logistic regression gives each kind of
-picture its probability (`chances`). Its parameters belong to one model and lie in its file; `benchmarks/scope.py` fits
-them to phantoms and measures the error rates. Lengths are compared with the outer retina (GCIPL to choroid): it is
-alike all round the disc, glaucoma spares it, and no scale is needed. The choroid's thickness has no say: eyes differ
-too much.
+A few numbers describe the boundaries that were found (`describe`), and a logistic regression gives each kind of picture
+its probability (`chances`). Its parameters belong to one model; `benchmarks/scope.py` fits them and measures how often
+they err. Lengths are compared with the outer retina (GCIPL to choroid), which is alike all round the disc and which
+glaucoma spares: no scale is needed. The choroid's thickness has no say, as eyes differ too much.
 
 What a circle has, in health and in glaucoma: an RNFL thicker than the GCIPL (around the fovea it is the other way),
 layers that are even but for the RNFL's two humps, in TSNIT order (or mirrored), no pit, ends that meet, and a course of
@@ -44,10 +43,9 @@ def describe(boundaries: np.ndarray, doubt: np.ndarray, likeliest: np.ndarray, c
     retina = rnfl + gcipl + outer
     angle = 2 * np.pi * np.arange(width) / width
     wave_1, wave_2 = (np.stack([np.cos(order * angle), np.sin(order * angle)]) for order in (1, 2))
-    drawn = mask_from(boundaries, height)
+    bowl = np.vander(np.linspace(-1, 1, width), 3).T  # square, slope, constant
+    drawn, lost = mask_from(boundaries, height), 1 - located(doubt, height).mean(axis=1)
     foreground = max(int(np.count_nonzero((drawn > 0) | (likeliest > 0))), 1)
-    lost = 1 - located(doubt, height).mean(axis=1)
-    bowl = np.vstack([np.ones(width), np.linspace(-1, 1, width), np.linspace(-1, 1, width) ** 2])
     ends = (_ends_apart(np.vstack([layers[:2], boundaries[[0, 3]]]), edge) / ruler if circular else np.full(4, np.nan))
     return {
         "rnfl_to_gcipl": _log(np.median(rnfl) / np.median(gcipl)), "rnfl_to_outer": _log(rnfl.mean() / ruler),
@@ -59,7 +57,7 @@ def describe(boundaries: np.ndarray, doubt: np.ndarray, likeliest: np.ndarray, c
         "thin_middle": float(wave_1[0] @ rnfl / rnfl.sum()), "two_humps": float(-wave_2[0] @ rnfl / rnfl.sum()),
         "one_side": float(abs(wave_1[1] @ rnfl) / rnfl.sum()),
         "bowl_to_wave": _log(_left_over(boundaries[3], bowl, inside, ruler)
-                             / _left_over(boundaries[3], np.vstack([bowl[:1], wave_1, wave_2]), inside, ruler)),
+                             / _left_over(boundaries[3], np.vstack([bowl[2:], wave_1, wave_2]), inside, ruler)),
         "lost_retina": float(lost[:3].mean()), "lost_choroid": float(lost[3:].mean()),
         "doubt": _log(np.median(doubt[:4]) / ruler + 0.003),
         "contradicted": float(np.sqrt(np.count_nonzero(drawn != likeliest) / foreground)),
@@ -92,7 +90,7 @@ def _ends_apart(lines: np.ndarray, edge: int) -> np.ndarray:
     """How far the ends of lines (n, W) are apart where they would meet, (n,): each a straight line through 6 % of the
     A-scans, beginning `edge` from the end."""
     places = np.arange(edge, edge + max(lines.shape[1] // 16, 2))
-    at = np.minimum(places, lines.shape[1] - 1)  # of very narrow pictures
+    at = np.minimum(places, lines.shape[1] - 1)
     first, last = (np.polyfit(places + 0.5, end[:, at].T, 1)[1] for end in (lines, lines[:, ::-1]))
     return np.abs(first - last)
 

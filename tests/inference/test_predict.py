@@ -350,7 +350,8 @@ def test_boundaries_and_flags_stand_beside_the_masks(predictor, tmp_path, image)
     predict_folder(predictor, tmp_path / "noise.png", tmp_path / "out")
     with open(tmp_path / "out/noise.boundaries.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0][:2] == ["a_scan", "ILM"] and len(rows) == 1 + 90 and len(rows[0]) == 11
+    assert rows[0][:2] == ["a_scan", "ILM"] and len(rows) == 1 + 90
+    assert len(rows[0]) == (21 if predictor.model.calibration else 11)  # the half widths as well
     with open(tmp_path / "out/quality.csv", newline="") as file:
         [flag] = csv.DictReader(file)
     assert flag["scan"] == "noise" and flag["trusted"] == "NO" and "not" in flag["reasons"]
