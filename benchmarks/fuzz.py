@@ -343,6 +343,7 @@ def main(words: list[str] | None = None) -> int:
                 if arguments.keep and findings[f"{kind}: {what}"] == 1:
                     arguments.keep.mkdir(parents=True, exist_ok=True)
                     (arguments.keep / f"{arguments.seed}_{number}_{name}").write_bytes(changed)
+                    outside.clear()
     print("| kind | files | loaded | refused | findings |\n|---|---|---|---|---|")
     for kind, counted in ends.items():
         print(f"| {kind} | {counted.total()} | {counted['loaded']} | {counted['refused']} | {counted['finding']} |")
