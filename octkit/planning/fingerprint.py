@@ -31,7 +31,10 @@ Levels = tuple[np.ndarray, np.ndarray]
 
 def _named(word: str) -> BeforeValidator:
     """Takes a plain number for names: 2 classes become "class_1" and "class_2"."""
-    return BeforeValidator(lambda value: [f"{word}_{i + 1}" for i in range(value)] if isinstance(value, int) else value)
+    def names(value: object) -> object:  # of a huge number a few: it is refused all the same
+        return [f"{word}_{i + 1}" for i in range(min(value, 1000))] if isinstance(value, int) else value
+
+    return BeforeValidator(names)
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -141,3 +141,10 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path, change, reason):
     (tmp_path / "fingerprint.json").write_text(json.dumps(good | change))
     with pytest.raises(OctkitError, match=f"fingerprint.json: .*{reason}"):
         Fingerprint.load(tmp_path / "fingerprint.json")
+
+
+def test_a_huge_number_of_channels_takes_no_memory(tmp_path):
+    (tmp_path / "fingerprint.json").write_text(
+        '{"spacings": [[1, 1]], "shapes": [[9, 9]], "channels": 1000000000000, "classes": 1, "intensity": [{}]}')
+    with pytest.raises(OctkitError, match="1 records of intensity for 1000 channels"):
+        Fingerprint.load(tmp_path / "fingerprint.json")
