@@ -385,7 +385,8 @@ def pretended(goals, tmp_path, monkeypatch):
     run = Run(make_run(tmp_path / "run", goals, "train.folds=[0,1]", "infer.surfaces=never"))
 
     class Network:
-        config, model = "2d", SimpleNamespace(labels=("rnfl", "gcipl", "choroid"), postprocessing=())
+        config, model = "2d", SimpleNamespace(labels=("rnfl", "gcipl", "choroid"), postprocessing=(),
+                                              calibration=None, scope=None)
 
         def __init__(self, label, _device=None):
             self.label, self.configs = int(label), [self]

@@ -37,7 +37,7 @@ EXPECTED = {
     "dark": ["warning Train/Image/0003.png: has grey values … far too dark beside others' "],
     "inverted scans": ["warning Train/Image/0002.png: has grey values … , as have 1 more, inverted, or too bright in "
         "most pixels beside others' "],
-    "0 to 1": ["warning Train/Image/0002.nii.gz: has grey values 0.0588 to 0.678, far too dark beside others' "],
+    "0 to 1": ["warning Train/Image/0002.nii.gz: has grey values 0.098 to 0.79, far too dark beside others' "],
     "two ranges": ["warning Train/Image/0003.nii.gz: has grey values … , as have 1 more, far too dark beside others' "],
     "palette": ["error   Train/Image/0003.png: found a colour image"],
     "transparent": ["error   Train/Image/0003.png: found transparent pixels"],
