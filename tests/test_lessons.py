@@ -4,6 +4,8 @@ import ast
 import importlib
 import importlib.util
 import json
+import re
+import statistics
 from pathlib import Path
 
 import nbformat
@@ -62,3 +64,24 @@ def test_each_term_stands_once_in_both_languages():
     words = [row[0] for row in rows]
     assert len(words) == len(set(words)) > 60
     assert all(any("一" <= letter <= "鿿" for letter in row[3]) for row in rows)
+
+
+@pytest.mark.parametrize("lesson", [lesson for lesson in LESSONS if lesson.stem != "17_glossary"],
+                         ids=lambda path: path.stem)
+def test_a_lesson_has_its_form(lesson):
+    """What you will be able to do, an idea that is drawn and can be turned, exercises, what you have learnt, links."""
+    cells = nbformat.read(lesson, as_version=4).cells
+    text, code = ([cell.source for cell in cells if cell.cell_type == kind] for kind in ("markdown", "code"))
+    for part in ("**What you will be able to do**", "**What you need to know:**", "**Time:**"):
+        assert part in text[0]
+    whole = "\n".join(text)
+    for heading in ("## The idea", "## Exercises", "## What you have learnt", "## To read on"):
+        assert whole.count(heading) == 1
+    assert any("ideas." in cell for cell in code) and any("widgets." in cell for cell in code)
+    assert 3 <= len(re.findall(r"\]\(https://", whole.partition("## To read on")[2])) <= 5
+    for file, anchor in re.findall(r"\]\((?!https://)([^)#]+)#?([^)]*)\)", whole):
+        headings = [cell.source for cell in nbformat.read(lesson.parent / file, as_version=4).cells]
+        assert not anchor or any(f"## {anchor.replace('-', ' ')}" in heading for heading in headings)
+    prose = re.sub(r"(?ms)```.*?```|^\|.*?$|\$\$.*?\$\$|\]\([^)]*\)", "", whole)
+    words = [len(sentence.split()) for sentence in re.split(r"(?<=[.?!:])\s+", prose)]
+    assert statistics.median(n for n in words if n > 2) <= 14  # short sentences for readers from everywhere
