@@ -22,6 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from octkit.common.errors import bad_file
+from octkit.common.memory import check_content
 from octkit.data.dataset import Case
 from octkit.data.labels import BETWEEN, LAYERS
 from octkit.layers.boundaries import ordered_boundaries
@@ -121,6 +122,7 @@ def held_out_profiles(run: Run, cases: Iterable[Case]) -> list[Thickness]:
             path = run.cross_validation(config, run.held_out[case.name]) / f"{case.name}.npz"
             try:
                 with np.load(path, allow_pickle=False) as file:
+                    check_content(path, 3 * sum(part.file_size for part in file.zip.infolist()))
                     read.append(file["probabilities"].astype(np.float32))
             except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise bad_file(path, f"cannot be read ({error})", "predict the held-out scans again (octkit train RUN "

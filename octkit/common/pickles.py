@@ -65,11 +65,7 @@ def _ordered() -> dict:
     return OrderedDict()
 
 
-def _encode(text: str, _encoding: str = "") -> bytes:  # how protocol 2 writes bytes
-    return text.encode("latin1")
-
-
-NUMPY: Names = {"numpy.ndarray": None, "numpy.dtype": _dtype, "_codecs.encode": _encode,
+NUMPY: Names = {"numpy.ndarray": None, "numpy.dtype": _dtype,
                 "collections.OrderedDict": _ordered} | {
     f"numpy.{core}.multiarray.{name}": function for core in ("core", "_core")
     for name, function in (("_reconstruct", _array), ("scalar", _scalar))}
@@ -84,7 +80,15 @@ class _Reader(pickle._Unpickler):  # written in Python: the one in C takes memor
 
     def __init__(self, data: bytes, names: Names, stored: Callable[[Any], Any] | None):
         super().__init__(BytesIO(data), encoding="latin1")
-        self.names, self.stored = {**NUMPY, **names}, stored
+        self.names, self.stored = {**NUMPY, "_codecs.encode": self.encode, **names}, stored
+        self.left = len(data)
+
+    def encode(self, text: str, _encoding: str = "") -> bytes:
+        """How protocol 2 writes bytes: as text, which stands in the pickle once for each time that it is encoded."""
+        self.left -= len(text)
+        if type(text) is not str or self.left < 0:
+            raise pickle.UnpicklingError("it makes more bytes than it has")
+        return text.encode("latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in self.names:

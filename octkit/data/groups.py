@@ -33,7 +33,7 @@ class Row(NamedTuple):
 def scan_key(name: str) -> str:
     """What the names of one scan have in common: "1" for 0001, 0001.png and 1."""
     name = scan_name(Path(name))
-    return str(int(name)) if name.isascii() and name.isdecimal() else name
+    return name.lstrip("0") or "0" if name.isascii() and name.isdecimal() else name
 
 
 def read_groups(path: Path, report: Report = refuse) -> dict[str, Row]:
@@ -45,7 +45,8 @@ def read_groups(path: Path, report: Report = refuse) -> dict[str, Row]:
         raise no_file(path, f"a table with the columns {', '.join(COLUMNS)}")
     try:
         table = csv.DictReader(io.StringIO(Path(path).read_bytes().decode("utf-8-sig"), newline=""), strict=True)
-        columns, lines = list(table.fieldnames or ()), [(table.line_num, line) for line in table]
+        columns = list(table.fieldnames or ())
+        lines = [(table.line_num, {column: line.get(column) for column in COLUMNS}) for line in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise bad_file(path, f"is no CSV text in UTF-8 ({error})", "expected one: save it as CSV UTF-8") from None
     if not set(COLUMNS[:2]) <= set(columns):

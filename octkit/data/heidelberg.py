@@ -25,6 +25,7 @@ HEADER_BYTES = 2048
 # patient, birth date, visit and its date; ID of the progression.
 WHO_AND_WHEN = ((88, 96), (104, 208), (224, 258))
 # The device marks what it did not measure with the largest float32, 3.4e38.
+MOST_LINES = 64  # of layers in a B-scan; Heidelberg's have 17
 UNMEASURED = 3e38
 EYES = {"OD": "R", "OS": "L"}
 LINE_SCAN, CIRCLE_SCAN, RADIAL_SCAN = 1, 2, 5
@@ -174,7 +175,9 @@ def _read(path: Path) -> bytearray:
 
 def _lines(found: list[np.ndarray], names: dict[int, str]) -> dict[str, np.ndarray]:
     """Segmentation vectors of the B-scans, each (lines, W), as name -> (B-scans, W)."""
-    stacked = np.full((max(map(len, found)), len(found), found[0].shape[1]), np.nan)
+    if (most := max(map(len, found))) > MOST_LINES:  # a small file could state any number, and fill the memory
+        raise ValueError(f"it states {most} lines of layers")
+    stacked = np.full((most, len(found), found[0].shape[1]), np.nan)
     for number, vectors in enumerate(found):
         stacked[:len(vectors), number] = vectors
     stacked[~(stacked < UNMEASURED)] = np.nan

@@ -21,6 +21,7 @@ from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
 from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import TOLERANCE, boundary_agreement, dice, med, spread, thickness_error
 
+MOST_LINES = 100_000  # of a table of predictions
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
 # What float() takes besides plain numbers ("1_0", " 1", "infinity") is not what other readers take.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -159,6 +160,8 @@ def read_predictions(path: Path) -> dict[str, float]:
 
 def parse_predictions(data: bytes) -> tuple[dict[str, float], list[str]]:
     """The content of a CSV with the columns ImgName, GC_Pred, and a sentence for each thing wrong with it."""
+    if (lines := data.count(b"\n") + data.count(b"\r")) > MOST_LINES:  # each would be a sentence
+        return {}, [f"has {lines} ends of lines, expected one an image, and at most {MOST_LINES}"]
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:

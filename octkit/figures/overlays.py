@@ -45,7 +45,7 @@ def overlay(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, half_w
     height, width = image.shape[-2:]
     mean = means(thickness["rnfl"])["global"] if thickness.circle else np.nanmean([np.nan, *thickness["rnfl"]])
     said = f"RNFL {mean:.0f} {unit_name(thickness.unit)}" if np.isfinite(mean) else "no mean RNFL"
-    picture, ((above,), (below,)) = new_picture(f"{name}: {said}", 2, 1, (9, 3.4 + 6.5 * height / width),
+    picture, ((above,), (below,)) = new_picture(f"{name}: {said}", 2, 1, (9, 3.4 + 6.5 * min(height / width, 2)),
                                                 height_ratios=(3, 1.4))
     draw_boundaries(above, image, boundaries, doubt if half_widths is None else half_widths[0], located(doubt, height))
     if reasons:
@@ -80,7 +80,8 @@ class Overlays:
             thickness = profile(result.mask, scale and scale[0], scan.eye, seen=seen)
             if scan.line or scan.circle is False:
                 thickness = Thickness(thickness.values, thickness.layers, thickness.unit, scan.eye, circle=False)
-            picture = overlay(image[:1], result.boundaries, result.doubt, result.half_widths, thickness, scan.name,
+            name = scan.name.encode(errors="backslashreplace").decode()  # one that is no UTF-8 cannot be drawn
+            picture = overlay(image[:1], result.boundaries, result.doubt, result.half_widths, thickness, name,
                               result.quality.reasons)
             write_atomic(self.folder / f"{scan.name}{OVERLAY}", png(picture))
             doubt = float(result.doubt.mean())
@@ -91,7 +92,7 @@ class Overlays:
         figures = []
         for trusted, _, name, reasons in sorted(self.scans):
             picture, name_text = self.folder / f"{name}{OVERLAY}", html.escape(name)
-            link = quote(picture.name)
+            link = quote(picture.name, errors="surrogateescape")
             shown = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{name_text} with its boundaries"></a>' \
                 if picture.exists() else ""
             told = html.escape("; ".join(reasons)) or "not flagged"
@@ -99,5 +100,5 @@ class Overlays:
                            f"<figcaption><b>{name_text}</b>: {told}</figcaption></figure>")
         page = PAGE.format(count=len(self.scans), flagged=sum(not scan[0] for scan in self.scans),
                            figures="\n".join(figures))
-        write_atomic(path := self.folder / "index.html", page.encode())
+        write_atomic(path := self.folder / "index.html", page)
         return path

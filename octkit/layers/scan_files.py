@@ -71,7 +71,7 @@ def facts_beside(picture: Path) -> ScanFacts:
     """What is known of a mask's scan, or an image's: <name>.scale.json beside it, or nothing where there is none."""
     path = picture.with_name(picture.stem + FACTS)
     facts = read_json_as(path, ScanFacts, AGAIN) if path.exists() else ScanFacts()
-    if facts.eye not in ("R", "L", None) or not all(0 < um < math.inf for um in facts.um_per_px or ()):
+    if facts.eye not in ("R", "L", None) or not all(0.01 < um < 10_000 for um in facts.um_per_px or ()):
         raise bad_file(path, f"holds the eye {facts.eye} and the scale {facts.um_per_px}, which cannot be", AGAIN)
     if not all(0 <= factor < math.inf for kinds in (facts.means or {}).values() for pair in kinds.values()
                for factor in pair):

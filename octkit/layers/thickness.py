@@ -359,7 +359,7 @@ def _half_widths(found: Thickness, layer: str) -> dict[str, tuple[float, ...]]:
         return {}
     kinds = SECTORS | {"hours": clock_hours(found.eye) if found.eye else {}}
     width = found.width[found.layers.index(layer)]
-    return {name: pair for kind, factors in found.factors[layer].items()
+    return {name: pair for kind, factors in found.factors.get(layer, {}).items()
             for name, pair in mean_widths(width, kinds[kind], factors).items()}
 
 

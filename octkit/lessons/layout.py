@@ -5,13 +5,12 @@ What a cell printed is no change: its text decides.
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import nbformat
 
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import read_json, write_json
+from octkit.common.files import links_inside, only_file, read_json_as, write_atomic, write_json
 from octkit.common.hashes import digest
 from octkit.common.messages import say
 from octkit.common.settings import LESSONS, PACKAGE
@@ -32,7 +31,14 @@ def lay_out(folder: Path) -> list[Path]:
     if copies == ORIGINALS:
         raise OctkitError(f"{folder}: holds the lessons themselves, expected another folder for the copies to work on")
     _share_with_checkout(folder)
-    before, after, kept = read_json(copies / RECORD) if (copies / RECORD).exists() else {}, {}, []
+    if copies.is_symlink() or links_inside(copies):
+        raise OctkitError(f"{copies}: is a symbolic link, or holds one, expected a folder of files: copies could "
+                          "overwrite what it leads to")
+    record = copies / RECORD
+    advice = "remove it: lessons that differ are then kept"
+    before = read_json_as(record, dict[str, str], advice) if record.exists() else {}
+    after: dict[str, str] = {}
+    kept = []
     for original in sorted(ORIGINALS.rglob("*.ipynb")):
         name = original.relative_to(ORIGINALS)
         copy, text = copies / name, text_of(original)
@@ -44,8 +50,7 @@ def lay_out(folder: Path) -> list[Path]:
             continue
         after[name.as_posix()] = text
         if mine != text:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(original, copy)
+            write_atomic(copy, original.read_bytes())
     write_json(copies / RECORD, after)
     for copy in kept:
         say(f"{copy}: is kept as you have changed it, though there is a newer one; to get that, rename yours and give "
@@ -56,6 +61,7 @@ def lay_out(folder: Path) -> list[Path]:
 def text_of(notebook: Path) -> str:
     """A hash of a notebook's cells without what they printed. Raises OctkitError for what is no notebook."""
     try:
+        only_file(notebook, "a notebook")
         return digest([[cell.cell_type, cell.source] for cell in nbformat.read(notebook, as_version=4).cells])
     except Exception as error:  # json's, nbformat's and jsonschema's
         raise bad_file(notebook, f"cannot be read as a notebook ({type(error).__name__})",

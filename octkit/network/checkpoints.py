@@ -24,6 +24,7 @@ from octkit.common.files import only_file, replacing
 from octkit.common.messages import say
 from octkit.common.pickles import read_pickle
 
+MOST_AXES = 8  # of a tensor
 DIGEST_SIZE = 64  # hexadecimal digits of a SHA-256
 TYPES = {f"torch.{name}Storage": kind for name, kind in [
     ("Float", torch.float32), ("Double", torch.float64), ("Half", torch.float16), ("BFloat16", torch.bfloat16),
@@ -54,7 +55,9 @@ def read_archive(data: bytes) -> Any:
 
         def numbers(key: Any) -> torch.Tensor:
             _, kind, name, _, count = key
-            if (name := str(name)) not in stored:
+            if type(name) is not str:  # any other value may stand for a text of any length
+                raise ValueError("it names its numbers by other things than words")
+            if name not in stored:
                 content = bytearray(archive.read(f"{root}data/{name}"))
                 stored[name] = torch.frombuffer(content, dtype=kind) if content else torch.empty(0, dtype=kind)
             if stored[name].dtype != kind or len(stored[name]) != count:
@@ -63,12 +66,20 @@ def read_archive(data: bytes) -> Any:
 
         return read_pickle(archive.read(pickled), TYPES | {
             "torch._utils._rebuild_tensor_v2": _tensor, "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-            "torch.device": lambda *parts: parts, "torch.Size": tuple}, numbers)
+            "torch.device": lambda *parts: parts, "torch.Size": _size}, numbers)
+
+
+def _size(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    if type(lengths) is not tuple or len(lengths) > MOST_AXES:  # a text sent again and again would fill the memory
+        raise ValueError("it has a size of more axes than any tensor")
+    return lengths
 
 
 def _tensor(numbers: torch.Tensor, offset: int, size: tuple[int, ...], strides: tuple[int, ...],
             *_: Any) -> torch.Tensor:
     """A tensor all of whose numbers are stored: a view of them may claim any size."""
+    if not all(type(number) is int and number >= 0 for number in (offset, *size, *strides)):
+        raise ValueError("it has a tensor whose size is no number")
     if prod(size) > len(numbers):
         raise ValueError("it has a tensor not all of whose numbers are stored")
     return numbers.as_strided(size, strides, offset)

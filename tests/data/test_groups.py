@@ -71,3 +71,9 @@ def test_names_that_are_formulas_come_back(tmp_path):
     write_csv(tmp_path / "groups.csv", COLUMNS, [(f"{name}.png", f"+{name}", "R") for name in names])
     assert all(line[0] == "'" for line in (tmp_path / "groups.csv").read_text().splitlines()[1:])
     assert people_of(tmp_path / "groups.csv", names) == {name: f"person +{name}" for name in names}
+
+
+def test_a_name_of_many_digits_and_a_table_of_many_columns_are_read(tmp_path):
+    digits = "1" * 5000
+    (tmp_path / "groups.csv").write_text(f"ImgName,person,{','.join(map(str, range(1000)))}\n{digits},ann\n007,ben\n")
+    assert {key: row.person for key, row in read_groups(tmp_path / "groups.csv").items()} == {digits: "ann", "7": "ben"}

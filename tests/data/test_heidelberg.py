@@ -212,3 +212,8 @@ def test_the_layers_of_a_real_scan_go_on_to_thickness(tmp_path):
     assert (rnfl["layer"], rnfl["unit"], rnfl["eye"]) == ("rnfl", "um", "R")
     lines = open_vol(REAL_SCANS / "willis_716_4.vol").lines
     assert rnfl["global"] == pytest.approx(np.mean(lines["RNFL"] - lines["ILM"]) * scale["um_per_px"][0], abs=0.5)
+
+
+def test_a_scan_of_more_lines_than_a_retina_has_is_refused(tmp_path):
+    with pytest.raises(OctkitError, match="states 65 lines"):
+        open_vol(write_vol(tmp_path / "many.vol", INTENSITY, [ILM] * 65))

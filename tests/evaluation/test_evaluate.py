@@ -263,3 +263,8 @@ def test_a_scan_with_the_name_of_a_formula_is_found_again(tmp_path):
     write_csv(tmp_path / "p.csv", PREDICTION_COLUMNS, [("=1+1.png", "0.25"), ("0102.png", "0.5")])
     assert "'=1+1.png" in (tmp_path / "p.csv").read_text()
     assert read_predictions(tmp_path / "p.csv") == {"=1+1.png": 0.25, "0102.png": 0.5}
+
+
+def test_a_table_of_more_rows_than_any_set_of_images_is_one_problem():
+    [problem] = parse_predictions(b"ImgName,GC_Pred\n" + b"\n" * 200_000)[1]
+    assert "200001" in problem and len(problem) < 200

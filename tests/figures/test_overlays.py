@@ -52,3 +52,17 @@ def test_an_overlay_says_the_mean_and_shows_gaps(circle):
     assert len(above.lines) == 5 and "too dark" in above.get_title(loc="left")
     assert np.isnan(below.lines[-1].get_ydata()).sum() == 6
     assert ("T S N I T" in below.get_xlabel()) == circle
+
+
+def test_a_name_that_is_no_utf_8_is_drawn_and_linked(tmp_path):
+    overlays = Overlays(tmp_path)
+    overlays.add(scan("e\udcff"), np.zeros((1, *SIZE)), result())
+    page = overlays.write_index().read_text("utf-8")
+    assert 'src="e%FF.overlay.png"' in page and (tmp_path / "e\udcff.overlay.png").exists()
+
+
+def test_a_tall_scan_makes_no_tall_picture():
+    lines = LINES[:, :4]
+    thickness = Thickness(np.full((3, 4), 90.0), ("rnfl", "gcipl", "choroid"), "um", "R")
+    picture = overlay(np.zeros((1, 4000, 4)), lines, lines * 0 + 0.5, None, thickness, "tall")
+    assert picture.get_figheight() < 20

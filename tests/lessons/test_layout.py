@@ -95,3 +95,36 @@ def test_the_real_lessons_can_be_laid_out(tmp_path):
     assert {"00_start.ipynb", "17_glossary.ipynb"} <= set(record)
     shutil.rmtree(tmp_path / "notebooks")
     assert not (PROJECT / "notebooks/.originals.json").exists()
+
+
+@pytest.mark.usefixtures("originals")
+@pytest.mark.parametrize("name", ["00_start.ipynb", "01_data.ipynb"])
+def test_a_link_among_the_copies_is_not_written_through(tmp_path, name):
+    lay_out(tmp_path / "mine")
+    victim = tmp_path / "victim.ipynb"
+    if name == "00_start.ipynb":
+        shutil.copyfile(tmp_path / "mine/notebooks" / name, victim)
+    before = victim.read_bytes() if victim.exists() else None
+    (tmp_path / "mine/notebooks" / name).unlink()
+    (tmp_path / "mine/notebooks" / name).symlink_to(victim)
+    with pytest.raises(OctkitError, match=name):
+        lay_out(tmp_path / "mine")
+    assert (victim.read_bytes() if victim.exists() else None) == before
+
+
+@pytest.mark.usefixtures("originals")
+def test_a_folder_of_copies_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notebooks").symlink_to(tmp_path / "victim")
+    with pytest.raises(OctkitError, match="notebooks"):
+        lay_out(tmp_path / "mine")
+    assert not list((tmp_path / "victim").iterdir())
+
+
+@pytest.mark.usefixtures("originals")
+def test_a_record_of_another_kind_is_named(tmp_path):
+    lay_out(tmp_path)
+    (tmp_path / "notebooks/.originals.json").write_text("[1]")
+    with pytest.raises(OctkitError, match="originals.json"):
+        lay_out(tmp_path)

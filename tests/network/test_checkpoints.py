@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from octkit.common.errors import OctkitError
+from octkit.network import checkpoints
 from octkit.network.checkpoints import DIGEST_SIZE, load_checkpoint, newest_checkpoint, save_checkpoint
 
 STATE = {"network": {"w": torch.arange(6, dtype=torch.float32).reshape(2, 3)}, "epoch": 3, "log": [{"loss": 0.5}]}
@@ -135,3 +136,9 @@ def test_tensors_come_back_as_they_lay_in_memory(tmp_path):
         assert torch.equal(found, state[name]) and found.dtype == state[name].dtype, name
         assert found.stride() == state[name].stride() and not found.requires_grad, name
         found += 1  # nothing else shares them
+
+
+@pytest.mark.parametrize("size", [("A", 10**10), (True, 2), (-1, 2)])
+def test_a_size_that_is_no_number_takes_no_memory(size):
+    with pytest.raises(ValueError, match="size"):  # "A" times a number is a text of so many letters
+        checkpoints._tensor(torch.zeros(4), 0, size, (2, 1))
