@@ -294,6 +294,25 @@ def make_run(folder, goals, *changes):
     return folder
 
 
+def train_and_stop_in_the_second_epoch(run):
+    """Train fold 0 of a run until Ctrl-C in the second epoch: the first one's checkpoint is there."""
+    from unittest.mock import patch
+
+    import pytest
+
+    from octkit.training.train import Training, train_fold
+
+    real = Training.validate
+
+    def validate(training, epoch):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return real(training, epoch)
+
+    with patch.object(Training, "validate", validate), pytest.raises(KeyboardInterrupt):
+        train_fold(Run(run), progress=False)
+
+
 def log_of(run):
     return pd.read_csv(run / "models/2d/fold_0/log.csv").drop(columns="seconds")
 

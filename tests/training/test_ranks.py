@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import make_run, write_goals, write_volumes
+from helpers import make_run, train_and_stop_in_the_second_epoch, write_goals, write_volumes
 
 from octkit.common.errors import OctkitError
 from octkit.network.checkpoints import load_checkpoint
 from octkit.planning.run import Run
 from octkit.training import ranks
-from octkit.training.train import Training, train_fold
+from octkit.training.train import train_fold
 
 # Three patches a batch: the ranks' shares differ. At a larger rate rounding errors grow beyond 1e-6 within 20 steps.
 CHANGES = ("plan.batch_size=3", "train.iterations_per_epoch=10", "train.workers=0", "train.initial_rate=0.0001")
@@ -46,21 +46,11 @@ def test_two_ranks_learn_what_one_learns_from_volumes(tmp_path):  # Dice of each
     check_the_same(alone, shared, "3d_fullres")
 
 
-def test_a_training_that_one_began_goes_on_with_two(tmp_path, monkeypatch):  # 2-D: Dice of the batch
+def test_a_training_that_one_began_goes_on_with_two(tmp_path):  # 2-D: Dice of the batch
     data = write_goals(tmp_path / "data")
     alone, shared = (make_run(tmp_path / name, data, *CHANGES, "train.epochs=3") for name in ("alone", "shared"))
     train_fold(Run(alone), progress=False)
-
-    real = Training.validate
-
-    def stop_in_the_second_epoch(training, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(training, epoch)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Training, "validate", stop_in_the_second_epoch)
-        train_fold(Run(shared), progress=False)
+    train_and_stop_in_the_second_epoch(shared)
     assert "goes on after epoch 1 of 3" in with_torchrun(shared, "2d")
     check_the_same(alone, shared, "2d")
 

@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import equal, fill, killed_at_each_write, log_of, make_run, scalars_of, write_goals, write_volumes
+from helpers import (
+    equal,
+    fill,
+    killed_at_each_write,
+    log_of,
+    make_run,
+    scalars_of,
+    train_and_stop_in_the_second_epoch,
+    write_goals,
+    write_volumes,
+)
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
@@ -20,7 +30,7 @@ from octkit.network.unet import UNet
 from octkit.planning import steps
 from octkit.planning.run import Run
 from octkit.training import train
-from octkit.training.train import Optimiser, Training, compiled, poly_rate, tensorboard, train_fold, why_not
+from octkit.training.train import Optimiser, compiled, poly_rate, tensorboard, train_fold, why_not
 
 CPU = torch.device("cpu")
 
@@ -57,21 +67,11 @@ def test_plateau_rule_divides_by_five_after_30_epochs_without_gain_in_the_smooth
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, monkeypatch, kind):
+def test_stopped_and_resumed_is_the_same_as_undisturbed(goals, tmp_path, kind):
     change = f"train.optimiser={kind}"
     whole, halved = (make_run(tmp_path / name, goals, change) for name in ("whole", "halved"))
     train_fold(Run(whole), progress=False)
-
-    real = Training.validate
-
-    def stop_in_the_second_epoch(training, epoch):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return real(training, epoch)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Training, "validate", stop_in_the_second_epoch)
-        train_fold(Run(halved), progress=False)
+    train_and_stop_in_the_second_epoch(halved)
     assert load_checkpoint(halved / "models/2d/fold_0/checkpoint.pt")["epoch"] == 1
     train_fold(Run(halved), progress=False)
     assert equal(weights(whole), weights(halved))
