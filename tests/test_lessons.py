@@ -54,7 +54,9 @@ def test_the_glossary_lesson_is_the_table_of_terms():
     spec = importlib.util.spec_from_file_location("glossary_lesson", PROJECT / "docs/glossary_lesson.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert nbformat.read(PROJECT / "notebooks/17_glossary.ipynb", as_version=4) == module.glossary()
+    english = module.glossary()
+    for language, made in (("", english), ("zh", module.in_chinese(english))):
+        assert nbformat.read(PROJECT / "notebooks" / language / "17_glossary.ipynb", as_version=4) == made
 
 
 def test_each_term_stands_once_in_both_languages():
