@@ -1,8 +1,16 @@
 """The one list of versions and what is derived from it."""
 
+import os
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,10 +25,51 @@ def test_environment_yml_holds_the_same_versions():
     assert pins((ROOT / "environment.yml").read_text()) == expected
 
 
-def test_pyproject_reads_the_list_and_pins_nothing_itself():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements.txt"]}
-    assert "dependencies" not in project["project"] and "dependencies" in project["project"]["dynamic"]
+def test_pyproject_pins_nothing_itself_and_each_package_stands_in_one_part():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"dependencies", "optional-dependencies"} <= set(project["dynamic"])
+    parts = runpy.run_path(str(ROOT / "setup.py"))["parts"]()
+    assert sorted(sum(parts.values(), [])) == sorted(
+        f"{name}=={version}" for name, version in pins((ROOT / "requirements.txt").read_text()).items())
+    assert not any(name.startswith(("paddle", "jupyter", "papermill", "pytest")) for name in parts["core"])
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `pip install .` makes of the files that git knows, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / "source" / name)
+    stale = folder / "source/build/lib/octkit/stale.py"  # of an older build
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w",
+                    str(folder), str(folder / "source")], check=True)
+    with zipfile.ZipFile(next(folder.glob("octkit-*.whl"))) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_is_the_package_and_what_it_carries(wheel):
+    found = {path.relative_to(wheel / "octkit").as_posix() for path in (wheel / "octkit").rglob("*") if path.is_file()}
+    code = {path.relative_to(ROOT / "octkit").as_posix() for path in (ROOT / "octkit").rglob("*")
+            if path.is_file() and path.suffix != ".pyc"}
+    carried = {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb")
+               if ".ipynb_checkpoints" not in path.parts}
+    assert found == code | carried | {"docs/terms.md", "data/README.md", "reports/README.md"}
+
+
+def test_the_wheel_lays_the_lessons_out_and_keeps_runs_in_the_working_folder(wheel, tmp_path):
+    script = ("from octkit.cli import main; from octkit.common import settings; "
+              "print(settings.PACKAGE, settings.PROJECT); main(['lessons', 'mine'])")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(wheel)},
+                          stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    assert done.stdout.splitlines()[0] == f"{wheel / 'octkit'} {tmp_path}"
+    assert {path.name for path in (tmp_path / "mine/notebooks").glob("*.ipynb")} == {
+        path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert all((tmp_path / "mine" / name / "README.md").is_file() for name in ("data", "reports"))
 
 
 def test_every_line_is_pinned_for_a_named_reason():

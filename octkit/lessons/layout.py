@@ -5,6 +5,7 @@ What a cell printed is no change: its text decides.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -15,8 +16,9 @@ from octkit.common.hashes import digest
 from octkit.common.messages import say
 from octkit.common.settings import LESSONS, PACKAGE
 
-# Of a checkout its notebooks/; an installed package carries them.
-ORIGINALS = PACKAGE / LESSONS if (PACKAGE / LESSONS).is_dir() else PACKAGE.parent / LESSONS
+# A checkout has notebooks/, docs/, data/ beside the package; in an installed one setup.py has laid them.
+CARRIER = PACKAGE if (PACKAGE / LESSONS).is_dir() else PACKAGE.parent
+ORIGINALS = CARRIER / LESSONS
 RECORD = ".originals.json"  # in DIR/notebooks: a hash of each lesson as it was copied
 
 
@@ -81,3 +83,4 @@ def _share_with_checkout(folder: Path) -> None:
             except OSError:  # Windows lets no user make links unless told to
                 say(f"{folder / name}: is a folder of its own, as this system makes no links")
         (folder / name).mkdir()
+        shutil.copyfile(CARRIER / name / "README.md", folder / name / "README.md")  # which files lie there
