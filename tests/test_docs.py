@@ -29,7 +29,7 @@ def test_the_picture_shows_every_module():
     assert shown <= words
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
 def test_files_that_a_page_names_are_there(page):
     named = set(re.findall(r"`([\w/]+\.(?:py|toml|txt|json|zip))`", (PROJECT / page).read_text(encoding="utf-8")))
     roots = (PROJECT, PACKAGE)
