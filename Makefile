@@ -3,6 +3,10 @@
 PYTHON ?= python3.11
 BIN = .venv/bin
 
+# LANGUAGE=zh on make's command line: lessons, figures and report in Chinese. Many systems have another LANGUAGE set.
+demo lab: export OCTKIT_LANGUAGE := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE),$(or \
+	$(OCTKIT_LANGUAGE),en))
+
 .PHONY: demo test long lab lock sbom clean
 
 demo: .venv/ready
@@ -22,7 +26,7 @@ long: .venv/ready
 lab: .venv/ready
 	$(BIN)/octkit lessons lab
 	JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) $(BIN)/jupyter lab --KernelManager.transport=ipc \
-		--notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+		--notebook-dir=lab '--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb?file-browser-path=/'
 
 # All of it by the hashes of requirements/, torch first and alone: the build for the CPU where an index of the user's has it
 # (torch-cpu.txt), else PyPI's, which on Linux needs CUDA's libraries, of several GB (cuda.txt).

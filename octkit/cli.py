@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from octkit import __version__
 from octkit.common.caches import use_private_caches
 from octkit.common.errors import OctkitError, one_line
+from octkit.common.language import VARIABLE, choose
 from octkit.common.locks import held
 from octkit.common.messages import utf8_output
 from octkit.data.labels import LAYERS
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 OPEN_FILES = 4096  # many times what a run with many workers has open
 
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
+Language = Annotated[str | None, Option("--language", metavar="en|zh", help="of lessons, figures and report: English, "
+                                        "or Chinese (zh)")]
 Scale = Annotated[tuple[float, float] | None, Option(metavar="AXIAL LATERAL", help="the scans' scale, where known")]
 
 # Plain help: rich's boxes take longer to import than most commands take to say what is wrong.
@@ -122,6 +125,7 @@ def run(
     source: Annotated[Path | None, Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
     like: Annotated[Path | None, Option("--like", metavar="RUN", help="an experiment: a new run like this one but for "
                                         "--set, which shares what stays the same")] = None,
+    language: Language = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
@@ -129,6 +133,7 @@ def run(
     """
     from octkit.lessons import repeat, run_all
 
+    choose(language)
     if source:
         return print(repeat.repeat(source, run_dir, profile, data, changes, like))
     run, chosen = repeat.choose(profile, data, run_dir, changes or [], like)
@@ -381,14 +386,20 @@ def thickness(
 
 
 @app.command()
-def lessons(folder: Annotated[Path, Argument(metavar="DIR", help="gets notebooks/, reports/ and data/")]) -> None:
+def lessons(
+    folder: Annotated[Path, Argument(metavar="DIR", help="gets notebooks/, reports/ and data/")],
+    language: Language = None,
+) -> None:
     """Lay the lessons out to work on; called again, it brings newer ones and keeps those that you have changed."""
     from octkit.lessons.layout import lay_out
 
+    choose(language)
     lay_out(folder)
     # Through files, as other users of a machine reach the ports of its kernels; Windows has none.
-    option = "" if sys.platform == "win32" else " --KernelManager.transport=ipc"
-    print(f"{folder / 'notebooks'}: open it with `jupyter lab{option}`, and begin with 00_start.ipynb")
+    windows = sys.platform == "win32"
+    option = "" if windows else " --KernelManager.transport=ipc"
+    spoken = f"{'set ' * windows}{VARIABLE}={language}{'&' * windows} " if language else ""  # for figures
+    print(f"{folder / 'notebooks'}: open it with `{spoken}jupyter lab{option}`, and begin with 00_start.ipynb")
 
 
 @app.command()

@@ -1,11 +1,13 @@
 """The lessons as a student's own copies: DIR/notebooks beside DIR/reports and DIR/data.
 
 A lesson that the student has not changed is replaced by a newer one. One that was changed is kept, and that is said.
-What a cell printed is no change: its text decides.
+What a cell printed is no change: its text decides. Where Chinese is chosen, the lessons of notebooks/zh/ take the place
+of the English ones; their code is the same.
 """
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ import nbformat
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside, only_file, read_json_as, write_atomic, write_json
 from octkit.common.hashes import digest
+from octkit.common.language import LANGUAGES, language
 from octkit.common.messages import say
 from octkit.common.settings import LESSONS, PACKAGE
 
@@ -20,6 +23,11 @@ from octkit.common.settings import LESSONS, PACKAGE
 CARRIER = PACKAGE if (PACKAGE / LESSONS).is_dir() else PACKAGE.parent
 ORIGINALS = CARRIER / LESSONS
 RECORD = ".originals.json"  # in DIR/notebooks: a hash of each lesson as it was copied
+
+
+def in_language(folder: Path, name: str) -> Path:
+    """A lesson of a folder in the chosen language; English where it is not translated, or not laid out so."""
+    return path if (path := folder / language() / name).is_file() else folder / name
 
 
 def lay_out(folder: Path) -> list[Path]:
@@ -41,8 +49,11 @@ def lay_out(folder: Path) -> list[Path]:
     before = read_json_as(record, dict[str, str], advice) if record.exists() else {}
     after: dict[str, str] = {}
     kept = []
-    for original in sorted(ORIGINALS.rglob("*.ipynb")):
-        name = original.relative_to(ORIGINALS)
+    for english in sorted(ORIGINALS.rglob("*.ipynb")):
+        name = english.relative_to(ORIGINALS)
+        if name.parts[0] in LANGUAGES:
+            continue
+        original = in_language(ORIGINALS, name.as_posix())
         copy, text = copies / name, text_of(original)
         mine = text_of(copy) if copy.exists() else None
         if mine not in (None, text, before.get(name.as_posix())):
@@ -84,3 +95,6 @@ def _share_with_checkout(folder: Path) -> None:
                 say(f"{folder / name}: is a folder of its own, as this system makes no links")
         (folder / name).mkdir()
         shutil.copyfile(CARRIER / name / "README.md", folder / name / "README.md")  # which files lie there
+    for name in ("report.html", "settings.json"):  # of the run that the lessons work on, one click away
+        with suppress(OSError):  # it is there, or this system makes no links
+            os.symlink(Path("reports/demo", name), folder / name)

@@ -8,11 +8,12 @@ kernelspec names, and what a kernel has started may outlive it (`kernel`).
 import ast
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_output
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import DISK_FULL
+from octkit.common.files import DISK_FULL, write_atomic
 from octkit.common.processes import short_temporary_folder
 from octkit.common.settings import PACKAGE
 
@@ -110,6 +111,27 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
     finally:
         if running.exists():
             os.replace(running, copy)
+
+
+def reword(copy: Path, lesson: Path, links: Mapping[str, str]) -> None:
+    """Give an executed copy the texts of `lesson` as they read now, cell by cell, in whatever language.
+
+    `links` is a lesson's file name -> its copy's, to which links lead; of a link to any other lesson the words stay.
+    """
+    def led(link: re.Match[str]) -> str:
+        return f"[{link[1]}]({links[link[2]]}{link[3]})" if link[2] in links else link[1]
+
+    texts = {cell.id: re.sub(r"\[([^][]*)\]\((\w+\.ipynb)((?:#[^)]*)?)\)", led, cell.source)
+             for cell in nbformat.read(lesson, as_version=4).cells if cell.cell_type == "markdown"}
+    try:
+        content = nbformat.read(copy, as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError):  # not as it was written; it tells nobody of the run
+        return
+    changed = [cell for cell in content.cells if cell.source != texts.get(cell.get("id"), cell.source)]
+    for cell in changed:
+        cell.source = texts[cell.id]
+    if changed:
+        write_atomic(copy, nbformat.writes(content))
 
 
 def _sockets() -> tempfile.TemporaryDirectory[str]:

@@ -18,14 +18,15 @@ from rich.text import Text
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, cannot_write
-from octkit.common.files import clear_unfinished, read_json, saying_disk_full
+from octkit.common.files import clear_unfinished, read_json, saying_disk_full, write_atomic
+from octkit.common.language import language
 from octkit.common.messages import clean
 from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.data.layouts.goals import lacking_diagnoses
 from octkit.lessons import ledger, notebook
-from octkit.lessons.layout import lay_out
+from octkit.lessons.layout import ORIGINALS, in_language, lay_out
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
 from octkit.phantoms.data_sets import NAMED
@@ -103,6 +104,7 @@ VOLUME_STEPS = (
 )
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS}
 NOTEBOOKS = PROJECT / LESSONS
+GLOSSARY = "17_glossary.ipynb"  # nothing to run: the executed lessons lead to it
 
 
 class Job(NamedTuple):
@@ -141,7 +143,8 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
     run.check_links()
     os.environ[NAMED] = str(settings.data.root)  # for the kernels: who calls this has chosen these settings
     _check_files(run, settings)
-    if notebooks is None and not NOTEBOOKS.is_dir():  # an installed octkit, in a folder of the user's
+    # In a folder of the user's there are copies, of one language.
+    if notebooks is None and NOTEBOOKS != ORIGINALS and (language() != "en" or not NOTEBOOKS.is_dir()):
         lay_out(PROJECT)
     in_order = jobs(run, settings, notebooks and notebooks.resolve(), steps)
     try:
@@ -183,7 +186,7 @@ def jobs(run: Run, settings: Settings, notebooks: Path | None = None,
 
 
 def _executions(step: Step, run: Run, settings: Settings, notebooks: Path) -> list[Job]:
-    path, parameters = notebooks / f"{step.notebook}.ipynb", {"run_dir": str(run.folder)}
+    path, parameters = in_language(notebooks, f"{step.notebook}.ipynb"), {"run_dir": str(run.folder)}
     if not step.each_fold:
         return [Job(step, step.notebook, notebook.read(path, parameters), parameters)]
     source = notebook.read(path, ("run_dir", "config", "fold"))
@@ -218,19 +221,25 @@ def _run_jobs(jobs: list[Job], run: Run, settings: Settings) -> None:
     settings.save(run.settings_file)
     began, ends = time.monotonic(), ledger.ends(run)
     done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
+    copies = {f"{job.step.notebook}.ipynb": f"{job.name}.ipynb" for job in reversed(jobs)}  # of several folds the first
+    if (glossary := jobs[0].notebook.path.with_name(GLOSSARY)).is_file():
+        copies[GLOSSARY] = GLOSSARY
+        write_atomic(run.notebooks / GLOSSARY, glossary.read_bytes())
     for number, job in enumerate(jobs, 1):
         progress = _Progress(console, tell, f"[{number:2d}/{len(jobs)}] {job.name}", began)
         line = _run_job(job, run, settings, done, progress, ends.get(job.name))
         # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
         done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
+        notebook.reword(job.copy(run), job.notebook.path, copies)  # a step that was skipped may be in another language
 
 
 def _run_job(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
              before: Line | None) -> Line:
     """Execute one notebook, or skip it where its last line, `before`, still holds, or leave it out; the new line."""
     now = datetime.now().astimezone().isoformat()
+    words = {"language": language()} if "report.html" in job.step.leaves and language() != "en" else {}
     line = Line(step=job.name, status="skipped", started=now, made=now, inputs=inputs_of(job, settings, done),
-                shown=hashes.digest(_sections(settings, job.step.shows)))
+                shown=hashes.digest(_sections(settings, job.step.shows) | words))
     if job.step.diagnoses and (lacking := lacking_diagnoses(run.dataset.train)):
         line = line.model_copy(update={"status": "left out", "error": str(lacking)})
         if before and (before.status, before.error) == (line.status, line.error):

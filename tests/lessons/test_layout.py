@@ -41,6 +41,21 @@ def test_all_lessons_lie_beside_reports_and_data(tmp_path, originals):
         assert project_folder(tmp_path / "elsewhere/octkit", tmp_path / working) == tmp_path / "mine"
 
 
+def test_lessons_are_laid_out_in_the_chosen_language(tmp_path, originals, monkeypatch):
+    (originals / "zh").mkdir()
+    for name in ("00_start.ipynb", "01_data.ipynb"):
+        write(originals / "zh" / name, "print('一')")
+    lay_out(tmp_path)
+    assert not (tmp_path / "notebooks/zh").exists()
+    write(tmp_path / "notebooks/01_data.ipynb", "print('mine')")
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")
+    assert lay_out(tmp_path) == [tmp_path / "notebooks/01_data.ipynb"]
+    assert source(tmp_path / "notebooks/00_start.ipynb") == "print('一')"
+    assert source(tmp_path / "notebooks/01_data.ipynb") == "print('mine')"
+    assert source(tmp_path / "notebooks/solutions/01_data.ipynb") == "print('first')"  # not translated
+    assert not (tmp_path / "notebooks/zh").exists()
+
+
 def test_a_newer_lesson_replaces_one_that_was_only_run(tmp_path, originals):
     lay_out(tmp_path)
     write(tmp_path / "notebooks/01_data.ipynb", "print('first')", printed=["first"])
@@ -80,6 +95,8 @@ def test_inside_a_checkout_runs_and_data_are_shared(originals, monkeypatch):
     (originals.parent / "reports/demo").mkdir(parents=True)
     lay_out(originals.parent / "lab")
     assert (originals.parent / "lab/reports/demo").is_dir()
+    (originals.parent / "reports/demo/report.html").write_text("a report")
+    assert (originals.parent / "lab/report.html").read_text() == "a report"
     assert project_folder(originals.parent / "octkit", originals.parent / "lab/notebooks") == originals.parent / "lab"
 
 

@@ -53,7 +53,7 @@ def story(tmp_path, monkeypatch):
         ran.append(copy.stem)
         if "then" in story:
             story["then"](copy.stem)
-        copy.write_text("executed")
+        copy.write_bytes(source.path.read_bytes())
         if "fold" in parameters:
             (tmp_path / "run" / f"weights_{parameters['config']}_{parameters['fold']}").touch()
 
@@ -114,6 +114,57 @@ def test_an_edited_text_runs_nothing_again(story):
     content.cells[0].source = "# A better text"
     nbformat.write(content, story["notebooks"] / "data.ipynb")
     assert story["again"]() == []
+
+
+@pytest.fixture
+def in_chinese(story, monkeypatch):
+    """The same story in Chinese."""
+    (story["notebooks"] / "zh").mkdir()
+    for path in story["notebooks"].glob("*.ipynb"):
+        content = nbformat.read(path, as_version=4)
+        content.cells[0].source = ("# 图像\n[一](train.ipynb#x) [二](data.ipynb) [三](17_glossary.ipynb) "
+                                   "[四](nowhere.ipynb)")
+        nbformat.write(content, story["notebooks"] / "zh" / path.name)
+    write_notebook(story["notebooks"] / "zh", "17_glossary")
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")
+
+
+def text_of_copy(story, name):
+    return nbformat.read(story["run_dir"] / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_a_language_is_no_input_of_a_step(story, monkeypatch):
+    """What was done in English is done; its copies get the Chinese text."""
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "en")
+    assert story["again"]() == EVERYTHING
+    assert "图像" not in text_of_copy(story, "infer")
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")
+    assert story["again"]() == []
+    assert all("图像" in text_of_copy(story, name) for name in EVERYTHING)
+    monkeypatch.delenv("OCTKIT_LANGUAGE")
+    assert story["again"]() == [] and "图像" not in text_of_copy(story, "infer")
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_links_of_executed_lessons_lead_to_executed_lessons(story):
+    assert story["again"]() == EVERYTHING
+    assert text_of_copy(story, "infer") == ("# 图像\n[一](train_2d_fold_0.ipynb#x) [二](data.ipynb) "
+                                            "[三](17_glossary.ipynb) 四")
+    assert (story["run_dir"] / "notebooks/17_glossary.ipynb").is_file()
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_the_report_is_written_again_in_another_language_and_nothing_else(story, monkeypatch):
+    steps = (Step("data", settings=("data",), data=True),
+             Step("report", settings=("*",), needs=("data",), leaves=("report.html",)))
+    story["then"] = lambda _: (story["run_dir"] / "report.html").write_text(os.environ["OCTKIT_LANGUAGE"])
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "en")
+    story["again"](steps=steps)
+    for chosen in ("zh", "en"):
+        monkeypatch.setenv("OCTKIT_LANGUAGE", chosen)
+        assert story["again"](steps=steps) == ["report"] and story["again"](steps=steps) == []
+        assert (story["run_dir"] / "report.html").read_text() == chosen
 
 
 def test_an_answered_exercise_runs_nothing_again(story):
