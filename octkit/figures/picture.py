@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from octkit.common.files import write_atomic
+from octkit.common.language import language
+from octkit.figures.chinese import font, in_chinese
 from octkit.planning.run import Run
 
 LAYER_NAMES = {"rnfl": "RNFL", "gcipl": "GCIPL", "choroid": "choroid"}
@@ -45,7 +48,12 @@ def new_picture(title: str, rows: int = 1, columns: int = 1, size: tuple[float, 
 
 
 def png(picture: Picture) -> bytes:
-    """The figure as the bytes of a PNG file, with its title and its text alternative in the file's header."""
+    """The figure as a PNG file's bytes, in the chosen language, its title and text alternative in the file's header."""
+    with in_chinese(picture):
+        return _png(picture)
+
+
+def _png(picture: Picture) -> bytes:
     buffer = BytesIO()
     for text in picture.findobj(Text):  # a name with two $ is no formula; the axes' own powers of ten are
         text.set_parse_math("mathdefault" in text.get_text())
@@ -56,9 +64,27 @@ def png(picture: Picture) -> bytes:
 
 
 def save(run: Run, picture: Picture, name: str) -> Picture:
-    """Write the figure as <name>.png into the run's figures and return it: a cell that ends with this shows it."""
-    write_atomic(run.figures / f"{name}.png", png(picture))
+    """Write the figure as <name>.png into the run's figures and return it: a cell that ends with this shows it.
+
+    That one is English in any language: a step's files tell whether it has to run again. The other is zh/<name>.png.
+    """
+    path, english = run.figures / f"{name}.png", _png(picture)
+    if language() == "zh" and font():
+        write_atomic(_chinese(path), png(picture))
+    elif not path.exists() or path.read_bytes() != english:  # else the Chinese one, if any, shows the same
+        _chinese(path).unlink(missing_ok=True)
+    write_atomic(path, english)
     return picture
+
+
+def saved_figures(run: Run, pattern: str) -> list[Path]:
+    """The run's figures whose names match, in their order; in Chinese where that is chosen and they were drawn so."""
+    return [_chinese(path) if language() == "zh" and _chinese(path).is_file() else path
+            for path in sorted(run.figures.glob(pattern))]
+
+
+def _chinese(path: Path) -> Path:
+    return path.parent / "zh" / path.name
 
 
 def layer_name(label: str) -> str:
