@@ -45,7 +45,8 @@ ONLY = {
     "onnx": ("exchange.onnx",),
     "filelock": ("common.locks",),
 }
-ACTIONS_AT_IMPORT = {"octkit.training.augmentation"}  # tells albumentations, before its import, what it must not load
+# They tell albumentations what it must not load, and paddle of what it must not warn, before they import it.
+ACTIONS_AT_IMPORT = {"octkit.training.augmentation", "octkit.classification.resnet50"}
 
 
 def name_of(path: Path) -> str:

@@ -15,6 +15,7 @@ import json
 import math
 import time
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
@@ -23,13 +24,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import paddle
+
+with warnings.catch_warnings():  # of a compiler's cache, which nothing here needs
+    warnings.filterwarnings("ignore", "No ccache found")
+    import paddle
 from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url
 from paddle.vision.models.resnet import model_urls, resnet50
 from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, saying_what_is_kept
 from octkit.common.files import only_file, read_json, replacing, set_aside, write_csv, write_json
 from octkit.common.hashes import code_files
 from octkit.common.memory import check_content
@@ -184,7 +188,8 @@ def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], setting
     if not (rows := _load_checkpoint(checkpoint, key, network, optimiser)):
         write_json(out_dir / "weights_origin.json", start_weights(network, chosen))
     batches = math.ceil(len(labels["train"]) / chosen.batch_size)
-    with tqdm(total=chosen.epochs * batches, initial=len(rows) * batches, desc="classifier", unit="step") as bar:
+    with saying_what_is_kept(checkpoint), tqdm(total=chosen.epochs * batches, initial=len(rows) * batches,
+                                               desc="classifier", unit="step") as bar:
         for epoch in range(len(rows), chosen.epochs):
             start = time.perf_counter()
             loss = _train_epoch(network, optimiser, images["train"], labels["train"], settings, epoch, bar)

@@ -1,11 +1,14 @@
 """The one error for what the user can mend, its parts, and what is done with it."""
 
+import html
 import os
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from octkit.common.messages import clean
+from octkit.common.messages import clean, say
 
 if TYPE_CHECKING:  # importing it takes half a second
     from pydantic import ValidationError
@@ -13,7 +16,29 @@ if TYPE_CHECKING:  # importing it takes half a second
 Found = TypeVar("Found")
 
 
-class OctkitError(Exception):
+class Folded:
+    """An exception that a notebook shows as its sentence; where it was raised stands below, folded."""
+
+    def _render_traceback_(self: Any) -> list[str]:  # what IPython asks for in place of its own traceback
+        from IPython.core.getipython import get_ipython
+        from IPython.display import HTML, display
+
+        if hasattr(shell := get_ipython(), "kernel"):
+            told = html.escape("".join(traceback.format_exception(self)))
+
+            def below(_result: object) -> None:
+                shell.events.unregister("post_run_cell", below)
+                display(HTML(f"<details><summary>Where it was raised</summary><pre>{told}</pre></details>"))
+
+            shell.events.register("post_run_cell", below)
+        return [f"\x1b[31m{type(self).__name__}\x1b[0m: {self}"]
+
+
+class Stopped(Folded, KeyboardInterrupt):
+    """Ctrl-C, or the square above a notebook, during a training."""
+
+
+class OctkitError(Folded, Exception):
     """An error that the user can mend: one sentence with the file, what was found and what was expected.
 
     `bad_file` makes those whose parts can be told apart. `exit_code` is what a command ends with.
@@ -22,6 +47,18 @@ class OctkitError(Exception):
     exit_code = 2
     file: Path | None = None
     found = mend = ""
+
+
+@contextmanager
+def saying_what_is_kept(checkpoint: Path) -> Iterator[None]:
+    """During a training that goes on from its checkpoint. Raises Stopped where it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"what its epochs have learned is kept in {checkpoint}" if checkpoint.exists() else "no epoch has ended"
+        say(f"The training is stopped: {kept}. Run the cell, or give the command, again, and it goes on from there.")
+        raise Stopped("stopped; what is kept is said above") from None
+
 
 # What is done with a problem: raised (`refuse`), or collected by who wants to know all of them.
 Report = Callable[[OctkitError], None]

@@ -114,7 +114,7 @@ def load_checkpoint(path: Path) -> dict:
     except OctkitError:
         raise
     except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected a checkpoint; train this fold first") from None
+        raise OctkitError(f"{path}: not found, expected a checkpoint; train this fold first (lesson 07)") from None
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for what is no checkpoint
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise OctkitError(f"{path}: cannot be read as a checkpoint ({reason[0]})") from None

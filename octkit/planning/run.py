@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from octkit.common import settings
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside
 from octkit.common.settings import Settings
 from octkit.data.calibration import Calibration
@@ -22,6 +22,10 @@ from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.folds import Split, held_out_cases, load_splits
 from octkit.planning.plan import Plan
 from octkit.planning.selection import Selection
+
+# Who leaves a file; of volumes lesson 14 leaves them all.
+MADE_BY = {"fingerprint": "lesson 02 (octkit fingerprint)", "plan": "lesson 03 (octkit plan)",
+           "splits": "lesson 04 (octkit preprocess)", "selection": "lesson 09 (octkit select)"}
 
 
 class Run:
@@ -63,7 +67,8 @@ class Run:
     @property
     def settings(self) -> Settings:
         if not self.exists:
-            raise OctkitError(f"{self.folder}: found no settings.json, expected the folder of a run")
+            raise OctkitError(f"{self.folder}: found no settings.json, expected the folder of a run, as "
+                              "lesson 00 and octkit run make it")
         return self._read("settings", self.settings_file, settings.load)
 
     @property
@@ -151,6 +156,8 @@ class Run:
         return self.folder / "predictions" / "cv" / config / f"fold_{fold}"
 
     def _read(self, name: str, path: Path, load: Callable[[Path], Any]) -> Any:
+        if name in MADE_BY and not path.exists():
+            raise bad_file(path, "not found", f"expected what {MADE_BY[name]} leaves: run it first")
         return self._keep(name, _stamp(path), lambda: load(path))
 
     def _keep(self, name: str, stamp: object, load: Callable[[], Any]) -> Any:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from octkit.common import locks
 from octkit.common.caches import use_private_caches
-from octkit.common.errors import OctkitError, by
+from octkit.common.errors import OctkitError, by, saying_what_is_kept
 from octkit.common.files import clear_unfinished, replacing, saying_disk_full, set_aside
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
@@ -108,7 +108,7 @@ def _train(fold: "Fold", network: torch.nn.Module, checkpoint: dict | None, deci
     elif log:
         say(f"{fold.title}: goes on after epoch {len(log)} of {epochs}")
     first = ranks.rank() == 0
-    with tensorboard(fold.folder, log) if first else nullcontext() as add_scalars:
+    with tensorboard(fold.folder, log) if first else nullcontext() as add_scalars, saying_what_is_kept(fold.checkpoint):
         if len(log) < epochs:
             training = Training(fold, network, checkpoint)
             for row in training.epochs(progress and first):
