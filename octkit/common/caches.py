@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from octkit.common.messages import warn
+from octkit.common.system import is_mine
 
 VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "torch", "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib"}
 
@@ -32,9 +33,7 @@ def _private_folder() -> Path:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "octkit"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        if not hasattr(os, "getuid"):  # Windows: in the user's own home folder
-            return folder
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and os.access(folder, os.W_OK):
+        if stat.S_ISDIR(found.st_mode) and is_mine(found) and os.access(folder, os.W_OK):
             folder.chmod(0o700)
             return folder
         warn(f"{folder}: is no folder of yours, so what is compiled is not kept; remove it, or set XDG_CACHE_HOME")

@@ -1,7 +1,6 @@
 """Files that are whole or not there at all; JSON and CSV."""
 
 import csv
-import ctypes
 import errno
 import io
 import itertools
@@ -9,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, no_file, refuse
+from octkit.common.system import NO_FOLLOW, exchange
 
 Kind = TypeVar("Kind")
 
@@ -75,7 +74,7 @@ def links_inside(root: Path, report: Report = refuse, hidden: bool = True) -> li
 def open_own(path: Path, buffering: int = -1) -> BinaryIO:
     """Open a file of octkit's to read and append; raises OctkitError where a symbolic link is in its place."""
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        return os.open(name, flags | NO_FOLLOW, 0o666)
 
     if Path(path).is_symlink():  # where the system has no such flag
         raise bad_file(path, f"is a symbolic link to {os.readlink(path)}", "expected a file of octkit's: remove it")
@@ -106,7 +105,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
-            with open(temporary, "rb") as file:
+            with open(temporary, "rb+") as file:  # Windows flushes only what may be written
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
                 os.replace(path, keep)
@@ -161,7 +160,7 @@ def renewed_folder(path: Path, made_from: Any) -> Iterator[Path]:
             _remove_folder(aside)
             write_json(aside / MADE_FROM, made_from)
         yield aside
-        if path.exists() and not _exchange(aside, path):
+        if path.exists() and not exchange(aside, path):
             # Stopped between these two, `path` is gone, but `aside` is whole: the next call goes on and renames it.
             _remove_folder(before := path.with_name(f".{path.name}.before.tmp"))
             os.rename(path, before)
@@ -211,12 +210,6 @@ def _remove_folder(folder: Path) -> None:
         return
     (folder / MADE_FROM).unlink(missing_ok=True)  # first: stopped half-way, what is left must not pass for whole
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step of the system's; False where it has none (Linux has, on most disks)."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    return rename is not None and rename(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The lock that keeps a run folder to one run."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from octkit.common.errors import OctkitError
 from octkit.common.files import open_own, saying_disk_full
 from octkit.common.messages import warn
+from octkit.common.system import why_no_locks
 
 if TYPE_CHECKING:
     from filelock import ReadWriteLock
@@ -51,7 +51,7 @@ def _taken(folder: Path, shared: bool, file: BinaryIO) -> "ReadWriteLock | None"
         (lock.acquire_read if shared else lock.acquire_write)(blocking=False)
         return lock
     except Timeout:
-        reason = _no_locks(file)  # which SQLite cannot tell from a lock that is taken
+        reason = why_no_locks(file)  # which SQLite cannot tell from a lock that is taken
         if reason is None:
             file.seek(0)
             raise OctkitError(f"{folder}: process {file.read().decode().strip() or '(unknown)'} is running in this "
@@ -62,18 +62,6 @@ def _taken(folder: Path, shared: bool, file: BinaryIO) -> "ReadWriteLock | None"
         lock.close()
     warn(f"{folder}: this disk gives no file locks ({reason}), so nothing keeps a second command out of the folder: "
          "start none in it")
-    return None
-
-
-def _no_locks(file: BinaryIO) -> str | None:
-    """Why no file can be locked where this one lies; None where they can."""
-    import fcntl  # not there on Windows, whose SQLite locks otherwise
-
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.lockf(file, fcntl.LOCK_UN)
-    except OSError as error:
-        return None if error.errno in (errno.EACCES, errno.EAGAIN) else str(error)
     return None
 
 

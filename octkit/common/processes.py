@@ -97,7 +97,7 @@ def _pool(function: Callable, workers: int) -> Iterator[ProcessPoolExecutor | No
 def short_temporary_folder() -> Iterator[None]:
     """Have `tempfile` use /tmp where TMPDIR has a long name: a socket's path has at most 107 bytes (103 on macOS)."""
     before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
+    if os.name == "posix" and len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
         tempfile.tempdir = "/tmp"
     try:
         yield

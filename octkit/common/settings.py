@@ -5,7 +5,6 @@ saves in plan.json. Unknown keys are errors, so a typing mistake cannot pass uns
 """
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -19,6 +18,7 @@ from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
 from octkit.common.names import ConfigName, Fold
+from octkit.common.system import is_mine
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -39,7 +39,7 @@ def project_folder(package: Path, working: Path) -> Path:
     for folder in (working, *working.parents[:2]):
         lesson = folder / LESSONS / "00_start.ipynb"
         # Another user's, in a folder such as /tmp, would be executed.
-        if lesson.is_file() and (os.name != "posix" or lesson.stat().st_uid == os.getuid()):
+        if lesson.is_file() and is_mine(lesson.stat()):
             return folder
     return package.parent if (package.parent / LESSONS).is_dir() else working
 

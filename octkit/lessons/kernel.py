@@ -4,7 +4,8 @@
 
 A kernel that is killed (a crash, no memory left) cannot end what it has started, such as the workers of a training;
 a run that is killed cannot end its kernel. Both would go on computing, and writing, beside the run that is started
-next. A thread in the kernel could be held up by a long call into a library; a process of its own cannot.
+next. A thread in the kernel could be held up by a long call into a library; a process of its own cannot. Windows has
+no fork: there a kernel ends with its run as ipykernel sees to it, and what it has started may go on.
 """
 
 import os
@@ -23,7 +24,7 @@ LOOK_SECONDS = 0.25
 def main() -> None:
     """Start the watcher, then become a kernel. The kernel leads a process group, which is what ends with it."""
     kernel, run = os.getpid(), int(os.environ["JPY_PARENT_PID"])  # jupyter_client says which process started us
-    if os.fork() == 0:  # before anything is imported that starts threads
+    if hasattr(os, "fork") and os.fork() == 0:  # before anything is imported that starts threads
         _watch(psutil.Process(kernel), run)
     from ipykernel.kernelapp import IPKernelApp
 

@@ -30,6 +30,7 @@ from octkit.common.files import DISK_FULL, write_atomic
 from octkit.common.processes import short_temporary_folder
 from octkit.common.settings import PACKAGE
 
+TRANSPORT = "ipc" if os.name == "posix" else "tcp"
 KERNEL_STARTS = 3  # tries: on a busy machine a kernel may not answer in time
 SAMPLE_SECONDS = 0.2  # between two looks at a kernel's memory
 SCARCE = 0.05  # of a machine's memory: with less than that left free, a kernel that was killed wanted memory
@@ -156,12 +157,13 @@ def _start(path: Path, running: Path, parameters: dict, kernel: type, cell_start
 def _kernel_class(sockets: str, exits: list) -> type[AsyncKernelManager]:
     """A kernel manager for the interpreter and the octkit at work here; kernels' exit codes go to `exits`.
 
-    Kernels talk through files in `sockets`: TCP ports can collide, and other users of the machine reach them.
+    Kernels talk through files in `sockets`, where the system has such: TCP ports can collide, and other users of the
+    machine reach them.
     """
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **options):
-            super().__init__(transport="ipc", connection_file=f"{sockets}/kernel{len(exits)}.json", **options)
+            super().__init__(transport=TRANSPORT, connection_file=f"{sockets}/kernel{len(exits)}.json", **options)
 
         @property
         def kernel_spec(self) -> KernelSpec:

@@ -4,20 +4,15 @@ What a worker raises is raised here as it is. One that is killed, or that does n
 a sentence; one that does nothing first prints where it stands. No worker outlives the training, however that ends.
 """
 
-import ctypes
-import faulthandler
 import multiprocessing
-import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]  # typeshed lacks it
 from multiprocessing.util import get_temp_dir
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from octkit.common.errors import OctkitError
 from octkit.common.messages import warn
 from octkit.common.processes import portable, short_temporary_folder
+from octkit.common.system import KILLED, NO_PAGE, SHARED, ask, begin_worker
 from octkit.training import ranks
 from octkit.training.patches import Patches
 
@@ -35,8 +31,6 @@ LOOK_EVERY = 9.0  # seconds without a batch after which the workers are looked a
 LOOKS = 5  # without any progress: 45 s, so that all is told within a minute
 # Seconds of processor time in which something happens: a worker that waits wakes up every 5 s for some microseconds.
 PROGRESS = 0.02
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-SHARED = Path("/dev/shm")  # where Linux keeps the memory that processes share; a container's has 64 MiB by default
 MORE_SHARED = "give it more room (docker run --shm-size=2g), or do without workers (train.workers=0)"
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -165,7 +159,7 @@ def _hanging(crew: Sequence) -> OctkitError:
     """The error for workers that do nothing, after they have printed where they stand; ends them."""
     states = [f"process {process.pid}: {psutil.Process(process.pid).status()}" for process in crew]
     for process in crew:
-        os.kill(process.pid, signal.SIGUSR1)
+        ask(process.pid)
         time.sleep(1 / len(crew))  # for its traceback; those of several at once would be mixed letter by letter
     _end(crew)
     return OctkitError(f"no batch came from the data workers and none of them did anything for "
@@ -187,8 +181,8 @@ def _how_ended(crew: Sequence) -> str | None:
     for process in crew:
         if code := process.exitcode:
             how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-            why = {-signal.SIGKILL: ", as the system does where memory runs out",
-                   -signal.SIGBUS: f", as the system does where {SHARED} is full: {MORE_SHARED}"}.get(code, "")
+            why = {KILLED: ", as the system does where memory runs out",
+                   NO_PAGE: f", as the system does where {SHARED} is full: {MORE_SHARED}"}.get(-code, "")
             return f"a data worker (process {process.pid}) {how}{why}"
     return None
 
@@ -199,6 +193,4 @@ def _start_worker(_: int) -> None:
     # Workers stand beside a training that uses all cores; their own threads would only get in its way.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    faulthandler.register(signal.SIGUSR1, 2)  # to stderr
-    if sys.platform == "linux":  # elsewhere torch's own watchdog ends it within seconds of the training's end
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    begin_worker()

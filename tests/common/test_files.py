@@ -176,7 +176,7 @@ def renew(folder, version):
 def test_a_folder_is_the_old_one_or_the_new_one_whenever_it_is_killed(tmp_path, monkeypatch, exchange):
     """Where the system cannot exchange two names there is a moment with neither, and the new one waits beside."""
     if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+        monkeypatch.setattr(files, "exchange", lambda *_: False)
     old, new = ({"a": version, "b": version} for version in ("old", "new"))
     folder, met = tmp_path / "folder", []
     renew(folder, "old")
