@@ -1,6 +1,6 @@
 # Two commands for newcomers: `make demo` and `make test`. Both set up .venv first, once. `make long` tests on, for longer.
 
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13,$(if $(shell command -v $(name)),$(name))) python3)
 BIN = .venv/bin
 
 # LANGUAGE=zh on make's command line: lessons, figures and report in Chinese. Many systems have another LANGUAGE set.
@@ -28,18 +28,9 @@ lab: .venv/ready
 	JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) $(BIN)/jupyter lab --KernelManager.transport=ipc \
 		--notebook-dir=lab '--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb?file-browser-path=/'
 
-# All of it by the hashes of requirements/, torch first and alone: the build for the CPU where an index of the user's has it
-# (torch-cpu.txt), else PyPI's, which on Linux needs CUDA's libraries, of several GB (cuda.txt).
-# TORCH="torch==2.13.0 --index-url URL" takes any other build, without a hash.
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-HASHED = $(PIP) --require-hashes -r requirements
-.venv/ready: $(wildcard requirements/*.txt) pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(HASHED)/pip.txt
-	$(if $(TORCH),$(PIP) $(TORCH),$(HASHED)/torch-cpu.txt 2>/dev/null || { $(HASHED)/torch.txt && $(HASHED)/cuda.txt; })
-	$(HASHED)/lock.txt
-	$(PIP) --no-build-isolation --editable .
-	touch $@
+# setup_env.py says what TORCH and TORCH_INDEX, of the command line or the environment, are for.
+.venv/ready: $(wildcard requirements/*.txt) pyproject.toml setup.py setup_env.py
+	$(PYTHON) setup_env.py
 
 # Which file of each package, for Pythons from 3.11 and every system, by its hash; in files apart: pip, torch, CUDA, the rest.
 # torch-cpu.txt is written by hand: PyTorch's own index is no part of PyPI.
@@ -55,12 +46,30 @@ sbom: .venv/ready
 	$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet cyclonedx-bom
 	.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o sbom.json $(BIN)/python
 
-# The same list for conda on a GPU box; tests/test_environment.py holds the two together.
+# The same list for conda on a GPU box, and one without torch for Paddle's own build, which cannot stand beside torch's
+# (docs/gpu.md says why, and why this version of CUDA). tests/test_environment.py holds the lists together.
+CUDA ?= cu126
+PINS = grep -o '^[a-z0-9-]*==[^ ]*' requirements.txt
+define HEAD
+# Made from requirements.txt by `make $@`: change that list, not this file. docs/gpu.md says what it is for.
+name: NAME
+channels: [conda-forge]
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+endef
+export HEAD
+
 environment.yml: requirements.txt
-	@{ echo "# Made from requirements.txt by \`make environment.yml\`: change that list, not this file."; \
-	   echo "name: octkit"; echo "channels: [conda-forge]"; echo "dependencies:"; \
-	   echo "  - python=3.11"; echo "  - pip"; echo "  - pip:"; \
-	   grep -o '^[a-z0-9-]*==[^ ]*' requirements.txt | sed 's/^paddlepaddle==/paddlepaddle-gpu==/; s/^/      - /'; } > $@
+	@{ echo "$$HEAD" | sed 's/^name: .*/name: octkit/'; \
+	   echo "      - --extra-index-url https://download.pytorch.org/whl/$(CUDA)"; \
+	   $(PINS) | sed 's/^torch==.*/&+$(CUDA)/; s/^/      - /'; echo "      - --editable ."; } > $@
+
+environment-paddle.yml: requirements.txt
+	@{ echo "$$HEAD" | sed 's/^name: .*/name: octkit-paddle/'; \
+	   echo "      - --extra-index-url https://www.paddlepaddle.org.cn/packages/stable/$(CUDA)/"; \
+	   $(PINS) | sed '/^torch==/d; s/^paddlepaddle==/paddlepaddle-gpu==/; s/^/      - /'; } > $@
 
 clean:
 	rm -rf .venv .venv-tools

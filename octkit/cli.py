@@ -21,6 +21,7 @@ from octkit.common.errors import OctkitError, one_line
 from octkit.common.language import VARIABLE, choose
 from octkit.common.locks import held
 from octkit.common.messages import utf8_output
+from octkit.common.system import allow_open_files
 from octkit.data.labels import LAYERS
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _told(error: Exception, command: list[str]) -> tuple[str, int]:
     """A sentence on an error that octkit has none of its own for, and the exit code."""
     where = "octkit --debug COMMAND … shows where"
+    if isinstance(error, ImportError):
+        from octkit.common.machine import told
+
+        if what_helps := told(str(error)):
+            return what_helps, 2
     if "Too many open files" in str(error):  # also torch's and zmq's errors
         return "too many open files: raise the limit (ulimit -n 4096), or lower train.workers", 2
     if not isinstance(error, OSError):
@@ -69,12 +75,7 @@ def _told(error: Exception, command: list[str]) -> tuple[str, int]:
 
 def _settle_in() -> None:
     """Take the open files that the system allows, a Python that no locale or PYTHONWARNINGS has changed, own caches."""
-    if sys.platform != "win32":
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < OPEN_FILES and soft != hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES if hard < 0 else min(hard, OPEN_FILES), hard))
+    allow_open_files(OPEN_FILES)
     warnings = os.environ.pop("PYTHONWARNINGS", "")
     if sys.getfilesystemencoding() != "utf-8" or "error" in warnings:  # names would be taken for GBK or Latin-1
         os.environ["PYTHONUTF8"] = "1"
@@ -175,11 +176,23 @@ def phantom(
 
 @app.command()
 def doctor(
-    data: Annotated[Path, Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")],
+    data: Annotated[Path | None, Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")
+                    ] = None,
     as_json: Annotated[bool, Option("--json", help="for machines: all findings as JSON")] = False,
     groups: Annotated[bool, Option("--groups", help="propose groups.csv: which scans show one eye")] = False,
+    machine: Annotated[bool, Option("--machine", help="look at this machine instead: what will be used")] = False,
 ) -> None:
     """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
+    if machine:
+        from octkit.common.machine import describe
+
+        page, faults = describe()
+        print(page)
+        if faults:
+            raise OctkitError("\n  ".join(["what cannot be imported:", *faults]))
+        return None
+    if data is None:
+        raise OctkitError("doctor: expected a data set's folder, or --machine")
     if groups:
         from octkit.inference.groups import in_words, propose
 

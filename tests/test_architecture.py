@@ -45,7 +45,7 @@ ONLY = {
     "onnx": ("exchange.onnx",),
     "filelock": ("common.locks",),
 }
-# They tell albumentations what it must not load, and paddle of what it must not warn, before they import it.
+# They tell albumentations what it must not load, paddle of what it must not warn, and where it finds OpenMP.
 ACTIONS_AT_IMPORT = {"octkit.training.augmentation", "octkit.classification.resnet50"}
 
 
@@ -172,6 +172,22 @@ def test_nothing_happens_at_import(module):
     typing_only = [node for node in body[1:] if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     actions = [node for node in body[1:] if not isinstance(node, kinds) and node not in typing_only]
     assert not actions or module in ACTIONS_AT_IMPORT
+
+
+POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "os.fork", "os.getuid", "os.geteuid", "os.killpg", "os.setsid",
+         "os.sched_getaffinity", "os.O_NOFOLLOW", "os.O_DIRECTORY", "os.mkfifo", "os.uname", "os.statvfs",
+         "signal.SIGKILL", "signal.SIGHUP", "signal.SIGUSR1", "signal.SIGBUS", "faulthandler.register"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("octkit.common.system",
+                                                                             "octkit.lessons.kernel")])
+def test_what_windows_lacks_stands_in_one_module(module):
+    """Or is asked for before it is used."""
+    tree = parse(module)
+    asked = {f"{call.args[0].id}.{call.args[1].value}" for call in ast.walk(tree) if isinstance(call, ast.Call)
+             and getattr(call.func, "id", "") == "hasattr" and isinstance(call.args[0], ast.Name)}
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | libraries(imports(tree))
+    assert used & POSIX <= asked
 
 
 def test_rooms_and_the_package_hold_no_code_of_their_own():

@@ -19,10 +19,16 @@ def pins(text: str) -> dict[str, str]:
     return dict(re.findall(r"^\s*(?:- )?([a-z0-9-]+)==([^\s#]+)", text, re.MULTILINE))
 
 
-def test_environment_yml_holds_the_same_versions():
+def test_conda_and_binder_take_the_same_versions():
     expected = pins((ROOT / "requirements.txt").read_text())
-    expected["paddlepaddle-gpu"] = expected.pop("paddlepaddle")
-    assert pins((ROOT / "environment.yml").read_text()) == expected
+    gpu, paddle = ((ROOT / name).read_text() for name in ("environment.yml", "environment-paddle.yml"))
+    torch, classifier = expected["torch"], expected["paddlepaddle"]
+    [cuda] = re.findall(r"https://download\.pytorch\.org/whl/(cu\d+)\n", gpu)
+    assert pins(gpu) == expected | {"torch": f"{torch}+{cuda}"}
+    assert f"https://www.paddlepaddle.org.cn/packages/stable/{cuda}/\n" in paddle
+    del expected["torch"], expected["paddlepaddle"]
+    assert pins(paddle) == expected | {"paddlepaddle-gpu": classifier}
+    assert pins((ROOT / "binder/requirements.txt").read_text()) == {"torch": f"{torch}+cpu"}
 
 
 def test_pyproject_pins_nothing_itself_and_each_package_stands_in_one_part():
@@ -95,8 +101,9 @@ def test_the_lock_holds_the_lists_versions_by_their_hashes():
 
 def test_the_set_up_takes_nothing_but_what_has_a_hash():
     """And what builds octkit itself is in the lock, too."""
-    text = (ROOT / "Makefile").read_text()
-    made = text.partition(".venv/ready:")[2].partition("\n\n")[0]
-    assert re.findall(r"\$\(HASHED\)/([a-z-]+)\.txt", made) == ["pip", "torch-cpu", "torch", "cuda", "lock"]
-    assert "HASHED = $(PIP) --require-hashes" in text and "--no-build-isolation" in made
+    text = (ROOT / "setup_env.py").read_text()
+    calls = re.findall(r"\bpip\((.*)\)", text.partition("def pip")[0])
+    assert len(calls) == 7 and [call for call in calls if '"--require-hashes", "-r", "requirements/' not in call] == [
+        '"--no-build-isolation", "--editable", "."', "*shlex.split(chosen), alone=False"]
+    assert "(PYTHON) setup_env.py" in (ROOT / "Makefile").read_text()
     assert any(package.startswith("setuptools==") for package in locked("lock"))

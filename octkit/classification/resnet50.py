@@ -24,18 +24,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-
-with warnings.catch_warnings():  # of a compiler's cache, which nothing here needs
-    warnings.filterwarnings("ignore", "No ccache found")
-    import paddle
-from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url
-from paddle.vision.models.resnet import model_urls, resnet50
 from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError, saying_what_is_kept
 from octkit.common.files import only_file, read_json, replacing, set_aside, write_csv, write_json
 from octkit.common.hashes import code_files
+from octkit.common.machine import find_openmp
 from octkit.common.memory import check_content
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
@@ -44,6 +39,13 @@ from octkit.data.dataset import Dataset
 from octkit.data.image_files import read_image
 from octkit.evaluation.metrics import classification_scores
 from octkit.planning.folds import Split, hold_out
+
+find_openmp()
+with warnings.catch_warnings():  # of a compiler's cache, which nothing here needs
+    warnings.filterwarnings("ignore", "No ccache found")
+    import paddle
+from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url  # noqa: E402
+from paddle.vision.models.resnet import model_urls, resnet50  # noqa: E402
 
 CROP = (0.9, 1.1)  # the report's range of a random crop's scale and ratio
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pixels behind those weights

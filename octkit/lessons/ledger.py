@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from octkit import __version__
 from octkit.common.files import open_own
 from octkit.common.hashes import PACKAGE, digest, file_hash
+from octkit.common.machine import gpus, processor
 from octkit.common.names import Inside
 from octkit.common.processes import cores
 from octkit.planning.run import Run
@@ -138,10 +139,9 @@ def made_with() -> dict:
     return {"octkit": __version__, "code": code_version(), "python": platform.python_version(),
             "packages": {name: found for name in PACKAGES if (found := _version(name))},
             "system": f"{platform.system()}, {platform.machine()}", "cores": cores(),
-            "processor": next(iter(_values(Path("/proc/cpuinfo"), "model name")), platform.processor() or "unknown"),
+            "processor": processor(),
             "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"),
-            "gpus": [name for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-                     for name in _values(path, "Model")]}
+            "gpus": gpus()}
 
 
 def _version(name: str) -> str | None:
@@ -149,9 +149,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _values(path: Path, key: str) -> list[str]:
-    """The values of all lines "key: value" in a file of Linux's; none where it is not there."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]

@@ -20,6 +20,7 @@ from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import clear_unfinished, read_json, saying_disk_full, write_atomic
 from octkit.common.language import language
+from octkit.common.machine import check
 from octkit.common.messages import clean
 from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
@@ -147,6 +148,9 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
     if notebooks is None and NOTEBOOKS != ORIGINALS and (language() != "en" or not NOTEBOOKS.is_dir()):
         lay_out(PROJECT)
     in_order = jobs(run, settings, notebooks and notebooks.resolve(), steps)
+    if not run.exists and any(job.step.diagnoses for job in in_order) and (
+            settings.data.phantom or not lacking_diagnoses(detect.open_dataset(settings.data.root).train)):
+        check("paddle")  # here, not after all trainings
     try:
         with saying_disk_full(run.notebooks):
             run.notebooks.mkdir(parents=True, exist_ok=True)
