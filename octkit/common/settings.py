@@ -136,7 +136,8 @@ class TrainSettings(Section):
 
     `configs` "all": every configuration of the plan. `extra_data` are folders of labelled data sets whose cases are
     learned from beside the run's own and never validated on. `start_from` is a model whose weights training begins with
-    (fine-tuning): its file, a run's folder, or "default". `compile` "auto": torch compiles the network where it is wide
+    (fine-tuning): its file, a run's folder, or "default". `dropped_outputs` is how many of the decoder's lowest outputs
+    have no loss: 2 as the report says, 1 as nnU-Net does. `compile` "auto": torch compiles the network where it is wide
     and so many steps follow that it pays.
     """
 
@@ -153,6 +154,7 @@ class TrainSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     oversample: Annotated[float, Field(ge=0, le=1)] = 1 / 3
     deep_supervision: bool = True
+    dropped_outputs: Annotated[int, Field(ge=0)] = 2
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: Literal["auto", "always", "never"] = "auto"
     workers: Annotated[int, Field(ge=0, le=256)] = 4

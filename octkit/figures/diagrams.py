@@ -107,8 +107,11 @@ def plan_table(plan: Mapping) -> Picture:
 
 
 def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_size: Sequence[int], channels: int,
-             classes: int) -> Picture:
-    """The U-Net of a configuration: a box a stage with its maps and their size, skip connections, auxiliary outputs."""
+             classes: int, dropped: int = 2) -> Picture:
+    """The U-Net of a configuration: a box a stage with its maps and their size, skip connections, auxiliary outputs.
+
+    The `dropped` lowest outputs have no loss and are left out.
+    """
     stages = len(features)
     sizes = list(itertools.accumulate(strides[1:], np.floor_divide, initial=np.array(patch_size)))
     picture, ((ax,),) = new_picture("The U-Net that the plan asks for", size=(9, 0.9 + 0.72 * stages))
@@ -122,7 +125,7 @@ def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_si
             ax.add_patch(FancyBboxPatch((x - 0.85, stage - 0.3), 1.7, 0.6, boxstyle="round,pad=0,rounding_size=0.06",
                                         lw=1, ec=GREY, fc="#FBE9C6" if x == 5 else "#DCEEFA" if x < 5 else "#D6EEE5"))
             ax.text(x, stage, f"{maps} maps\n{' × '.join(map(str, size))}", fontsize=8, ha="center", va="center")
-    outputs = max(1, stages - 3)  # an output on every decoder stage but the two lowest
+    outputs = max(1, stages - 1 - dropped)
     share = 0.5 ** np.arange(outputs)
     for stage in range(stages - 1):
         left, right = encoder[stage], decoder[stage]

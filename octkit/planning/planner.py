@@ -154,6 +154,7 @@ def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
         "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves all data sets"),
         "loss": ("Dice + cross-entropy", "overlap for thin layers, pixels for steady gradients"),
         "deep_supervision": (train.deep_supervision, "gradients reach the deep stages from the first step"),
+        "dropped_outputs": (train.dropped_outputs, "lowest outputs without a loss: the report 2, nnU-Net 1"),
         "optimiser": (train.optimiser, "Nesterov momentum, or Adam as in the report"),
         "initial_rate": (train.initial_rate, schedule),
         "weight_decay": (train.weight_decay, "the recipe's"),

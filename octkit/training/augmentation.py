@@ -1,45 +1,22 @@
-"""Augmentation: the recipe's eight transforms and mirroring; on albumentations for 2-D patches.
+"""Augmentation: the recipe's eight transforms and mirroring, for 2-D and 3-D patches.
 
 Probabilities, ranges and order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's
-range and whether slices are warped in their plane follow from the patch.
-
-albumentations moves a 2-D image and its labels together and decides what is applied. `grey_changes` are our own:
-albumentations clips float images to [0, 1] or rounds them to 8 bits, which z-scores do not survive. For 3-D patches it
-has neither rotation nor scaling: `rotate_scale`.
+range and whether slices are warped in their plane follow from the patch. `rotate_scale` moves the image and its labels
+together, `grey_changes` change the image alone.
 """
 
-import copy
 import functools
-import os
-import random as python_random
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import cv2
 import numpy as np
 
 from octkit.common.errors import OctkitError
 from octkit.training import grey_changes, rotate_scale
 from octkit.training.grey_changes import Change, Noise, PerChannel
-from octkit.training.rotate_scale import ROTATION_PROBABILITY, SCALING, SCALING_PROBABILITY, rotation_limit
-
-# albumentations asks the network for a newer version when imported, unless told not to.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-# It also imports torch, if installed, for a conversion not used here. None makes that one import fail, which
-# albumentations allows for: two seconds less, and a process that holds paddle stays free of torch.
-sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
-import albumentations as A  # noqa: E402
-
-if sys.modules["albumentations.pytorch"] is None:
-    del sys.modules["albumentations.pytorch"]  # whoever wants it later can still import it
+from octkit.training.rotate_scale import SCALING, affine, rotation_limit
 
 MIRROR_PROBABILITY = 0.5  # each axis
 MIRROR_AXES = (-3, -2, -1)  # B-scans, rows, A-scans
-# Beyond the patch: the padding of patches and of the sliding window, image 0 (the mean) and background.
-OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": 0}
-MIRRORS = {-2: A.VerticalFlip, -1: A.HorizontalFlip}
 
 
 class Augmenter:
@@ -63,119 +40,91 @@ class Augmenter:
         self.patch_size = tuple(patch_size)
         self.rotation_degrees = rotation_degrees if rotation_degrees is not None else rotation_limit(patch_size)
         self.mirror_axes = tuple(axis for axis in MIRROR_AXES if axis in mirror_axes and -axis <= len(patch_size))
-        self.pipeline = _pipeline(patch_size, self.rotation_degrees, self.mirror_axes) if len(patch_size) == 2 else None
-        self._copies: dict[int, A.Compose] = {}  # by thread
+
+    def reach(self, seed: int) -> tuple[int, ...]:
+        """How large a patch has to be cut about its centre, so that what this seed turns into view is scan, not 0."""
+        matrix = rotate_scale.draw_warp(self.patch_size, self.rotation_degrees, np.random.default_rng(seed))
+        return self.patch_size if matrix is None else rotate_scale.reach(self.patch_size, matrix)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, seed: int, previous: np.ndarray | None = None,
                  ) -> tuple[np.ndarray, ...]:
         """Augment one patch.
 
         Args:
-            image: (C, *patch) float32, z-scores of any range; left as it is.
-            mask: (*patch) uint8 labels; left as it is.
+            image: (C, *spatial) float32, z-scores of any range, with the patch in its middle; left as it is. What a
+                warp brings in from beyond it is 0, the mean, and background: `reach` says how much it takes.
+            mask: (*spatial) uint8 labels; left as it is.
             seed: a whole number from 0.
-            previous: (*patch) uint8 labels of a cascade's first step, which move like the mask; left as they are.
+            previous: (*spatial) uint8 labels of a cascade's first step, which move like the mask; left as they are.
 
         Returns:
-            New contiguous arrays of the same shapes and types: image and mask, and previous where it is given.
+            New contiguous arrays of the patch's size and the same types: image and mask, and previous where it is
+            given.
 
-        Raises OctkitError where a shape is not the patch's.
+        Raises OctkitError where image and labels differ in shape, or are smaller than the patch.
         """
+        size, found = self.patch_size, image.shape[1:]
         maps = [mask] if previous is None else [mask, previous]
         for labels in maps:
-            if image.shape[1:] != self.patch_size or labels.shape != self.patch_size:
+            if labels.shape != found or len(found) != len(size) or any(map(int.__lt__, found, size)):
                 raise OctkitError(f"augmentation: found an image {image.shape} and a mask {labels.shape}, "
-                                  f"expected (channels, *{self.patch_size}) and {self.patch_size}")
-        if self.pipeline is None:
-            return self._augment_volume(image, maps, seed)
-        # A pipeline holds its random state, so threads must not share one; building one takes milliseconds.
-        thread = threading.get_ident()
-        if thread not in self._copies:
-            self._copies[thread] = copy.deepcopy(self.pipeline)
-        return _run(self._copies[thread], image, maps, seed)
-
-    def _augment_volume(self, image: np.ndarray, maps: Sequence[np.ndarray], seed: int) -> tuple[np.ndarray, ...]:
+                                  f"expected (channels, *{size}) and {size}, or both larger")
         random = np.random.default_rng(seed)
-        changed, labels = np.array(np.moveaxis(image, 0, -1), order="C"), np.stack(maps, axis=-1)
-        changed, labels = rotate_scale.random_warp(changed, labels, self.rotation_degrees, random)
-        for probability, change in grey_changes.intensity_changes(self.patch_size):
+        changed, moved = np.moveaxis(image, 0, -1), np.stack(maps, axis=-1)
+        if (matrix := rotate_scale.draw_warp(size, self.rotation_degrees, random)) is not None:
+            changed, moved = rotate_scale.warp(changed, moved, matrix, size)
+        else:
+            middle = tuple(slice((n - p) // 2, (n - p) // 2 + p) for n, p in zip(found, size, strict=True))
+            changed, moved = np.array(changed[middle], order="C"), moved[middle]
+        for probability, change in grey_changes.intensity_changes(size):
             if random.random() < probability:
                 changed = change(changed, random)
         for axis in self.mirror_axes:
-            if random.random() < MIRROR_PROBABILITY:  # axis -3 is the first of (D, H, W, channels)
-                changed, labels = np.flip(changed, axis + 3), np.flip(labels, axis + 3)
-        return tuple(map(np.ascontiguousarray, (np.moveaxis(changed, -1, 0), *np.moveaxis(labels, -1, 0))))
+            if random.random() < MIRROR_PROBABILITY:  # one further from the last: behind it lie the channels
+                changed, moved = np.flip(changed, axis - 1), np.flip(moved, axis - 1)
+        return tuple(map(np.ascontiguousarray, (np.moveaxis(changed, -1, 0), *np.moveaxis(moved, -1, 0))))
 
 
-class Intensity(A.ImageOnlyTransform):
-    """One of the `grey_changes` for albumentations; labels are not touched."""
-
-    def __init__(self, change: Change, p: float):
-        super().__init__(p=p)
-        self.change = change
-
-    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
-        return self.change(img, self.random_generator)
+Pair = tuple[np.ndarray, np.ndarray]
 
 
-def _affine(p: float, **how: Any) -> A.Affine:
-    # strict: albumentations otherwise drops an unknown argument with a mere warning.
-    return A.Affine(interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST, keep_ratio=True,
-                    **OUTSIDE, **how, p=p, strict=True)
+def _warped(matrices: Sequence[np.ndarray], image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+    matrix = matrices[np.random.default_rng(seed).integers(len(matrices))]
+    changed, moved = rotate_scale.warp(np.moveaxis(image, 0, -1), mask[..., None], matrix, mask.shape)
+    return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), np.ascontiguousarray(moved[..., 0])
 
 
-def _pipeline(patch_size: Sequence[int], degrees: float, mirror_axes: Sequence[int]) -> A.Compose:
-    # Rotation and scaling are independent of each other; where both happen, the image is resampled only once.
-    rotate, scale = (-degrees, degrees), SCALING
-    only_rotation = ROTATION_PROBABILITY * (1 - SCALING_PROBABILITY)
-    only_scaling = SCALING_PROBABILITY * (1 - ROTATION_PROBABILITY)
-    both = ROTATION_PROBABILITY * SCALING_PROBABILITY
-    return _compose([
-        A.OneOf([_affine(only_rotation, rotate=rotate), _affine(only_scaling, scale=scale),
-                 _affine(both, rotate=rotate, scale=scale)], p=only_rotation + only_scaling + both),
-        *(Intensity(change, probability) for probability, change in grey_changes.intensity_changes(patch_size)),
-        *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in mirror_axes)])
+def _regreyed(change: Change, image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+    changed = change(np.array(np.moveaxis(image, 0, -1), order="C"), np.random.default_rng(seed))
+    return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), mask.copy()
 
 
-def _compose(transforms: list) -> A.Compose:
-    return A.Compose(transforms, additional_targets={"previous": "mask"})
-
-
-def _run(pipeline: A.Compose, image: np.ndarray, maps: Sequence[np.ndarray], seed: int) -> tuple[np.ndarray, ...]:
-    # Not `set_random_seed`: it gives each transform a generator of its own with the same seed, so all of them
-    # draw the same numbers and a patch that is rarely changed is changed by everything at once.
-    pipeline.set_random_state(np.random.default_rng(seed), python_random.Random(int(seed)))
-    labels = dict(zip(("mask", "previous"), (labels.copy() for labels in maps), strict=False))
-    # albumentations wants channels last; the copies keep the caller's arrays as they are.
-    done = pipeline(image=np.array(np.moveaxis(image, 0, -1), order="C"), **labels)
-    return tuple(map(np.ascontiguousarray, (np.moveaxis(done["image"], -1, 0), *(done[name] for name in labels))))
-
-
-def _alone(make: Callable[[], list], image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
-    return _run(_compose(make()), image, [mask], seed)
+def _mirrored(image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+    axis = int(np.random.default_rng(seed).integers(-2, 0))
+    return np.flip(image, axis).copy(), np.flip(mask, axis).copy()
 
 
 def _either(values: tuple[float, ...], random: np.random.Generator) -> float:
     return values[random.integers(len(values))]
 
 
-def _strongest(change: Callable[..., np.ndarray], values: tuple[float, ...], count: int = 1) -> list:
-    return [Intensity(PerChannel(change, functools.partial(_either, values), count), p=1.0)]
+def _strongest(change: Callable[..., np.ndarray], values: tuple[float, ...], count: int = 1) -> Change:
+    return PerChannel(change, functools.partial(_either, values), count)
 
 
+_TURNS = (-rotate_scale.ROTATION_DEGREES_ELONGATED, rotate_scale.ROTATION_DEGREES_ELONGATED)
 # Each transform of a 2-D patch alone and always, (image, mask, seed) -> (image, mask), for looking at it. Strengths
 # are the far ends of the ranges, so that one sees them; where a range has two, the seed picks one.
-TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, ...]]] = {
-    name: functools.partial(_alone, make) for name, make in {
-        "rotation": lambda: [A.OneOf([_affine(1.0, rotate=(degrees, degrees)) for degrees in (
-            -rotate_scale.ROTATION_DEGREES_ELONGATED, rotate_scale.ROTATION_DEGREES_ELONGATED)], p=1.0)],
-        "scaling": lambda: [A.OneOf([_affine(1.0, scale=(factor, factor)) for factor in SCALING], p=1.0)],
-        "noise": lambda: [Intensity(Noise(functools.partial(_either, grey_changes.NOISE_VARIANCE[1:])), p=1.0)],
-        "blur": lambda: _strongest(grey_changes.blur, grey_changes.BLUR_SIGMA[1:], count=2),
-        "brightness": lambda: _strongest(grey_changes.change_brightness, grey_changes.BRIGHTNESS),
-        "contrast": lambda: _strongest(grey_changes.change_contrast, grey_changes.CONTRAST),
-        "low_resolution": lambda: _strongest(grey_changes.lower_resolution, grey_changes.LOW_RESOLUTION[:1]),
-        "gamma": lambda: _strongest(grey_changes.change_gamma, grey_changes.GAMMA),
-        "mirror": lambda: [A.OneOf([flip(p=1.0, strict=True) for flip in MIRRORS.values()], p=1.0)],
-    }.items()
+TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], Pair]] = {
+    "rotation": functools.partial(_warped, [affine((degrees, 0, 0), (1, 1, 1)) for degrees in _TURNS]),
+    "scaling": functools.partial(_warped, [affine((0, 0, 0), (1, factor, factor)) for factor in SCALING]),
+    **{name: functools.partial(_regreyed, change) for name, change in {
+        "noise": Noise(functools.partial(_either, grey_changes.NOISE_VARIANCE[1:])),
+        "blur": _strongest(grey_changes.blur, grey_changes.BLUR_SIGMA[1:], count=2),
+        "brightness": _strongest(grey_changes.change_brightness, grey_changes.BRIGHTNESS),
+        "contrast": _strongest(grey_changes.change_contrast, grey_changes.CONTRAST),
+        "low_resolution": _strongest(grey_changes.lower_resolution, grey_changes.LOW_RESOLUTION[:1]),
+        "gamma": _strongest(grey_changes.change_gamma, grey_changes.GAMMA),
+    }.items()},
+    "mirror": _mirrored,
 }

@@ -1,7 +1,8 @@
 """What augmentation does to grey values: noise, blur, brightness, contrast, low resolution and gamma.
 
 Ranges, probabilities and order are nnU-Net v2's defaults (`get_training_transforms` of its trainer), but for two that
-follow nnU-Net's paper: the noise's number is a variance (its code: the standard deviation), and low resolution goes
+follow nnU-Net's paper: the noise's number is a variance (its code calls it so, and uses it as the standard deviation:
+at most 0.1 instead of 0.32), and low resolution goes
 back up by cubic interpolation (version 2: linear).
 
 Arrays here are z-scores of any range, float32; a channel is (H, W) or (D, H, W), an image has its channels last.

@@ -39,24 +39,26 @@ def dice_and_cross_entropy(logits: torch.Tensor, truth: torch.Tensor, batch_dice
     return dice_loss(logits, truth, batch_dice) + ranks.summed(cross_entropy * ranks.share(logits))
 
 
-def supervision_weights(outputs: int) -> list[float]:
+def supervision_weights(outputs: int, dropped: int = 2) -> list[float]:
     """Weight of each decoder stage's output, full resolution first: halved at every stage, summing to 1.
 
-    The two lowest decoder stages carry no loss (nnU-Net), but for nets so shallow that nothing would be left:
-    5 outputs -> 4/7, 2/7, 1/7, 0, 0; 2 outputs -> 1, 0.
+    The `dropped` lowest carry no loss, but for nets so shallow that nothing would be left: 5 outputs -> 4/7, 2/7, 1/7,
+    0, 0; 2 outputs -> 1, 0. The report leaves out "the two lowest stages of the decoder". nnU-Net's own comment says
+    so, too, but its code drops one output: it counts the bottleneck, which has none, as the other.
     """
-    supervised = max(1, outputs - 2)
+    supervised = max(1, outputs - dropped)
     weights = [0.5**i if i < supervised else 0.0 for i in range(outputs)]
     return [weight / sum(weights) for weight in weights]
 
 
-def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
+def deep_supervision_loss(outputs: list[torch.Tensor], truth: torch.Tensor, batch_dice: bool, dropped: int = 2,
+                          ) -> torch.Tensor:
     """Weighted sum of the loss over the decoder's outputs (batch, classes, *spatial_i), full resolution first.
 
     The truth (batch, *spatial), integer labels at full resolution, is scaled to each one's.
     """
     total = outputs[0].new_zeros((), dtype=torch.float32)
-    for logits, weight in zip(outputs, supervision_weights(len(outputs)), strict=True):
+    for logits, weight in zip(outputs, supervision_weights(len(outputs), dropped), strict=True):
         if weight:
             scaled, size = truth, logits.shape[2:]
             if size != truth.shape[1:]:  # nearest: a label in between two labels would be a third one

@@ -59,11 +59,10 @@ class Patches(Dataset):
                 self.foreground[index] = foreground_voxels(mask)
             voxels = self.foreground[index]
         corner = patch_corner(mask.shape, self.patch_size, random, voxels, case.circle)
-        image = cut(case.image, corner, self.patch_size, case.circle)
-        maps = [cut(labels[None], corner, self.patch_size, case.circle)[0]
-                for labels in ((mask, case.previous) if self.previous_classes else (mask,))]
-        if self.augmenter is not None:
-            image, *maps = self.augmenter(image, maps[0], int(random.integers(2**31)), *maps[1:])
+        seed, arrays = int(random.integers(2**31)), [case.image, mask[None]]
+        if self.previous_classes:
+            arrays.append(case.previous[None])
+        image, *maps = cut_augmented(arrays, corner, self.patch_size, case.circle, self.augmenter, seed)
         if self.previous_classes:
             previous = maps[1] if self.augmenter is None else perturb(maps[1], self.previous_classes, random)
             image = np.concatenate([image, one_hot(previous, self.previous_classes)])
@@ -89,7 +88,8 @@ def patch_corner(shape: Sequence[int], patch_size: Sequence[int], random: np.ran
     """First voxel of a random patch on a grid of this shape; negative where the patch is larger than the scan.
 
     Without `foreground` the patch lies anywhere inside the scan; an axis shorter than the patch is centred. With
-    `foreground_voxels` it is centred on a random voxel of a random class, then moved inside. A 2-D patch of a volume
+    `foreground_voxels` it is centred on a random voxel of a random class, then moved inside at both ends of each axis
+    (nnU-Net: at the first end alone; at the other its patches reach into the padding). A 2-D patch of a volume
     is one slice: the corner's first number says which. On a circle it may start at any A-scan, and before the first.
     """
     size = _as_window(patch_size, len(shape))
@@ -119,6 +119,20 @@ def cut(array: np.ndarray, corner: Sequence[int], size: Sequence[int], circle: b
     target = [slice(part.start - c, part.stop - c) for part, c in zip(source, corner, strict=True)]
     patch[(slice(None), *target)] = array[(slice(None), *source)]
     return patch.reshape(len(array), *size)
+
+
+def cut_augmented(arrays: Sequence[np.ndarray], corner: Sequence[int], size: Sequence[int], circle: bool,
+                  augmenter: Augmenter | None, seed: int) -> Sequence[np.ndarray]:
+    """The patch at `corner` of an image (channels, *spatial) and of labels (1, *spatial), augmented: (*size) each.
+
+    Where it is turned or scaled it is cut larger first, so that nothing is missing at its edges but beyond the scan.
+    """
+    wide = size if augmenter is None else augmenter.reach(seed)
+    more = [(w - s) // 2 for w, s in zip(wide, size, strict=True)]
+    corner = [c - m for c, m in zip(corner, (*[0] * (len(corner) - len(more)), *more), strict=True)]
+    image, *maps = (cut(array, corner, wide, circle) for array in arrays)
+    maps = [labels[0] for labels in maps]
+    return (image, *maps) if augmenter is None else augmenter(image, maps[0], seed, *maps[1:])
 
 
 def _as_window(size: Sequence[int], axes: int) -> tuple[int, ...]:

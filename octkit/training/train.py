@@ -328,7 +328,8 @@ class Training:
 
     def _loss(self, outputs: torch.Tensor | list[torch.Tensor], masks: torch.Tensor) -> torch.Tensor:
         # Without deep supervision the network returns one tensor, which is a list of one output.
-        return deep_supervision_loss(outputs if isinstance(outputs, list) else [outputs], masks, self.batch_dice)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return deep_supervision_loss(outputs, masks, self.batch_dice, self.options.dropped_outputs)
 
 
 def poly_rate(initial: float, epoch: int, epochs: int) -> float:

@@ -46,6 +46,8 @@ def test_a_class_in_neither_mask_counts_as_right_and_has_a_finite_gradient():
     (5, [4 / 7, 2 / 7, 1 / 7, 0, 0]), (3, [1, 0, 0]), (2, [1, 0]), (1, [1])])
 def test_supervision_weights(outputs, expected):
     assert supervision_weights(outputs) == pytest.approx(expected)
+    assert supervision_weights(outputs, 0)[-1] > 0
+    assert supervision_weights(4, 1) == pytest.approx([4 / 7, 2 / 7, 1 / 7, 0])  # nnU-Net's
 
 
 def test_deep_supervision_is_the_weighted_sum_of_its_outputs():
@@ -57,3 +59,5 @@ def test_deep_supervision_is_the_weighted_sum_of_its_outputs():
     expected = (2 / 3 * dice_and_cross_entropy(outputs[0], truth, True)
                 + 1 / 3 * dice_and_cross_entropy(outputs[1], halved, True))
     torch.testing.assert_close(deep_supervision_loss(outputs, truth, True), expected)
+    torch.testing.assert_close(deep_supervision_loss(outputs, truth, True, dropped=3),
+                               dice_and_cross_entropy(outputs[0], truth, True))

@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import affine_transform, center_of_mass
 
 from octkit.training import rotate_scale
-from octkit.training.rotate_scale import affine, in_plane, random_warp, rotation_limit, warp_slices, warp_volume
+from octkit.training.rotate_scale import affine, draw_warp, in_plane, reach, rotation_limit, warp, warp_slices, warp_volume
 
 
 def dot(place, size=(21, 25, 29)) -> tuple[np.ndarray, np.ndarray]:
@@ -78,14 +78,9 @@ def test_beyond_the_patch_is_zero_and_background():
     assert not flat[:, 0, 0].any() and not flat_labels[:, 0, 0].any() and (flat_labels[:, 6, 6] == 3).all()
 
 
-def test_random_warps_turn_and_scale_as_often_and_as_far_as_stated(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(rotate_scale, "warp_volume",
-                        lambda image, labels, matrix: drawn.append(matrix) or (image, labels))
-    image, labels = np.zeros((8, 8, 8, 1), np.float32), np.zeros((8, 8, 8, 1), np.uint8)
+def test_random_warps_turn_and_scale_as_often_and_as_far_as_stated():
     random = np.random.default_rng(0)
-    for _ in range(3000):
-        random_warp(image, labels, 30.0, random)
+    drawn = [matrix for _ in range(3000) if (matrix := draw_warp((8, 8, 8), 30.0, random)) is not None]
     assert len(drawn) / 3000 == pytest.approx(1 - 0.8 * 0.8, abs=0.03)
     factors = np.array([np.linalg.det(matrix) ** (-1 / 3) for matrix in drawn])
     scaled = ~np.isclose(factors, 1)
@@ -104,8 +99,26 @@ def test_a_random_warp_in_the_plane_turns_all_slices_alike():
     for seed in range(100):
         image, labels = dot((2, 30, 48), (5, 61, 61))
         labels[:] = labels[2]
-        moved = random_warp(image, labels, 180.0, np.random.default_rng(seed))[1][..., 0]
+        matrix = draw_warp(labels.shape[:3], 180.0, np.random.default_rng(seed))
+        moved = (labels if matrix is None else warp(image, labels, matrix, labels.shape[:3])[1])[..., 0]
         assert (moved == moved[0]).all()
         row, column = center_of_mass(moved[0])
         angles.append(abs(np.degrees(np.arctan2(row - 30, column - 30))))
     assert max(angles) > 120 and 0.1 < np.mean(np.array(angles) > 2) < 0.35
+
+
+@pytest.mark.parametrize("size", [(12, 17), (4, 13, 16), (8, 9, 11)])
+def test_a_patch_cut_as_large_as_it_reaches_is_the_middle_of_the_whole_scan_warped(size):
+    """So cut, a patch shows what it would show of a scan that is warped as a whole."""
+    random, around = np.random.default_rng(2), 30
+    whole = tuple(n + 2 * around for n in size)
+    image, labels = random.normal(size=(*whole, 1)).astype(np.float32), random.integers(0, 4, (*whole, 1), np.uint8)
+    middle = tuple(slice(around, around + n) for n in size)
+    flat = len(size) == 2 or in_plane(size)
+    matrix = affine((25, 0, 0), (1, 0.75, 0.75)) if flat else affine((25, -10, 20), (0.75,) * 3)
+    wide = tuple(slice(around - (r - n) // 2, around + n + (r - n) // 2)
+                 for r, n in zip(reach(size, matrix), size, strict=True))
+    cut, cut_labels = warp(image[wide], labels[wide], matrix, size)
+    expected, expected_labels = warp(image, labels, matrix, whole)
+    np.testing.assert_allclose(cut, expected[middle], atol=0.1)  # cv2 counts in 1/32 px
+    assert (cut_labels == expected_labels[middle]).mean() > 0.95
