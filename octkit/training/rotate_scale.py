@@ -2,8 +2,8 @@
 
 Probabilities and ranges are nnU-Net v2's (the trainer's `configure_rotation_dummyDA_mirroring_and_inital_patch_size`
 and `get_training_transforms`), except that scaling is drawn as the size of things (version 2 draws the step of the
-sampling grid: sizes 0.71 to 1.43). A patch of few slices is turned and scaled in the slices' plane alone, all alike; a 2-D patch
-is one slice.
+sampling grid: sizes 0.71 to 1.43). A patch of few slices is turned and scaled in the slices' plane alone, all alike; a
+2-D patch is one slice.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import affine_transform, center_of_mass
 
 from octkit.training import rotate_scale
-from octkit.training.rotate_scale import affine, draw_warp, in_plane, reach, rotation_limit, warp, warp_slices, warp_volume
+from octkit.training.rotate_scale import affine, draw_warp, in_plane, rotation_limit, warp, warp_slices, warp_volume
 
 
 def dot(place, size=(21, 25, 29)) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ def test_a_patch_cut_as_large_as_it_reaches_is_the_middle_of_the_whole_scan_warp
     flat = len(size) == 2 or in_plane(size)
     matrix = affine((25, 0, 0), (1, 0.75, 0.75)) if flat else affine((25, -10, 20), (0.75,) * 3)
     wide = tuple(slice(around - (r - n) // 2, around + n + (r - n) // 2)
-                 for r, n in zip(reach(size, matrix), size, strict=True))
+                 for r, n in zip(rotate_scale.reach(size, matrix), size, strict=True))
     cut, cut_labels = warp(image[wide], labels[wide], matrix, size)
     expected, expected_labels = warp(image, labels, matrix, whole)
     np.testing.assert_allclose(cut, expected[middle], atol=0.1)  # cv2 counts in 1/32 px
