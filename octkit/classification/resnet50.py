@@ -44,6 +44,8 @@ find_openmp()
 with warnings.catch_warnings():  # of a compiler's cache, which nothing here needs
     warnings.filterwarnings("ignore", "No ccache found")
     import paddle
+
+    paddle.disable_signal_handler()  # it prints a C++ traceback when a kernel is ended
 from paddle.utils.download import WEIGHTS_HOME, get_weights_path_from_url  # noqa: E402
 from paddle.vision.models.resnet import model_urls, resnet50  # noqa: E402
 

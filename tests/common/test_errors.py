@@ -12,7 +12,12 @@ def shell(monkeypatch):
     shell = InteractiveShell()
     shell.kernel = None  # as a kernel's shell has it
     shell.shown, shell.displayed = [], []
-    shell._showtraceback = lambda kind, value, lines: shell.shown.append((kind.__name__, str(value), "".join(lines)))
+
+    def show(kind, value, lines):
+        shell.shown.append((kind.__name__, str(value), "".join(lines)))
+        getattr(value, "_render_traceback_", list)()  # a kernel asks twice
+
+    shell._showtraceback = show
     shell.display_pub.publish = lambda data, *_, **__: shell.displayed.append(data["text/html"])
     monkeypatch.setattr("IPython.core.getipython.get_ipython", lambda: shell)
     monkeypatch.setattr(InteractiveShell, "initialized", lambda: True)
