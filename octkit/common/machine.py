@@ -75,7 +75,7 @@ def probe(library: str) -> dict[str, Any]:
     """Import a library in a new process: its "version" and what it says of this machine, or its "error"."""
     if importlib.util.find_spec(library.partition(".")[0]) is None:
         return {"missing": how_to_get(library)}
-    done = subprocess.run([sys.executable, "-c", PROBE, library], capture_output=True, encoding="utf-8",
+    done = subprocess.run([sys.executable, "-P", "-c", PROBE, library], capture_output=True, encoding="utf-8",
                           errors="replace", env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
