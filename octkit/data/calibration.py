@@ -11,13 +11,17 @@ from octkit.data.labels import BOUNDARIES, LAYERS
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Annotated[str, Field(pattern="^(global|quadrants|sectors|hours)$")]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Calibration(BaseModel):
     """What `layers.calibration.fit` has found on scans with a truth that the network was not trained on.
 
     `scans` is their number, `origin` what they are, in words. `knots` has points (raw doubt, half width for 68, for
-    95 %) in px for each boundary; none of the three ever falls. `means` has, by layer and kind of mean, its half
+    95 %) in px for each boundary; none of the three ever falls. `scan` corrects these curves by what the whole scan is
+    like (`layers.calibration.looks`): for each boundary the slopes (68, 95 %) of the logarithm of its half width, one
+    pair a feature; empty where too few scans were seen. `limits` are each feature's mean, least and
+    largest value in the fit. `means` has, by layer and kind of mean, its half
     widths for 68 and 95 % in units of the mean one of its A-scans (`thickness.mean_widths`), where such were seen.
     `coverage` has the shares of places that half widths hold which were fitted on other scans
     (`layers.calibration.coverage`).
@@ -29,6 +33,8 @@ class Calibration(BaseModel):
     origin: str
     knots: dict[str, tuple[tuple[Positive, Positive, Positive], ...]]
     means: dict[str, dict[Kind, tuple[Factor, Factor]]]
+    scan: dict[str, tuple[tuple[Number, Number], tuple[Number, Number]]] = {}
+    limits: tuple[tuple[Number, Number, Number], ...] = ()
     coverage: dict[str, dict[str, tuple[float, float]]] = {}
 
     @staticmethod
@@ -41,6 +47,8 @@ class Calibration(BaseModel):
         if set(self.knots) != set(BOUNDARIES) or set(self.means) != set(LAYERS):
             raise ValueError(f"found {', '.join(self.knots)} and {', '.join(self.means)}, expected the five boundaries "
                              "and the three layers")
+        if self.scan and (set(self.scan) != set(BOUNDARIES) or len(self.limits) != 2):
+            raise ValueError("scan: expected the slopes of the five boundaries, and limits for both features")
         for name, points in self.knots.items():
             columns = list(zip(*points, strict=True))
             if not points or any(list(column) != sorted(column) for column in columns):

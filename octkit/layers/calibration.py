@@ -6,9 +6,11 @@ factor makes a length of it. A curve for each boundary and level does: half widt
 
 **How it is fitted.** A-scans are cut into bins by raw doubt. A bin's half width is the quantile of |error| in it, as in
 split conformal prediction: whatever the errors' distribution, the level is met on new scans like those of the fit.
-Errors along a scan depend on each other, those of two scans do not: so each scan has the same weight. Last, one factor,
-found the same way, brings the whole curve to the level. Few scans make uncertain quantiles; how often they hold is
-measured on scans that were left out (`Calibration.coverage`).
+Errors along a scan depend on each other, those of two scans do not: so each scan has the same weight. The same doubt
+says less in a difficult scan than in an easy one. So a straight line through the scans corrects the curve: how far it
+is off in a scan, against that scan's mean doubt and its rows (`looks`). Last, one factor, found like the quantiles,
+brings the whole to the level. Few scans make uncertain quantiles; how often they hold is measured on scans that were
+left out (`Calibration.coverage`).
 
 **What it does not say.** 68 % is a share of places in many scans; in one scan a boundary may be off all along. Scans of
 other devices and eyes than those of the fit may be farther off. Where networks or mirrored copies are averaged, the
@@ -33,7 +35,8 @@ from octkit.layers.seen import layer_widths, layers_seen
 from octkit.layers.thickness import SECTORS, mean_widths, sector_means
 
 BINS = 0.1, 0.3, 0.5, 0.7, 0.85, 0.95  # shares of the A-scans, by raw doubt, at which one bin ends and the next begins
-FEWEST = 30  # scans; fewer have one bin, so that their curve is a factor
+FEWEST = 30  # scans; fewer have one bin, so that their curve is a factor, and no correction by scan
+RIDGE = 1e-3  # pulls the slopes of a feature that hardly varies to 0, as the rows of scans of one size
 FLOOR = 0.1  # px; errors against masks, whose edges are whole rows, already have the rounding in them
 NORMAL = norm.ppf((1 + np.reshape(LEVELS, (2, 1, 1))) / 2)  # standard deviations that hold 68 and 95 % of a normal one
 
@@ -79,6 +82,8 @@ def fit(scans: Sequence[HeldOut], origin: str, parts: Sequence[object] = ()) -> 
              for i, name in enumerate(BOUNDARIES)}
     unit = {layer: dict.fromkeys(SECTORS, (1.0, 1.0)) for layer in LAYERS}
     found = Calibration(scans=len(scans), origin=origin, knots=knots, means=unit)
+    if len(scans) >= FEWEST:
+        found = _corrected(found, scans)
     ratios = [mean_ratios(scan, found) for scan in scans]
     pooled = {key: _pooled([one[key][0] for one in ratios]) for key in ratios[0]}
     means = {layer: {kind: _quantiles(pooled[layer, kind]) for kind in SECTORS if pooled[layer, kind][0].size}
@@ -94,10 +99,21 @@ def fit(scans: Sequence[HeldOut], origin: str, parts: Sequence[object] = ()) -> 
 def half_widths(calibration: Calibration, doubt: np.ndarray, height: int) -> np.ndarray:
     """What the raw doubt (5, W) px is worth: half widths that hold the truth in 68 and 95 % of places, (2, 5, W) px.
 
-    Beyond the first and the last point of a curve they are in proportion to the doubt; at most the scan's `height`.
+    Beyond the first and the last point of a curve they are in proportion to the doubt; at most the scan's `height`. A
+    scan beyond all of the fit is corrected as the last of them.
     """
-    found = [_along(calibration.knots[name], row) for name, row in zip(BOUNDARIES, doubt, strict=True)]
-    return np.minimum(np.stack(found, axis=1), height)
+    lines = [_along(calibration.knots[name], row) for name, row in zip(BOUNDARIES, doubt, strict=True)]
+    found = np.stack(lines, axis=1)
+    if calibration.scan:
+        mean, least, most = np.transpose(calibration.limits)
+        off = np.clip(looks(doubt, height), least, most) - mean
+        found = found * np.exp([off @ np.array(calibration.scan[name]) for name in BOUNDARIES]).T[..., None]
+    return np.minimum(np.maximum(np.maximum.accumulate(found), FLOOR), height)  # 95 % needs no less than 68 %
+
+
+def looks(doubt: np.ndarray, height: int) -> np.ndarray:
+    """What a whole scan is like, two numbers: logarithms of its raw doubt (5, W), in the mean, and of its rows."""
+    return np.array([np.log(np.maximum(doubt, 1e-6)).mean(), np.log(height)])
 
 
 def at_least(widths: np.ndarray, apart: np.ndarray) -> np.ndarray:
@@ -139,6 +155,27 @@ def coverage(tests: Sequence[tuple[HeldOut, Calibration]]) -> dict[str, dict[str
         key for one in means for key in one)}
     return {way: {name: _covered(scans) for name, scans in of_all.items() if np.isfinite(np.hstack(scans)).any()}
             for way, of_all in ratios.items()}
+
+
+def _corrected(found: Calibration, scans: Sequence[HeldOut]) -> Calibration:
+    """Adds the correction by scan, by least squares, and brings each curve to its levels again."""
+    features = np.array([looks(scan.doubt, scan.height) for scan in scans])
+    limits = np.stack([features.mean(0), features.min(0), features.max(0)], axis=1)
+    ratios = [scan.errors / half_widths(found, scan.doubt, scan.height) for scan in scans]
+    slopes = {}
+    for i, name in enumerate(BOUNDARIES):
+        seen = [n for n, ratio in enumerate(ratios) if np.isfinite(ratio[0, i]).any()]
+        off = [[np.log(max(np.nanquantile(ratios[n][k, i], level), 1e-2)) for k, level in enumerate(LEVELS)]
+               for n in seen]
+        x = features[seen] - features[seen].mean(0)
+        slopes[name] = np.linalg.solve(x.T @ x + RIDGE * len(seen) * np.eye(2), x.T @ np.array(off)).tolist()
+    found = Calibration.model_validate(found.model_dump() | {"scan": slopes, "limits": limits.tolist()})
+    ratios = [scan.errors / half_widths(found, scan.doubt, scan.height) for scan in scans]
+    factors = {name: [_quantiles(_pooled([ratio[k, i] for ratio in ratios]))[k] for k in range(len(LEVELS))]
+               for i, name in enumerate(BOUNDARIES)}
+    knots = {name: [(x, max(a * factors[name][0], FLOOR), max(b * factors[name][1], FLOOR)) for x, a, b in points]
+             for name, points in found.knots.items()}
+    return Calibration.model_validate(found.model_dump() | {"knots": knots})
 
 
 def _covered(ratios: Sequence[np.ndarray]) -> tuple[float, float]:

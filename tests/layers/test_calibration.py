@@ -60,6 +60,27 @@ def test_half_widths_never_fall_and_stay_large_where_nothing_was_seen():
     assert unseen.min() > 50
 
 
+def test_the_same_doubt_is_worth_less_in_a_difficult_scan():
+    rng = np.random.default_rng(5)
+
+    def of(level, rows):
+        """Errors in proportion to the doubt of the place and to that of the whole scan."""
+        doubt = np.exp(rng.uniform(-1, 1, (5, 200)) + level)
+        one = scan(np.exp(level) * doubt * rng.normal(size=(5, 200)), doubt)
+        return HeldOut(one.boundaries, one.doubt, one.truth, rows)
+
+    found = fit([of(level, rows) for level in rng.uniform(-1, 1, 30) for rows in (200, 400)], "drawn")
+    curve = found.model_copy(update={"scan": {}})
+    for level in (-0.9, 0.9):
+        with_it, without = (np.array([*coverage([(of(level, 200), known) for _ in range(20)])["calibrated"].values()])
+                            for known in (found, curve))
+        np.testing.assert_allclose(with_it, [(0.68, 0.95)] * 5, atol=0.09)
+        assert (abs(without - (0.68, 0.95))[:, 0] > 0.12).all()
+    # Beyond all scans of the fit the correction stays that of the last.
+    far, last = (half_widths(found, np.full((5, 4), np.exp(level)), 10**6) for level in (5, 4))
+    np.testing.assert_allclose(far / last, np.e, rtol=1e-6)
+
+
 def test_where_the_truth_is_not_known_nothing_is_learned_of_it():
     scans = [scan(np.full((5, 8), 1.0), 0.5) for _ in range(4)]
     for one in scans[:3]:
@@ -119,7 +140,9 @@ def test_a_calibration_comes_back_and_what_is_none_is_refused(tmp_path):
     [point] = content["knots"]["ILM"]
     for wrong in ({"knots": {"ILM": [point]}}, {"scans": 0}, {"levels": 3}, {"means": {}},
                   {"knots": content["knots"] | {"ILM": []}}, {"knots": content["knots"] | {"ILM": [[1, -1, 2]]}},
-                  {"knots": content["knots"] | {"ILM": [[1, 2, 3], [2, 1, 3]]}}):
+                  {"knots": content["knots"] | {"ILM": [[1, 2, 3], [2, 1, 3]]}},
+                  {"scan": {"ILM": [[1, 1], [0, 0]]}, "limits": [[0, -1, 1]] * 2},
+                  {"scan": dict.fromkeys(BOUNDARIES, [[1, 1], [0, 0]])}):
         write_json(tmp_path / "calibration.json", content | wrong)
         with pytest.raises(OctkitError, match=r"calibration.json: .*select again"):
             Calibration.load(tmp_path / "calibration.json")
