@@ -11,6 +11,7 @@ stands in benchmarks/README.md.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from octkit.inference import select
 from octkit.inference.predict import predict_folder
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.thickness import sector_errors, sectors_in_words
-from octkit.network.model import load_model
-from octkit.network.model_file import run_card, save_model
+from octkit.network.model import Model, load_model
+from octkit.network.model_file import open_model, run_card, save_model
 from octkit.phantoms.data_sets import make_data_set
 from octkit.planning import steps
 from octkit.planning.run import Run
@@ -38,7 +39,18 @@ UNSEEN = {"spectralis look, 800 x 1100": (16, (800, 1100), 2001, "spectralis"),
           "varied looks, 496 x 768": (16, (496, 768), 2002, "varied")}
 
 
-def score(run: Path, mirror: bool) -> dict[str, dict]:
+def averaged(one: Model, other: Model) -> Model:
+    """The mean of two models' weights: what was learned last, without losing what was known before.
+
+    Of a model and the one that its training began with (Wortsman et al., Robust fine-tuning of zero-shot models, 2022).
+    """
+    members = [replace(a, weights={fold: {name: (value + b.weights[fold][name]) / 2 for name, value in state.items()}
+                                   for fold, state in a.weights.items()})
+               for a, b in zip(one.members, other.members, strict=True)]
+    return replace(one, members=tuple(members))
+
+
+def score(model: Path, run: Path, mirror: bool) -> dict[str, dict]:
     """Mean Dice, MED, errors of mean thickness by layer on each set of unseen phantoms; leaves scores-*.json in RUN."""
     found = {}
     for name, (count, size, seed, looks) in UNSEEN.items():
@@ -46,7 +58,7 @@ def score(run: Path, mirror: bool) -> dict[str, dict]:
         if not folder.exists():
             make_data_set(folder, (1, count, 0), size, seed, looks=looks, repeated=False)
         out = run / "unseen" / (folder.name + ("-mirrored" if mirror else ""))
-        predict_folder(Predictor.load(run, mirror=mirror), folder / "Validation" / "Image", out)
+        predict_folder(Predictor.load(model, mirror=mirror), folder / "Validation" / "Image", out)
         [case, *_] = detect.open_dataset(folder).validation
         scores = score_folder(out, case.truth.parent)
         write_json(run / f"scores-{out.name}.json", scores)
@@ -69,6 +81,7 @@ def main() -> None:
                          "added to their seeds")
     options.add_argument("--times", type=int, default=1, help="so many times as many phantoms")
     options.add_argument("--set", action="append", default=[], dest="changes", help="change a setting, key=value")
+    options.add_argument("--average", type=Path, metavar="MODEL", help="export the mean of its weights and MODEL's")
     options.add_argument("--export", type=Path, help="score the model and write it here as one file")
     chosen_options = options.parse_args()
     torch.set_num_threads(chosen_options.threads)
@@ -90,11 +103,15 @@ def main() -> None:
     train.train_fold(Run(run), "2d", "all")
     select.select(Run(run))
     if chosen_options.export:
-        score(run, mirror=True)
+        model, aside = load_model(Run(run)), run / "model.zip"
+        if chosen_options.average:
+            model = averaged(model, open_model(chosen_options.average))
         card = run_card(Run(run)) | {"name": "The model in the box", "created_by": "benchmarks/default_model.py",
-                                "data": "synthetic phantoms alone: " + ", ".join(SETS), "extra_data": [],
-                                "licence": "Apache-2.0, like octkit", "unseen_phantoms": score(run, mirror=False)}
-        save_model(load_model(Run(run)), chosen_options.export, card)
+                                     "data": "synthetic phantoms alone: " + ", ".join(SETS), "extra_data": [],
+                                     "licence": "Apache-2.0, like octkit"}
+        save_model(model, aside, card)
+        score(aside, run, mirror=True)
+        save_model(model, chosen_options.export, card | {"unseen_phantoms": score(aside, run, mirror=False)})
 
 
 if __name__ == "__main__":
