@@ -40,12 +40,13 @@ ONLY = {
     "dask": ("common.cluster",),
     "distributed": ("common.cluster",),
     "eyepy": ("data.heidelberg",),
+    "albumentations": ("training.augmentation",),
     "papermill": ("lessons.notebook",),
     "onnx": ("exchange.onnx",),
     "filelock": ("common.locks",),
 }
-# It tells paddle, before its import, of what it must not warn, and where it finds OpenMP.
-ACTIONS_AT_IMPORT = {"octkit.classification.resnet50"}
+# They tell albumentations what it must not load, paddle of what it must not warn, and where it finds OpenMP.
+ACTIONS_AT_IMPORT = {"octkit.training.augmentation", "octkit.classification.resnet50"}
 
 
 def name_of(path: Path) -> str:

@@ -17,8 +17,8 @@ from octkit.lessons.notebook import NotebookFailed
 COMMANDS = ["run", "compare", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict",
             "export", "import-nnunet", "export-nnunet", "evaluate", "thickness", "lessons", "device", "classify",
             "submit"]
-HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "cv2", "skimage",
-         "sklearn", "rich", "eyepy"}
+HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
+         "skimage", "sklearn", "rich", "eyepy"}
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from octkit.common.processes import cores
 from octkit.planning.run import Run
 
 # Those whose version can move a number or a picture.
-PACKAGES = ("torch", "paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "opencv-python-headless",
+PACKAGES = ("torch", "paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "albumentations", "opencv-python-headless",
             "scikit-image", "scikit-learn", "pillow", "pandas", "matplotlib", "papermill")
 
 

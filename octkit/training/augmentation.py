@@ -1,12 +1,21 @@
-"""Augmentation: the recipe's eight transforms and mirroring, for 2-D and 3-D patches.
+"""Augmentation: the recipe's eight transforms and mirroring; on albumentations for 2-D patches.
 
 Probabilities, ranges and order are those of nnU-Net v2's trainer, the same for every data set; only the rotation's
-range and whether slices are warped in their plane follow from the patch. `rotate_scale` moves the image and its labels
-together, `grey_changes` change the image alone.
+range and whether slices are warped in their plane follow from the patch.
+
+albumentations decides what is applied to a 2-D patch, and mirrors image and labels together. Rotation and scaling are
+our own (`rotate_scale`), as a larger patch goes in than comes out, and so are `grey_changes`: albumentations clips
+float images to [0, 1] or rounds them to 8 bits, which z-scores do not survive. 3-D patches do without it.
 """
 
+import copy
 import functools
+import os
+import random as python_random
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +24,19 @@ from octkit.training import grey_changes, rotate_scale
 from octkit.training.grey_changes import Change, Noise, PerChannel
 from octkit.training.rotate_scale import SCALING, affine, rotation_limit
 
+# albumentations asks the network for a newer version when imported, unless told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+# It also imports torch, if installed, for a conversion not used here. None makes that one import fail, which
+# albumentations allows for: two seconds less, and a process that holds paddle stays free of torch.
+sys.modules.setdefault("albumentations.pytorch", None)  # type: ignore[arg-type]
+import albumentations as A  # noqa: E402
+
+if sys.modules["albumentations.pytorch"] is None:
+    del sys.modules["albumentations.pytorch"]  # whoever wants it later can still import it
+
 MIRROR_PROBABILITY = 0.5  # each axis
 MIRROR_AXES = (-3, -2, -1)  # B-scans, rows, A-scans
+MIRRORS = {-2: A.VerticalFlip, -1: A.HorizontalFlip}
 
 
 class Augmenter:
@@ -40,6 +60,8 @@ class Augmenter:
         self.patch_size = tuple(patch_size)
         self.rotation_degrees = rotation_degrees if rotation_degrees is not None else rotation_limit(patch_size)
         self.mirror_axes = tuple(axis for axis in MIRROR_AXES if axis in mirror_axes and -axis <= len(patch_size))
+        self.pipeline = _pipeline(self.patch_size, self.mirror_axes) if len(patch_size) == 2 else None
+        self._copies: dict[int, A.Compose] = {}  # by thread
 
     def reach(self, seed: int) -> tuple[int, ...]:
         """How large a patch has to be cut about its centre, so that what this seed turns into view is scan, not 0."""
@@ -76,13 +98,52 @@ class Augmenter:
         else:
             middle = tuple(slice((n - p) // 2, (n - p) // 2 + p) for n, p in zip(found, size, strict=True))
             changed, moved = np.array(changed[middle], order="C"), moved[middle]
-        for probability, change in grey_changes.intensity_changes(size):
+        return self._change_flat(changed, moved, random) if len(size) == 2 else self._change(changed, moved, random)
+
+    def _change_flat(self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator,
+                     ) -> tuple[np.ndarray, ...]:
+        """Greys and mirrors of a 2-D patch, (H, W, channels) and (H, W, maps)."""
+        # A pipeline holds its random state, so threads must not share one; building one takes milliseconds.
+        thread = threading.get_ident()
+        if thread not in self._copies:
+            self._copies[thread] = copy.deepcopy(self.pipeline)
+        pipeline = self._copies[thread]
+        # Not `set_random_seed`: it gives each transform a generator of its own with the same seed, so all of them
+        # draw the same numbers and a patch that is rarely changed is changed by everything at once.
+        pipeline.set_random_state(random, python_random.Random(int(random.integers(2**31))))
+        done = pipeline(image=image, mask=labels)
+        return _channels_first(done["image"], done["mask"])
+
+    def _change(self, image: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """The same of a 3-D patch, (D, H, W, channels) and (D, H, W, maps)."""
+        for probability, change in grey_changes.intensity_changes(self.patch_size):
             if random.random() < probability:
-                changed = change(changed, random)
+                image = change(image, random)
         for axis in self.mirror_axes:
             if random.random() < MIRROR_PROBABILITY:  # one further from the last: behind it lie the channels
-                changed, moved = np.flip(changed, axis - 1), np.flip(moved, axis - 1)
-        return tuple(map(np.ascontiguousarray, (np.moveaxis(changed, -1, 0), *np.moveaxis(moved, -1, 0))))
+                image, labels = np.flip(image, axis - 1), np.flip(labels, axis - 1)
+        return _channels_first(image, labels)
+
+
+class Intensity(A.ImageOnlyTransform):
+    """One of the `grey_changes` for albumentations; labels are not touched."""
+
+    def __init__(self, change: Change, p: float):
+        super().__init__(p=p)
+        self.change = change
+
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        return self.change(img, self.random_generator)
+
+
+def _pipeline(patch_size: Sequence[int], mirror_axes: Sequence[int]) -> A.Compose:
+    return A.Compose([  # strict: albumentations otherwise drops an unknown argument with a mere warning
+        *(Intensity(change, probability) for probability, change in grey_changes.intensity_changes(patch_size)),
+        *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in mirror_axes)])
+
+
+def _channels_first(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.ascontiguousarray, (np.moveaxis(image, -1, 0), *np.moveaxis(labels, -1, 0))))
 
 
 Pair = tuple[np.ndarray, np.ndarray]

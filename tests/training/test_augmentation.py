@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import center_of_mass, maximum_filter, minimum_filter
 
 from octkit.common.errors import OctkitError
-from octkit.training import grey_changes, rotate_scale
+from octkit.training import augmentation, grey_changes, rotate_scale
 from octkit.training.augmentation import TRANSFORMS, Augmenter
 
 SPATIAL = ("rotation", "scaling", "mirror")
@@ -229,6 +229,13 @@ def test_rotation_stays_within_its_range(degrees, low, high):
     assert low <= max(angles) <= high + 2  # nearest-pixel labels: up to 2 degrees at this radius
 
 
+def test_albumentations_accepts_every_argument():
+    with pytest.raises(TypeError, match="strength"):
+        augmentation.Intensity(None, p=1.0, strength=3)
+    transforms = Augmenter(SIZE).pipeline.transforms
+    assert len(transforms) == 7 + 2 and not any(transform.invalid_args for transform in transforms)
+
+
 def test_errors_name_what_was_found_and_expected():
     with pytest.raises(OctkitError, match=r"found \(-1, 0\).*expected axes among \(-3, -2, -1\)"):
         Augmenter(SIZE, mirror_axes=(-1, 0))
@@ -306,7 +313,9 @@ def test_axes_that_a_patch_lacks_are_left_out():
     assert Augmenter(CUBE, mirror_axes=[-1, -3]).mirror_axes == (-3, -1)
 
 
-def test_importing_it_loads_neither_torch_nor_paddle():
-    code = "import sys, octkit.training.augmentation; print(sorted({'torch', 'paddle'} & set(sys.modules)))"
+def test_importing_it_loads_neither_torch_nor_paddle_and_asks_no_server():
+    code = ("import sys, os, octkit.training.augmentation; "
+            "print(sorted({'torch', 'paddle'} & set(sys.modules)), os.environ['NO_ALBUMENTATIONS_UPDATE']); "
+            "import albumentations.pytorch; print(albumentations.pytorch.__name__)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout.split("\n")[:2] == ["[] 1", "albumentations.pytorch"]
