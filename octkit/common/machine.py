@@ -27,7 +27,7 @@ from octkit.common.settings import PROJECT
 from octkit.common.system import SHARED
 
 # module -> the part of requirements.txt that brings it
-LIBRARIES = dict.fromkeys(("numpy", "cv2", "sklearn", "pandas", "matplotlib.pyplot", "onnx",
+LIBRARIES = dict.fromkeys(("numpy", "cv2", "sklearn", "pandas", "matplotlib.pyplot", "albumentations", "onnx",
                            "torch"), "core")
 LIBRARIES |= {"paddle": "classify", "eyepy": "devices"}
 LIBRARIES |= dict.fromkeys(("jupyterlab", "ipywidgets", "papermill", "nbformat"), "lessons")
