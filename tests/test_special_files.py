@@ -47,6 +47,18 @@ def listening(path: Path) -> None:
 MAKERS = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "socket": listening}
 
 
+@pytest.mark.parametrize("name", [name for name in READERS if not name.endswith((".zip", ".png", ".gz", ".xlsx"))
+                                  and name != "table.csv"])
+def test_a_file_of_holes_is_refused_with_its_size(tmp_path, name):
+    """A file that states a terabyte takes none of the disk, and one that is read whole fills the memory."""
+    with open(tmp_path / name, "wb") as file:
+        file.write(b"HSF-OCT")
+        file.truncate(2**40)
+    with pytest.raises(OctkitError, match=r"takes about \d{4,}.* GB of memory") as refused:
+        READERS[name](tmp_path / name)
+    assert refused.value.file == tmp_path / name
+
+
 @pytest.mark.parametrize("maker", ["pipe", "socket"])
 @pytest.mark.parametrize("name", ["ledger.jsonl", "models/2d/fold_0/log.csv", "preprocessed/2d/a.npy"])
 def test_a_run_that_holds_one_is_refused_as_it_is_opened(tmp_path, name, maker):

@@ -10,8 +10,10 @@ import uuid
 import pytest
 from helpers import make_run, write_goals
 
+from octkit.common import hashes
 from octkit.common.files import read_json, write_json
 from octkit.common.settings import PROJECT
+from octkit.data.layouts.detect import list_scans
 from octkit.lessons import ledger, notebook
 from octkit.lessons.experiments import experiment
 from octkit.planning.run import Run
@@ -127,6 +129,42 @@ def test_what_a_stranger_wrote_controls_no_terminal(octkit, run):
         seen += "".join(map(str, octkit("run", "--from", run.settings_file)))
     assert "owned" in seen
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(seen)
+
+
+@pytest.mark.parametrize("command", ["--from SETTINGS", "--like RUN --run-dir OUT --set seed=5"])
+def test_not_all_files_of_a_machine_are_read_because_settings_name_them(octkit, run, monkeypatch, command):
+    """A stranger's run says that its data lie in /: their hash would be that of all files of the machine."""
+    monkeypatch.setattr(hashes, "_visible_files", lambda root: pytest.fail(f"{root} is read"))
+    content = read_json(run.settings_file)
+    content["data"]["dir"] = str(run.folder.parent / "home")
+    write_json(run.settings_file, content)
+    ledger.append(run, ledger.Line(step="01_data", status="done", made_with={"code": "x"}, data=["x"]))
+    places = {"SETTINGS": run.settings_file, "RUN": run.folder, "OUT": run.folder.with_name("out")}
+    code, _, err = octkit("run", *(str(places.get(word, word)) for word in command.split()))
+    assert code == 2 and "home: found no data set" in err
+
+
+@pytest.mark.parametrize("command", ["predict default HERE -o OUT", "thickness HERE -o OUT", "evaluate HERE THERE",
+                                     "evaluate THERE HERE", "import-nnunet HERE -o OUT"])
+@pytest.mark.parametrize("link", ["0001.png", "stack/0.png", "0001.scale.json"])
+def test_no_link_leads_out_of_a_folder_of_scans(octkit, tmp_path, command, link):
+    """A stranger's folder would have a private picture read, and its copy lie among the results."""
+    for folder in ("here/stack", "there"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "private").write_bytes(b"mine")
+    (tmp_path / "there" / "0001.png").write_bytes((PROJECT / "docs/example.png").read_bytes())
+    (tmp_path / "here" / link).symlink_to(tmp_path / "private")
+    places = {"HERE": tmp_path / "here", "THERE": tmp_path / "there", "OUT": tmp_path / "out"}
+    code, _, err = octkit(*(str(places.get(word, word)) for word in command.split()))
+    assert code == 2 and f"{tmp_path / 'here' / link}: is a symbolic link to {tmp_path / 'private'}" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_that_one_names_oneself_is_followed(tmp_path):
+    write_goals(tmp_path / "set", train=2)
+    (tmp_path / "folder").symlink_to(tmp_path / "set" / "Train" / "Image")
+    (tmp_path / "scan.png").symlink_to(tmp_path / "set" / "Train" / "Image" / "0001.png")
+    assert len(list_scans(tmp_path / "folder")) == 2 and list_scans(tmp_path / "scan.png") == (tmp_path / "scan.png",)
 
 
 def test_the_lab_talks_to_its_kernels_through_files(tmp_path):

@@ -12,7 +12,7 @@ from octkit.common.pickles import Plain, read_pickle
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .pdparams file by name. Raises OctkitError for one that is damaged or holds more than arrays."""
     try:
-        content = read_pickle(only_file(path, "weights").read_bytes())
+        content = read_pickle(only_file(path, "weights", 2).read_bytes())
     except OctkitError:
         raise
     except Exception as error:  # reading a pickle is running it: a damaged one can raise any error

@@ -119,7 +119,7 @@ def start_weights(network: paddle.nn.Layer, settings: ClassifySettings) -> dict[
 
 def _checked(path: Path, expected: str | None) -> dict[str, str]:
     try:
-        found = hashlib.sha256(only_file(path, "weights").read_bytes()).hexdigest()
+        found = hashlib.sha256(only_file(path, "weights", 2).read_bytes()).hexdigest()
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), see classify.weights") from None
     if expected is None or found != expected.lower():

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, no_file, refuse
+from octkit.common.memory import check_content
+from octkit.common.messages import clean
 from octkit.common.system import NO_FOLLOW, exchange
 
 Kind = TypeVar("Kind")
@@ -22,8 +24,11 @@ Kind = TypeVar("Kind")
 # No space, a quota used up, a limit on a file's size (`ulimit -f`).
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MADE_FROM = ".made_from.json"
-# How text begins that a spreadsheet takes for a formula, and what `write_csv` makes of such text.
-FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001
+# How text begins that a spreadsheet takes for a formula; in much of Europe a semicolon begins another cell. `write_csv`
+# puts an apostrophe before it: after none and after others, so that one can be taken away again.
+FORMULA = re.compile(r"(^|;)(?=['\"]*[=+\-@＝＋－＠])")  # noqa: RUF001
+WRITTEN = re.compile(FORMULA.pattern.replace("(?=", "'(?="))
+TEXT = 50  # times its size: the most memory that JSON's values or a CSV's cells take
 NOTHING_LEFT = 64 * 1024  # bytes: less than a disk's smallest pieces leave free when a file has filled it
 
 
@@ -52,7 +57,7 @@ def links_inside(root: Path, report: Report = refuse, hidden: bool = True) -> li
     `hidden` what lies in hidden folders is passed over; with it, pipes and devices are reported, too.
     """
     def unread(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             report(bad_file(error.filename, f"cannot be read ({error.strerror})",
                             "expected a folder that you may read"))
 
@@ -81,13 +86,16 @@ def open_own(path: Path, buffering: int = -1) -> BinaryIO:
     return open(path, "ab+", buffering, opener=opener)
 
 
-def only_file(path: str | Path, expected: str) -> Path:
+def only_file(path: str | Path, expected: str, times: int = 0) -> Path:
     """The path, which may be missing; raises OctkitError for a folder, and for a pipe, device or socket.
 
-    Such a one would be read, or waited for, without an end. `expected` says what should be there.
+    Such a one would be read, or waited for, without an end. `expected` says what should be there. Also raises where
+    reading the file takes more memory than is free: so many `times` its size, which a few bytes on the disk can state.
     """
     if (path := Path(path)).exists() and not path.is_file():
         raise no_file(path, expected)
+    if times and path.exists():
+        check_content(path, times * path.stat().st_size)
     return path
 
 
@@ -253,6 +261,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
     """Write a table with a heading, whole or not at all; lines end in a line feed.
 
     Text that a spreadsheet would take for a formula gets an apostrophe before it, which `cell_text` takes away.
+    Characters that control a terminal or tear a row are shown as what they are (`messages.clean`).
     """
     write_atomic(path, "".join(_csv_line(row) for row in (columns, *rows)))
 
@@ -264,23 +273,24 @@ def _csv_line(row: Iterable) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if not isinstance(value, str) or not FORMULA.match(value):
+    if not isinstance(value, str):
         return value
+    text = clean(value, keep="\xa0\u3000")
     with suppress(ValueError):
-        float(value)
-        return value
-    return f"'{value}"
+        float(text)
+        return text
+    return FORMULA.sub(r"\1'", text)
 
 
 def cell_text(cell: str) -> str:
-    """What `write_csv` was given for a cell."""
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    """What `write_csv` was given for a cell, but for control characters."""
+    return WRITTEN.sub(r"\1", cell)
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises OctkitError where it is missing or no JSON."""
     try:
-        text = only_file(path, "a JSON file").read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
+        text = only_file(path, "a JSON file", TEXT).read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
         return json.loads(text)
     except (FileNotFoundError, NotADirectoryError):
         raise OctkitError(f"{path}: not found; expected the JSON file that the step before leaves") from None

@@ -18,7 +18,7 @@ def check_content(path: Path, need: float) -> None:
     """Raise OctkitError where reading a file takes more memory (`need`, bytes) than is free."""
     if need > SMALL and need > (free := free_memory()):
         raise bad_file(path, f"takes about {need / GB:.1f} GB of memory to read, found {free / GB:.1f} GB free",
-                       "expected a scan that fits: cut it into parts, or close other programs")
+                       "expected one that fits: cut it into parts, or close other programs")
 
 
 def free_memory(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse, tried
-from octkit.common.files import cell_text
+from octkit.common.files import TEXT, cell_text, only_file
+from octkit.common.messages import clean
 from octkit.data.dataset import Case, Dataset, scan_name
 
 GROUPS_FILE = "groups.csv"
@@ -31,8 +32,8 @@ class Row(NamedTuple):
 
 
 def scan_key(name: str) -> str:
-    """What the names of one scan have in common: "1" for 0001, 0001.png and 1."""
-    name = scan_name(Path(name))
+    """What the names of one scan have in common: "1" for 0001, 0001.png and 1; in a table it may stand `clean`."""
+    name = clean(scan_name(Path(name)), keep="")
     return name.lstrip("0") or "0" if name.isascii() and name.isdecimal() else name
 
 
@@ -41,7 +42,7 @@ def read_groups(path: Path, report: Report = refuse) -> dict[str, Row]:
 
     Raises OctkitError for a file that is no such table; reports a scan that stands twice and an eye that is neither.
     """
-    if not Path(path).is_file():
+    if not only_file(path, "a table", 3 * TEXT).is_file():
         raise no_file(path, f"a table with the columns {', '.join(COLUMNS)}")
     try:
         table = csv.DictReader(io.StringIO(Path(path).read_bytes().decode("utf-8-sig"), newline=""), strict=True)

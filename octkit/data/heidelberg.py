@@ -154,7 +154,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
 def _read(path: Path) -> bytearray:
     """A .vol file's bytes, as many as its header needs: a cut file is the most frequent damage."""
     try:
-        data = bytearray(only_file(path, "a .vol file").read_bytes())
+        data = bytearray(only_file(path, "a .vol file", 3).read_bytes())
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), expected a .vol file") from None
     if not data.startswith(b"HSF-OCT"):

@@ -62,7 +62,7 @@ OVERLAY = ".overlay.png"  # how a picture ends that `octkit predict` leaves besi
 
 def is_image(path: Path) -> bool:
     """Whether a path has the name of a 2-D image, a scan or a mask."""
-    return Path(path).suffix.lower() in FORMATS and not Path(path).name.endswith(OVERLAY)
+    return Path(path).suffix.lower() in FORMATS and not Path(path).name.lower().endswith(OVERLAY)
 
 
 def list_images(path: str | Path) -> tuple[Path, ...]:
@@ -213,9 +213,9 @@ def _not_read(image: Image.Image, bits: int) -> tuple[str, str] | None:
         return "found values that count from white to black (WhiteIsZero)", "expected 0 for black: save it so"
     if bits > 8 and tags.get(PLANES) == 2:
         return "found 16-bit channels that lie apart (planar)", "expected grey, or channels pixel by pixel: save it so"
-    if (pages := getattr(image, "n_frames", 1)) > 1:
-        return f"found {pages} pages", ("expected one: save each as a file of its own, all pages of a volume in one "
-                                        "folder with spacing.json")
+    if getattr(image, "is_animated", False):  # Pillow would take minutes to count the pages of a small file
+        return "found more than one page", ("expected one: save each as a file of its own, all pages of a volume in "
+                                            "one folder with spacing.json")
     # Pillow would decode a PNG whole to look for it.
     return TURNED if image.format != "PNG" and image.getexif().get(ORIENTATION, 1) != 1 else None
 

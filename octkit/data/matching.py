@@ -10,7 +10,7 @@ from pathlib import Path
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
 from octkit.data.dataset import Dataset, fit, scan_name
-from octkit.data.image_files import IMAGE_KINDS, is_image, list_images
+from octkit.data.image_files import IMAGE_KINDS, OVERLAY, is_image, list_images
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
 KINDS = f"{IMAGE_KINDS}, NIfTI files or folders of B-scans with their {SPACING_FILE}"
@@ -33,7 +33,7 @@ def scans_in(folder: Path, masks: bool = False, also: str | None = None, report:
             scans.append(path)
     if not scans:
         raise bad_file(folder, "found no scan in this folder", f"expected {KINDS}")
-    return dict(sorted(_by_name(scans, report).items()))
+    return dict(sorted(by_name(scans, report).items()))
 
 
 def scans_found(folder: Path, masks: bool, report: Report) -> dict[str, Path]:
@@ -48,7 +48,7 @@ def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:
 
 def images_in(folder: Path, report: Report = refuse) -> dict[str, Path]:
     """The image files of a folder by name. Reports a folder without any, and two of one name (1.png and 1.jpg)."""
-    return _by_name(tried(report, list_images, folder) or (), report)
+    return by_name(tried(report, list_images, folder) or (), report)
 
 
 def check_pairs(images: Mapping[str, Path], masks: Mapping[str, Path], report: Report = refuse) -> None:
@@ -78,9 +78,12 @@ def refuse_doubled_names(dataset: Dataset, report: Report = refuse) -> None:
             report(bad_file(case.image, f"{first} has the same name", "expected each name once: rename one"))
 
 
-def _by_name(files: Iterable[Path], report: Report) -> dict[str, Path]:
+def by_name(files: Iterable[Path], report: Report = refuse) -> dict[str, Path]:
+    """Scans or masks by name; reports two of one name, and one whose mask would take a picture's place."""
     found: dict[str, Path] = {}
     for path in files:
+        if f"{scan_name(path)}.png".lower().endswith(OVERLAY):
+            report(bad_file(path, f"is named as the pictures beside masks are ({OVERLAY})", "expected another name"))
         if (first := found.setdefault(scan_name(path), path)) != path:
             report(bad_file(path, f"{first.name} has the same name", "expected each name once: rename one"))
     return found

@@ -192,8 +192,11 @@ def _load_nifti(path: Path) -> Any:
         if is_packed(path) == Path(path).name.lower().endswith(".gz"):
             return kind.from_filename(path)
         # nibabel goes by the name, which is wrong here.
+        check_content(path, 2 * Path(path).stat().st_size)
         stored = io.BytesIO(Path(path).read_bytes())
         return kind.from_stream(gzip.GzipFile(fileobj=stored) if is_packed(path) else stored)
+    except OctkitError:
+        raise
     except Exception as error:
         reason = error if Path(path).stat().st_size else "is empty, 0 bytes"
         raise bad_file(path, f"cannot be read as a NIfTI volume ({reason})",

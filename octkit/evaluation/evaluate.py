@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from octkit.common.errors import OctkitError, tried
-from octkit.common.files import cell_text, only_file
+from octkit.common.files import cell_text, links_inside, only_file
 from octkit.common.messages import say
 from octkit.data.anatomy import impossible
 from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, scan_name, scan_size
@@ -148,7 +148,7 @@ def read_predictions(path: Path) -> dict[str, float]:
     Raises OctkitError with a line for each thing wrong with the file.
     """
     try:
-        data = only_file(path, "a CSV of predictions").read_bytes()
+        data = only_file(path, "a CSV of predictions", 5).read_bytes()
     except OSError as error:
         raise OctkitError(f"{path}: cannot be read ({error.strerror}), expected a CSV with the columns "
                           f"{','.join(PREDICTION_COLUMNS)}") from None
@@ -188,7 +188,7 @@ def in_lines(heading: str, problems: Sequence[str]) -> str:
 
 
 def _masks(path: Path) -> dict[str, Path]:
-    path = Path(path)
+    links_inside(path := Path(path), hidden=False)
     return {scan_name(path): path} if path.is_file() or is_stack(path) else scans_in(path, masks=True)
 
 

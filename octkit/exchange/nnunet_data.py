@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import new_folder, read_json_as, write_json
+from octkit.common.files import links_inside, new_folder, read_json_as, write_json
 from octkit.common.names import Inside
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
@@ -120,6 +120,7 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
     dataset = open_dataset(folder)
     with new_folder(out, folder) as target:
         if (folder / MANIFEST).exists():
+            links_inside(folder)  # the manifest may name hidden files, too
             manifest = read_json_as(folder / MANIFEST, _Manifest, "expected what export-nnunet leaves; without this "
                                     "file the data set is taken in as it is now")
             read = lru_cache(maxsize=1)(_pixels)  # each B-scan asks for its whole volume

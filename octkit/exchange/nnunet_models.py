@@ -26,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Validatio
 from octkit import __version__
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import (
+    links_inside,
     new_folder,
     only_file,
     read_json,
@@ -102,6 +103,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
     zipfile itself keeps every file below the folder, whatever its name says.
     """
     if path.is_dir():
+        links_inside(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="octkit-") as folder:
@@ -251,7 +253,7 @@ def weights_to(ours: Weights, stages: int) -> Weights:
 def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
     try:
-        content = read_archive(only_file(path, "a checkpoint").read_bytes())
+        content = read_archive(only_file(path, "a checkpoint", 2).read_bytes())
     except OctkitError:
         raise
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from octkit.common.files import write_atomic
+from octkit.common.messages import clean
 from octkit.data.image_files import OVERLAY
 from octkit.figures.charts import circle_axis, mark_unseen
 from octkit.figures.colours import LAYER_COLOURS, VERMILION
@@ -91,7 +92,7 @@ class Overlays:
         """Write index.html over all that was added."""
         figures = []
         for trusted, _, name, reasons in sorted(self.scans):
-            picture, name_text = self.folder / f"{name}{OVERLAY}", html.escape(name)
+            picture, name_text = self.folder / f"{name}{OVERLAY}", html.escape(clean(name))
             link = quote(picture.name, errors="surrogateescape")
             shown = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{name_text} with its boundaries"></a>' \
                 if picture.exists() else ""

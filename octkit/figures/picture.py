@@ -1,5 +1,6 @@
 """What all figures share: a picture, its legend, how it is saved, how layers and units are written."""
 
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from octkit.figures.chinese import font, in_chinese
 from octkit.planning.run import Run
 
 LAYER_NAMES = {"rnfl": "RNFL", "gcipl": "GCIPL", "choroid": "choroid"}
+POWER = re.compile(r"\$\\mathdefault\{[-−\d.]*(\\times)?(\d+\^\{[-−\d.]+\})?\}\$")  # noqa: RUF001 (an axis writes so)
 DPI = 144  # 1.5 pixels of the file to one of the page: sharp, and a scan's figure still under half a megabyte
 
 
@@ -56,7 +58,7 @@ def png(picture: Picture) -> bytes:
 def _png(picture: Picture) -> bytes:
     buffer = BytesIO()
     for text in picture.findobj(Text):  # a name with two $ is no formula; the axes' own powers of ten are
-        text.set_parse_math("mathdefault" in text.get_text())
+        text.set_parse_math(POWER.fullmatch(text.get_text()) is not None)
     # Software: None keeps the matplotlib version out, so equal figures are equal files.
     picture.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={
         "Title": picture.get_suptitle(), "Description": picture.alt, "Software": None})

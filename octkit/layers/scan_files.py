@@ -8,14 +8,14 @@
 """
 
 import csv
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from octkit.common.errors import bad_file
-from octkit.common.files import only_file, read_json_as, write_csv, write_json
+from octkit.common.files import TEXT, only_file, read_json_as, write_csv, write_json
+from octkit.data.calibration import Factor, Kind
 from octkit.data.labels import BOUNDARIES
 from octkit.layers.seen import layer_widths, layers_seen
 
@@ -36,7 +36,7 @@ class ScanFacts:
     um_per_px: tuple[float, float] | None = None
     eye: str | None = None
     circle: bool | None = None
-    means: dict[str, dict[str, tuple[float, float]]] | None = None
+    means: dict[str, dict[Kind, tuple[Factor, Factor]]] | None = None
 
 
 def write_boundaries(path: Path, boundaries: np.ndarray, doubt: np.ndarray, widths: np.ndarray | None = None) -> None:
@@ -52,7 +52,7 @@ def write_boundaries(path: Path, boundaries: np.ndarray, doubt: np.ndarray, widt
 def read_boundaries(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """What `write_boundaries` wrote. Raises OctkitError where it cannot be read, or is none."""
     try:
-        with open(only_file(path, "boundaries"), newline="", encoding="utf-8") as file:
+        with open(only_file(path, "boundaries", TEXT), newline="", encoding="utf-8") as file:
             heads, *rows = csv.reader(file)
         numbers = np.array(rows, float).T
     except (OSError, ValueError, csv.Error) as error:
@@ -73,9 +73,6 @@ def facts_beside(picture: Path) -> ScanFacts:
     facts = read_json_as(path, ScanFacts, AGAIN) if path.exists() else ScanFacts()
     if facts.eye not in ("R", "L", None) or not all(0.01 < um < 10_000 for um in facts.um_per_px or ()):
         raise bad_file(path, f"holds the eye {facts.eye} and the scale {facts.um_per_px}, which cannot be", AGAIN)
-    if not all(0 <= factor < math.inf for kinds in (facts.means or {}).values() for pair in kinds.values()
-               for factor in pair):
-        raise bad_file(path, "holds means with factors that cannot be", AGAIN)
     return facts
 
 

@@ -373,6 +373,7 @@ def thickness_table(masks_dir: Path, um_per_px: float | None = None, eye: str | 
     grey values.
     """
     profiles = {}
+    files.links_inside(masks_dir, hidden=False)
     for name, path in images_in(masks_dir).items():
         mask, facts = read_mask(path, GOALS_GREYS), facts_beside(path)
         depth = um_per_px if um_per_px is not None or facts.um_per_px is None else facts.um_per_px[0]

@@ -89,7 +89,9 @@ def _standing(run: Run) -> dict[str, _Standing]:
         if line is None:
             found[job.name] = _Standing(inputs, "by hand", job.files(run), None)
         elif line.status == "done" and line.inputs == inputs and not job.not_whole(run, line):
-            found[job.name] = _Standing(inputs, line.made, [*(line.outputs or job.files(run))], line)
+            # The line may be a stranger's: what the step does not leave is not taken from it.
+            mine = [name for name in job.files(run) if not line.outputs or name in line.outputs]
+            found[job.name] = _Standing(inputs, line.made, mine, line)
         else:
             found[job.name] = _Standing(inputs, STALE, [], None)
         done.setdefault(job.step.notebook, []).append(f"{inputs} {found[job.name].made}")

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from octkit import __version__
-from octkit.common.files import open_own
+from octkit.common.files import TEXT, only_file, open_own
 from octkit.common.hashes import PACKAGE, digest, file_hash
 from octkit.common.machine import gpus, processor
 from octkit.common.names import Inside
@@ -66,7 +66,8 @@ def read(run: Run) -> list[Line]:
     """
     run.check_links()
     lines = []
-    for text in run.ledger_file.read_bytes().splitlines() if run.ledger_file.exists() else []:
+    path = only_file(run.ledger_file, "a ledger", TEXT)
+    for text in path.read_bytes().splitlines() if path.exists() else []:
         try:
             lines.append(Line.model_validate_json(text))
         except ValidationError:

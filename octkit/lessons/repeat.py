@@ -14,6 +14,7 @@ from octkit.common import hashes, settings
 from octkit.common.errors import OctkitError
 from octkit.common.messages import say
 from octkit.common.settings import Settings
+from octkit.data.layouts import detect
 from octkit.lessons import experiments, ledger, run_all
 from octkit.phantoms.data_sets import check_place
 from octkit.planning.run import Run
@@ -51,7 +52,12 @@ def choose(profile: str | None, data: Path | None, run_dir: Path | None, changes
 
 
 def _checked(chosen: Settings, changes: Sequence[str] = ()) -> Settings:
-    """The settings, unless they would have phantoms made where no command has asked for them (`check_place`)."""
+    """The settings, unless they would have phantoms made where no command has asked for them (`check_place`).
+
+    Nor where data.dir is a folder without a data set: all files of what a stranger names (/proc) would be read.
+    """
+    for root in filter(Path.is_dir, chosen.data_roots):
+        detect.open_dataset(root, lambda _: None)
     if chosen.data.phantom and not any(change.startswith("data.dir=") for change in changes):
         check_place(chosen.data.root, chosen.data.phantom)
     return chosen

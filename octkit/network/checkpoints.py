@@ -107,7 +107,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint onto the CPU. Raises OctkitError where it is missing, damaged or holds code."""
     try:
-        content = only_file(path, "a checkpoint").read_bytes()
+        content = only_file(path, "a checkpoint", 2).read_bytes()
         if hashlib.sha256(content[:-DIGEST_SIZE]).hexdigest().encode() != content[-DIGEST_SIZE:]:
             raise ValueError("its checksum is wrong: the file is damaged, cut short, or of another version of octkit")
         return read_archive(content)

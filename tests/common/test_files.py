@@ -269,7 +269,8 @@ def cells_of(path):
 
 @pytest.mark.parametrize(("text", "written"), [
     ("=HYPERLINK(1)", "'=HYPERLINK(1)"), ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"), ("@SUM(A1)", "'@SUM(A1)"),
-    ("-A1", "'-A1"), ("\t=1", "'\t=1"), ("\r=1", "'\r=1"), ("'=1", "''=1"), ("＝1", "'＝1"),  # noqa: RUF001
+    ("-A1", "'-A1"), ("'=1", "''=1"), ("＝1", "'＝1"), ("a;=cmd", "a;'=cmd"), (";'+1;2", ";''+1;2"),  # noqa: RUF001
+    ('a;"=1', "a;'\"=1"), ('"=1', "'\"=1"), (";a=1", ";a=1"),
     ("-0.300", "-0.300"), ("-inf", "-inf"), ("1=1", "1=1"), ("'a", "'a"), ("", ""), ("0001.png", "0001.png")])
 def test_no_cell_is_a_formula(tmp_path, text, written):
     write_csv(tmp_path / "a.csv", (text,), [(text,), (-0.3,)])
@@ -277,7 +278,15 @@ def test_no_cell_is_a_formula(tmp_path, text, written):
     assert cell_text(written) == text
 
 
-@given(st.text(st.sampled_from("'=+-@\t\r\n＝a1. "), max_size=6))  # noqa: RUF001
+@pytest.mark.parametrize(("text", "written"), [
+    ("a\x1b[2Jb\u202e\x9b", "a\\x1b[2Jb\\u202e\\x9b"), ("\t=1", "\\t=1"), ("\r=1", "\\r=1"), ("a\n=1", "a\\n=1"),
+    ("\r-1", "\\r-1"), ("漢\u3000é", "漢\u3000é")])
+def test_no_cell_controls_a_terminal_or_tears_a_row(tmp_path, text, written):
+    write_csv(tmp_path / "a.csv", (text,), [(text,)])
+    assert cells_of(tmp_path / "a.csv") == [[written], [written]]
+
+
+@given(st.text(st.sampled_from("'\"=+-@;＝a1. "), max_size=6))  # noqa: RUF001
 def test_cells_read_back_are_those_that_were_written(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     write_csv(path, ("name", "also"), [(text, text)])

@@ -23,6 +23,12 @@ def test_a_cases_person_and_eye_come_from_the_table(tmp_path, text):
     assert [case.person for case in dataset.cases] == ["person a", "person a", "person b", "scan 0004"]
 
 
+def test_names_are_found_as_a_table_writes_them(tmp_path):
+    names = ["a\x1b[2J", ";=1", "b\n\t"]
+    write_csv(tmp_path / "groups.csv", COLUMNS, [(f"{name}.png", f"p{len(name)}", "") for name in names])
+    assert people_of(tmp_path / "groups.csv", names) == {name: f"person p{len(name)}" for name in names}
+
+
 def test_every_layout_has_such_a_table(tmp_path):
     table(write_volumes(tmp_path / "set"), "ImgName,person\n0001.nii.gz,a\n5,b\n")
     assert [case.group for case in open_dataset(tmp_path / "set").cases] == ["a", None, None, None, "b"]

@@ -5,6 +5,7 @@ from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.data.dataset import is_lossy, read_scan, scan_size
+from octkit.data.layouts.detect import list_scans
 from octkit.data.matching import check_pairs, images_in, scans_in
 from octkit.data.volume_files import write_nifti
 
@@ -47,6 +48,19 @@ def test_an_image_in_two_formats_is_refused(mixed):
     for listed in (scans_in, images_in):
         with pytest.raises(OctkitError, match=r"b\.png: b\.jpg has the same name"):
             listed(mixed)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".nii.gz", ".vol"])
+def test_a_scan_whose_mask_would_take_a_pictures_place_is_refused(mixed, ending):
+    """b.Overlay.tif beside b.png: its mask would be called as the picture of b."""
+    scan = mixed / f"b.Overlay{ending}"
+    scan.write_bytes(b"")
+    for listed in (list_scans, lambda _: list_scans(scan)):
+        with pytest.raises(OctkitError, match="expected another name") as refused:
+            listed(mixed)
+        assert refused.value.file == scan
+    scan.rename(mixed / "b.Overlay.PNG")
+    assert "b.Overlay" not in scans_in(mixed)
 
 
 @pytest.mark.parametrize("ending", [".tif", ".bmp", ".jpeg"])

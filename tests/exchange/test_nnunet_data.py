@@ -224,6 +224,18 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(tmp_path, goals, ent
             import_dataset(raw, tmp_path / "back")
 
 
+def test_a_manifest_does_not_bring_in_what_a_hidden_link_leads_to(tmp_path, goals):
+    raw = export_dataset(goals, tmp_path / "Dataset001_Set")
+    (tmp_path / "private").write_text("mine")
+    (raw / ".x").mkdir()
+    (raw / ".x" / "y").symlink_to(tmp_path / "private")
+    manifest = read_json(raw / "octkit.json")
+    write_json(raw / "octkit.json", manifest | {"files": [*manifest["files"], {"file": "notes", "from": ".x/y"}]})
+    with pytest.raises(OctkitError, match=r"\.x/y: is a symbolic link to .*private"):
+        import_dataset(raw, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
 def test_a_manifest_that_asks_for_what_is_not_there_is_refused(tmp_path, goals):
     raw = export_dataset(goals, tmp_path / "Dataset007_Tiny")
     kept = read_json(raw / "octkit.json")

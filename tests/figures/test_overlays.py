@@ -61,6 +61,15 @@ def test_a_name_that_is_no_utf_8_is_drawn_and_linked(tmp_path):
     assert 'src="e%FF.overlay.png"' in page and (tmp_path / "e\udcff.overlay.png").exists()
 
 
+def test_a_name_controls_neither_the_page_nor_the_picture(tmp_path):
+    overlays = Overlays(tmp_path)
+    name = "a\x1b[2J\u202e $\\mathdefault{\\frac$"
+    overlays.add(scan(name), np.zeros((1, *SIZE)), result())
+    page = overlays.write_index().read_text("utf-8")
+    assert "<b>a\\x1b[2J\\u202e $" in page and not {"\x1b", "\u202e"} & set(page)
+    assert (tmp_path / f"{name}.overlay.png").exists()
+
+
 def test_a_tall_scan_makes_no_tall_picture():
     lines = LINES[:, :4]
     thickness = Thickness(np.full((3, 4), 90.0), ("rnfl", "gcipl", "choroid"), "um", "R")

@@ -63,7 +63,8 @@ def test_a_file_that_holds_no_boundaries_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("content", ['{"circle": "round"}', '{"eye": "left"}', '{"um_per_px": [0, 3]}', "[]",
-                                     '{"means": {"rnfl": {"global": [-1, 2]}}}', '{"um_per_px": [1e-308, 1e308]}'])
+                                     '{"means": {"rnfl": {"global": [-1, 2]}}}', '{"means": {"rnfl": {"x": [1, 2]}}}',
+                                     '{"um_per_px": [1e-308, 1e308]}'])
 def test_facts_that_cannot_be_are_named(tmp_path, content):
     (tmp_path / "a.scale.json").write_text(content)
     with pytest.raises(OctkitError, match="a.scale.json: "):

@@ -95,6 +95,18 @@ def test_files_that_are_not_as_they_were_left_are_not_shared(base):
     assert [line.step for line in ledger.read(new)] == ["data"] and not (new.folder / "preprocessed").exists()
 
 
+def test_a_ledger_cannot_name_files_that_its_step_does_not_leave(base):
+    """A stranger's could have the new run's settings, or another step's files, overwritten."""
+    (base.folder / "figures").mkdir()
+    (base.folder / "figures" / "x.png").write_text("theirs")
+    for line in ledger.read(base):
+        more = ledger.outputs(base, ["settings.json", "figures/x.png"]) if line.step == "prepare" else {}
+        ledger.append(base, line.model_copy(update={"outputs": (line.outputs or {}) | more}))
+    new = experiment(base, "adam", train={"optimiser": "adam"})
+    assert new.settings.train.optimiser == "adam" and not (new.folder / "figures").exists()
+    assert (new.folder / "preprocessed/2d/0001.npy").exists()
+
+
 def test_lessons_that_were_run_by_hand_are_shared_too(base):
     base.ledger_file.unlink()
     new = experiment(base, "adam", train={"optimiser": "adam"})

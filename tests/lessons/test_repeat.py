@@ -59,7 +59,7 @@ def made(tmp_path, monkeypatch):
     """A run of one notebook, its execution pretended, on a data folder of two files."""
     monkeypatch.setattr(notebook, "execute", lambda *_: (tmp_path / "run" / "thickness.csv").write_text("1,2"))
     monkeypatch.setattr(data_set, "before_run", lambda *_: None)  # the scans are none
-    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "semseg").mkdir(parents=True)  # a layout's folder
     for name in "ab":
         (tmp_path / "scans" / f"{name}.png").write_text(name)
     write_notebook(tmp_path / "notebooks", "step")

@@ -19,7 +19,7 @@ from octkit.data.layouts.mgunet import open_mgunet
 from octkit.data.layouts.nnunet import open_raw
 from octkit.data.layouts.semseg import open_semseg
 from octkit.data.layouts.volumes import open_volumes
-from octkit.data.matching import KINDS, refuse_doubled_names, scans_in
+from octkit.data.matching import KINDS, by_name, refuse_doubled_names, scans_in
 from octkit.data.volume_files import is_nifti, is_stack
 
 # The folder that no other layout has -> whose layout it is, and what opens it.
@@ -82,14 +82,17 @@ def open_run(chosen: settings.Settings) -> Dataset:
 def list_scans(path: str | Path) -> tuple[Path, ...]:
     """The scans to predict, by name: an image, NIfTI or .vol file, a folder of B-scans, a folder of these.
 
-    Raises OctkitError for a path that is none of them, B-scans without spacing.json, and two scans of one name.
+    Raises OctkitError for a path that is none of them, B-scans without spacing.json, two scans of one name, and links
+    that lead out of the folder.
     """
     path = Path(path)
     if not path.exists():
         raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
     if path.is_file() and not (is_nifti(path) or is_image(path) or path.suffix.lower() == ".vol"):
         raise OctkitError(f"{path}: is no image, NIfTI or .vol file, expected {KINDS}")
-    return (path,) if path.is_file() or is_stack(path) else tuple(scans_in(path, also=".vol").values())
+    links_inside(path, hidden=False)
+    found = by_name([path]) if path.is_file() or is_stack(path) else scans_in(path, also=".vol")
+    return tuple(found.values())
 
 
 def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
