@@ -1,8 +1,8 @@
 """How much memory is free, and whether a file's content fits into it."""
 
+from math import inf
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from octkit.common.errors import bad_file
@@ -27,7 +27,7 @@ def free_memory(groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("
     A container or a batch system gives a process less than the machine has. `groups` and `membership` are where Linux
     keeps its resource groups and says to which a process belongs.
     """
-    return min(psutil.virtual_memory().available, *_left_in_groups(groups, membership), np.inf)
+    return min(psutil.virtual_memory().available, *_left_in_groups(groups, membership), inf)
 
 
 def _left_in_groups(groups: Path, membership: Path) -> list[float]:
@@ -50,7 +50,7 @@ def _left_in_groups(groups: Path, membership: Path) -> list[float]:
 def _left(group: Path, limit: str, used: str, reclaimable: str) -> float:
     most = (group / limit).read_text(encoding="utf-8").strip()
     if most == "max":
-        return np.inf
+        return inf
     # Files that were read long ago count as used, but are given up as soon as memory is asked for.
     details = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     return int(most) - int((group / used).read_text(encoding="utf-8")) + int(details.get(reclaimable, 0))
