@@ -213,7 +213,7 @@ def _not_read(image: Image.Image, bits: int) -> tuple[str, str] | None:
         return "found values that count from white to black (WhiteIsZero)", "expected 0 for black: save it so"
     if bits > 8 and tags.get(PLANES) == 2:
         return "found 16-bit channels that lie apart (planar)", "expected grey, or channels pixel by pixel: save it so"
-    if getattr(image, "is_animated", False):  # Pillow would take minutes to count the pages of a small file
+    if getattr(image, "is_animated", False):  # Pillow counts pages one by one, of any number
         return "found more than one page", ("expected one: save each as a file of its own, all pages of a volume in "
                                             "one folder with spacing.json")
     # Pillow would decode a PNG whole to look for it.

@@ -204,7 +204,7 @@ def test_what_is_not_read_is_refused_with_its_reason(tmp_path, name, make, reaso
 
 
 def test_pages_are_not_counted(tmp_path, monkeypatch):
-    """Pillow looks each page up among all before: a file of 1 MB took minutes."""
+    """Pillow looks each page up among all before: the time grows with the square of their number."""
     pages(tmp_path / "pages.tif")
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(lambda _: pytest.fail("counted")))
     with pytest.raises(OctkitError, match="more than one page"):
