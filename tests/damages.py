@@ -178,7 +178,7 @@ LAUGHS = b'<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
 
 def swollen(root):
     with zipfile.ZipFile(root / TABLE, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/media/nothing.bin", bytes(60_000_000))
+        archive.writestr("xl/more.xml", bytes(60_000_000))
 
 
 def nifti(name: str, change):
