@@ -158,6 +158,21 @@ def compare(
 
 
 @app.command()
+def report(
+    run_dir: RunFolder,
+    against: Annotated[Path | None, Option(metavar="RUN", help="another run, to compare it with")] = None,
+    language: Language = None,
+) -> None:
+    """Write a run's report.html again, from the files in its folder."""
+    from octkit.lessons.report import write_report
+    from octkit.planning.run import Run
+
+    choose(language)
+    page = write_report(Run(run_dir), Run(against) if against else None)
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, opens in any browser, offline")
+
+
+@app.command()
 def phantom(
     out: Annotated[Path, Argument(help="the folder to make")],
     kind: Annotated[str, Option(help="circle scans, or volumes: macular, peripapillary")] = "circle",

@@ -14,9 +14,9 @@ from octkit.data.volume_files import volume_size
 from octkit.lessons import run_all
 from octkit.lessons.notebook import NotebookFailed
 
-COMMANDS = ["run", "compare", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select", "predict",
-            "export", "import-nnunet", "export-nnunet", "evaluate", "thickness", "lessons", "device", "classify",
-            "submit"]
+COMMANDS = ["run", "compare", "report", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select",
+            "predict", "export", "import-nnunet", "export-nnunet", "evaluate", "thickness", "lessons", "device",
+            "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
          "skimage", "sklearn", "rich", "eyepy"}
 

@@ -149,6 +149,8 @@ def classifier_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
     loss.yaxis.set_major_formatter("{x:g}")
     loss.yaxis.set_minor_formatter(NullFormatter())
     area.set(xlabel="epoch", ylabel="AUC (0.5 is chance)", ylim=(0, 1.02))
+    for ax in (loss, area):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return picture
 
 

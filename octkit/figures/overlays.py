@@ -15,14 +15,18 @@ import numpy as np
 
 from octkit.common.files import write_atomic
 from octkit.common.messages import clean
+from octkit.data.dataset import Case, Dataset, is_volume, read_scan_mask
 from octkit.data.image_files import OVERLAY
+from octkit.data.labels import mask_coding
 from octkit.figures.charts import circle_axis, mark_unseen
 from octkit.figures.colours import LAYER_COLOURS, VERMILION
 from octkit.figures.picture import Picture, legend_below, new_picture, png, unit_name
 from octkit.figures.scans import draw_boundaries
+from octkit.figures.scans import overlay as coloured
 from octkit.layers.boundaries import known_scale
+from octkit.layers.scan_files import read_boundaries
 from octkit.layers.seen import layers_seen, located
-from octkit.layers.thickness import Thickness, angles, means, profile
+from octkit.layers.thickness import Thickness, angles, means, of_case, profile
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Predicted scans</title><style>
@@ -63,6 +67,24 @@ def overlay(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, half_w
     legend_below(picture, above.lines, columns=5)
     picture.alt = f"{name}: scan with five boundaries and their doubt, {said}. {'; '.join(reasons) or 'Not flagged'}."
     return picture
+
+
+def of_files(dataset: Dataset, case: Case, folder: Path, reasons: tuple[str, ...] = ()) -> Picture:
+    """A predicted case as `overlay` shows it, by the files in a run's `folder` of predictions.
+
+    Without boundaries there its layers are coloured in, those of a volume in its middle B-scan. Raises OctkitError
+    for files that are missing or damaged.
+    """
+    image, path = dataset.read_image(case), folder / f"{case.name}.nii.gz"
+    if not path.exists():
+        path = path.with_name(f"{case.name}.png")
+    numbers = {label: label for label in range(len(dataset.labels) + 1)}
+    mask = read_scan_mask(path, numbers if is_volume(path) else mask_coding(dataset.labels), case.image)
+    if (lines := folder / f"{case.name}.boundaries.csv").exists():
+        return overlay(image[:1], *read_boundaries(lines), of_case(case, mask, path), case.name, reasons)
+    if mask.ndim == 3:
+        image, mask = image[:, len(mask) // 2], mask[len(mask) // 2]
+    return coloured(image[0], mask, case.name, labels=dataset.labels)
 
 
 @dataclass

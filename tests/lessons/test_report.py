@@ -1,11 +1,15 @@
 """The report of a small run folder made by hand: its numbers, its gaps, its safety."""
 
 import base64
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
 from html.parser import HTMLParser
+from string import Formatter
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
+from octkit.common.language import LANGUAGES, VARIABLE
 from octkit.common.settings import from_profile, with_overrides
 from octkit.data.calibration import Calibration
 from octkit.data.image_files import read_mask, write_mask
@@ -22,8 +27,10 @@ from octkit.evaluation.diagnosis import diagnosis_scores
 from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.submission import write_submission
 from octkit.figures import picture as picture_
+from octkit.figures.charts import read_log
 from octkit.layers.thickness import thickness_table, write_csv
-from octkit.lessons import report
+from octkit.lessons import experiments, report, report_texts
+from octkit.lessons.layout import ORIGINALS
 from octkit.phantoms.data_sets import make_data_set
 from octkit.planning.run import Run
 
@@ -117,13 +124,15 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.text, self.fetched, self.images, self.tags, self.section, self.open = {}, [], [], [], "", []
+        self.text, self.fetched, self.images, self.tags, self.section, self.tag = {}, [], [], [], "", ""
+        self.said = {}  # tag -> its texts
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
-        self.open.append(tag)
+        if attrs.get("class") != "term":  # a link within a sentence
+            self.tag = "row" if attrs.get("scope") == "row" else tag
         self.section = attrs["id"] if tag == "section" else self.section
         self.fetched += [attrs[name] for name in ("src", "href", "srcset", "data", "action") if name in attrs]
         if tag == "img":
@@ -131,15 +140,16 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text[self.section] = self.text.get(self.section, "") + " " + " ".join(data.split())
+        self.said.setdefault(self.tag, []).append(data)
 
 
 def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     page = Page(report.write_report(Run(run)))
     scores = json.loads((run / "scores.json").read_text())
     for layer in LAYERS:
-        assert f"{scores['summary'][layer]['dice']['mean']:.3f}" in page.text["summary"]
         assert f"{scores['summary'][layer]['med_upper']['mean']:.4f}" in page.text["scores"]
-        low, high = (scores["by_group"][layer]["dice"][end] for end in ("low", "high"))
+        mean, low, high = (scores["by_group"][layer]["dice"][end] for end in ("mean", "low", "high"))
+        assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in page.text["summary"]
         assert f"[{low:.4f}, {high:.4f}]" in page.text["scores"]
     assert "0.750 [" in page.text["summary"]  # AUC of 0.1 0.6 against 0.4 0.9: three of four pairs in order
     assert "the simplest of all" in page.text["glaucoma"] and "4 of 11 training scans" in page.text["glaucoma"]
@@ -212,13 +222,17 @@ def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_rando
 
 def test_the_page_is_alone_in_the_world(run):
     path = report.write_report(Run(run))
-    page = Page(path)
-    assert page.fetched and all(link.startswith(("#", "data:image/png;base64,")) for link in page.fetched)
-    assert not {"script", "link", "iframe", "object"} & set(page.tags)
-    assert not re.search(r"url\(|@import|https?://", path.read_text())
-    sections = set(page.text)
-    assert {link[1:] for link in page.fetched if link.startswith("#")} <= sections
+    page, text = Page(path), path.read_text()
+    inside = {link for link in page.fetched if link.startswith("#")}
+    assert {link[1:] for link in inside} <= set(re.findall(r'id="([^"]+)"', text))
+    files = [link for link in page.fetched if not link.startswith(("#", "data:image/webp;base64,"))]
+    assert "thickness.csv" in files and all((run / unquote(link)).exists() for link in files)
+    assert not {"link", "iframe", "object", "form"} & set(page.tags)
+    assert not re.search(r"url\(|@import|https?://", text)
     assert all(image["alt"] for _, image in page.images)
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)  # the browser runs no other, and fetches nothing
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'" in text
 
 
 def test_an_empty_folder_names_every_missing_part_and_invents_no_number(tmp_path):
@@ -266,7 +280,7 @@ def test_names_from_outside_are_escaped(run_without_figures):
     ax.plot([0, 1])
     picture_.save(Run(odd), picture, "02_odd")
     page = Page(report.write_report(Run(odd)))
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert NASTY in page.text["plan"] and NASTY in page.text["summary"] and NASTY in page.text["ledger"]
     assert data.name in page.text["data"] and "cannot be shown" not in page.text["examples"]
     assert any(data.name in image["alt"] for section, image in page.images if section == "examples")
@@ -278,10 +292,17 @@ def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
     picture, ((ax,),) = picture_.new_picture("Sizes", alt="All scans have one size.")
     ax.plot([0, 1])
     picture_.save(Run(run), picture, "02_sizes")
-    kept = (run / "figures/02_sizes.png").read_bytes()
     page = Page(report.write_report(Run(run)))
     (image,) = [image for section, image in page.images if section == "fingerprint"]
-    assert image["src"].endswith(base64.b64encode(kept).decode()) and image["alt"] == "All scans have one size."
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as shown, \
+            Image.open(run / "figures/02_sizes.png") as kept:
+        assert np.array_equal(shown.convert("RGB"), kept.convert("RGB"))
+    assert image["alt"] == "All scans have one size."
+    assert report_texts.how_to_read("02_sizes") in " ".join(page.said["figcaption"])
+    found = json.loads((run / "fingerprint.json").read_text())
+    write_json(run / "fingerprint.json", found | {"shapes": [[64, 80]] * 4})
+    page = Page(report.write_report(Run(run)))  # of one size, the text says all
+    assert "64 × 80 px (4 scans)" in page.text["fingerprint"] and not page.images
 
 
 @pytest.mark.parametrize("content", ["{}", "[1", '{"summary": 3, "postprocessing": [{}], "intensity": []}'])
@@ -310,14 +331,17 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
         report.write_report(Run(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("kind", ["link inside", "huge", "no PNG"])
+@pytest.mark.parametrize("kind", ["link inside", "huge", "no PNG", "60 million pixels", "torn"])
 def test_only_real_pictures_of_the_run_are_shown(run_without_figures, kind):
     path = run_without_figures / "figures" / "01_scans.png"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     real = path.with_name("99_real.png") if kind == "link inside" else path
-    Image.new("L", (4, 4)).save(real, format="GIF" if kind == "no PNG" else "PNG")
-    if kind == "huge":
+    size = (10_000, 6000) if kind == "60 million pixels" else (4, 4)
+    Image.new("1", size).save(real, format="GIF" if kind == "no PNG" else "PNG")
+    if kind == "torn":
+        path.write_bytes(path.read_bytes()[:45])
+    elif kind == "huge":
         os.truncate(path, 21_000_000)
     elif kind == "link inside":
         path.symlink_to("99_real.png")
@@ -328,3 +352,112 @@ def test_only_real_pictures_of_the_run_are_shown(run_without_figures, kind):
     with pytest.raises(OctkitError, match=re.escape(str(path))):
         report.write_report(Run(run_without_figures))
     path.unlink()
+
+
+def test_a_figure_too_many_is_a_link_to_its_file(run_without_figures, monkeypatch):
+    picture, ((ax,),) = picture_.new_picture("Sizes")
+    ax.plot([0, 1])
+    picture_.save(Run(run_without_figures), picture, "02_sizes")
+    monkeypatch.setattr(report, "ROOM", 1000)
+    page = Page(report.write_report(Run(run_without_figures)))
+    assert not page.images and "figures/02_sizes.png" in page.text["fingerprint"]
+
+
+def test_each_scan_has_a_row_with_its_scores_its_flag_and_a_picture(run):
+    names = [case.name for case in Run(run).dataset.validation]
+    (run / "predictions/validation/quality.csv").write_text(
+        f"scan,trusted,reasons\n{names[0]},yes,\n{names[1]},NO,<b>too dark\n")
+    path = report.write_report(Run(run))
+    page, scores = Page(path), json.loads((run / "scores.json").read_text())["cases"]
+    rows = re.findall(r"<tr>\s*(<th scope=\"row\".*?)</tr>", path.read_text().partition('id="scans"')[2].partition(
+        "</table>")[0], re.DOTALL)
+    values = [re.findall(r'data-value="(.*?)"', row) for row in rows]
+    assert [row[0] for row in values] == names
+    for name, row in zip(names, values, strict=True):
+        dice = [scores[name][layer]["dice"] for layer in LAYERS]
+        assert row[2:6] == [f"{value:.3f}" for value in (np.mean(dice), *dice)]
+        link = f"predictions/validation/{name}.overlay.png"
+        with Image.open(run / link) as picture:
+            assert link in page.fetched and picture.width > 500
+    assert [row[-2:] for row in values] == [["none", ""], ["look first", "&lt;b&gt;too dark"], ["none", ""]]
+    assert "1 of 2 predicted scans are flagged" in page.text["summary"]
+
+
+def test_a_damaged_prediction_costs_its_picture_only(run):
+    (run / "predictions/validation/0005.png").write_bytes(b"no PNG")
+    page = Page(report.write_report(Run(run)))
+    links = [link for link in page.fetched if link.endswith("overlay.png")]
+    assert "0005" in page.text["scans"] and len(links) == 2 and "cannot be shown" not in page.text["scans"]
+
+
+def test_what_cross_validation_has_decided_stands_in_the_plan(run_without_figures):
+    plan = json.loads((run_without_figures / "plan.json").read_text())
+    undecided = {"value": None, "kind": "empirical", "reason": "see selection.json"}
+    write_json(run_without_figures / "plan.json", plan | {"empirical": {"configuration": undecided,
+                                                                        "postprocessing": undecided}})
+    text = " ".join(Page(report.write_report(Run(run_without_figures))).text["plan"].split())
+    assert "None" not in text and "configuration 2d empirical the only configuration of 2-D data" in text
+    (run_without_figures / "selection.json").unlink()
+    text = " ".join(Page(report.write_report(Run(run_without_figures))).text["plan"].split())
+    assert "configuration not decided yet" in text
+
+
+def test_another_run_is_compared_scan_by_scan(run, tmp_path, monkeypatch):
+    # Which logs are drawn is the plan's to say, and this run has only a small part of one.
+    monkeypatch.setattr(experiments, "_logs", lambda run: {
+        "fold 0": read_log(run.folder / "models/2d/fold_0/log.csv")})
+    other = shutil.copytree(run, tmp_path / "other")
+    with_overrides(Run(other).settings, ["seed=8"]).save(other / "settings.json")
+    scores = json.loads((other / "scores.json").read_text())
+    for case in scores["cases"].values():
+        case["rnfl"]["dice"] -= 0.25
+    write_json(other / "scores.json", scores)
+    page = Page(report.write_report(Run(run), Run(other)))
+    text = " ".join(page.text["compared"].split())
+    assert "seed 8 4711" in text and "first minus other" in text and "+0.2500 [+0.2500, +0.2500]" in text
+    assert "compared" not in Page(report.write_report(Run(run))).text
+    shutil.rmtree(other)
+    with pytest.raises(OctkitError, match="other"):
+        report.write_report(Run(run), Run(other))
+
+
+def test_both_languages_have_the_same_texts_and_every_marked_word_is_a_term(monkeypatch):
+    texts = report_texts.texts()
+    keys = {key.rpartition(".")[0] for key in texts}
+    assert {f"{key}.{language}" for key in keys for language in LANGUAGES} == set(texts)
+    for key in keys:
+        english, chinese = ({name for _, name, _, _ in Formatter().parse(texts[f"{key}.{language}"]) if name}
+                            for language in LANGUAGES)
+        assert english == chinese, key
+    for language in LANGUAGES:
+        monkeypatch.setenv(VARIABLE, language)
+        known = report_texts.Glossary().known
+        unknown = {mark[1] for key, text in texts.items() if key.endswith(language)
+                   for mark in report_texts.MARK.finditer(text)} - known.keys()
+        assert not unknown
+
+
+def test_each_figure_of_the_lessons_says_how_to_read_it():
+    saved = {name for path in ORIGINALS.glob("*.ipynb") for name in
+             re.findall(r'save\(run, .*?f?\\"(\d\d_\w+)', path.read_text(encoding="utf-8"))}
+    assert len(saved) > 30
+    others = {"03_plan", "03_patches", "07_fold_"}  # these are not in the report
+    assert {name for name in saved - others if not report_texts.how_to_read(name.rstrip("_"))} == set()
+
+
+def test_a_chinese_report_has_no_english_sentence_of_its_own(run, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "zh")
+    path = report.write_report(Run(run))
+    page = Page(path)
+    assert '<html lang="zh-CN">' in path.read_text() and "摘要" in page.said["h2"]
+    for tag in ("h1", "h2", "figcaption", "caption", "th", "summary", "dt", "dd", "button"):
+        for said in page.said.get(tag, ()):
+            assert not re.search(r"[A-Za-z]{2,}(,? [a-z]{2,}){2,}", said), (tag, said)
+    assert "验证图像 3 张" in page.text["summary"] and "置信区间" in page.text["terms"]
+
+
+def test_a_word_links_to_its_meaning_and_what_a_file_says_stays_text():
+    glossary = report_texts.Glossary()
+    assert re.fullmatch(r'<a class="term" href="#(term-\d+)" title="2 × common .*">Dice</a> &lt;b&gt; \[\[x\]\]',
+                        glossary.linked("[[Dice]] <b> [[x]]"))
+    assert [term.name for term in glossary.used.values()] == ["Dice"]
