@@ -328,9 +328,9 @@ def doubt(run: Run) -> Iterator[Block]:
     if found is None:
         yield Block("text", text("doubt.none"))
     elif not found.coverage:
-        yield Block("text", text("doubt.unmeasured", scans=found.scans, origin=found.origin))
+        yield Block("text", text("doubt.unmeasured", scans=found.scans, origin=word("origin", found.origin)))
     else:
-        yield table(text("doubt.coverage", scans=found.scans, origin=found.origin),
+        yield table(text("doubt.coverage", scans=found.scans, origin=word("origin", found.origin)),
                     words("place", "raw", "calibrated"),
                     [(name, *(" / ".join(f"{100 * share:.0f}" for share in found.coverage[way].get(name, ()))
                               for way in ("raw", kind))) for kind in ("calibrated", "means")
