@@ -62,9 +62,9 @@ def training_bytes(parameters: int, plan: Plan, config: str, chosen: TrainSettin
 
 
 def loading_bytes(plan: Plan, config: str, workers: int) -> float:
-    """What the worker processes and their waiting batches need: image and labels, float32 and int64."""
+    """What the worker processes and their waiting batches need: image and labels, float32 and uint8."""
     configuration = plan.configurations[config]
-    batch = configuration.batch_size * prod(configuration.patch_size) * (plan.input_channels(config) * FLOAT + 8)
+    batch = configuration.batch_size * prod(configuration.patch_size) * (plan.input_channels(config) * FLOAT + 1)
     return workers * (PREFETCHED * batch + WORKER)
 
 

@@ -102,6 +102,14 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
+def as_trained(device: torch.device) -> bool:
+    """Whether a network predicts by training's functions: on a GPU, where autocast has group norm in float32.
+
+    On a CPU those for prediction are faster (`unet.InstanceNorm`); which is on a GPU nobody has measured.
+    """
+    return device.type == "cuda"
+
+
 def memory_format(axes: int, device: torch.device, precision: str, training: bool) -> torch.memory_format:
     """How feature maps lie in memory where it is fastest: channels last, but for training in float32 on a CPU.
 

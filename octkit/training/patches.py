@@ -31,7 +31,7 @@ class Patches(Dataset):
     classes their `.previous` has: each becomes a channel (0 or 1) behind the image's own. Its patch moves with image
     and mask and is then perturbed; without an augmenter it stays as it is.
 
-    Items: image (channels + previous_classes, *patch) float32 and mask (*patch) int64, as tensors.
+    Items: image (channels + previous_classes, *patch) float32 and mask (*patch) uint8, as tensors.
     """
 
     cases: Sequence
@@ -66,7 +66,7 @@ class Patches(Dataset):
         if self.previous_classes:
             previous = maps[1] if self.augmenter is None else perturb(maps[1], self.previous_classes, random)
             image = np.concatenate([image, one_hot(previous, self.previous_classes)])
-        return torch.from_numpy(image), torch.from_numpy(maps[0].astype(np.int64))
+        return torch.from_numpy(image), torch.from_numpy(maps[0])
 
 
 def foreground_voxels(mask: np.ndarray) -> dict[int, np.ndarray]:

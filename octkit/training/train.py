@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 
 from octkit.common import locks
@@ -31,7 +30,7 @@ from octkit.common.settings import TrainSettings
 from octkit.evaluation.metrics import dice_from_counts
 from octkit.network import memory
 from octkit.network.checkpoints import newest_checkpoint, previous_of, save_checkpoint
-from octkit.network.model import autocast, build_network, choose_device, memory_format, working_precision
+from octkit.network.model import as_trained, autocast, build_network, choose_device, memory_format, working_precision
 from octkit.network.model_file import starting_weights
 from octkit.planning.folds import Split, fold_cases
 from octkit.planning.preprocess import PreprocessedCase, load_preprocessed
@@ -47,7 +46,8 @@ POLY_POWER = 0.9
 # nnU-Net v1's plateau rule, which the report names: the smoothed training loss has to fall by 1e-3 in 30 epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_THRESHOLD = 0.2, 30, 1e-3
 LOSS_SMOOTHING = 0.93
-LOSS_DELAY = 10  # steps after which a loss is looked at
+LOOK_EVERY = 10  # steps: to ask a GPU for a loss stops it until all that it was given is done
+HELD_OUT_WORKERS = 2  # make held-out patches beside a GPU; they are not augmented
 VALIDATION_STREAM = 1  # keeps the validation patches' random numbers apart from the training patches'
 # After a change in these rooms, as far as this module imports them, a checkpoint is of another training.
 CODE_ROOMS = ("octkit.training", "octkit.network", "octkit.evaluation")
@@ -225,6 +225,7 @@ class Training:
         self.layout = memory_format(len(configuration.patch_size), self.device, self.precision, training=True)
         memory.check_training(network, plan, fold.config, chosen.train, self.device, self.precision)
         memory.keep_freed_memory()
+        torch.backends.cudnn.benchmark = True  # patches are of one size: a GPU may try which ways are fastest
         self.network = network.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]  # torch's gap
         self.optimiser = Optimiser(network, chosen.train)
         if checkpoint:
@@ -252,12 +253,15 @@ class Training:
         """Train the epochs that are left; the row of each as it ends."""
         done, steps = len(self.log), self.options.iterations_per_epoch
         last = self.options.epochs
-        with batches(self.patches, done * steps, last * steps, self.options.workers, self.device) as source:
+        checks, workers = self.options.validation_iterations, self.options.workers
+        beside = min(workers, HELD_OUT_WORKERS) if self.device.type == "cuda" and self.held_out.cases else 0
+        with (batches(self.patches, done * steps, last * steps, workers, self.device) as source,
+              batches(self.held_out, done * checks, last * checks, beside, self.device) as held_out):
             for epoch in range(done, last):
                 started = time.perf_counter()
                 rate = self.optimiser.start_epoch(epoch)
                 loss = self.learn(epoch, source, progress)
-                row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": loss, **self.validate(epoch)}
+                row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": loss, **self.validate(held_out)}
                 self.log.append(row | {"seconds": round(time.perf_counter() - started, 3)})
                 self.optimiser.end_epoch(loss)
                 yield self.log[-1]
@@ -270,8 +274,8 @@ class Training:
                    leave=number == epochs, desc=f"{self.title} epoch {number}/{epochs}")
         for _ in bar:
             losses.append(self.step(*next(source)))
-            if len(losses) > LOSS_DELAY:  # a GPU has that one ready: to ask for the newest would stop it each step
-                bar.set_postfix(loss=f"{self._finite(losses[-1 - LOSS_DELAY]):.3f}", rate=f"{self.optimiser.rate:.1e}")
+            if len(losses) % LOOK_EVERY == 0:
+                bar.set_postfix(loss=f"{self._finite(losses[-1]):.3f}", rate=f"{self.optimiser.rate:.1e}")
         return float(np.mean([self._finite(loss) for loss in losses]))
 
     @staticmethod
@@ -284,42 +288,40 @@ class Training:
 
     def step(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """One gradient step; the loss before it, on the training's device."""
-        images, masks = self._on_device(images, masks)
         self.optimiser.inner.zero_grad(set_to_none=True)
         try:
+            images, masks = self._on_device(images, masks)
             with autocast(self.precision, self.device):
                 loss = self._loss(self.compiled(images), masks)
             loss.backward()
+            ranks.sum_gradients(self.network.parameters())
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+            self.optimiser.inner.step()
         except torch.OutOfMemoryError:
             raise OctkitError(f"a batch of {len(images)} patches does not fit into the GPU's memory; lower "
                               "plan.batch_size, or plan.memory_gb and let the planner choose") from None
-        ranks.sum_gradients(self.network.parameters())
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.optimiser.inner.step()
         return loss.detach()
 
     @torch.no_grad()
-    def validate(self, epoch: int) -> Row:
+    def validate(self, source: Iterator[Batch]) -> Row:
         """Loss and nnU-Net's pseudo-Dice, of all held-out patches as one scan; None where nothing is held out."""
         if not self.held_out.cases:
             return {"validation_loss": None, **{f"dice_{name}": None for name in self.classes}}
-        self.network.eval()
-        losses, counts = [], np.zeros((len(self.classes), 3))  # pixels that both have, that each of the two has
-        size, iterations = self.held_out.batch_size, self.options.validation_iterations
-        own = ranks.own_patches(size)
-        for batch in range(epoch * iterations, (epoch + 1) * iterations):
-            items = default_collate([self.held_out[n] for n in range(batch * size, (batch + 1) * size)[own]])
-            images, masks = self._on_device(*items)
+        self.network.train(as_trained(self.device))
+        # Of each class: pixels that both have, that each of the two has. All stays on the device until the end.
+        losses, counts = [], torch.zeros(len(self.classes), 3, dtype=torch.float64, device=self.device)
+        for _ in range(self.options.validation_iterations):
+            images, masks = self._on_device(*next(source))
             with autocast(self.precision, self.device):
                 outputs = self.network(images)
-                losses.append(self._loss(outputs, masks).item())
+                losses.append(self._loss(outputs, masks))
             predicted = (outputs[0] if isinstance(outputs, list) else outputs).argmax(1)
             for label, count in enumerate(counts, start=1):
                 ours, theirs = predicted == label, masks == label
-                count += [(ours & theirs).sum().item(), ours.sum().item(), theirs.sum().item()]
-        counts = ranks.summed(torch.from_numpy(counts).to(self.device)).cpu().numpy()
-        dice = {f"dice_{name}": dice_from_counts(*count) for name, count in zip(self.classes, counts, strict=True)}
-        return {"validation_loss": float(np.mean(losses))} | {
+                count += torch.stack([(ours & theirs).sum(), ours.sum(), theirs.sum()])
+        pixels = ranks.summed(counts).cpu().numpy()
+        dice = {f"dice_{name}": dice_from_counts(*count) for name, count in zip(self.classes, pixels, strict=True)}
+        return {"validation_loss": float(np.mean([loss.item() for loss in losses]))} | {
             name: None if np.isnan(value) else float(value) for name, value in dice.items()}
 
     def _on_device(self, images: torch.Tensor, masks: torch.Tensor) -> Batch:
@@ -382,6 +384,10 @@ class Optimiser:
     def restore(self, state: dict) -> None:
         """Go on from a `state`."""
         self.inner.load_state_dict(state["optimiser"])
+        for weights, kept in self.inner.state.items():
+            for name, values in kept.items():  # from another processor they may lie in another order in memory
+                if torch.is_tensor(values) and values.shape == weights.shape:
+                    kept[name] = torch.empty_like(weights).copy_(values)
         self.smoothed_loss = state["smoothed_loss"]
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])

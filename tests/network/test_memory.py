@@ -33,7 +33,7 @@ def test_training_by_hand(small):
 
 
 def test_each_worker_keeps_two_batches_waiting(small):
-    assert memory.loading_bytes(small.plan, "2d", 3) == 3 * (2 * 2 * 256 * (4 + 8) + memory.WORKER)
+    assert memory.loading_bytes(small.plan, "2d", 3) == 3 * (2 * 2 * 256 * (4 + 1) + memory.WORKER)
 
 
 def test_prediction_by_hand(small):

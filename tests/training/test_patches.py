@@ -109,7 +109,7 @@ def test_patches_of_volumes(size):
     for number in range(20):
         image, mask = patches[number]
         assert image.shape == (1, *size) and image.dtype == torch.float32
-        assert mask.shape == size and mask.dtype == torch.int64
+        assert mask.shape == size and mask.dtype == torch.uint8
         assert bool((mask == 2).any()) or number % 2 == 0
         assert torch.equal(image[0] >= 1e4, mask == 2)
 

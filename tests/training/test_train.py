@@ -1,3 +1,5 @@
+import copy
+import itertools
 import os
 import shutil
 import subprocess
@@ -25,7 +27,7 @@ from octkit.common.settings import TrainSettings
 from octkit.data.layouts import detect
 from octkit.inference.predict import predict_held_out
 from octkit.network.checkpoints import load_checkpoint
-from octkit.network.model import finished_weights
+from octkit.network.model import build_network, finished_weights
 from octkit.network.unet import UNet
 from octkit.planning import steps
 from octkit.planning.run import Run
@@ -64,6 +66,70 @@ def test_plateau_rule_divides_by_five_after_30_epochs_without_gain_in_the_smooth
     for loss in (1.0, 0.0, 0.5):
         optimiser.end_epoch(loss)
     assert optimiser.smoothed_loss == pytest.approx(0.93 * (0.93 * 1.0 + 0.07 * 0.0) + 0.07 * 0.5)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_an_optimiser_goes_on_where_weights_lie_in_another_order(kind):
+    # As where a training in float32 on a CPU goes on in bfloat16, or on a GPU: channels first, then channels last.
+    torch.manual_seed(0)
+    first = torch.nn.Conv2d(3, 4, 3)
+    last = copy.deepcopy(first).to(memory_format=torch.channels_last)
+    image, one = torch.randn(1, 3, 8, 8), Optimiser(first, TrainSettings(optimiser=kind))
+
+    def step(network, optimiser):
+        optimiser.inner.zero_grad()
+        network(image).square().mean().backward()
+        optimiser.inner.step()
+
+    step(first, one)
+    last.load_state_dict(first.state_dict())
+    other = Optimiser(last, TrainSettings(optimiser=kind))
+    other.restore(copy.deepcopy(one.state()))
+    for _ in range(3):
+        step(first, one)
+        step(last, other)
+    torch.testing.assert_close(last.weight, first.weight)
+
+
+def test_a_loss_is_asked_for_at_every_tenth_step_alone():
+    asked = []
+
+    class Loss:
+        def __init__(self, number):
+            self.number = number
+
+        def item(self):
+            asked.append((self.number, step))
+            return 0.5
+
+    training = object.__new__(train.Training)
+    training.network, training.title = torch.nn.Linear(1, 1), "2d fold 0"
+    training.options = TrainSettings(iterations_per_epoch=25)
+    training.optimiser = Optimiser(training.network, training.options)
+    step = 0
+
+    def stepped(*_):
+        nonlocal step
+        step += 1
+        return Loss(step)
+
+    training.step = stepped
+    assert training.learn(0, itertools.repeat((None, None)), progress=False) == 0.5
+    assert [pair for pair in asked if pair[1] < 25] == [(10, 10), (20, 20)]
+
+
+def test_a_step_that_does_not_fit_into_a_gpu_is_said(goals, tmp_path, monkeypatch):
+    run = Run(make_run(tmp_path, goals))
+    training = train.Training(train.open_fold(run, "2d", 0), build_network(run.plan, "2d", True), None)
+    batch = [torch.stack(part) for part in zip(*(training.patches[n] for n in range(2)), strict=True)]
+
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patched, pytest.raises(OctkitError, match="a batch of 2 patches"):
+        patched.setattr(training.optimiser.inner, "step", full)
+        training.step(*batch)
+    assert torch.isfinite(training.step(*batch))
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
