@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from math import prod
 from operator import add
 from pathlib import Path
 
@@ -26,12 +27,13 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from octkit.common.errors import OctkitError
+from octkit.common.errors import OctkitError, by
 from octkit.network import memory
 from octkit.network.model import (
     PRECISIONS,
     Member,
     Model,
+    as_trained,
     autocast,
     build_network,
     choose_device,
@@ -48,6 +50,7 @@ GAUSSIAN_SIGMA = 1 / 8
 HALF_SCALE = 10  # times the weights in half precision, whose smallest number is 6e-8 (nnU-Net's factor)
 CERTAIN = 1000.0  # outside the crop there is nothing: a logit this far above the others' 0 is background for certain
 LEAST_AROUND = 16  # A-scans that a circle is continued by, at the least
+GPU_PIXELS = 2**20  # of windows and mirrored copies that a GPU gets at once: about one window of the plan for GOALS
 
 
 def window_starts(length: int, window: int, step: float) -> list[int]:
@@ -137,7 +140,12 @@ class Predictor:
         self.check_memory(image.shape[1:], each)
         means, single = [], []
         for config in self.configs:
-            found, geometry = config.on_grid(image, spacing, circle, each)
+            try:
+                found, geometry = config.on_grid(image, spacing, circle, each)
+            except torch.OutOfMemoryError:  # others may use the GPU meanwhile
+                raise OctkitError(f"predicting a scan of {by(image.shape[1:])} px does not fit into the GPU's memory; "
+                                  "average fewer predictions (infer.mirror=false, or fewer folds), or set "
+                                  "CUDA_VISIBLE_DEVICES= to use the CPU") from None
             mean, *alone = (config.off_grid(values, geometry) for values in found)
             means.append(mean)
             if each:
@@ -166,14 +174,14 @@ class ConfigPredictor:
             weights = weights.float()
         self.weights = weights.to(device)
         # With logits averaged as nnU-Net does digits count: training's functions are those that nnU-Net predicts with.
-        as_trained = self.blend == "logits" and precision == "float32"
-        self.memory_format = memory_format(axes, device, precision, as_trained)
+        training = as_trained(device) or (self.blend == "logits" and precision == "float32")
+        self.memory_format = memory_format(axes, device, precision, training)
         self.together = device.type == "cuda"
         self.networks = []
         for state in member.weights.values():
             network = build_network(self.plan, self.config, deep_supervision=False)
             load_weights(network, state, "the model")
-            network.train(as_trained).to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
+            network.train(training).to(device, memory_format=self.memory_format)  # type: ignore[call-overload]
             self.networks.append(network)
 
     @property
@@ -182,10 +190,15 @@ class ConfigPredictor:
         return len(self.networks) * len(self.flips) if self.blend == "probabilities" else 1
 
     @property
+    def windows(self) -> int:
+        """How many windows a network gets at once, each with all its mirrored copies where it is a GPU."""
+        return max(1, GPU_PIXELS // (len(self.flips) * prod(self.window))) if self.together else 1
+
+    @property
     def at_once(self) -> int:
-        """How many mirrored copies a network gets at once: a CPU takes as long for four as for four in turn, and four
+        """How many windows and mirrored copies that is: a CPU takes as long for four as for four in turn, and four
         times the memory."""
-        return len(self.flips) if self.together else 1
+        return len(self.flips) * self.windows if self.together else 1
 
     def on_grid(self, image: np.ndarray, spacing: Sequence[float] | None, circle: bool,
                 each: bool = False) -> tuple[list[np.ndarray], Geometry]:
@@ -245,20 +258,23 @@ class ConfigPredictor:
                               device=self.device) for _ in range(count)]
         weight = torch.zeros(scan.shape[1:], dtype=self.weights.dtype, device=self.device)
         axes = [window_starts(n, w, self.step) for n, w in zip(scan.shape[1 + slices:], self.window, strict=True)]
-        for corner in itertools.product(*map(range, scan.shape[1:1 + slices]), *axes):
-            place: tuple[int | slice, ...] = (
-                *corner[:slices], *(slice(c, c + w) for c, w in zip(corner[slices:], self.window, strict=True)))
-            values = self._window(scan[(slice(None), *place)], networks, each)
-            for total, found in zip(totals, values, strict=True):
-                total[(slice(None), *place)] += found * self.weights
-            weight[place] += self.weights
+        places: list[tuple[int | slice, ...]] = [
+            (slice(None), *at[:slices], *(slice(c, c + w) for c, w in zip(at[slices:], self.window, strict=True)))
+            for at in itertools.product(*map(range, scan.shape[1:1 + slices]), *axes)]
+        for first in range(0, len(places), self.windows):
+            some = places[first:first + self.windows]
+            values = self._windows(torch.stack([scan[place] for place in some]), networks, each)
+            for number, place in enumerate(some):
+                for total, found in zip(totals, values, strict=True):
+                    total[place] += found[number] * self.weights
+                weight[place[1:]] += self.weights
         return [total.div_(weight) for total in totals]
 
-    def _window(self, patch: torch.Tensor, networks: Sequence[torch.nn.Module], each: bool) -> list[torch.Tensor]:
-        """The average in one window, (classes, *window) float32, and with `each` every single one."""
+    def _windows(self, patches: torch.Tensor, networks: Sequence[torch.nn.Module], each: bool) -> list[torch.Tensor]:
+        """The averages in some windows, (windows, classes, *window) float32, and with `each` every single one."""
         total, single = torch.zeros((), device=self.device), []
         for flips in [self.flips] if self.together else [[flip] for flip in self.flips]:
-            mirrored = torch.stack([torch.flip(patch, [axis + 1 for axis in flip]) for flip in flips])
+            mirrored = torch.cat([torch.flip(patches, [axis + 2 for axis in flip]) for flip in flips])
             mirrored = mirrored.contiguous(memory_format=self.memory_format)
             for network in networks:
                 with autocast(self.precision, self.device):
@@ -266,8 +282,8 @@ class ConfigPredictor:
                 values = logits.float()
                 if self.blend == "probabilities":
                     values = torch.softmax(values, 1)
-                for flip, found in zip(flips, values, strict=True):
-                    turned_back = torch.flip(found, [axis + 1 for axis in flip])
+                for flip, found in zip(flips, values.split(len(patches)), strict=True):
+                    turned_back = torch.flip(found, [axis + 2 for axis in flip])
                     total = total + turned_back
                     if each:
                         single.append(turned_back)

@@ -7,6 +7,7 @@ import torch
 from scipy.special import softmax
 
 from octkit.common.errors import OctkitError
+from octkit.inference import sliding_window
 from octkit.inference.sliding_window import Predictor, first_step_mask, gaussian_weights, window_starts
 from octkit.network import memory
 from octkit.network.model import Member, Model, build_network
@@ -141,13 +142,30 @@ def test_mirroring_makes_the_prediction_of_a_mirrored_scan_the_mirrored_predicti
 
 
 @pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_mirrored_copies_at_once_are_those_in_turn(blend):
-    found = plan()
+@pytest.mark.parametrize(("configurations", "shape"), [(SCAN, (30, 40)), (VOLUME, (3, 20, 30))])  # 9 windows, 12
+def test_windows_and_mirrored_copies_at_once_are_those_in_turn(blend, configurations, shape, monkeypatch):
+    found = plan(configurations)
     whole = model(found, member(found, "2d", folds=2), mirror=True, blend=blend)
-    predictor, scan = Predictor(whole, "cpu"), image(30, 40)
-    in_turn = predictor(scan)
+    predictor, scan = Predictor(whole, "cpu"), image(*shape)
+    in_turn = predictor.predict_each(scan)
+    monkeypatch.setattr(sliding_window, "GPU_PIXELS", 5 * 4 * 16 * 24)
     predictor.configs[0].together = True
-    np.testing.assert_allclose(predictor(scan), in_turn, atol=2e-3 if blend == "logits" else 1e-5)  # half precision
+    assert (predictor.configs[0].windows, predictor.configs[0].at_once) == (5, 20)
+    at_once = predictor.predict_each(scan)
+    for one, other in zip(in_turn, at_once, strict=True):  # the single ones come in another order
+        np.testing.assert_allclose(np.sort(other, 0), np.sort(one, 0), atol=2e-3 if blend == "logits" else 1e-5)
+
+
+def test_a_scan_that_does_not_fit_into_a_gpu_is_said(monkeypatch):
+    found = plan()
+    predictor = Predictor(model(found, member(found, "2d")), "cpu")
+
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor.configs[0], "networks", [full])
+    with pytest.raises(OctkitError, match="16 x 24 px"):
+        predictor(image(16, 24))
 
 
 def test_the_precision_may_be_another_than_in_training(monkeypatch):
