@@ -65,7 +65,7 @@ def trainings(python: Path, scratch: Path, steps: int):
 
     for size, batch, cores in (("200x275", 2, 2), ("200x275", 4, 2), ("400x275", 2, 2), ("200x275", 2, 1)):
         chosen = SimpleNamespace(size=size, batch=batch, cores=cores, steps=training.WARM_UP + steps, epochs=1,
-                                 validation=1, workers=1, scans=20, before=None)
+                                 validation=1, workers=1, scans=20, before=None, device="cpu")
         folder = scratch / f"training-{size}-{batch}"
         if not folder.exists():
             training.prepare(folder, chosen, python)
@@ -86,7 +86,7 @@ def predictions(python: Path, scratch: Path):
 
         def their_seconds(scans=their_scans, cores=cores):
             return prediction.predict_with_nnunet(python, theirs, scans, scratch / "out.nnunet", False, cores,
-                                                  scratch).seconds
+                                                  scratch, ("-device", "cpu")).seconds
 
         yield (f"prediction of {count} scans, {size[0]}x{size[1]} px, {cores} cores",
                partial(on_cores, cores, our_seconds), partial(on_cores, cores, their_seconds))

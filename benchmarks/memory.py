@@ -68,9 +68,9 @@ def measure(what: str, number: int) -> None:
         optimiser = Optimiser(network, chosen)
         before = held("VmRSS") - parameters * 4  # the weights are there already
         for _ in range(2):
-            optimiser.step.zero_grad(set_to_none=True)
+            optimiser.inner.zero_grad(set_to_none=True)
             deep_supervision_loss(network(images), masks, True).backward()
-            optimiser.step.step()
+            optimiser.inner.step()
         estimate = memory.training_bytes(parameters, model.plan, name, chosen, "float32")
     else:
         image = np.random.default_rng(0).uniform(1, 255, (1, *scan)).astype(np.float32)

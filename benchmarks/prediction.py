@@ -17,8 +17,10 @@ import os
 import statistics
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ LABELS = ("first", "second", "third")
 OURS = Path(sys.executable)
 
 
-def goals_model():
+def goals_model(size: tuple[int, int] = SIZE):
     """The network that is planned for 100 scans of GOALS's size, with random weights, as profile `goals` has it."""
     import torch
 
@@ -52,7 +54,7 @@ def goals_model():
     from octkit.planning.planner import plan_experiment
 
     cases = 100
-    fingerprint = Fingerprint(((1.0, 1.0),) * cases, (SIZE,) * cases, ("OCT",), LABELS, (RECORD,), "px")
+    fingerprint = Fingerprint(((1.0, 1.0),) * cases, (size,) * cases, ("OCT",), LABELS, (RECORD,), "px")
     plan = plan_experiment(fingerprint)
     torch.manual_seed(0)
     weights = build_network(plan, "2d", False).state_dict()
@@ -82,10 +84,12 @@ def write_scans(folder: Path, count: int, size: tuple[int, int] = SIZE) -> tuple
     from octkit.data.image_files import write_png
     from octkit.phantoms.circle_scans import draw
 
-    for number in range(count):
-        pixels = draw(500 + number, size, glaucoma=number % 2 == 1).image.astype(np.uint8)
-        write_png(folder / "octkit" / f"scan{number}.png", pixels)
-        write_png(folder / "nnunet" / f"scan{number}_0000.png", pixels)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        drawn = pool.map(draw, range(500, 500 + count), [size] * count, [number % 2 == 1 for number in range(count)])
+        for number, phantom in enumerate(drawn):
+            pixels = phantom.image.astype(np.uint8)
+            write_png(folder / "octkit" / f"scan{number}.png", pixels)
+            write_png(folder / "nnunet" / f"scan{number}_0000.png", pixels)
     return folder / "octkit", folder / "nnunet"
 
 
@@ -97,7 +101,7 @@ def predict_with_octkit(model: Path, scans: Path, out: Path, mirror: bool, threa
 def predict_with_nnunet(python: Path, model: Path, scans: Path, out: Path, mirror: bool, threads: int, scratch: Path,
                         more: tuple = ()):
     command = [python.parent / "nnUNetv2_predict_from_modelfolder", "-i", scans, "-o", out, "-m", model, "-f", "0",
-               "-device", "cpu", *(() if mirror else ("--disable_tta",)), *more]
+               *(() if mirror else ("--disable_tta",)), *more]
     return finished(command, nnunet_environment(scratch, threads))
 
 
@@ -110,9 +114,9 @@ def told(name: tuple[str, int], run):
 
 
 def times(options, python: Path, scratch: Path) -> str:
-    ours, theirs = write_model(goals_model(), scratch)
+    ours, theirs = write_model(goals_model(options.size), scratch)
     counts = (1, 1 + options.further)
-    scans = {count: write_scans(scratch / f"scans{count}", count) for count in counts}
+    scans = {count: write_scans(scratch / f"scans{count}", count, options.size) for count in counts}
     runs = {}
     for count, (our_scans, their_scans) in scans.items():
         for precision in options.precisions:
@@ -120,7 +124,7 @@ def times(options, python: Path, scratch: Path) -> str:
                 predict_with_octkit, ours, our_scans, scratch / "out", options.mirror, options.threads,
                 ("--precision", precision))
         runs["nnU-Net", count] = partial(predict_with_nnunet, python, theirs, their_scans, scratch / "out.nnunet",
-                                         options.mirror, options.threads, scratch)
+                                         options.mirror, options.threads, scratch, ("-device", options.device))
     found = alternate({name: partial(told, name, run) for name, run in runs.items()}, options.rounds)
     rows, precisions = [], []
     measured = {name: _measured(found[name, 1], found[name, counts[1]], options.further)
@@ -161,7 +165,7 @@ def agreement(options, python: Path, scratch: Path) -> str:
         ours, theirs = write_model(replace(model, precision="bfloat16"), folder)
         our_scans, their_scans = write_scans(folder / "scans", options.further + 1, options.size)
         predict_with_nnunet(python, theirs, their_scans, folder / "out.nnunet", options.mirror, options.threads,
-                            scratch, ("--save_probabilities",))
+                            scratch, ("-device", "cpu", "--save_probabilities"))
         for way in ways:
             run = predict_with_octkit(ours, our_scans, folder / "out", options.mirror, options.threads,
                                       ("--probabilities", *way))
@@ -191,7 +195,9 @@ def main() -> None:
                         "of runs fold 0, instead")
     parser.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"], help="what octkit computes in")
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=SIZE,
-                        metavar="ROWSxA_SCANS", help="of the scans of --agree")
+                        metavar="ROWSxA_SCANS", help="of the scans")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of nnU-Net; octkit takes a GPU that "
+                        "it finds")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     options = parser.parse_args()
     python = nnunet_python(options.environment)

@@ -6,7 +6,7 @@
 
 DIR holds nnU-Net's own environment and is made where there is none. Both learn from the same phantoms with the same
 plan (checked: patch, batch, maps, strides), their own augmentation and loading, and run as their commands do: octkit
-as `octkit train`, nnU-Net as `nnUNetv2_train -device cpu`, whose trainer is given fewer epochs and steps and no
+as `octkit train`, nnU-Net as `nnUNetv2_train -device DEVICE`, whose trainer is given fewer epochs and steps and no
 checkpoint. A step's time is that between the ends of two steps, the wait for data included; the first steps are left
 out, which use what the workers have made before and in which octkit's network is compiled. With --write the table goes
 into benchmarks/README.md.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from versus import (
@@ -36,8 +37,6 @@ from versus import (
     write_section,
 )
 
-from octkit.planning.run import Run
-
 WARM_UP = 6  # steps: nnU-Net's workers keep up to six batches
 ANSWER = "answer: "  # begins the line of a child's output that is for its parent
 
@@ -48,7 +47,7 @@ def prepare(folder: Path, options, python: Path) -> None:
               "--size", options.size], octkit_environment(1))
     for run, environment in ours(options).items():  # each by its own code: an older one reads no newer run
         finished([sys.executable, Path(__file__).resolve(), "--child", "prepare", "--folder", folder, "--run", run,
-                  f"--batch={options.batch}"], environment)
+                  f"--batch={options.batch}", f"--device={options.device}"], environment)
     prepare_theirs(folder, options, python)
 
 
@@ -64,10 +63,11 @@ def prepare_ours(folder: Path, options) -> None:
     from octkit.common import settings
     from octkit.data.layouts import detect
     from octkit.planning import fingerprint, steps
+    from octkit.planning.run import Run
 
     run = folder / options.run
     chosen = settings.with_overrides(settings.from_profile("goals"), [
-        f"data.dir={folder / 'data'}", "device=cpu", "plan.units=px", f"plan.batch_size={options.batch}"])
+        f"data.dir={folder / 'data'}", f"device={options.device}", "plan.units=px", f"plan.batch_size={options.batch}"])
     chosen.save(run / "settings.json")
     fingerprint.extract(detect.open_run(chosen), units="px").save(run / "fingerprint.json")
     steps.plan_run(Run(run))
@@ -80,6 +80,7 @@ def train_ours(folder: Path, options) -> dict:
     import pandas as pd
 
     from octkit.common import settings
+    from octkit.planning.run import Run
     from octkit.training import train
 
     run = folder / options.run
@@ -90,18 +91,18 @@ def train_ours(folder: Path, options) -> dict:
         # As in the profile: where the processor has bfloat16, and compiled as its many steps would be.
         "train.precision=bfloat16", *(["train.compile=always"] if "compile" in base.train.model_dump() else []),
     ]).save(run / "settings.json")
-    ends, step = [], train.Training.step
+    clock, step = Clock(options.device), train.Training.step
 
     def timed(*arguments):
         loss = step(*arguments)
-        ends.append(time.perf_counter())
+        clock.mark()
         return loss
 
     train.Training.step = timed
     where = train.train_fold(Run(run), "2d", 0, resume=False, progress=False)
     log = pd.read_csv(where / "log.csv")
     dice = log.filter(regex="^dice_").mean(axis=1)
-    return {"seconds": differences(ends), "loss": log["train_loss"].tolist(), "dice": dice.tolist()}
+    return clock.found() | {"loss": log["train_loss"].tolist(), "dice": dice.tolist()}
 
 
 def prepare_theirs(folder: Path, options, python: Path) -> None:
@@ -136,19 +137,21 @@ def train_theirs(folder: Path, options) -> dict:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    torch.set_num_threads(min(multiprocessing.cpu_count(), options.cores))  # as its command line does
+    # As its command line does:
+    torch.set_num_threads(min(multiprocessing.cpu_count(), options.cores) if options.device == "cpu" else 1)
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
     preprocessed = folder / "nnUNet_preprocessed" / "Dataset001_OCT"
     plans, dataset = (json.loads((preprocessed / name).read_text(encoding="utf-8"))
                       for name in ("nnUNetPlans.json", "dataset.json"))
-    trainer = nnUNetTrainer(plans | {"continue_training": False}, "2d", 0, dataset, torch.device("cpu"))
+    trainer = nnUNetTrainer(plans | {"continue_training": False}, "2d", 0, dataset, torch.device(options.device))
     trainer.num_epochs, trainer.num_iterations_per_epoch = options.epochs, options.steps
     trainer.num_val_iterations_per_epoch, trainer.disable_checkpointing = options.validation, True
-    ends, step = [], trainer.train_step
+    clock, step = Clock(options.device), trainer.train_step
 
     def timed(batch):
         found = step(batch)
-        ends.append(time.perf_counter())
+        clock.mark()
         return found
 
     trainer.train_step = timed
@@ -169,16 +172,39 @@ def train_theirs(folder: Path, options) -> dict:
             loader._finish()
     logged = [[float(trainer.logger.get_value(key, step=epoch)) for epoch in range(options.epochs)]
               for key in ("train_losses", "mean_fg_dice")]
-    return {"seconds": differences(ends), "loss": logged[0], "dice": logged[1]}
+    return clock.found() | {"loss": logged[0], "dice": logged[1]}
 
 
-def differences(ends: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+class Clock:
+    """Seconds between marks; on a GPU by its own events, which are put among its work and do not stop it."""
+
+    def __init__(self, device: str):
+        self.gpu, self.marks, self.walls = device == "cuda", [], []
+
+    def mark(self) -> None:
+        self.walls.append(time.time())
+        if not self.gpu:
+            self.marks.append(time.perf_counter())
+            return
+        import torch
+
+        self.marks.append(torch.cuda.Event(enable_timing=True))
+        self.marks[-1].record()
+
+    def found(self) -> dict[str, list[float]]:
+        """The seconds, the time of day of each mark, and in MB the most that torch took of a GPU's memory."""
+        if not self.gpu:
+            return {"seconds": [b - a for a, b in pairwise(self.marks)], "walls": self.walls, "gpu_mb": None}
+        import torch
+
+        torch.cuda.synchronize()
+        return {"seconds": [a.elapsed_time(b) / 1000 for a, b in pairwise(self.marks)], "walls": self.walls,
+                "gpu_mb": torch.cuda.max_memory_reserved() / 1e6}
 
 
 def ask(command: list, environment: dict, options, seed: int, cores: int) -> dict:
     """Run a contestant in a process of its own, on so many cores; its answer, its peak memory added."""
-    given = [f"--{name}={getattr(options, name)}" for name in ("epochs", "steps", "validation", "workers")]
+    given = [f"--{name}={getattr(options, name)}" for name in ("epochs", "steps", "validation", "workers", "device")]
     available = sorted(os.sched_getaffinity(0))[:cores]
     if len(available) < cores:
         sys.exit(f"found {len(available)} cores, expected at least {cores} (--cores)")
@@ -268,6 +294,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--workers", type=int, default=1, help="octkit's train.workers")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--curves", type=Path, metavar="FIGURE", help="compare what is learned instead")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another octkit to compare with")

@@ -30,23 +30,23 @@ LAYOUTS = {"channels first": torch.contiguous_format, "channels last": torch.cha
 class Way:
     """A network in torch: its precision, how its maps lie, and by which functions it computes."""
 
-    def __init__(self, model, state, precision: str, layout: str, as_trained: bool):
-        self.precision, self.layout = precision, LAYOUTS[layout]
+    def __init__(self, model, state, precision: str, layout: str, as_trained: bool, device: torch.device = CPU):
+        self.precision, self.layout, self.device = precision, LAYOUTS[layout], device
         self.network = build_network(model.plan, model.members[0].config, False)
         self.network.load_state_dict(state)
-        self.network.train(as_trained).to(memory_format=self.layout)
+        self.network.train(as_trained).to(device, memory_format=self.layout)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        with autocast(self.precision, CPU):
+        with autocast(self.precision, self.device):
             return self.network(images.contiguous(memory_format=self.layout)).float()
 
 
-def ways(model, state) -> dict:
+def ways(model, state, device: torch.device) -> dict:
     found = {}
-    for precision in dict.fromkeys(("float32", working_precision("bfloat16", CPU))):
+    for precision in dict.fromkeys(("float32", working_precision("bfloat16", device))):
         for name, as_trained in (("as trained", True), ("for prediction", False)):
             for layout in LAYOUTS:
-                found[f"{precision}, {layout}, {name}"] = Way(model, state, precision, layout, as_trained)
+                found[f"{precision}, {layout}, {name}"] = Way(model, state, precision, layout, as_trained, device)
     return found
 
 
@@ -63,12 +63,14 @@ def image_for(model, size: tuple[int, int]) -> torch.Tensor:
 @torch.inference_mode()
 def windows(options, model) -> str:
     state = next(iter(model.members[0].weights.values()))
-    images = image_for(model, (800, 1100))
-    exact = Way(model, state, "float32", "channels first", True).network.double()(images.double())
-    found = ways(model, state)
+    device = torch.device(options.device)
+    images = image_for(model, options.size).to(device)
+    exact = Way(model, state, "float32", "channels first", True, device).network.double()(images.double())
+    found = ways(model, state, device)
     logits = {name: way(images) for name, way in found.items()}
     seconds = alternate({name: partial(timed, way, images) for name, way in found.items()}, options.rounds)
-    rows = [[name, f"{statistics.median(seconds[name]):.2f} s", f"{min(seconds[name]):.2f} s",
+    digits = 4 if images.is_cuda else 2
+    rows = [[name, f"{statistics.median(seconds[name]):.{digits}f} s", f"{min(seconds[name]):.{digits}f} s",
              f"{float((logits[name] - exact).abs().max() / exact.std()):.1e}",
              f"{100 * float((logits[name].argmax(1) == exact.argmax(1)).double().mean()):.4f} %"] for name in found]
     text = table(["", "a window (median)", "fastest", "largest difference of a logit, in their deviations",
@@ -77,12 +79,14 @@ def windows(options, model) -> str:
     four = torch.cat([images] * 4)
     once = statistics.median(timed(found[fastest], four) for _ in range(options.rounds))
     turn = statistics.median(sum(timed(found[fastest], images) for _ in range(4)) for _ in range(options.rounds))
-    return text + f"\n\nFour windows at once ({fastest}): {once:.2f} s, in turn: {turn:.2f} s."
+    return text + f"\n\nFour windows at once ({fastest}): {once:.{digits}f} s, in turn: {turn:.{digits}f} s."
 
 
 def timed(call, images: torch.Tensor) -> float:
     start = time.perf_counter()
     call(images)
+    if images.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -121,6 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     options = parser.parse_args()
+    options.device, options.size = "cpu", (800, 1100)
     memory.keep_freed_memory()
     model = open_model(options.model) if options.model else goals_model()
     window = model.plan.configurations[model.members[0].config].patch_size
