@@ -118,7 +118,8 @@ def octkit(
 
 @app.command()
 def run(
-    profile: Annotated[str | None, Option(help="settings to start from: smoke, demo, volumes, goals, report")] = None,
+    profile: Annotated[str | None, Option(help="settings to start from: smoke, demo, volumes, claims, goals, "
+                                          "report")] = None,
     data: Annotated[Path | None, Option(metavar="DIR", help="the data set (data/README.md)")] = None,
     run_dir: Annotated[Path | None, Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change a setting, such as "
@@ -139,7 +140,8 @@ def run(
         return print(repeat.repeat(source, run_dir, profile, data, changes, like))
     run, chosen = repeat.choose(profile, data, run_dir, changes or [], like)
     run_all.run_story(run, chosen)
-    return print(f"{run.folder}: all done, open {run.report_file}")
+    left = run.claims_file if chosen.story == "claims" else run.report_file
+    return print(f"{run.folder}: all done, open {left}")
 
 
 @app.command()

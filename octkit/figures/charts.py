@@ -137,6 +137,29 @@ def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
     return picture
 
 
+def claims(gains: Mapping[str, tuple[float, float, float, str]],
+           curve: Mapping[int, tuple[float, float, float]]) -> Picture:
+    """What the better side of each claim gains: name -> (mean, low, high, verdict); and epochs -> (mean, low, high)."""
+    picture, ((gain, length),) = new_picture("Was the team right?", 1, 2, (11, 1.6 + 0.4 * len(gains)))
+    colours = {"supported": BLUE, "not supported": VERMILION}
+    for row, (mean, low, high, verdict) in enumerate(gains.values()):
+        gain.plot((low, high), (row, row), color=colours.get(verdict, GREY), lw=2)
+        gain.plot(mean, row, "o", color=colours.get(verdict, GREY))
+    gain.axvline(0, color="black", lw=1, ls=":")
+    gain.set_yticks(range(len(gains)), [f"{name}\n{verdict}" for name, (*_, verdict) in gains.items()], fontsize=8)
+    gain.invert_yaxis()
+    gain.set(xlabel="gain with 95 % interval: above 0 the claim holds")
+    if curve:
+        epochs, (means, lows, highs) = list(curve), np.array(list(curve.values())).T
+        length.errorbar(epochs, means, (means - lows, highs - means), fmt="o-", color=BLUE, capsize=3)
+    else:
+        length.text(0.5, 0.5, "this run has trained one length", ha="center", transform=length.transAxes, color=GREY)
+    length.set(xlabel="epochs of training", ylabel="mean Dice on validation scans")
+    picture.alt = "; ".join(f"{name}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), {verdict}"
+                            for name, (mean, low, high, verdict) in gains.items()) + "."
+    return picture
+
+
 def classifier_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
     """Loss and validation AUC of the ResNet50 of each fold, as `learning_curves`; the loss on a logarithmic axis."""
     picture, ((loss, area),) = new_picture("ResNet50: loss and AUC by epoch", 1, 2, (9, 3.3))

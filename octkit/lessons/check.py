@@ -374,3 +374,17 @@ class Exercises:
         best, mended = (max(gains, key=lambda step: sign * (gains[step][name]["mean"] or 0))
                         for name, sign in (("rnfl", 1), ("broken", -1)))
         return Known(best, {mended: "this one mends the most A-scans; asked was the Dice"})
+
+    def verdict_16_1(self) -> Known:
+        return Known("undecided", {
+            "supported": "the mean is above 0, but the interval reaches below it",
+            "not supported": "most of the interval lies above 0: these scans do not show that the claim is wrong"})
+
+    def people_16_2(self) -> Known:
+        scans = self.data.validation
+        people = len({case.person for case in scans})
+        return Known(people, {len(scans): "these are scans; several are of one person"} if len(scans) > people else {})
+
+    def by_chance_16_3(self) -> Known:
+        return Known(8 * 0.05, {1 - 0.95**8: "this is the chance that at least one does; asked was how many on average",
+                                0.05: "this is one claim; there are eight"})

@@ -129,7 +129,8 @@ SECTIONS: Sections = {
         "thickness": (steps.thickness, figures("10_*.png")),
         "glaucoma": (steps.unless_left_out(steps.CLASSIFIER_STEP, steps.classifier,
                                            figures("11_*.png", always=False)),),
-        "patient": (steps.ablation, figures("15_*.png"))},
+        "patient": (steps.ablation, figures("15_*.png")),
+        "claims": (figures("16_claims.png", always=False),)},
     "method": {
         "data": (steps.data, figures("01_*.png")),
         "fingerprint": (steps.fingerprint,),

@@ -129,11 +129,11 @@ def load_weights(network: torch.nn.Module, state: dict[str, torch.Tensor], where
 
 
 def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[int | str] | None = None) -> Model:
-    """Open a run's folder as a model: the plan and the weights of all folds that its settings name.
+    """Open a run's folder as a model: the plan and the weights of its `final_folds`.
 
     Args:
         configs: configurations to average; None takes those that selection.json names, or the plan's only one.
-        folds: these alone instead of all that the settings name (cross-validation).
+        folds: these instead (cross-validation).
 
     Raises:
         OctkitError: where a fold is missing or its training is not finished, or nothing has been chosen yet.
@@ -152,7 +152,7 @@ def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[i
     if foreign := [config for config in configs if config not in plan.configurations]:
         raise OctkitError(f"{run.plan_file}: has no configuration {foreign[0]!r}, expected one of "
                           f"{', '.join(plan.configurations)}; it was chosen or asked for")
-    members = tuple(_member(run, config, chosen.train.folds if folds is None else folds) for config in configs)
+    members = tuple(_member(run, config, chosen.train.final_folds if folds is None else folds) for config in configs)
     return Model(plan, members, tuple(plan.classes), chosen.infer.mirror, chosen.augment.mirror_axes,
                  chosen.infer.step, chosen.train.precision, decided.steps if decided else (),
                  decided is not None and decided.circle,

@@ -183,7 +183,7 @@ def run_card(run: Run) -> dict:
         "extra_data": [Path(folder).name for folder in chosen.train.extra_data],
         "start_from": chosen.train.start_from and Path(chosen.train.start_from).name,
         "profile": chosen.profile, "seed": chosen.seed, "epochs": chosen.train.epochs,
-        "folds": list(chosen.train.folds), "scores": scores.summary, "units": scores.units,
+        "folds": list(chosen.train.final_folds), "scores": scores.summary, "units": scores.units,
         "cross_validation": candidates, "why": selection.why if selection else "",
         "versions": {"octkit": __version__, "torch": version("torch")}, "licence": LICENCE,
         "created_by": "octkit export"}

@@ -124,6 +124,7 @@ class Run:
     scores_file = property(lambda self: self.folder / "scores.json")
     mirroring_file = property(lambda self: self.folder / "mirroring.json")
     ablation_file = property(lambda self: self.folder / "ablation.json")
+    claims_file = property(lambda self: self.folder / "claims.json")
     thickness_file = property(lambda self: self.folder / "thickness.csv")
     ledger_file = property(lambda self: self.folder / "ledger.jsonl")
     submission_file = property(lambda self: self.folder / "submission.zip")

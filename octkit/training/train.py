@@ -353,7 +353,7 @@ class Optimiser:
                                          nesterov=chosen.momentum > 0, weight_decay=chosen.weight_decay, fused=True)
         else:
             self.inner = torch.optim.Adam(network.parameters(), chosen.initial_rate, weight_decay=chosen.weight_decay,
-                                          fused=True)
+                                          amsgrad=chosen.amsgrad, fused=True)
             self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 self.inner, "min", PLATEAU_FACTOR, PLATEAU_PATIENCE, PLATEAU_THRESHOLD, "abs")
 

@@ -25,7 +25,8 @@ def test_goals_holds_the_recipes_numbers():
 
 def test_report_is_the_teams_own():
     settings = from_profile("report")
-    assert settings.train.folds == ("all",) and settings.train.optimiser == "adam"
+    assert settings.train.final_folds == ("all",) and settings.train.optimiser == "adam" and settings.train.amsgrad
+    assert settings.train.folds == (0, "all")  # fold 0 holds scans out to judge by
     assert settings.plan.batch_size == 32 and not settings.infer.mirror
 
 
