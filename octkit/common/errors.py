@@ -23,7 +23,8 @@ class Folded:
         from IPython.core.getipython import get_ipython
         from IPython.display import HTML, display
 
-        if hasattr(shell := get_ipython(), "kernel") and not hasattr(self, "folded"):  # a kernel asks twice
+        shell: Any = get_ipython()
+        if hasattr(shell, "kernel") and not hasattr(self, "folded"):  # a kernel asks twice
             self.folded = True
             told = html.escape("".join(traceback.format_exception(self)))
 

@@ -43,7 +43,7 @@ def in_words(english: Text, chinese: Text) -> Text:
 def terms(path: Path = TERMS) -> dict[str, str]:
     """English -> Chinese of all rows of docs/terms.md; rows of several terms ("layer, boundary") are taken apart."""
     rows = re.findall(r"(?m)^\| (?!English )([^|]+?) \| ([^|]+?) \|", path.read_text(encoding="utf-8"))
-    found = {}
+    found: dict[str, str] = {}
     for english, chinese in rows:
         parts = english.split(", "), chinese.split("、")
         found |= dict(zip(*parts, strict=True)) if len(parts[0]) == len(parts[1]) else {english: chinese}

@@ -27,10 +27,10 @@ from octkit.common.settings import PROJECT
 from octkit.common.system import SHARED
 
 # module -> the part of requirements.txt that brings it
-LIBRARIES = dict.fromkeys(("numpy", "cv2", "sklearn", "pandas", "matplotlib.pyplot", "albumentations", "onnx",
-                           "torch"), "core")
-LIBRARIES |= {"paddle": "classify", "eyepy": "devices"}
-LIBRARIES |= dict.fromkeys(("jupyterlab", "ipywidgets", "papermill", "nbformat"), "lessons")
+LIBRARIES = {**dict.fromkeys(("numpy", "cv2", "sklearn", "pandas", "matplotlib.pyplot", "albumentations", "onnx",
+                              "torch"), "core"),
+             "paddle": "classify", "eyepy": "devices",
+             **dict.fromkeys(("jupyterlab", "ipywidgets", "papermill", "nbformat"), "lessons")}
 OF_LESSONS = ("nbclient", "jupyter_client", "ipykernel", "jinja2")  # light ones: missing, they are named, too
 PACKAGES = {"libgomp.so.1": "libgomp1", "libstdc++.so.6": "libstdc++6", "libGL.so.1": "libgl1"}  # of Debian
 PROBE = """

@@ -274,7 +274,7 @@ def _imagenet(run: Run, trains: bool) -> Finding:
     random = experiment(run, "random-weights", classify={"weights": None, "weights_sha256": None, "pretrained": "none"})
     # In a process of its own: Paddle and torch do not share one.
     done = subprocess.run([sys.executable, "-m", "octkit", "classify", str(random.folder)], capture_output=True,
-                          text=True, check=False)
+                          encoding="utf-8", check=False)
     if done.returncode:
         raise OctkitError(f"{random.folder}: its classifier ended with: {done.stderr.strip()}")
     theirs, ours = ([{scan: float(np.mean([table[scan] for table in tables])) for scan in tables[0]}]

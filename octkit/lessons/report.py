@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -50,7 +51,8 @@ def write_report(run: Run, against: Run | None = None) -> Path:
     if against is not None:
         results = {"summary": groups["results"]["summary"], "compared": (steps.compared(compare([against, run])),)}
         groups = groups | {"results": results | groups["results"]}
-    room, content = ROOM, {
+    room = ROOM
+    content: dict[str, list[dict[str, Any]]] = {
         group: [{"id": key, "blocks": [block for part in parts for block in _blocks(part, run)]}
                 for key, parts in sections.items()] for group, sections in groups.items()}
     for block in (block for sections in content.values() for section in sections for block in section["blocks"]):

@@ -150,7 +150,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def _warped(matrices: Sequence[np.ndarray], image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
-    matrix = matrices[np.random.default_rng(seed).integers(len(matrices))]
+    matrix = matrices[int(np.random.default_rng(seed).integers(len(matrices)))]
     changed, moved = rotate_scale.warp(np.moveaxis(image, 0, -1), mask[..., None], matrix, mask.shape)
     return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), np.ascontiguousarray(moved[..., 0])
 
@@ -179,13 +179,13 @@ _TURNS = (-rotate_scale.ROTATION_DEGREES_ELONGATED, rotate_scale.ROTATION_DEGREE
 TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], Pair]] = {
     "rotation": functools.partial(_warped, [affine((degrees, 0, 0), (1, 1, 1)) for degrees in _TURNS]),
     "scaling": functools.partial(_warped, [affine((0, 0, 0), (1, factor, factor)) for factor in SCALING]),
-    **{name: functools.partial(_regreyed, change) for name, change in {
+    **{name: functools.partial(_regreyed, change) for name, change in dict[str, Change]({
         "noise": Noise(functools.partial(_either, grey_changes.NOISE_VARIANCE[1:])),
         "blur": _strongest(grey_changes.blur, grey_changes.BLUR_SIGMA[1:], count=2),
         "brightness": _strongest(grey_changes.change_brightness, grey_changes.BRIGHTNESS),
         "contrast": _strongest(grey_changes.change_contrast, grey_changes.CONTRAST),
         "low_resolution": _strongest(grey_changes.lower_resolution, grey_changes.LOW_RESOLUTION[:1]),
         "gamma": _strongest(grey_changes.change_gamma, grey_changes.GAMMA),
-    }.items()},
+    }).items()},
     "mirror": _mirrored,
 }
