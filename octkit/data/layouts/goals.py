@@ -106,7 +106,7 @@ def read_labels(path: Path, report: Report = refuse) -> dict[int, int | None]:
         raise bad_file(path, f"found columns {[str(name) for name in header if name is not None]}",
                        f"expected {' and '.join(COLUMNS)}, each once")
     places = [names.index(column) for column in COLUMNS.values()]
-    found = [(row, *(values[place] for place in places)) for row, values in rows]
+    found = [(row, *(dict(enumerate(values)).get(place) for place in places)) for row, values in rows]
     labels: dict[int, int | None] = {}
     if all(label is None for _, _, label in found):
         return labels

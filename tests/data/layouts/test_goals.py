@@ -136,3 +136,9 @@ def test_what_a_classifier_lacks(goals):
     for cases, told in ((train[:3], "2 with glaucoma, 1 without"), (train[::2], "3 with glaucoma, 0 without"),
                         ((*train[:4], replace(train[4], glaucoma=None)), "2 with glaucoma, 2 without, 1 not told")):
         assert f"found {len(cases)} training scans ({told})" in str(lacking_diagnoses(cases))
+
+
+def test_a_short_row_of_a_csv_table_has_no_label(tmp_path):
+    (tmp_path / "a.csv").write_text("ImgName,GC_Label\n1,1\n2\n")
+    with pytest.raises(OctkitError, match="found GC_Label None in row 3"):
+        read_labels(tmp_path / "a.csv")
