@@ -3,12 +3,13 @@
     python benchmarks/fuzz.py --runs 20000 --seed 1
     python benchmarks/fuzz.py --runs 20000 --seed 1 --models      models and run folders alone
 
-Each file is a whole one (PNG, NIfTI, .vol, XLSX, settings.json, plan.json, a model's file, its weights behind a
-checksum that fits, a run folder's files, nnU-Net's checkpoint and plans, Paddle's weights) with bits flipped, bytes cut
-out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are nearly valid: other values in JSON, and
-of zips and checkpoints the parts inside, so that their checksums fit. Another exception than OctkitError, more than
-10 s of the processor or 1 GB of memory for one file, or a write outside of its folder, is a finding: it is printed, its
-file kept in --keep, and the exit code is 1. A crash ends the run. The same seed makes the same files.
+Each file is a whole one (PNG, NIfTI, .vol, tables, what lies beside a mask, a submission, settings.json, plan.json, a
+model's file, its weights behind a checksum that fits, a run folder's files, nnU-Net's checkpoint and plans, Paddle's
+weights) with bits flipped, bytes cut out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are
+nearly valid: other values in JSON, and of zips and checkpoints the parts inside, so that their checksums fit. Another
+exception than OctkitError, more than 10 s of the processor or 1 GB of memory for one file, or a write outside of its
+folder, is a finding: it is printed, its file kept in --keep, and the exit code is 1. A crash ends the run. The same
+seed makes the same files.
 """
 
 import argparse
@@ -38,12 +39,18 @@ from octkit.classification.paddle_weights import read_weights
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
+from octkit.data.calibration import Calibration
+from octkit.data.groups import read_groups
 from octkit.data.heidelberg import open_vol
-from octkit.data.image_files import read_image, read_mask
+from octkit.data.image_files import read_image, read_mask, write_png
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts.goals import read_labels
 from octkit.data.volume_files import read_volume, read_volume_mask, volume_spacing, write_nifti
+from octkit.evaluation.evaluate import read_predictions
+from octkit.evaluation.submission import check_submission, write_submission
 from octkit.exchange.nnunet_models import export_model, open_folder
+from octkit.layers.scan_files import ScanFacts, write_boundaries, write_facts
+from octkit.layers.thickness import thickness_table
 from octkit.lessons import ledger
 from octkit.network.checkpoints import DIGEST_SIZE, save_checkpoint
 from octkit.network.model import build_network
@@ -176,7 +183,7 @@ def watch_writes(folder: Path) -> list[str]:
 def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object], Callable]]:
     """Kind -> a whole file's bytes, its name, what loads it, and the damage that suits it beside `damaged`."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # what the tests make, is whole
-    from helpers import make_run, striped_scan, striped_volume, tiny_model, write_goals
+    from helpers import make_run, scope_of, striped_scan, striped_volume, tiny_model, write_goals
     from vol_files import BM, ILM, INTENSITY, RNFL, vol_bytes
 
     scan, label = striped_scan(1)
@@ -251,7 +258,31 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
                    for name in ("settings", "plan", "splits", "fingerprint", "selection")),
                  ("ledger.jsonl", damaged_json), ("models/2d/fold_0/checkpoint.pt", damaged_checkpoint)]}
     paddles = pickle.dumps({"w": np.ones((2, 3), np.float32), "b": np.arange(3)}, protocol=2)
-    model = made("model.zip", lambda path: save_model(tiny_model("2d"), path, {"name": "fuzz"}))
+    measured = open_model("default").calibration
+    assert measured is not None  # the model in the box is calibrated
+    model = made("model.zip", lambda path: save_model(tiny_model("2d", scope=scope_of(0.5), calibration=measured), path,
+                                                      {"name": "fuzz"}))
+    beside = folder / "beside"
+    write_png(beside / "a.png", coded)
+    lines = np.repeat([[8.0], [14.0], [20.0], [28.0], [36.0]], coded.shape[1], axis=1)
+    write_boundaries(beside / "a.boundaries.csv", lines, lines / 40, np.stack([lines, lines]) / 20)
+    write_facts(beside / "a.scale.json", ScanFacts((3.9, 15.0), "R", True, measured.means))
+
+    def next_to(name: str, damage: Callable) -> tuple[bytes, str, Callable[[Path], None], Callable]:
+        whole = (beside / name).read_bytes()
+
+        def load(path: Path) -> None:
+            (beside / name).write_bytes(path.read_bytes())
+            try:
+                thickness_table(beside)
+            finally:
+                (beside / name).write_bytes(whole)
+        return whole, name, load, damage
+
+    scans = goals / "Validation" / "Image"
+    answers = {path.name: 0.5 for path in scans.iterdir()}
+    write_submission(goals / "Truth" / "Layer_Masks", answers, scans, folder / "sent.zip")
+    sent, listed = (folder / "sent.zip").read_bytes(), (folder / "sent" / "Classification_Results.csv").read_bytes()
     return {
         "PNG": (made("a.png", Image.fromarray(scan).save), "a.png", png, damaged),
         "PNG of RGB": (made("b.png", Image.fromarray(np.dstack([coded] * 3)).save), "b.png", png, damaged),
@@ -259,6 +290,14 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
         "NIfTI, packed": (made("a.nii.gz", lambda path: write_nifti(path, volume)), "a.nii.gz", nifti, damaged),
         ".vol": (vol_bytes(INTENSITY, [ILM, BM, RNFL]), "a.vol", open_vol, damaged),
         "XLSX": ((goals / "Train" / "Train_GC_GT.xlsx").read_bytes(), "a.xlsx", read_labels, damaged_parts),
+        "CSV table": (b"ImgName,GC_Label\n0001.png,1\n2,0\n3,\"0\"\n", "a.csv", read_labels, damaged),
+        "groups.csv": (b"ImgName,person,eye\n0001.png,p1,R\n2,\"p,2\",\n", "groups.csv", read_groups, damaged),
+        "predictions.csv": (listed, "predictions.csv", read_predictions, damaged),
+        "submission": (sent, "sub.zip", lambda path: check_submission(path, scans), damaged_parts),
+        "boundaries.csv": next_to("a.boundaries.csv", damaged),
+        "scale.json": next_to("a.scale.json", damaged_json),
+        "calibration.json": (made("calibration.json", lambda path: write_json(path, measured.model_dump(mode="json"))),
+                             "calibration.json", Calibration.load, damaged_json),
         "settings.json": (made("settings.json", settings.from_profile("demo").save), "settings.json", settings.load,
                           damaged_json),
         "plan.json": (made("plan.json", plan.save), "plan.json", Plan.load, damaged_json),
