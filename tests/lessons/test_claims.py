@@ -121,7 +121,7 @@ def test_all_claims_on_the_smallest_trainings_and_again_without_training(tmp_pat
 
     monkeypatch.setattr(claims.Predictor, "load", None)  # nothing is predicted again: the networks are the same
     assert [one.gain for one in claims.findings(run)] == [one.gain for one in found]
-    extra.plan_file.write_text(re.sub(r'"batch_size": \d+', '"batch_size": 7', extra.plan_file.read_text()))
+    extra.plan_file.write_text(re.sub(r'("batch_size": {\s*"value": )\d+', r"\g<1>7", extra.plan_file.read_text()))
     with pytest.raises(OctkitError, match="another network"):
         claims.judged(run, Way("extra"))
 
