@@ -14,7 +14,7 @@ from octkit.common.settings import PROJECT
 from octkit.lessons.check import TRIES, Exercises, Known, check, exercises, judged
 from octkit.planning.run import Run
 
-LESSONS = sorted(path for path in (PROJECT / "notebooks").glob("*.ipynb") if path.stem[:2] <= "15")
+LESSONS = sorted(path for path in (PROJECT / "notebooks").glob("*.ipynb") if path.stem[:2] <= "16")
 SOLUTIONS = PROJECT / "notebooks" / "solutions"
 CALL = re.compile(r'check\("(.*?)", answer, run\);')
 
