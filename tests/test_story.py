@@ -43,7 +43,7 @@ def test_every_notebook_ran_and_the_ledger_says_so(story):
     assert all(line["seconds"] > 0 and line["peak_memory_mb"] > 0 for line in lines)
     ran = {line["step"] for line in lines}
     assert ran == {step.notebook for step in STEPS if not step.each_fold} | {"07_train_2d_fold_0", "07_train_2d_fold_1"}
-    assert {path.stem for path in (story / "run/notebooks").glob("*.ipynb")} == ran | {"17_glossary"}  # links lead to it
+    assert {path.stem for path in (story / "run/notebooks").glob("*.ipynb")} == ran | {"17_glossary"}  # links
 
 
 def test_each_step_left_its_files(story):
