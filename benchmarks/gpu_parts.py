@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,8 +267,8 @@ def part_scans(folder: Path, options) -> None:
                 marks.append(time.perf_counter())
                 save_mask(scratch, "scan", result.mask, predictor.model.labels, Path("scan.png"))
                 marks.append(time.perf_counter())
-                for name, a, b in zip(spent, marks, marks[1:], strict=True):
-                    spent[name].append(b - a)
+                for seconds, (a, b) in zip(spent.values(), pairwise(marks), strict=True):
+                    seconds.append(b - a)
             tell([began, time.time()], way="mirrored" if mirror else "plain",
                  windows_at_once=predictor.configs[0].windows,
                  **{name: f"{1000 * statistics.median(seconds[1:]):.0f} ms" for name, seconds in spent.items()},

@@ -85,7 +85,8 @@ def write_scans(folder: Path, count: int, size: tuple[int, int] = SIZE) -> tuple
     from octkit.phantoms.circle_scans import draw
 
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        drawn = pool.map(draw, range(500, 500 + count), [size] * count, [number % 2 == 1 for number in range(count)])
+        glaucoma = [number % 2 == 1 for number in range(count)]
+        drawn = pool.map(draw, range(500, 500 + count), [size] * count, [None] * count, glaucoma)
         for number, phantom in enumerate(drawn):
             pixels = phantom.image.astype(np.uint8)
             write_png(folder / "octkit" / f"scan{number}.png", pixels)
