@@ -40,7 +40,7 @@ def part_prepare(folder: Path, options) -> None:
 
     configuration = goals_model(options.size).plan.configurations["2d"]
     options.batch = options.batch or configuration.batch_size
-    size = SimpleNamespace(**vars(options) | {"size": "x".join(map(str, options.size))})
+    size = SimpleNamespace(**vars(options) | {"size": "x".join(map(str, options.size)), "maps": 32, "judged": 1})
     training.prepare(folder, size, nnunet_python(options.environment))
     tell(text=f"{described()}; nnU-Net {NNUNET}. {training.patch(folder)}, {options.scans} phantoms of {size.size} px.")
 
@@ -73,7 +73,7 @@ def trained(folder: Path, options, who: str) -> None:
 
     warm = training.WARM_UP + 2 * options.workers
     chosen = SimpleNamespace(**vars(options) | {"steps": warm + options.steps, "epochs": 1, "validation": 2, "seed": 0,
-                                                "run": "run"})
+                                                "run": "run", "dropped": 2, "keep": False})
     found = (training.train_ours if who == "octkit" else training.train_theirs)(folder, chosen)
     seconds = found["seconds"][warm:] or found["seconds"]
     tell([found["walls"][warm], found["walls"][-1]], contestant=who, workers=options.workers,

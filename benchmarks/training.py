@@ -43,11 +43,11 @@ ANSWER = "answer: "  # begins the line of a child's output that is for its paren
 
 def prepare(folder: Path, options, python: Path) -> None:
     """All that both need to train, in FOLDER, from the same phantoms."""
-    finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", options.scans, "--val", 1,
-              "--size", options.size], octkit_environment(1))
+    finished([sys.executable, "-m", "octkit", "phantom", folder / "data", "--train", options.scans, "--val",
+              options.judged, "--size", options.size], octkit_environment(1))
     for run, environment in ours(options).items():  # each by its own code: an older one reads no newer run
         finished([sys.executable, Path(__file__).resolve(), "--child", "prepare", "--folder", folder, "--run", run,
-                  f"--batch={options.batch}", f"--device={options.device}"], environment)
+                  f"--batch={options.batch}", f"--maps={options.maps}", f"--device={options.device}"], environment)
     prepare_theirs(folder, options, python)
 
 
@@ -67,7 +67,8 @@ def prepare_ours(folder: Path, options) -> None:
 
     run = folder / options.run
     chosen = settings.with_overrides(settings.from_profile("goals"), [
-        f"data.dir={folder / 'data'}", f"device={options.device}", "plan.units=px", f"plan.batch_size={options.batch}"])
+        f"data.dir={folder / 'data'}", f"device={options.device}", "plan.units=px", f"plan.batch_size={options.batch}",
+        f"plan.base_features={options.maps}", f"plan.max_features={16 * options.maps}"])
     chosen.save(run / "settings.json")
     fingerprint.extract(detect.open_run(chosen), units="px").save(run / "fingerprint.json")
     steps.plan_run(Run(run))
@@ -89,7 +90,8 @@ def train_ours(folder: Path, options) -> dict:
         f"seed={options.seed}", f"train.epochs={options.epochs}", f"train.iterations_per_epoch={options.steps}",
         f"train.validation_iterations={options.validation}", f"train.workers={options.workers}",
         # As in the profile: where the processor has bfloat16, and compiled as its many steps would be.
-        "train.precision=bfloat16", *(["train.compile=always"] if "compile" in base.train.model_dump() else []),
+        "train.precision=bfloat16", *(f"train.{name}={value}" for name, value in (
+            ("compile", "always"), ("dropped_outputs", options.dropped)) if name in base.train.model_dump()),
     ]).save(run / "settings.json")
     clock, step = Clock(options.device), train.Training.step
 
@@ -106,7 +108,7 @@ def train_ours(folder: Path, options) -> dict:
 
 
 def prepare_theirs(folder: Path, options, python: Path) -> None:
-    """nnU-Net's folders in FOLDER, from the same data set; its plan gets the batch size asked for, nothing else."""
+    """nnU-Net's folders in FOLDER, from the same data set; its plan gets the batch and maps asked for, nothing else."""
     import numpy as np
 
     from octkit.planning.plan import Plan
@@ -118,12 +120,13 @@ def prepare_theirs(folder: Path, options, python: Path) -> None:
              environment)
     path = folder / "nnUNet_preprocessed" / "Dataset001_OCT" / "nnUNetPlans.json"
     plans = json.loads(path.read_text(encoding="utf-8"))
-    plans["configurations"]["2d"]["batch_size"] = options.batch
+    asked = plans["configurations"]["2d"]
+    asked["batch_size"], network = options.batch, asked["architecture"]["arch_kwargs"]
+    network["features_per_stage"] = [maps * options.maps // 32 for maps in network["features_per_stage"]]
     path.write_text(json.dumps(plans), encoding="utf-8")
-    theirs, ours = plans["configurations"]["2d"], Plan.load(folder / "run" / "plan.json").configurations["2d"]
-    network = theirs["architecture"]["arch_kwargs"]
-    for name, found, expected in (("patch_size", theirs["patch_size"], ours.patch_size),
-                                  ("batch_size", theirs["batch_size"], ours.batch_size),
+    ours = Plan.load(folder / "run" / "plan.json").configurations["2d"]
+    for name, found, expected in (("patch_size", asked["patch_size"], ours.patch_size),
+                                  ("batch_size", asked["batch_size"], ours.batch_size),
                                   ("features", network["features_per_stage"], ours.features),
                                   ("strides", network["strides"], ours.strides)):
         if np.any(np.array(found) != np.array(expected)):
@@ -170,6 +173,9 @@ def train_theirs(folder: Path, options) -> dict:
     finally:
         for loader in (trainer.dataloader_train, trainer.dataloader_val):
             loader._finish()
+    if options.keep:
+        trainer.disable_checkpointing = False
+        trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
     logged = [[float(trainer.logger.get_value(key, step=epoch)) for epoch in range(options.epochs)]
               for key in ("train_losses", "mean_fg_dice")]
     return clock.found() | {"loss": logged[0], "dice": logged[1]}
@@ -204,7 +210,9 @@ class Clock:
 
 def ask(command: list, environment: dict, options, seed: int, cores: int) -> dict:
     """Run a contestant in a process of its own, on so many cores; its answer, its peak memory added."""
-    given = [f"--{name}={getattr(options, name)}" for name in ("epochs", "steps", "validation", "workers", "device")]
+    given = [f"--{name}={getattr(options, name)}" for name in ("epochs", "steps", "validation", "workers", "device",
+                                                          "dropped")]
+    given += ["--keep"] * options.keep
     available = sorted(os.sched_getaffinity(0))[:cores]
     if len(available) < cores:
         sys.exit(f"found {len(available)} cores, expected at least {cores} (--cores)")
@@ -282,25 +290,35 @@ def patch(folder: Path) -> str:
     return f"{height} x {width} px, batch {configuration.batch_size}, {maps[0]} to {maps[-1]} maps"
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The options that parity.py has as well."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--environment", type=Path, help="the folder of nnU-Net's environment")
     parser.add_argument("--size", default="200x275", help="of the phantoms; default: a quarter of GOALS's")
     parser.add_argument("--scans", type=int, default=20)
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--maps", type=int, default=32, help="of the first stage")
     parser.add_argument("--steps", type=int, default=WARM_UP + 20)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--validation", type=int, default=1, help="validation steps an epoch")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--workers", type=int, default=1, help="octkit's train.workers")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--curves", type=Path, metavar="FIGURE", help="compare what is learned instead")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="another octkit to compare with")
     parser.add_argument("--write", metavar="HEADING", help="the section of benchmarks/README.md to put the table in")
     for hidden, kind in (("--child", str), ("--folder", Path), ("--run", str), ("--seed", int)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--judged", type=int, default=1, help=argparse.SUPPRESS)  # validation scans
+    parser.add_argument("--dropped", type=int, default=2, help=argparse.SUPPRESS)  # octkit's train.dropped_outputs
+    parser.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)  # nnU-Net's last checkpoint
+    return parser
+
+
+def main() -> None:
+    parser = arguments()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--curves", type=Path, metavar="FIGURE", help="compare what is learned instead")
     options = parser.parse_args()
     if options.child:
         run = {"prepare": prepare_ours, "ours": train_ours, "theirs": train_theirs}[options.child]
