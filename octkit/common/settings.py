@@ -282,7 +282,7 @@ PROFILES: dict[str, dict] = {
     # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
     "demo": {
         "data": {"dir": "data/phantom", "phantom": {}},
-        "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 4},
+        "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 2},
         "augment": {"rotation_degrees": 15.0, "mirror_axes": [-1]},
         "train": {"folds": [0, 1], "epochs": 12, "iterations_per_epoch": 40, "validation_iterations": 4,
                   "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},

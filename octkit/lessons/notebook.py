@@ -101,6 +101,10 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
         kind = "" if error.ename == OctkitError.__name__ else f"{error.ename}: "  # whose sentence says all
         what = " ".join(f"{kind}{error.evalue}".split())
         raise NotebookFailed(f"{where}: {what}; see {copy}") from error
+    except KeyboardInterrupt:
+        # The cell ends with an error that nobody waits for: asyncio would tell it, pages long, after the last line.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
     except DeadKernelError as error:
         code = next((code for code in reversed(exits) if code), 0)
         where, why = _mark_dead(running, started, code) if started else ("before its first cell", _exit(code))
