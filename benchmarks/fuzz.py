@@ -3,9 +3,9 @@
     python benchmarks/fuzz.py --runs 20000 --seed 1
     python benchmarks/fuzz.py --runs 20000 --seed 1 --models      models and run folders alone
 
-Each file is a whole one (PNG, NIfTI, .vol, tables, what lies beside a mask, a submission, settings.json, plan.json, a
-model's file, its weights behind a checksum that fits, a run folder's files, nnU-Net's checkpoint and plans, Paddle's
-weights) with bits flipped, bytes cut out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are
+Each file is a whole one (PNG, NIfTI, devices' files, tables, what lies beside a mask, a submission, settings.json,
+plan.json, a model's file, its weights behind a checksum that fits, a run folder's files, nnU-Net's checkpoint and plans,
+Paddle's weights) with bits flipped, bytes cut out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are
 nearly valid: other values in JSON, and of zips and checkpoints the parts inside, so that their checksums fit. Another
 exception than OctkitError, more than 10 s of the processor or 1 GB of memory for one file, or a write outside of its
 folder, is a finding: it is printed, its file kept in --keep, and the exit code is 1. A crash ends the run. The same
@@ -40,8 +40,8 @@ from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.data.calibration import Calibration
+from octkit.data.device_files import open_device
 from octkit.data.groups import read_groups
-from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import read_image, read_mask, write_png
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts.goals import read_labels
@@ -183,6 +183,7 @@ def watch_writes(folder: Path) -> list[str]:
 def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], object], Callable]]:
     """Kind -> a whole file's bytes, its name, what loads it, and the damage that suits it beside `damaged`."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # what the tests make, is whole
+    import device_makers
     from helpers import make_run, scope_of, striped_scan, striped_volume, tiny_model, write_goals
     from vol_files import BM, ILM, INTENSITY, RNFL, vol_bytes
 
@@ -288,7 +289,20 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
         "PNG of RGB": (made("b.png", Image.fromarray(np.dstack([coded] * 3)).save), "b.png", png, damaged),
         "NIfTI": (made("a.nii", lambda path: write_nifti(path, labels)), "a.nii", nifti, damaged),
         "NIfTI, packed": (made("a.nii.gz", lambda path: write_nifti(path, volume)), "a.nii.gz", nifti, damaged),
-        ".vol": (vol_bytes(INTENSITY, [ILM, BM, RNFL]), "a.vol", open_vol, damaged),
+        ".vol": (vol_bytes(INTENSITY, [ILM, BM, RNFL]), "a.vol", open_device, damaged),
+        ".E2E": (device_makers.e2e_bytes(device_makers.e2e_b_scan(1, 2, INTENSITY[0] / 2, {0: ILM[0], 2: RNFL[0]})),
+                 "a.e2e", open_device, damaged),
+        ".fda": (device_makers.topcon_bytes({
+            "@IMG_JPEG": device_makers.topcon_jpeg(scan[None], 0), "@PARAM_SCAN_04": device_makers.topcon_scale(),
+            "@CONTOUR_INFO": device_makers.topcon_line("RETINA_1", np.full((1, scan.shape[1]), 9))}), "a.fda",
+            open_device, damaged),
+        ".fds": (device_makers.topcon_bytes({"@IMG_SCAN_03": device_makers.topcon_raw(volume.astype(int)),
+                                             "@PARAM_SCAN_04": device_makers.topcon_scale()}), "a.fds", open_device,
+                 damaged),
+        "HEYEX's XML": (device_makers.write_xml(folder, volume[:1], [(0, 0, 1, 0)], {}).read_bytes(), "export.xml",
+                        open_device, damaged),
+        "DICOM": (device_makers.write_dicom(folder / "a.dcm", volume, points=(1, 2, 3, 4)).read_bytes(), "a.dcm",
+                  open_device, damaged),
         "XLSX": ((goals / "Train" / "Train_GC_GT.xlsx").read_bytes(), "a.xlsx", read_labels, damaged_parts),
         "CSV table": (b"ImgName,GC_Label\n0001.png,1\n2,0\n3,\"0\"\n", "a.csv", read_labels, damaged),
         "groups.csv": (b"ImgName,person,eye\n0001.png,p1,R\n2,\"p,2\",\n", "groups.csv", read_groups, damaged),
@@ -314,8 +328,8 @@ def whole_files(folder: Path) -> dict[str, tuple[bytes, str, Callable[[Path], ob
     }
 
 
-class TooSlow(Exception):
-    pass
+class TooSlow(BaseException):
+    """No Exception: readers turn these into sentences."""
 
 
 def stop(*_) -> None:
@@ -332,7 +346,7 @@ def tried(load: Callable[[Path], object], path: Path) -> tuple[str, str]:
         end, what = "loaded", ""
     except OctkitError as error:
         end, what = ("refused", "") if str(error) else ("finding", "an OctkitError without words")
-    except Exception as error:
+    except (Exception, TooSlow) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         end, what = "finding", f"{type(error).__name__}: {str(error)[:100]} ({where})"

@@ -289,7 +289,7 @@ def select(run_dir: RunFolder) -> None:
 @app.command()
 def predict(
     model: Annotated[Path, Argument(help="a run's folder, a model's file, or default: the model in the box")],
-    images: Annotated[Path, Argument(help="an image, NIfTI or .vol file, a folder of B-scans, or a folder of such")],
+    images: Annotated[Path, Argument(help="an image, NIfTI or device file, a folder of B-scans, or a folder of such")],
     out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="where the masks go")],
     mirror: Annotated[bool | None, Option("--mirror/--no-mirror", help="average over mirrored copies; "
                                           "default: as the model's settings say")] = None,
@@ -434,13 +434,17 @@ def lessons(
 
 @app.command()
 def device(
-    file: Annotated[Path, Argument(help="a .vol file (Heidelberg's raw export)")],
-    out: Annotated[Path, Option("-o", "--out", metavar="DIR", help="a folder for this scan alone")],
+    file: Annotated[Path, Argument(help="Heidelberg's .vol, .E2E or XML export, Topcon's .fda or .fds, DICOM (.dcm)")],
+    out: Annotated[Path | None, Option("-o", "--out", metavar="DIR", help="a folder for this file alone")] = None,
+    inside: Annotated[bool, Option("--list", help="say what is inside, and write nothing")] = False,
 ) -> None:
     """Turn a device's file into image, scale and the device's own layers."""
-    from octkit.data.heidelberg import convert
+    from octkit.data.device_files import convert, open_device
 
-    print(*convert(file, out), sep="\n")
+    if (out is None) != inside:
+        raise OctkitError("device: expected -o DIR or --list")
+    print(*([f"{name}: {scan}" for name, scan in open_device(file).items()] if out is None else convert(file, out)),
+          sep="\n")
 
 
 @app.command()

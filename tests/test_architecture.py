@@ -40,6 +40,7 @@ ONLY = {
     "dask": ("common.cluster",),
     "distributed": ("common.cluster",),
     "eyepy": ("data.heidelberg",),
+    "pydicom": ("data.dicom",),
     "albumentations": ("training.augmentation",),
     "papermill": ("lessons.notebook",),
     "onnx": ("exchange.onnx",),

@@ -12,6 +12,7 @@ import numpy as np
 
 from octkit.common.errors import bad_file
 from octkit.data import volume_files
+from octkit.data.device_files import READERS
 from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import FORMATS, image_size, is_image, read_header, read_image, read_mask
 from octkit.data.mask_values import check_size
@@ -123,7 +124,7 @@ def is_volume(path: Path) -> bool:
 def scan_name(path: Path) -> str:
     """The name of a scan: its file's without the ending, "0001" for 0001.png, 0001.nii.gz and the folder 0001."""
     name = Path(path).name
-    for ending in (*NIFTI_ENDINGS, *FORMATS, ".vol"):
+    for ending in (*NIFTI_ENDINGS, *FORMATS, *READERS):
         if name.lower().endswith(ending):
             return name[:-len(ending)]
     return name

@@ -16,16 +16,16 @@ from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacin
 KINDS = f"{IMAGE_KINDS}, NIfTI files or folders of B-scans with their {SPACING_FILE}"
 
 
-def scans_in(folder: Path, masks: bool = False, also: str | None = None, report: Report = refuse) -> dict[str, Path]:
+def scans_in(folder: Path, masks: bool = False, also: tuple[str, ...] = (), report: Report = refuse) -> dict[str, Path]:
     """The scans of a folder in the order of their names: name -> 2-D image, NIfTI file or folder of B-scans.
 
-    `also` is an ending of further files to take (".vol"); all others are passed over. Folders of B-scans need their
+    `also` are endings of further files to take (".vol"); all others are passed over. Folders of B-scans need their
     spacing.json, but for `masks`. Raises OctkitError for a folder that is missing or holds no scan. Reports B-scans
     without spacing, and two files of one name (0001.png and 0001.nii.gz).
     """
     scans = []
     for path in listing(folder, f"one of {KINDS}"):
-        if is_nifti(path) or path.suffix.lower() == also or _is_image_file(path):
+        if is_nifti(path) or path.suffix.lower() in also or _is_image_file(path):
             scans.append(path)
         elif path.is_dir() and any(map(_is_image_file, tried(report, listing, path, "B-scans") or ())):
             if not masks and not is_stack(path):
@@ -38,7 +38,7 @@ def scans_in(folder: Path, masks: bool = False, also: str | None = None, report:
 
 def scans_found(folder: Path, masks: bool, report: Report) -> dict[str, Path]:
     """As `scans_in`, but all problems are reported: empty where there is no scan."""
-    return tried(report, scans_in, folder, masks, None, report) or {}
+    return tried(report, scans_in, folder, masks, (), report) or {}
 
 
 def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:

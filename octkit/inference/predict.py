@@ -24,8 +24,8 @@ from octkit.common.errors import OctkitError, by
 from octkit.common.files import is_made_from, listing, renewed_folder, replacing, write_csv
 from octkit.common.messages import say
 from octkit.data.dataset import Case, is_lossy, is_volume, read_scan, read_scan_mask, scan_name, scan_size
+from octkit.data.device_files import is_device_file, open_device
 from octkit.data.geometry import odd_axes
-from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import is_image, write_mask
 from octkit.data.labels import mask_coding
 from octkit.data.layouts import detect
@@ -38,6 +38,7 @@ from octkit.layers.boundaries import FRAME, known_scale
 from octkit.layers.scan_files import ScanFacts
 from octkit.network.model import load_model
 from octkit.planning.folds import held_out_cases
+from octkit.planning.plan import Plan
 from octkit.planning.preprocess import check_grid, load_preprocessed
 from octkit.planning.run import Run
 
@@ -140,7 +141,7 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
 def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
                    um_per_px: Sequence[float] | None = None, circle: bool | None = None,
                    progress: bool = True, show: Show | None = None) -> list[Path]:
-    """Predict a scan or a folder of them (images, NIfTI files, folders of B-scans, .vol files) as `predict_scans` does.
+    """Predict a scan or a folder of them (images, NIfTI and device files, folders of B-scans) as `predict_scans` does.
 
     Size, scale and number of axes of all scans are checked before the first is predicted. What the folder holds besides
     is named, and so are scans whose compression has changed their grey values.
@@ -158,7 +159,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
     if um_per_px is not None and not all(isfinite(value) and value > 0 for value in um_per_px):
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
-    scans = [_scan_in(file, given, circle, len(plan.channels)) for file in files]
+    scans = [scan for file in files for scan in _scans_in(file, given, circle, plan)]
     for scan in scans:
         if given is not None and scan.spacing == given and len(scan.size) == 2 and not known_scale(scan.size, given):
             raise OctkitError(f"{scan.file}: by the scale given it is {scan.size[0] * given[0]:.4g} mm deep, expected "
@@ -197,24 +198,34 @@ def _say_what_is_left_out(images: Path, files: Sequence[Path]) -> None:
                   and not (b_scans and is_image(path)) and not path.name.endswith(scan_files.FACTS)]
         if others:
             say(f"{images}: {len(others)} of {len(others) + len(files)} left out ({some(others)}), "
-                f"expected .vol files, {KINDS}")
+                f"expected device files, {KINDS}")
     if lossy := [file for file in files if is_lossy(file)]:
         say(f"{images}: {len(lossy)} of {len(files)} compressed with loss ({some(lossy)}), which has changed grey "
             "values, expected PNG or TIFF")
 
 
-def _scan_in(file: Path, given: Sequence[float] | None, circle: bool | None, channels: int) -> ScanToPredict:
-    """A file as a scan: its own scale or the one `given`, a circle as the user says or the file, or one beside it."""
-    if file.suffix.lower() == ".vol":  # what it says of itself stands among its pixels: it is opened twice
-        scan = open_vol(file)
-        return ScanToPredict(scan_name(file), file, scan.image.shape[1:], scan.spacing,
-                             scan.circle if circle is None else circle, lambda: open_vol(file).image, scan.eye,
-                             line=circle is None and not scan.circle)
+def _scans_in(file: Path, given: Sequence[float] | None, circle: bool | None, plan: Plan) -> list[ScanToPredict]:
+    """A file's scans: each with its own scale or the one `given`, a circle as the user, the file or one beside it says.
+
+    Those of a device's file that have other axes than the model's scans are left out where there are both.
+    """
+    if is_device_file(file):  # what it says of itself stands among its pixels: it is opened twice
+        found = open_device(file)
+        fitting = {name: scan for name, scan in found.items() if scan.image.ndim == plan.axes + 1} or found
+        for name, scan in found.items():
+            if name not in fitting or scan.notes:
+                say(f"{file}: {name}: {'' if name in fitting else 'left out: '}{scan}")
+        return [ScanToPredict(name, file, scan.image.shape[1:],
+                              scan.spacing or (given if scan.image.ndim == 3 else None),
+                              scan.circle if circle is None else circle,
+                              partial(lambda name: open_device(file)[name].image, name), scan.eye,
+                              line=circle is None and scan.circle is False) for name, scan in fitting.items()]
     facts = scan_files.facts_beside(file) if is_image(file) else ScanFacts()
     own = given or facts.um_per_px and tuple(um / 1000 for um in facts.um_per_px)
-    return ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else own,
-                         facts.circle if circle is None else circle, lambda: read_scan(file, channels=channels),
-                         facts.eye, line=circle is None and facts.circle is False)
+    return [ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else own,
+                          facts.circle if circle is None else circle,
+                          lambda: read_scan(file, channels=len(plan.channels)),
+                          facts.eye, line=circle is None and facts.circle is False)]
 
 
 def _save_lines(out: Path, scan: ScanToPredict, result: ScanResult, means: dict | None) -> None:

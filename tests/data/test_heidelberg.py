@@ -9,6 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from device_makers import LARGEST as UNMEASURED
+from device_makers import e2e_b_scan, e2e_bytes, write_xml
 from eyepy.io.he import vol_reader
 from helpers import SHARED
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +19,9 @@ from vol_files import BM, BORN, GREYS, ILM, INTENSITY, LARGEST, NAME, NUMBER, RN
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
-from octkit.data.heidelberg import convert, device_mask, displayed, open_vol
+from octkit.data.device_files import convert, open_device
+from octkit.data.device_scan import device_mask
+from octkit.data.heidelberg import displayed, open_e2e, open_vol, open_xml
 from octkit.data.image_files import read_image, read_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.volume_files import read_volume, volume_spacing
@@ -87,7 +91,7 @@ def test_patient_and_times_are_never_parsed(circle_file, monkeypatch):
         size = struct.calcsize(kind)
         assert circle_file.read_bytes()[offset:offset + size] == struct.pack(kind, value), name
         assert data[offset:offset + size] == bytes(size), name
-    assert {field.name for field in dataclasses.fields(scan)} == {"image", "spacing", "eye", "circle", "lines"}
+    assert {field.name for field in dataclasses.fields(scan)} == {"image", "spacing", "eye", "circle", "lines", "notes"}
 
 
 def test_patient_and_times_stand_in_nothing_that_is_kept_or_written(circle_file, tmp_path):
@@ -173,7 +177,7 @@ def test_several_circles_and_a_volume_without_distance_are_refused(tmp_path):
         open_vol(write_vol(tmp_path / "c.vol", twice, [], pattern=2))
     with pytest.raises(OctkitError, match="found the scale 0 x 0.004 x 0.011 mm"):
         open_vol(write_vol(tmp_path / "v.vol", twice, [], pattern=3, scale=(0, 0.004, 0.011)))
-    with pytest.raises(OctkitError, match="nowhere.vol: cannot be read"):
+    with pytest.raises(OctkitError, match="nowhere.vol: not found"):
         open_vol(tmp_path / "nowhere.vol")
 
 
@@ -217,3 +221,118 @@ def test_the_layers_of_a_real_scan_go_on_to_thickness(tmp_path):
 def test_a_scan_of_more_lines_than_a_retina_has_is_refused(tmp_path):
     with pytest.raises(OctkitError, match="states 65 lines"):
         open_vol(write_vol(tmp_path / "many.vol", INTENSITY, [ILM] * 65))
+
+
+INTENSITIES = np.array([[0, 1 / 16, 1], [0.5, 1.999, 0.25]])  # the last but one: not measured
+CIRCLE_GREYS = np.round(np.array([[0, 1 / 16, 1], [0.5, 0, 0.25]]) ** 0.25 * 255)
+
+
+def write_e2e(path: Path, parts: list, **more) -> Path:
+    path.write_bytes(e2e_bytes(parts, **more))
+    return path
+
+
+@pytest.mark.parametrize("more", [0, 1, 5, 40])
+def test_a_circle_of_an_e2e_file_by_hand_is_not_turned_by_what_lies_before_its_lines(tmp_path, more):
+    ilm, rnfl = np.array([0.5, UNMEASURED, 1.5]), np.array([1.0, 1, 0])
+    path = write_e2e(tmp_path / "c.E2E", e2e_b_scan(1, 2, INTENSITIES, {0: ilm, 2: rnfl}, more=more, centre=(0, 0)))
+    [scan] = open_e2e(path)
+    np.testing.assert_array_equal(scan.image, CIRCLE_GREYS[None])
+    assert (scan.eye, scan.circle, scan.spacing, list(scan.lines)) == ("R", True, None, ["ILM", "RNFL"])
+    np.testing.assert_array_equal(scan.lines["ILM"], [0.5, np.nan, 1.5])
+    np.testing.assert_array_equal(scan.lines["RNFL"], [1, 1, np.nan])
+    assert "4 um apart" in str(scan) and "circle of 12 degrees, 3 A-scans" in str(scan)  # and no lateral scale
+
+
+@pytest.mark.parametrize(("pattern", "step"), [(3, 0), (4, 1), (1, 0.5)])
+def test_an_e2e_file_of_several_series_and_directories(tmp_path, pattern, step):
+    """Lines that are parallel and evenly apart are a volume, whatever they are called."""
+    parts = [part for place in (2, 0, 1) for part in e2e_b_scan(
+        1, 2 * place, INTENSITIES * (place + 1) / 4, {0: np.full(3, place + 0.5)}, pattern, place,
+        ends=(-5, place * step, 5, place * step))]
+    parts += e2e_b_scan(2, 2, INTENSITIES, {}, 1, ends=(-5, 0, 5, 0))
+    parts += e2e_b_scan(3, 0, INTENSITIES, {}, 5, 0, ends=(-5, 0, 5, 0))
+    parts += e2e_b_scan(3, 2, INTENSITIES, {}, 5, 1, ends=(0, -5, 0, 5)) + e2e_b_scan(3, 4, INTENSITIES, {}, 2, 2)
+    scans = open_device(write_e2e(tmp_path / "s.e2e", parts, eye="L", chunk=3))
+    assert [(name, scan.image.shape, scan.circle) for name, scan in scans.items()] == [
+        ("s_1", (1, 3, 2, 3), False), *((f"s_{number}", (1, 2, 3), number == 5) for number in (2, 3, 4, 5))]
+    np.testing.assert_array_equal(scans["s_1"].image[0, :, 0, 2], np.round((np.array([1, 2, 3]) / 4) ** 0.25 * 255))
+    np.testing.assert_array_equal(scans["s_1"].lines["ILM"][:, 1], [0.5, 1.5, 2.5])
+    assert (scans["s_1"].eye, scans["s_2"].eye) == ("L", None)  # the second series does not say it
+
+
+def test_an_e2e_file_is_read_as_eyepy_reads_its_parts(tmp_path):
+    from eyepy.io.he.e2e_reader import HeE2eReader
+
+    # Powers of two: eyepy and OCT-Converter read the bits of a mantissa in reverse order.
+    intensity = 2.0 ** -np.random.default_rng(0).integers(0, 12, (6, 20))
+    path = write_e2e(tmp_path / "c.e2e", e2e_b_scan(1, 2, intensity, {0: np.arange(1, 21), 1: np.full(20, 5.5)}))
+    [scan] = open_e2e(path)
+    with HeE2eReader(path) as reader:
+        part = reader.series[0].slices[2]
+        np.testing.assert_array_equal(scan.image[0], displayed(part.get_bscan()))
+        layers = part.get_layers()
+        np.testing.assert_array_equal(scan.lines["ILM"], layers[0])
+        np.testing.assert_array_equal(scan.lines["BM"], layers[1])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda data: data[:-1], "the file is cut short"),
+    (lambda data: data[:76] + struct.pack("<I", 10**9) + data[80:], "should have a directory at byte 1000000000"),
+    (lambda data: data[:76] + bytes(4) + data[80:], "holds no scan"),
+    (lambda data: b"PK" + data, "found no CMDb"),
+])
+def test_a_damaged_e2e_file_is_one_sentence(tmp_path, change, message):
+    path = write_e2e(tmp_path / "c.e2e", e2e_b_scan(1, 2, INTENSITIES, {}))
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(OctkitError, match=message) as error:
+        open_device(path)
+    assert error.value.file == path
+
+
+def test_directories_that_lead_in_a_circle_end(tmp_path):
+    path = write_e2e(tmp_path / "c.e2e", e2e_b_scan(1, 2, INTENSITIES, {}))
+    data = bytearray(path.read_bytes())
+    (place,) = struct.unpack_from("<I", data, 76)
+    struct.pack_into("<I", data, place + 44, place)
+    path.write_bytes(data)
+    with pytest.raises(OctkitError, match="directory"):
+        open_device(path)
+
+
+GREY = np.arange(24).reshape(2, 3, 4) * 10
+
+
+def test_an_xml_volume_by_hand(tmp_path):
+    lines = {"ILM": np.array([[0, 1, 2, UNMEASURED], [1, 1, 1, 1]])}
+    [scan] = open_xml(write_xml(tmp_path, GREY, [(1, 2, 1.044, 2), (1, 2.12, 1.044, 2.12)], lines, "L"))
+    np.testing.assert_array_equal(scan.image[0], GREY)
+    assert scan.spacing == pytest.approx((0.12, 0.004, 0.011)) and (scan.eye, scan.circle) == ("L", False)
+    np.testing.assert_array_equal(scan.lines["ILM"], [[0, 1, 2, np.nan], [1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(("ends", "circle"), [
+    ((0, 0, 0.044, 0), False), ((0.044 / (2 * np.pi), 0, 0, 0), True), ((0, 0, 0.02, 0), None)])
+def test_an_xml_scan_is_a_circle_where_its_length_is_that_around_its_centre(tmp_path, ends, circle):
+    [scan] = open_xml(write_xml(tmp_path, GREY[:1], [ends], {}))
+    assert scan.circle is circle and scan.image.shape == (1, 3, 4) and scan.spacing == (0.004, 0.011)
+    assert bool(scan.notes) == (circle is None)
+
+
+def test_xml_b_scans_that_are_no_volume_are_read_one_by_one(tmp_path):
+    scans = open_xml(write_xml(tmp_path, GREY, [(0, 0, 0.044, 0), (0, 0, 0, 0.044)], {}))  # a cross
+    assert [scan.image.shape for scan in scans] == [(1, 3, 4)] * 2
+    np.testing.assert_array_equal(scans[1].image, GREY[1:])
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("<ScaleX>0.011</ScaleX>", "", "states no ScaleX"), ("1.png</ExamURL>", "1.txt</ExamURL>", "names no image"),
+    ("1.png</ExamURL>", "9.png</ExamURL>", "9.png: not found"), ("<Width>4</Width>", "<Width>5</Width>", "3 x 5 px"),
+    ("<ScaleY>0.004", "<ScaleY>-1", "found the scale"), ("</HEDX>", "", "damaged"), ("Series>", "Other>", "no B-scan"),
+    ("<HEDX>", '<!DOCTYPE a [<!ENTITY b "c">]><HEDX>', "damaged"), ("<Height>3", "<Height>1e9", "at most"),
+    ("<Height>3", "<Height>99999999999", "at most")])
+def test_an_xml_export_that_lacks_something_is_one_sentence(tmp_path, old, new, message):
+    path = write_xml(tmp_path, GREY, [(1, 2, 1.044, 2), (1, 2.12, 1.044, 2.12)], {})
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(OctkitError, match=message):
+        open_device(path)

@@ -7,6 +7,7 @@ import cv2
 import nibabel
 import numpy as np
 import pytest
+from device_makers import e2e_b_scan, e2e_bytes
 from helpers import (
     killed_at_each_write,
     make_run,
@@ -23,8 +24,9 @@ from vol_files import write_vol
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.data.dataset import Case
+from octkit.data.device_files import convert
 from octkit.data.grey_range import shown
-from octkit.data.heidelberg import convert, open_vol
+from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import read_mask
 from octkit.data.labels import BOUNDARIES, GOALS_GREYS
 from octkit.data.volume_files import write_nifti
@@ -470,3 +472,20 @@ def test_a_scan_that_is_too_large_to_predict_is_refused_before_it_is_read(tmp_pa
                                  lambda: pytest.fail("it was read"))
     with pytest.raises(OctkitError, match=r"a scan of 8000 x 9800 needs about 6\.\d GB of memory, found 1.0 GB free"):
         predict.predict_scans(predictor, [scan], tmp_path / "out", progress=False)
+
+
+def test_the_scans_of_a_devices_file_are_predicted_one_by_one(tmp_path, image, capsys):
+    """Circles and lines; a volume among them is left out, and a scale that the file lacks is the one given."""
+    greys = (image / 255.0) ** 4
+    parts = [part for place in (0, 1)
+             for part in e2e_b_scan(3, 2 * place, greys, {}, 3, place, ends=(-5, place, 5, place))]
+    (tmp_path / "scan.E2E").write_bytes(e2e_bytes(
+        e2e_b_scan(1, 2, greys, {}) + e2e_b_scan(2, 2, greys, {}, 1) + parts))
+    model = Predictor(tiny_model("2d", folds=("0",), mirror=False, circle=True), "cpu")
+    written = predict_folder(model, tmp_path / "scan.E2E", tmp_path / "out", um_per_px=(4, 11))
+    assert [path.name for path in written] == ["scan_1.png", "scan_2.png"]
+    facts = [read_json(tmp_path / f"out/scan_{number}.scale.json") for number in (1, 2)]
+    assert [(found["eye"], found["circle"]) for found in facts] == [("R", True), (None, False)]
+    assert [found["um_per_px"] for found in facts] == [pytest.approx([4, 11])] * 2
+    said = capsys.readouterr()
+    assert "scan_3: left out: volume" in said.out + said.err

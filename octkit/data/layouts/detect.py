@@ -11,7 +11,9 @@ from pathlib import Path
 from octkit.common import settings
 from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse
 from octkit.common.files import links_inside
+from octkit.data import device_files
 from octkit.data.dataset import Case, Dataset, scan_size
+from octkit.data.device_files import IN_FOLDERS, NOT_READ, is_device_file
 from octkit.data.groups import refuse_known_people, with_groups
 from octkit.data.image_files import is_image
 from octkit.data.layouts.goals import open_goals
@@ -80,7 +82,7 @@ def open_run(chosen: settings.Settings) -> Dataset:
 
 
 def list_scans(path: str | Path) -> tuple[Path, ...]:
-    """The scans to predict, by name: an image, NIfTI or .vol file, a folder of B-scans, a folder of these.
+    """The scans to predict, by name: an image, a NIfTI or device's file, a folder of B-scans, a folder of these.
 
     Raises OctkitError for a path that is none of them, B-scans without spacing.json, two scans of one name, and links
     that lead out of the folder.
@@ -88,10 +90,11 @@ def list_scans(path: str | Path) -> tuple[Path, ...]:
     path = Path(path)
     if not path.exists():
         raise OctkitError(f"{path}: no such file or folder, expected {KINDS}")
-    if path.is_file() and not (is_nifti(path) or is_image(path) or path.suffix.lower() == ".vol"):
-        raise OctkitError(f"{path}: is no image, NIfTI or .vol file, expected {KINDS}")
+    if path.is_file() and not (is_nifti(path) or is_image(path) or is_device_file(path)):
+        raise OctkitError(f"{path}: {NOT_READ.get(path.suffix.lower(), 'is no scan')}; expected {device_files.KINDS}, "
+                          f"{KINDS}")
     links_inside(path, hidden=False)
-    found = by_name([path]) if path.is_file() or is_stack(path) else scans_in(path, also=".vol")
+    found = by_name([path]) if path.is_file() or is_stack(path) else scans_in(path, also=IN_FOLDERS)
     return tuple(found.values())
 
 

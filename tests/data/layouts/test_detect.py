@@ -125,7 +125,7 @@ def test_b_scans_without_spacing_are_single_images_where_they_are_asked_for(scan
 
 def test_what_cannot_be_predicted_is_named(scans, tmp_path):
     write_json(scans / "notes.json", {})
-    with pytest.raises(OctkitError, match="notes.json: is no image, NIfTI or .vol file"):
+    with pytest.raises(OctkitError, match="notes.json: is no scan"):
         list_scans(scans / "notes.json")
     with pytest.raises(OctkitError, match="nothing: no such file or folder"):
         list_scans(tmp_path / "nothing")
