@@ -448,6 +448,39 @@ def device(
 
 
 @app.command()
+def export_masks(
+    source: Annotated[Path, Argument(help="a run's folder, or a folder of masks in GOALS greys or NIfTI")],
+    out: Annotated[Path, Argument(metavar="OUT", help="a new folder")],
+    program: Annotated[str, Option("--for", metavar="NAME", help="itksnap, or labelme (2-D scans)")],
+    images: Annotated[Path | None, Option(metavar="DIR", help="where the scans of a folder's masks lie")] = None,
+) -> None:
+    """Write masks and their scans to be corrected by hand."""
+    from octkit.exchange import corrections
+
+    print(f"{out}: {len(corrections.export_masks(source, out, program, images))} masks; correct them there, then: "
+          f"octkit import-masks {out} CORRECTED")
+
+
+@app.command()
+def import_masks(
+    edited: Annotated[Path, Argument(metavar="EDITED", help="a folder of export-masks")],
+    out: Annotated[Path, Argument(metavar="OUT", help="a new folder: a data set, for train.extra_data as well")],
+) -> None:
+    """Take corrected masks in, say what changed, and measure layers again: thickness.csv.
+
+    A mask (ITK-SNAP) or NAME.json (labelme) that is deleted in EDITED is left out.
+    """
+    from octkit.exchange import corrections
+    from octkit.layers.thickness import thickness_table, write_csv
+
+    changed, masks = corrections.import_masks(edited, out), out / "Train" / "Layer_Masks"
+    after = thickness_table(masks) if masks.exists() else []  # of volumes there is none
+    if after:
+        write_csv(out / "thickness.csv", after)
+    print(corrections.told(changed, thickness_table(edited / corrections.BEFORE) if after else [], after))
+
+
+@app.command()
 def classify(run_dir: RunFolder) -> None:
     """Answer whether it is glaucoma: train a ResNet50 a fold, fit the thickness model and both together, choose."""
     from octkit.classification import measure  # and never torch: the two do not share a process

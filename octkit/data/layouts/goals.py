@@ -162,8 +162,11 @@ def _eyes(path: Path) -> dict[str, str | None]:
 def training_labels(images: dict[str, Path], table: Path, report: Report) -> dict[str, int | None]:
     """Name of a training image -> its label; reports images without a row of the table and rows without an image.
 
-    Without a table, or in one without labels, no image has one: the layers need none.
+    Without a table, or in one without labels, no image has one, and names may be any: the layers need none.
     """
+    table, labels = _table(table, report)
+    if not labels:
+        return {}
     numbers: dict[int, str] = {}
     for name, image in images.items():
         if (number := _number(name)) is None:
@@ -173,8 +176,7 @@ def training_labels(images: dict[str, Path], table: Path, report: Report) -> dic
             report(bad_file(image, f"{first} has the same number", "expected one image a number"))
         else:
             numbers[number] = name
-    table, labels = _table(table, report)
-    if images and labels:
+    if images:
         for number in sorted(set(labels) - set(numbers)):
             where = next(iter(images.values())).parent
             report(bad_file(table, f"ImgName {number} has no image", f"expected {where}/{number:04d}.png"))
