@@ -35,13 +35,13 @@ def open_dicom(path: Path) -> list[DeviceScan]:
         if syntax == DEFLATED:
             raise bad_file(path, "is deflated as a whole", "expected pixels uncompressed, as JPEG 2000, JPEG or RLE")
         found = pydicom.dcmread(path, specific_tags=list(ELEMENTS))
-        if found.get("SOPClassUID") != TOMOGRAPHY:
-            raise bad_file(path, f"is DICOM of the kind {found.get('SOPClassUID', '(none)')}",
+        if (kind := found.get("SOPClassUID")) != TOMOGRAPHY:  # its text where it is known: damage moves texts
+            raise bad_file(path, f"is DICOM of {kind.name if kind in pydicom.uid.UID_dictionary else 'no known kind'}",
                            f"expected an Ophthalmic Tomography Image ({TOMOGRAPHY})")
         size = int(found.get("NumberOfFrames") or 1), int(found.Rows), int(found.Columns)
         check_voxels(path, size)
         if found.SamplesPerPixel != 1 or found.PhotometricInterpretation != "MONOCHROME2" or found.PixelRepresentation:
-            raise bad_file(path, f"holds pixels of the kind {found.PhotometricInterpretation}", "expected grey from 0")
+            raise bad_file(path, "holds pixels that are no greys from 0 (black)", "expected these")
         try:
             pixels = found.pixel_array.reshape(size)
         except Exception as error:

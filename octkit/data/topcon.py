@@ -34,7 +34,8 @@ def open_topcon(path: Path) -> list[DeviceScan]:
         name = bytes(data[place + 1:start - 4]).decode("ascii", "replace")
         place = start + struct.unpack_from("<I", data, start - 4)[0]
         if place > len(data):
-            raise bad_file(path, f"ends within its chunk {name}; the file is cut short", "expected a whole file")
+            raise bad_file(path, f"ends within {name if name in CHUNKS else 'a chunk'}; the file is cut short",
+                           "expected a whole file")  # another name may be anything that damage moved here
         if name in chunks:
             chunks[name].append(data[start:place])
     pattern, image, notes = _image(path, chunks)
@@ -96,7 +97,8 @@ def _lines(image: np.ndarray, contours: list[memoryview]) -> tuple[dict[str, np.
     """
     lines, others = {}, []
     for contour in contours:
-        name = re.sub(r"\W", "?", bytes(contour[:20]).split(b"\0")[0].decode("latin-1"), flags=re.ASCII)
+        name = bytes(contour[:20]).split(b"\0")[0].decode("ascii", "replace")
+        name = name if re.fullmatch(r"(RETINA|MULTILAYERS|FLA)_\d+", name) else "of another name"  # damage moves texts
         kind, width, count = struct.unpack_from("<H2I", contour, 20)
         if kind != 0 or (count, width) != image.shape[::2]:
             others.append(name)
