@@ -54,7 +54,7 @@ def open_dicom(path: Path) -> list[DeviceScan]:
     if len(frames) != size[0]:
         frames = [pydicom.Dataset()] * size[0]
     stated, notes = _spacing(found, shared, frames)
-    spacing = stated and checked_spacing(path, stated)
+    spacing = checked_spacing(path, stated) if stated else None
     sides = [found.get("ImageLaterality"), found.get("Laterality"),
              *(_first(group, "FrameAnatomySequence").get("FrameLaterality") for group in (shared, *frames[:1]))]
     eye = next((side for side in sides if side in ("R", "L")), None)

@@ -121,7 +121,8 @@ def _e2e_scan(path: Path, b_scans: Sequence[tuple], images: Mapping[int, memoryv
     height, width = struct.unpack_from("<2I", images[b_scans[0][-1]], 12)
     check_voxels(path, (len(b_scans), height, width))
     image = np.zeros((len(b_scans), height, width), np.float32)
-    index, lines, notes = {facts[-1]: number for number, facts in enumerate(b_scans)}, {}, []
+    index, notes = {facts[-1]: number for number, facts in enumerate(b_scans)}, []
+    lines: dict[str, np.ndarray] = {}
     for slice_number, number in index.items():
         if struct.unpack_from("<2I", images[slice_number], 12) != (height, width):
             raise bad_file(path, "holds B-scans of several sizes in one scan", "expected one size")
@@ -201,7 +202,7 @@ def _xml_scan(path: Path, b_scans: Sequence[Any], spacing: Sequence[float], eye:
               circle: bool | None) -> DeviceScan:
     size = (len(b_scans), *(int(_number(path, b_scans[0], name)) for name in ("Height", "Width")))
     check_voxels(path, size)
-    image, lines = np.zeros(size, np.float32), {}
+    image, lines = np.zeros(size, np.float32), dict[str, np.ndarray]()
     notes = [] if circle is not None else ["whether it is a circle or a line does not follow from its ends"]
     for number, b_scan in enumerate(b_scans):
         file = path.parent / (b_scan.findtext("ImageData/ExamURL") or "").replace("\\", "/").rpartition("/")[2]

@@ -43,7 +43,8 @@ def open_topcon(path: Path) -> list[DeviceScan]:
         raise bad_file(path, f"found a scan of Topcon's pattern {pattern}", "expected a line (0) or a volume (2)")
     spacing, count = _spacing(path, chunks, image.shape), len(image)
     lines, more = _lines(image, chunks["@CONTOUR_INFO"])
-    eye = {b"\0": "R", b"\1": "L"}.get(bytes((chunks["@CAPTURE_INFO_02"] or chunks["@CAPTURE_INFO"] or [b""])[0][:1]))
+    sides = chunks["@CAPTURE_INFO_02"] or chunks["@CAPTURE_INFO"]
+    eye = {b"\0": "R", b"\1": "L"}.get(bytes(sides[0][:1])) if sides else None
     if spacing is None:
         notes = [*notes, "it has no chunk PARAM_SCAN, which states the scale"]
     if count == 1:

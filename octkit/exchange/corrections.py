@@ -54,7 +54,7 @@ class _Drawing(BaseModel):
     imageWidth: int  # noqa: N815
 
 
-def export_masks(source: Path, out: Path, program: Program, images: Path | None = None) -> list[str]:
+def export_masks(source: Path, out: Path, program: str, images: Path | None = None) -> list[str]:
     """Write masks with their scans into the new folder `out`; returns the scans' names.
 
     `source` is a run (its final masks of validation scans), or a folder of masks of the three layers, as `octkit
