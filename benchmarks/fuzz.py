@@ -4,12 +4,12 @@
     python benchmarks/fuzz.py --runs 20000 --seed 1 --models      models and run folders alone
 
 Each file is a whole one (PNG, NIfTI, devices' files, tables, what lies beside a mask, a submission, settings.json,
-plan.json, a model's file, its weights behind a checksum that fits, a run folder's files, nnU-Net's checkpoint and plans,
-Paddle's weights) with bits flipped, bytes cut out, doubled, spliced from elsewhere or set to extreme numbers; seven in ten are
-nearly valid: other values in JSON, and of zips and checkpoints the parts inside, so that their checksums fit. Another
-exception than OctkitError, more than 10 s of the processor or 1 GB of memory for one file, or a write outside of its
-folder, is a finding: it is printed, its file kept in --keep, and the exit code is 1. A crash ends the run. The same
-seed makes the same files.
+plan.json, a model's file, its weights behind a checksum that fits, a run folder's files, nnU-Net's checkpoint and
+plans, Paddle's weights) with bits flipped, bytes cut out, doubled, spliced from elsewhere or set to extreme numbers;
+seven in ten are nearly valid: other values in JSON, and of zips and checkpoints the parts inside, so that their
+checksums fit. Another exception than OctkitError, more than 10 s of the processor or 1 GB of memory for one file, or a
+write outside of its folder, is a finding: it is printed, its file kept in --keep, and the exit code is 1. A crash ends
+the run. The same seed makes the same files.
 """
 
 import argparse
