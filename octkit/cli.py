@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 OPEN_FILES = 4096  # many times what a run with many workers has open
 
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
-Language = Annotated[str | None, Option("--language", metavar="en|zh", help="of lessons, figures and report: English, "
-                                        "or Chinese (zh)")]
+Language = Annotated[str | None, Option("--language", metavar="en|zh", help="of lessons, figures and report")]
 Scale = Annotated[tuple[float, float] | None, Option(metavar="AXIAL LATERAL", help="the scans' scale, where known")]
 
 # Plain help: rich's boxes take longer to import than most commands take to say what is wrong.
@@ -118,8 +117,7 @@ def octkit(
 
 @app.command()
 def run(
-    profile: Annotated[str | None, Option(help="settings to start from: smoke, demo, volumes, claims, goals, "
-                                          "report")] = None,
+    profile: Annotated[str | None, Option(help="start from smoke, demo, volumes, claims, goals or report")] = None,
     data: Annotated[Path | None, Option(metavar="DIR", help="the data set (data/README.md)")] = None,
     run_dir: Annotated[Path | None, Option(metavar="DIR", help="default: reports/<profile>")] = None,
     changes: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="change a setting, such as "
@@ -193,21 +191,16 @@ def phantom(
 
 @app.command()
 def doctor(
-    data: Annotated[Path | None, Argument(metavar="DATA", help="a data set's folder, of any layout in data/README.md")
-                    ] = None,
+    data: Annotated[Path | None, Argument(metavar="DATA", help="a data set's folder (data/README.md)")] = None,
     as_json: Annotated[bool, Option("--json", help="for machines: all findings as JSON")] = False,
     groups: Annotated[bool, Option("--groups", help="propose groups.csv: which scans show one eye")] = False,
     machine: Annotated[bool, Option("--machine", help="look at this machine instead: what will be used")] = False,
 ) -> None:
     """Say what is wrong with a data set, a line a problem; exit code 2 where an error would stop a run."""
     if machine:
-        from octkit.common.machine import describe
+        from octkit.common.machine import tell as tell_machine
 
-        page, faults = describe()
-        print(page)
-        if faults:
-            raise OctkitError("\n  ".join(["what cannot be imported:", *faults]))
-        return None
+        return tell_machine()
     if data is None:
         raise OctkitError("doctor: expected a data set's folder, or --machine")
     if groups:
@@ -298,8 +291,7 @@ def predict(
     circle: Annotated[bool | None, Option("--circle/--no-circle", help="whether the scans are full circles; "
                                           "default: as those that the model was made from")] = None,
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
-    pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw each scan's boundaries, and index.html")
-                        ] = True,
+    pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw boundaries, and index.html")] = True,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
 
@@ -443,8 +435,7 @@ def device(
 
     if (out is None) != inside:
         raise OctkitError("device: expected -o DIR or --list")
-    print(*([f"{name}: {scan}" for name, scan in open_device(file).items()] if out is None else convert(file, out)),
-          sep="\n")
+    print(*(convert(file, out) if out else (f"{name}: {scan}" for name, scan in open_device(file).items())), sep="\n")
 
 
 @app.command()
@@ -454,30 +445,22 @@ def export_masks(
     program: Annotated[str, Option("--for", metavar="NAME", help="itksnap, or labelme (2-D scans)")],
     images: Annotated[Path | None, Option(metavar="DIR", help="where the scans of a folder's masks lie")] = None,
 ) -> None:
-    """Write masks and their scans to be corrected by hand."""
+    """Write masks and their scans to be corrected by hand, for octkit import-masks."""
     from octkit.exchange import corrections
 
-    print(f"{out}: {len(corrections.export_masks(source, out, program, images))} masks; correct them there, then: "
-          f"octkit import-masks {out} CORRECTED")
+    print(f"{out}: {len(corrections.export_masks(source, out, program, images))} masks")
 
 
 @app.command()
 def import_masks(
-    edited: Annotated[Path, Argument(metavar="EDITED", help="a folder of export-masks")],
+    edited: Annotated[Path, Argument(help="a folder of export-masks; scans that are deleted in it are left out")],
     out: Annotated[Path, Argument(metavar="OUT", help="a new folder: a data set, for train.extra_data as well")],
 ) -> None:
-    """Take corrected masks in, say what changed, and measure layers again: thickness.csv.
-
-    A mask (ITK-SNAP) or NAME.json (labelme) that is deleted in EDITED is left out.
-    """
+    """Take corrected masks in, say what changed, and measure layers again: thickness.csv."""
     from octkit.exchange import corrections
     from octkit.layers.thickness import thickness_table, write_csv
 
-    changed, masks = corrections.import_masks(edited, out), out / "Train" / "Layer_Masks"
-    after = thickness_table(masks) if masks.exists() else []  # of volumes there is none
-    if after:
-        write_csv(out / "thickness.csv", after)
-    print(corrections.told(changed, thickness_table(edited / corrections.BEFORE) if after else [], after))
+    print(corrections.measured_again(edited, out, thickness_table, write_csv))
 
 
 @app.command()

@@ -124,6 +124,14 @@ def values(path: Path, key: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
 
 
+def tell() -> None:
+    """Print what `describe` finds; raises OctkitError where a library cannot be imported."""
+    page, faults = describe()
+    print(page)
+    if faults:
+        raise OctkitError("\n  ".join(["what cannot be imported:", *faults]))
+
+
 def describe() -> tuple[str, list[str]]:
     """The page of `octkit doctor --machine`, and what is wrong: a sentence for each library that cannot be imported."""
     with ThreadPoolExecutor(cores()) as pool:

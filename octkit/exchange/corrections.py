@@ -11,7 +11,7 @@ the edited polygons fill other pixels than the exported ones.
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -197,12 +197,18 @@ def _drawn(path: Path, labels: Sequence[str], size: tuple[int, ...]) -> np.ndarr
     return mask
 
 
-def told(changed: dict[str, int], before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:
-    """What changed, a line a scan; mean thickness before and after by rows of `thickness_table` (of volumes none)."""
-    old = {(row["case"], row["layer"]): row for row in before}
-    lines = {name: [f"{name}: {count} px changed"] for name, count in changed.items()}
-    for row in after:
-        was, now = (f"{one['global']:.2f}" if one["global"] is not None else "unknown"
-                    for one in (old[row["case"], row["layer"]], row))
-        lines[row["case"]].append(f"{row['layer']} {was} -> {now} {row['unit']}")
+def measured_again(edited: Path, out: Path, measure: Callable[[Path], list[dict]],
+                   write: Callable[[Path, list[dict]], object]) -> str:
+    """`import_masks`, and what changed: a line a scan, of 2-D ones with mean thickness before and after.
+
+    `measure` gives the rows of a folder's masks (`thickness_table`), `write` leaves them as thickness.csv.
+    """
+    lines = {name: [f"{name}: {count} px changed"] for name, count in import_masks(edited, out).items()}
+    if (masks := out / "Train/Layer_Masks").exists():
+        old = {(row["case"], row["layer"]): row for row in measure(edited / BEFORE)}
+        write(out / "thickness.csv", rows := measure(masks))
+        for row in rows:
+            was, now = (f"{one['global']:.2f}" if one["global"] is not None else "unknown"
+                        for one in (old[row["case"], row["layer"]], row))
+            lines[row["case"]].append(f"{row['layer']} {was} -> {now} {row['unit']}")
     return "\n".join(map(", ".join, lines.values()))
