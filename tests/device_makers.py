@@ -127,7 +127,7 @@ def write_dicom(path: Path, image: np.ndarray, bits: int = 8, spacing: Sequence[
                 step: float | None = 0.12, eye: str = "L", points: Sequence[float] = (), **changed: object) -> Path:
     """An Ophthalmic Tomography Image of (frames, H, W); `points` are where its first frame lies on the fundus."""
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, OphthalmicTomographyImageStorage, generate_uid
+    from pydicom.uid import ExplicitVRLittleEndian, OphthalmicTomographyImageStorage
 
     def one(**elements: object) -> Dataset:
         made = Dataset()
@@ -136,7 +136,7 @@ def write_dicom(path: Path, image: np.ndarray, bits: int = 8, spacing: Sequence[
         return made
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = OphthalmicTomographyImageStorage, generate_uid()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = OphthalmicTomographyImageStorage, "1.2.3"
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
     frames = []
