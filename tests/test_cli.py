@@ -16,9 +16,9 @@ from octkit.lessons.notebook import NotebookFailed
 
 COMMANDS = ["run", "compare", "report", "phantom", "doctor", "fingerprint", "plan", "preprocess", "train", "select",
             "predict", "export", "import-nnunet", "export-nnunet", "evaluate", "thickness", "lessons", "device",
-            "classify", "submit"]
+            "export-masks", "import-masks", "classify", "submit"]
 HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "scipy", "albumentations", "cv2",
-         "skimage", "sklearn", "rich", "eyepy"}
+         "skimage", "sklearn", "rich", "eyepy", "pydicom"}
 
 
 @pytest.fixture
