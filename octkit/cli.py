@@ -458,9 +458,8 @@ def import_masks(
 ) -> None:
     """Take corrected masks in, say what changed, and measure layers again: thickness.csv."""
     from octkit.exchange import corrections
-    from octkit.layers.thickness import thickness_table, write_csv
 
-    print(corrections.measured_again(edited, out, thickness_table, write_csv))
+    print(*map(": ".join, corrections.import_masks(edited, out).items()), sep="\n")
 
 
 @app.command()

@@ -26,7 +26,7 @@ ROOMS = {
     "training": ("network", "evaluation"),
     "inference": ("network", "layers"),
     "classification": ("planning", "layers"),
-    "exchange": ("network",),
+    "exchange": ("network", "layers"),
     "figures": ("planning", "layers"),
     "lessons": ("phantoms", "training", "inference", "classification", "exchange", "figures"),
 }

@@ -5,30 +5,38 @@
     OUT/image, mask/NAME.nii.gz, labels.txt     ITK-SNAP (a 2-D scan is a volume of one slice)
     OUT/before/                 masks and polygons as they were exported, and what is known of the scans
 
-Polygons have fewer points than a layer's edge has pixels. So a layer is taken from them in those A-scans alone in which
-the edited polygons fill other pixels than the exported ones.
+Polygons have fewer points than a layer's edge has pixels. So a mask is taken from them in those A-scans alone in which
+the edited polygons fill other pixels than the exported ones, and there the edges that were moved.
 """
 
-import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file, by
-from octkit.common.files import new_folder, read_json, read_json_as, write_atomic, write_json
-from octkit.data.dataset import is_volume, read_scan, read_scan_mask, scan_name
+from octkit.common.files import new_folder, read_json_as, write_atomic, write_json
+from octkit.common.messages import say
+from octkit.data.anatomy import out_of_order
+from octkit.data.dataset import is_volume, read_scan, read_scan_mask
 from octkit.data.image_files import read_image, write_mask, write_png
 from octkit.data.labels import LAYERS, mask_coding
+from octkit.data.mask_values import check_size
 from octkit.data.matching import scans_in
-from octkit.data.volume_files import read_volume, write_nifti
+from octkit.data.volume_files import write_nifti
+from octkit.layers.scan_files import FACTS, facts_beside, write_facts
+from octkit.layers.thickness import thickness_table, write_csv
 from octkit.planning.run import Run
 
-RECORD, BEFORE, FACTS = "export.json", "before", ".scale.json"
+RECORD, BEFORE = "export.json", "before"
+UPRIGHT = 1.0, -1.0, -1.0  # mm: a 2-D scan's axes in ITK-SNAP, x to the left, rows down
+FINER = 8  # times as many pixels: polygons are drawn on these, and looked up in the middle of ours
 SIMPLER = 0.5  # px: how far a polygon may lie from the edge of its layer's pixels
 COLOURS = "230 159 0", "86 180 233", "0 158 115", "240 228 66", "0 114 178", "213 94 0"
 Program = Literal["itksnap", "labelme"]
@@ -61,35 +69,38 @@ def export_masks(source: Path, out: Path, program: str, images: Path | None = No
     predict` leaves it; then `images` is where their scans lie. Raises OctkitError where a mask has no scan or another
     size, for labelme with volumes, and for 2-D masks of other labels, which no layout of ours can take back.
     """
-    if program not in ("itksnap", "labelme"):
+    if program not in get_args(Program):
         raise OctkitError(f"--for: found {program!r}, expected itksnap or labelme")
     if (run := Run(source)).exists:
         masks = scans_in(run.predictions("validation"), masks=True)
         scans, labels = {case.name: case.image for case in run.dataset.validation}, run.dataset.labels
+        if any(case.truth for case in run.dataset.validation):
+            say(f"{source}: these scans have true masks; a model that learns from them cannot be scored on them")
     elif images is None:
         raise OctkitError(f"{source}: is no run, expected --images as well: where the scans of these masks lie")
     else:
         masks, scans, labels = scans_in(source, masks=True), scans_in(images), LAYERS
+    axes = {3 if is_volume(path) else 2 for path in masks.values()}
+    if len(axes) > 1 or 3 in axes and program == "labelme" or 2 in axes and tuple(labels) != LAYERS:
+        raise bad_file(source, f"holds masks of {' and '.join(map(str, sorted(axes)))} axes and the labels "
+                       f"{', '.join(labels)}", f"expected volumes (--for itksnap) or 2-D masks of {', '.join(LAYERS)}")
     with new_folder(out, source) as folder:
         for name, path in masks.items():
-            if name not in scans:
-                raise bad_file(path, "has no scan", f"expected one named {name} among the images")
-            mask, like = read_scan_mask(path, _values(path, labels), scans[name]), scans[name]
-            image = read_scan(like)[0]
-            if mask.ndim == 3 and program == "labelme" or mask.ndim == 2 and tuple(labels) != LAYERS:
-                raise bad_file(path, f"is a mask of {mask.ndim} axes and the labels {', '.join(labels)}",
-                               f"expected volumes (--for itksnap) or 2-D masks of {', '.join(LAYERS)}")
-            _write(folder / BEFORE, name, mask, like)
+            if (scan := scans.get(name)) is None:
+                raise bad_file(path, "has no scan", f"expected one named {name} among the images (octkit device makes "
+                               "one of a device's file)")
+            mask, image = read_scan_mask(path, _values(path, labels), scan), read_scan(scan)[0]
+            _write(folder / BEFORE, name, mask, scan)
             if program == "labelme":
                 write_png(folder / f"{name}.png", image)
                 for place in (folder, folder / BEFORE):
                     write_json(place / f"{name}.json", _drawing(mask, labels, name))
             else:
                 for kind, values in (("image", image), ("mask", mask)):
-                    write_nifti(folder / kind / f"{name}.nii.gz", values.reshape(-1, *mask.shape[-2:]),
-                                like=like if mask.ndim == 3 else None)
-            if (facts := path.with_name(scan_name(path) + FACTS)).exists():
-                shutil.copyfile(facts, folder / BEFORE / f"{name}{FACTS}")
+                    write_nifti(folder / kind / f"{name}.nii.gz", values.reshape(-1, *mask.shape[-2:]), UPRIGHT,
+                                scan if mask.ndim == 3 else None)
+            if mask.ndim == 2:
+                write_facts(folder / BEFORE / f"{name}{FACTS}", replace(facts_beside(path), means=None))
         write_json(folder / RECORD, {"program": program, "labels": list(labels)})
         if program == "itksnap":
             write_atomic(folder / "labels.txt", '0 0 0 0 0 0 0 "background"\n' + "".join(
@@ -98,44 +109,56 @@ def export_masks(source: Path, out: Path, program: str, images: Path | None = No
     return list(masks)
 
 
-def import_masks(edited: Path, out: Path) -> dict[str, int]:
-    """Read what `export_masks` wrote and a person has changed, into the new folder `out`: name -> pixels changed.
+def import_masks(edited: Path, out: Path) -> dict[str, str]:
+    """Read what `export_masks` wrote and a person has changed, into the new folder `out`: name -> what changed.
 
-    `out` is a data set to name in train.extra_data: of 2-D scans in the GOALS layout, of volumes in that for volumes.
-    Scans whose mask or polygons were deleted are left out. Raises OctkitError for labels and sizes that are not those
-    of the export, and where nothing is left.
+    `out` is a data set to name in train.extra_data: of 2-D scans in the GOALS layout, with thickness.csv, of volumes in
+    that for volumes. Scans whose mask or polygons are not there are left out and named; so are masks whose layers lie
+    less in order than before. Raises OctkitError for labels and sizes that are not those of the export, and where
+    nothing is left.
     """
     record = read_json_as(edited / RECORD, _Record, "expected a folder of octkit export-masks")
-    labels, changed, scales = record.labels, {}, []
+    labels, changed, scales, left_out = record.labels, dict[str, str](), [], []
     with new_folder(out, edited) as folder:
         for name, path in scans_in(edited / BEFORE, masks=True).items():
             file = edited / (f"{name}.json" if record.program == "labelme" else f"mask/{name}.nii.gz")
             if not file.exists():
+                left_out.append(name)
                 continue
             before = read_scan_mask(path, _values(path, labels))
             if record.program == "itksnap":
-                picture = edited / f"image/{name}.nii.gz"
-                image, mask = read_volume(picture)[0], read_scan_mask(file, _values(file, labels), picture)
+                image, mask = read_scan(picture := edited / f"image/{name}.nii.gz")[0], read_scan_mask(
+                    file, _values(file, labels), picture)
+                check_size(file, mask.shape, before.shape, path)
             else:
                 image, mask = read_image(edited / f"{name}.png")[0], _edited(file, before, labels)
-            mask = mask.reshape(before.shape)
-            changed[name] = int((mask != before).sum())
+            changed[name] = f"{(mask != before).sum()} px changed"
+            if tuple(labels) == LAYERS and (wrong := _disorder(mask)) > _disorder(before):
+                say(f"{file}: {wrong:.2%} of the layers' pixels do not lie as {' above '.join(LAYERS)} do")
             if mask.ndim == 3:
                 _write(folder / "Train/Mask", name, mask, picture)
-                (folder / "Train/Image").mkdir(exist_ok=True)
-                shutil.copyfile(picture, folder / f"Train/Image/{name}.nii.gz")
+                write_nifti(folder / f"Train/Image/{name}.nii.gz", image, like=picture)
                 continue
             _write(folder / "Train/Layer_Masks", name, mask)
-            write_png(folder / f"Train/Image/{name}.png", image.reshape(mask.shape))
-            facts = path.with_name(name + FACTS)
-            scales.append(read_json(facts).get("um_per_px") if facts.exists() else None)
-            if facts.exists():
-                shutil.copyfile(facts, folder / "Train/Layer_Masks" / facts.name)
+            write_png(folder / f"Train/Image/{name}.png", image)
+            shutil.copyfile(path.with_name(name + FACTS), folder / "Train/Layer_Masks" / (name + FACTS))
+            scales.append(facts_beside(path).um_per_px)
+        if left_out:
+            say(f"{edited}: left out, as their masks are not there: {', '.join(left_out)}")
         if not changed:
             raise bad_file(edited, "holds no mask of its export", "expected some")
         if not scales:
             write_json(folder / "labels.json", {"labels": labels})
-        elif scales[0] and all(scale == scales[0] for scale in scales):
+            return changed
+        old = {(row["case"], row["layer"]): row["global"] for row in thickness_table(edited / BEFORE)}
+        write_csv(folder / "thickness.csv", rows := thickness_table(folder / "Train/Layer_Masks"))
+        for row in rows:
+            was, now = ("unknown" if mean is None else f"{mean:.2f}"
+                        for mean in (old[row["case"], row["layer"]], row["global"]))
+            changed[row["case"]] += f", {row['layer']} {was} -> {now} {row['unit']}"
+        if len(set(scales)) > 1:
+            say(f"{out}: its scans have several scales, so as a data set it has none (scale.json)")
+        elif scales[0]:
             write_json(folder / "scale.json", {"um_per_px": scales[0]})
     return changed
 
@@ -164,15 +187,18 @@ def _drawing(mask: np.ndarray, labels: Sequence[str], name: str) -> dict[str, An
             "imageHeight": mask.shape[0], "imageWidth": mask.shape[1]}
 
 
+def _disorder(mask: np.ndarray) -> float:
+    return out_of_order(np.moveaxis(mask, -2, 0).reshape(mask.shape[-2], -1))
+
+
 def _edited(file: Path, before: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """The mask (H, W) after polygons were edited: layers as drawn in A-scans where that differs, else as before."""
+    """The mask (H, W) after polygons were edited: as drawn in A-scans where something differs, else as before."""
     drawn, exported = (_drawn(one, labels, before.shape) for one in (file, file.parent / BEFORE / file.name))
-    mask, numbers = before.copy(), range(1, len(labels) + 1)
-    differs = {number: ((drawn == number) != (exported == number)).any(axis=0) for number in numbers}
-    for number in numbers:
-        mask[(before == number) & differs[number]] = 0
-    for number in numbers:
-        mask[(drawn == number) & differs[number]] = number
+    untouched = drawn == exported
+    mask = np.where(untouched.all(axis=0), before, drawn)
+    # A polygon lies up to some pixels beside its layer's edge. Edges that nobody moved are as before.
+    for step in (1, -1) * 3:
+        mask = np.where(untouched & (np.roll(mask, step, axis=0) == before), before, mask)
     return mask
 
 
@@ -182,33 +208,9 @@ def _drawn(path: Path, labels: Sequence[str], size: tuple[int, ...]) -> np.ndarr
     known = ["background", *labels]
     if (found := (drawing.imageHeight, drawing.imageWidth)) != size:
         raise bad_file(path, f"is of an image of {by(found)} px", f"expected {by(size)} as exported")
-    mask = np.zeros(size, np.uint8)
+    canvas = Image.new("L", (FINER * size[1], FINER * size[0]))
     for shape in drawing.shapes:
         if shape.label not in known:
             raise bad_file(path, f"found the label {shape.label!r}", f"expected one of {', '.join(known)}")
-        crossed = np.zeros((size[0] + 1, size[1]), np.int32)  # by the outline, between one pixel's centre and the next
-        for ends in zip(shape.points, [*shape.points[1:], shape.points[0]], strict=True):
-            (x0, y0), (x1, y1) = sorted(ends)
-            columns = np.arange(max(math.ceil(x0 - 0.5), 0), min(math.ceil(x1 - 0.5), size[1]))
-            if len(columns):
-                rows = np.ceil(y0 + (columns + 0.5 - x0) * (y1 - y0) / (x1 - x0) - 0.5)
-                crossed[rows.clip(0, size[0]).astype(int), columns] += 1
-        mask[crossed[:-1].cumsum(axis=0) % 2 == 1] = known.index(shape.label)
-    return mask
-
-
-def measured_again(edited: Path, out: Path, measure: Callable[[Path], list[dict]],
-                   write: Callable[[Path, list[dict]], object]) -> str:
-    """`import_masks`, and what changed: a line a scan, of 2-D ones with mean thickness before and after.
-
-    `measure` gives the rows of a folder's masks (`thickness_table`), `write` leaves them as thickness.csv.
-    """
-    lines = {name: [f"{name}: {count} px changed"] for name, count in import_masks(edited, out).items()}
-    if (masks := out / "Train/Layer_Masks").exists():
-        old = {(row["case"], row["layer"]): row for row in measure(edited / BEFORE)}
-        write(out / "thickness.csv", rows := measure(masks))
-        for row in rows:
-            was, now = (f"{one['global']:.2f}" if one["global"] is not None else "unknown"
-                        for one in (old[row["case"], row["layer"]], row))
-            lines[row["case"]].append(f"{row['layer']} {was} -> {now} {row['unit']}")
-    return "\n".join(map(", ".join, lines.values()))
+        ImageDraw.Draw(canvas).polygon([(FINER * x, FINER * y) for x, y in shape.points], known.index(shape.label))
+    return np.asarray(canvas)[FINER // 2::FINER, FINER // 2::FINER]

@@ -46,7 +46,8 @@ def taken_back(edited: Path, name: str, out: Path) -> np.ndarray:
 @pytest.mark.parametrize("program", ["labelme", "itksnap"])
 def test_what_nobody_edits_comes_back_the_same(tmp_path, predicted, program):
     assert export_masks(predicted[0], tmp_path / "hand", program, predicted[1]) == ["a", "b"]
-    assert import_masks(tmp_path / "hand", tmp_path / "out") == {"a": 0, "b": 0}
+    assert import_masks(tmp_path / "hand", tmp_path / "out") == dict.fromkeys(
+        ("a", "b"), "0 px changed, rnfl 22.40 -> 22.40 um, gcipl 12.00 -> 12.00 um, choroid 40.00 -> 40.00 um")
     dataset = open_dataset(tmp_path / "out")
     assert [case.name for case in dataset.train] == ["a", "b"] and dataset.train[0].spacing == (0.004, 0.011)
     np.testing.assert_array_equal(dataset.read_mask(dataset.train[0]), layers())
@@ -90,7 +91,7 @@ def test_itksnap_gets_volumes_in_their_place_and_its_voxels_come_back(tmp_path):
     nibabel.save(nibabel.Nifti1Image(voxels, stored.affine), hand / "mask/v.nii.gz")
     expected = mask.copy()
     expected[1, 20:25, 3] = 3
-    assert import_masks(hand, tmp_path / "out") == {"v": int((expected != mask).sum())}
+    assert import_masks(hand, tmp_path / "out") == {"v": f"{(expected != mask).sum()} px changed"}
     np.testing.assert_array_equal(read_volume_mask(tmp_path / "out/Train/Mask/v.nii.gz", NUMBERS), expected)
     assert volume_spacing(tmp_path / "out/Train/Image/v.nii.gz") == pytest.approx((0.12, 0.004, 0.011))
     assert open_dataset(tmp_path / "out").labels == ("rnfl", "gcipl", "choroid")
@@ -99,7 +100,7 @@ def test_itksnap_gets_volumes_in_their_place_and_its_voxels_come_back(tmp_path):
 def test_a_circle_in_itksnap_is_one_slice(tmp_path, predicted):
     export_masks(predicted[0], hand := tmp_path / "hand", "itksnap", predicted[1])
     stored = nibabel.load(hand / "mask/b.nii.gz")
-    assert stored.shape == (30, 40, 1)
+    assert stored.shape == (30, 40, 1) and nibabel.aff2axcodes(stored.affine) == ("L", "P", "S")  # rows lead down
     voxels = np.asarray(stored.dataobj).copy()
     voxels[5, 0] = 2
     nibabel.save(nibabel.Nifti1Image(voxels, stored.affine), hand / "mask/b.nii.gz")
@@ -124,6 +125,7 @@ def test_the_commands_say_what_changed_and_measure_again(tmp_path, predicted, ca
     write_json(tmp_path / "hand/a.json", drawing)
     said = octkit("import-masks", tmp_path / "hand", tmp_path / "out")
     assert "a: 60 px changed" in said and "choroid 40.00 -> 48.00 um" in said and "b:" not in said
+    assert "left out, as their masks are not there: b" in said
     table = (tmp_path / "out/thickness.csv").read_text().splitlines()
     assert len(table) == 4 and table[3].startswith("a,R,um,choroid,48.000")
     assert [case.name for case in open_dataset(tmp_path / "out").train] == ["a"]
@@ -152,6 +154,55 @@ def test_voxels_of_unknown_labels_and_another_size_are_refused(tmp_path, predict
         nibabel.save(nibabel.Nifti1Image(voxels, stored.affine), hand / "mask/a.nii.gz")
         with pytest.raises(OctkitError, match="found mask values 4|voxels"):
             import_masks(hand, tmp_path / "out")
+
+
+def test_an_edge_that_is_moved_in_curved_layers_moves_so_far_and_no_other_does(tmp_path):
+    """Polygons lie beside their layers' edges here and there: 0.1 px on average, and gaps of a pixel between layers."""
+    columns, rows = np.arange(400), np.arange(300)[:, None]
+    ilm = 60 + 10 * np.sin(columns / 40)
+    edges = np.cumsum([ilm, 25 + 12 * np.cos(columns / 30), 15 + 3 * np.sin(columns / 17), 40 + 0 * ilm,
+                       50 + 5 * np.sin(columns / 50)], axis=0)
+    mask = np.select([(rows >= edges[upper]) & (rows < edges[upper + 1]) for upper in (0, 1, 3)], [1, 2, 3], 0)
+    write_mask(tmp_path / "masks/a.png", mask.astype(np.uint8), GOALS_GREYS)
+    write_png(tmp_path / "images/a.png", mask * 50)
+    export_masks(tmp_path / "masks", hand := tmp_path / "hand", "labelme", tmp_path / "images")
+    drawing = read_json(hand / "a.json")
+    for shape in drawing["shapes"]:
+        if shape["label"] == "rnfl":
+            shape["points"] = [[x, y - 5 if abs(y - np.interp(x, columns + 0.5, ilm)) < 3 else y]
+                               for x, y in shape["points"]]
+    write_json(hand / "a.json", drawing)
+    moved = np.where((rows >= ilm - 5) & (rows < ilm), 1, mask)
+    found = taken_back(hand, "a", tmp_path / "out")
+    np.testing.assert_array_equal(found[:, 1:-1] * (rows >= ilm + 1)[:, 1:-1], (mask * (rows >= ilm + 1))[:, 1:-1])
+    assert abs((found == 1).sum(0) - (moved == 1).sum(0)).mean() < 0.3
+
+
+def test_layers_that_are_drawn_in_the_wrong_order_are_named(tmp_path, predicted, capsys):
+    export_masks(predicted[0], hand := tmp_path / "hand", "itksnap", predicted[1])
+    stored = nibabel.load(hand / "mask/a.nii.gz")
+    voxels = np.asarray(stored.dataobj).copy()
+    voxels[:10, :5] = 2  # GCIPL above RNFL in a third of the A-scans
+    nibabel.save(nibabel.Nifti1Image(voxels, stored.affine), hand / "mask/a.nii.gz")
+    import_masks(hand, tmp_path / "out")
+    said = "".join(capsys.readouterr())
+    assert "mask/a.nii.gz: " in said and "do not lie as rnfl above gcipl above choroid" in said and "b.nii" not in said
+
+
+def test_what_a_model_knew_of_its_own_mask_is_not_said_of_a_corrected_one(tmp_path, predicted):
+    facts = read_json(predicted[0] / "a.scale.json") | {"means": {"rnfl": {}}, "circle": False}
+    write_json(predicted[0] / "a.scale.json", facts)
+    export_masks(predicted[0], hand := tmp_path / "hand", "labelme", predicted[1])
+    import_masks(hand, tmp_path / "out")
+    assert read_json(tmp_path / "out/Train/Layer_Masks/a.scale.json") == facts | {"means": None}
+
+
+def test_circles_and_volumes_do_not_go_out_together(tmp_path, predicted):
+    for folder in predicted:
+        write_nifti(folder / "v.nii.gz", np.stack([layers(), layers()]), (0.12, 0.004, 0.011))
+    with pytest.raises(OctkitError, match="masks of 2 and 3 axes"):
+        export_masks(predicted[0], tmp_path / "hand", "itksnap", predicted[1])
+    assert not (tmp_path / "hand").exists()
 
 
 def test_what_cannot_go_out_or_come_back_says_why(tmp_path, predicted):
