@@ -68,11 +68,9 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     after its patient. Raises OctkitError as `open_device`, and for a folder that holds another scan, whose scale would
     be lost.
     """
-    scans = open_device(path)
-    if len(scans) == 1:
-        [(name, scan)] = scans.items()
-        return _convert(scan, name, Path(out))
-    return tuple(file for name, scan in scans.items() for file in _convert(scan, name, Path(out) / name))
+    scans, out = open_device(path), Path(out)
+    return tuple(file for name, scan in scans.items()
+                 for file in _convert(scan, name, out / name if len(scans) > 1 else out))
 
 
 def _convert(scan: DeviceScan, stem: str, out: Path) -> tuple[Path, ...]:
@@ -84,33 +82,28 @@ def _convert(scan: DeviceScan, stem: str, out: Path) -> tuple[Path, ...]:
     if others := sorted(file.name for file in (out / "image").glob("*")
                         if file.name not in (name, f"{stem}.scale.json")):
         raise OctkitError(f"{out}: holds the scan {others[0]}, expected a new folder for each scan")
+    pictures = {f"image/{name}": pixels} | ({f"mask/{name}": mask} if mask.any() else {})
     facts = {"um_per_px": scan.spacing and [mm * 1000 for mm in scan.spacing], "eye": scan.eye, "circle": scan.circle}
-    beside = [] if nifti else [f"{kind}/{stem}.scale.json" for kind in ("image", "mask")[:1 + mask.any()]]
-    files = [f"image/{name}", "lines.csv", "scale.json", *([f"mask/{name}"] if mask.any() else []), *beside]
+    scales = ["scale.json", *(file.removesuffix(".png") + ".scale.json" for file in pictures if not nifti)]
 
     def write(folder: Path) -> None:
-        if nifti:
-            write_nifti(folder / "image" / name, pixels, scan.spacing)
-        else:
-            write_png(folder / "image" / name, pixels)
-        if mask.any() and nifti:
-            write_nifti(folder / "mask" / name, mask, scan.spacing)
-        elif mask.any():
-            write_mask(folder / "mask" / name, mask, GOALS_GREYS)
-        _write_lines(folder / "lines.csv", scan)
-        for file in ("scale.json", *beside):
+        for file, values in pictures.items():
+            if nifti:
+                write_nifti(folder / file, values, scan.spacing)
+            elif values is mask:
+                write_mask(folder / file, mask, GOALS_GREYS)
+            else:
+                write_png(folder / file, values)
+        for file in scales:
             write_json(folder / file, facts)
+        shape = (*mask.shape[:-2], mask.shape[-1])  # (W,), of a volume (B-scans, W)
+        write_csv(folder / "lines.csv", [*("b_scan", "a_scan")[-len(shape):], *scan.lines],
+                  ((*place, *("" if np.isnan(line[place]) else f"{line[place]:.3f}" for line in scan.lines.values()))
+                   for place in np.ndindex(shape)))
 
     if out.exists():  # the same scan again: each file is replaced as a whole
         write(out)
     else:
         with new_folder(out) as unfinished:
             write(unfinished)
-    return tuple(out / file for file in files)
-
-
-def _write_lines(path: Path, scan: DeviceScan) -> None:
-    shape = (*scan.image.shape[1:-2], scan.image.shape[-1])  # (W,), of a volume (B-scans, W)
-    rows = ((*place, *("" if np.isnan(line[place]) else f"{line[place]:.3f}" for line in scan.lines.values()))
-            for place in np.ndindex(shape))
-    write_csv(path, [*("b_scan", "a_scan")[-len(shape):], *scan.lines], rows)
+    return tuple(out / file for file in (*pictures, "lines.csv", *scales))

@@ -5,13 +5,13 @@ layer is that layer's lower edge: RNFL, GCL, IPL …
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from octkit.common.errors import OctkitError, bad_file, by, no_file
+from octkit.common.errors import bad_file, by, no_file
 from octkit.common.files import only_file
 from octkit.common.memory import check_content
 from octkit.data.labels import LAYERS
@@ -19,6 +19,7 @@ from octkit.data.volume_files import MAX_VOXELS
 
 # The layers of ours that lie between two of the device's lines; the choroid's lower edge it does not draw.
 BETWEEN = {"rnfl": ("ILM", "RNFL"), "gcipl": ("RNFL", "IPL")}
+UNMEASURED = 3e38
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,35 @@ def device_mask(scan: DeviceScan) -> np.ndarray:
     return mask
 
 
-def whole_file(path: Path, beginnings: Sequence[bytes], expected: str) -> bytes:
+def scan_of(path: Path, image: np.ndarray, spacing: Sequence[float] | None, eye: str | None, circle: bool | None,
+            lines: Mapping[str, np.ndarray] | None = None, notes: Iterable[str] = ()) -> DeviceScan:
+    """A scan from its B-scans (B-scans, H, W), their `lines` (B-scans, W) and mm along the three axes.
+
+    One B-scan is no volume: the first axis is left out. Raises OctkitError where the spacing is not above 0.
+    """
+    # Devices mark what they did not measure with the largest float32, 3.4e38.
+    drawn = {name: np.where(np.abs(line) < UNMEASURED, line, np.nan) for name, line in (lines or {}).items()}
+    drawn = {name: line for name, line in drawn.items() if np.isfinite(line).any()}
+    if len(image) == 1:
+        image, spacing, drawn = image[0], spacing and spacing[1:], {name: line[0] for name, line in drawn.items()}
+    if spacing is not None and not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+        raise bad_file(path, f"found the scale {by(spacing)} mm", "expected lengths above 0")
+    return DeviceScan(image.astype(np.float32)[None], spacing and tuple(map(float, spacing)), eye, circle, drawn,
+                      tuple(dict.fromkeys(notes)))
+
+
+def whole_file(path: Path, beginnings: Sequence[bytes], expected: str) -> memoryview:
     """A device file's bytes. Raises OctkitError where it cannot be read, or begins with none of the `beginnings`."""
     try:
-        if not only_file(path, expected, 4).exists():
-            raise no_file(path, expected)
-        data = path.read_bytes()
+        data = only_file(path, expected, 4).read_bytes()
+    except FileNotFoundError:
+        raise no_file(path, expected) from None
     except OSError as error:
         raise bad_file(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
     if not data.startswith(tuple(beginnings)):
         found = " or ".join(beginning.decode() for beginning in beginnings)
         raise bad_file(path, f"found no {found} at its beginning", f"expected {expected}")
-    return data
+    return memoryview(data)
 
 
 def check_voxels(path: Path, size: Sequence[int]) -> None:
@@ -83,10 +101,3 @@ def check_voxels(path: Path, size: Sequence[int]) -> None:
     if min(size) < 1 or math.prod(size) > MAX_VOXELS:
         raise bad_file(path, f"states {by(size)} px", f"expected at least one and at most {MAX_VOXELS}")
     check_content(path, 16 * math.prod(size))
-
-
-def checked_spacing(path: Path, spacing: Sequence[float]) -> tuple[float, ...]:
-    """The spacing (mm an axis). Raises OctkitError where one is not above 0."""
-    if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
-        raise OctkitError(f"{path}: found the scale {by(spacing)} mm, expected lengths above 0")
-    return tuple(float(mm) for mm in spacing)

@@ -12,7 +12,7 @@ import numpy as np
 
 from octkit.common.errors import bad_file, by
 from octkit.common.files import only_file
-from octkit.data.device_scan import DeviceScan, check_voxels, checked_spacing
+from octkit.data.device_scan import DeviceScan, check_voxels, scan_of
 
 TOMOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 DEFLATED = "1.2.840.10008.1.2.1.99"  # unpacked as a whole, to whatever size
@@ -21,6 +21,7 @@ ELEMENTS = ("SOPClassUID", "Manufacturer", "Rows", "Columns", "NumberOfFrames", 
             "HighBit", "SamplesPerPixel", "PixelRepresentation", "PhotometricInterpretation", "PixelData",
             "ImageLaterality", "Laterality", "PixelSpacing", "SpacingBetweenSlices",
             "SharedFunctionalGroupsSequence", PER_FRAME)
+PLAIN = "pixels uncompressed, as JPEG 2000, JPEG or RLE"
 NEAR = 0.03  # how far lengths may differ that should be one
 
 
@@ -31,9 +32,8 @@ def open_dicom(path: Path) -> list[DeviceScan]:
     only_file(path, "a DICOM file", 2)
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # they quote what stands in the file
-        syntax = getattr(pydicom.filereader.read_file_meta_info(path), "TransferSyntaxUID", "")
-        if syntax == DEFLATED:
-            raise bad_file(path, "is deflated as a whole", "expected pixels uncompressed, as JPEG 2000, JPEG or RLE")
+        if getattr(pydicom.filereader.read_file_meta_info(path), "TransferSyntaxUID", "") == DEFLATED:
+            raise bad_file(path, "is deflated as a whole", f"expected {PLAIN}")
         found = pydicom.dcmread(path, specific_tags=list(ELEMENTS))
         if (kind := found.get("SOPClassUID")) != TOMOGRAPHY:  # its text where it is known: damage moves texts
             raise bad_file(path, f"is DICOM of {kind.name if kind in pydicom.uid.UID_dictionary else 'no known kind'}",
@@ -45,47 +45,37 @@ def open_dicom(path: Path) -> list[DeviceScan]:
         try:
             pixels = found.pixel_array.reshape(size)
         except Exception as error:
-            scrambled = str(found.get("Manufacturer", "")).startswith("Carl Zeiss")
-            raise bad_file(path, f"has pixels that cannot be decoded ({type(error).__name__})", "expected them "
-                           "uncompressed, as JPEG 2000, JPEG or RLE" + (
-                               "; Zeiss scrambles some exports: take another one" if scrambled else "")) from None
-    image = pixels.astype(np.float32) * (255 / (2 ** int(found.BitsStored) - 1))
+            zeiss = str(found.get("Manufacturer", "")).startswith("Carl Zeiss")
+            raise bad_file(path, f"has pixels that cannot be decoded ({type(error).__name__})", f"expected {PLAIN}" + (
+                "; Zeiss scrambles some exports: take another one" * zeiss)) from None
     shared, frames = _first(found, "SharedFunctionalGroupsSequence"), list(found.get(PER_FRAME) or [])
     if len(frames) != size[0]:
         frames = [pydicom.Dataset()] * size[0]
-    stated, notes = _spacing(found, shared, frames)
-    spacing = checked_spacing(path, stated) if stated else None
+    spacing, notes = _spacing(found, shared, frames)
     sides = [found.get("ImageLaterality"), found.get("Laterality"),
              *(_first(group, "FrameAnatomySequence").get("FrameLaterality") for group in (shared, *frames[:1]))]
-    eye = next((side for side in sides if side in ("R", "L")), None)
-    if size[0] > 1:
-        return [DeviceScan(image[None], spacing, eye, False, {}, tuple(notes))]
-    circle = _circle(frames[0])
-    if circle is None:
+    if (circle := _circle(frames[0]) if len(frames) == 1 else False) is None:
         notes.append("whether it is a circle or a line is not stated")
-    return [DeviceScan(image, spacing, eye, circle, {}, tuple(notes))]
+    return [scan_of(path, pixels * (255 / (2 ** int(found.BitsStored) - 1)), spacing,
+                    next((side for side in sides if side in ("R", "L")), None), circle, {}, notes)]
 
 
 def _first(group: Any, name: str) -> Any:
-    """The one item of a sequence, or an empty data set."""
-    from pydicom.dataset import Dataset
-
-    return (group.get(name) or [Dataset()])[0]
+    """The one item of a sequence, or an empty one."""
+    return (group.get(name) or [{}])[0]
 
 
 def _spacing(found: Any, shared: Any, frames: list[Any]) -> tuple[list[float] | None, list[str]]:
-    """mm between frames (where there are several), rows and columns; None where one is not stated, and a note."""
+    """mm between frames (0 where there is one), rows and columns; None where one is not stated, and a note."""
     measures = next((one for one in (_first(frames[0], "PixelMeasuresSequence"),
                                      _first(shared, "PixelMeasuresSequence"), found) if one.get("PixelSpacing")), None)
     if measures is None:
         return None, ["its pixels' spacing is not stated"]
-    spacing = [float(mm) for mm in measures.PixelSpacing]
-    if len(frames) == 1:
-        return spacing, []
+    spacing = [float(mm) for mm in measures.get("PixelSpacing")]
     places = [_first(frame, "PlanePositionSequence").get("ImagePositionPatient") for frame in frames]
     steps = np.linalg.norm(np.diff(np.array(places, float), axis=0), axis=1) if None not in places else np.zeros(1)
-    if steps.min() > 0 and np.allclose(steps, steps.mean(), rtol=NEAR):
-        return [float(steps.mean()), *spacing], []
+    if len(frames) == 1 or steps.min() > 0 and np.allclose(steps, steps.mean(), rtol=NEAR):
+        return [float(steps.sum()) / max(len(steps), 1), *spacing], []
     if between := measures.get("SpacingBetweenSlices"):
         return [abs(float(between)), *spacing], []
     return None, [f"how far its B-scans are apart is not stated ({by([1000 * mm for mm in spacing])} um in each)"]
@@ -94,9 +84,11 @@ def _spacing(found: Any, shared: Any, frames: list[Any]) -> tuple[list[float] | 
 def _circle(frame: Any) -> bool | None:
     """Whether a frame lies on a circle of the fundus; None where neither this nor a line is stated."""
     place = _first(frame, "OphthalmicFrameLocationSequence")
-    points = np.array(place.get("ReferenceCoordinates") or [], float).reshape(-1, 2)
-    radii = np.linalg.norm(points - points[:-1].mean(0), axis=1) if len(points) > 8 else np.zeros(0)
     if place.get("OphthalmicImageOrientation") == "LINEAR":
         return False
-    closed = len(radii) > 0 and math.dist(points[0], points[-1]) < 4 * math.pi * radii.mean() / (len(points) - 1)
+    points = np.array(place.get("ReferenceCoordinates") or [], float).reshape(-1, 2)
+    if len(points) <= 8:
+        return None
+    radii = np.linalg.norm(points - points[:-1].mean(0), axis=1)
+    closed = math.dist(points[0], points[-1]) < 4 * math.pi * radii.mean() / (len(points) - 1)
     return True if closed and np.allclose(radii, radii.mean(), rtol=NEAR) else None

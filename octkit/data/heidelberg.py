@@ -7,14 +7,15 @@ damaged parts of an .E2E without a word and gives pixels no scale, OCT-Converter
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from octkit.common.errors import OctkitError, bad_file
-from octkit.data.device_scan import DeviceScan, check_voxels, checked_spacing, whole_file
+from octkit.data.device_scan import UNMEASURED, DeviceScan, check_voxels, scan_of, whole_file
 from octkit.data.image_files import is_image, read_image
 from octkit.data.mask_values import check_size
 
@@ -22,16 +23,16 @@ HEADER_BYTES = 2048
 # From (and with) one byte of the header to (and without) another: time of the examination; IDs of scan and reference,
 # patient, birth date, visit and its date; ID of the progression.
 WHO_AND_WHEN = ((88, 96), (104, 208), (224, 258))
-# The device marks what it did not measure with the largest float32, 3.4e38.
 MOST_LINES = 64  # of layers in a B-scan; Heidelberg's have 17
-UNMEASURED = 3e38
 EYES = {"OD": "R", "OS": "L"}
 LINE_SCAN, CIRCLE_SCAN, RADIAL_SCAN, VOLUMES = 1, 2, 5, (3, 4)
 # Kinds of an .E2E's parts, and of its images.
-LATERALITY, PREAMBLE, B_SCAN, CONTOUR, IMAGE = 11, 3, 10004, 10019, 1073741824
+LATERALITY, PREAMBLE, B_SCAN, CONTOUR, IMAGE = KINDS = 11, 3, 10004, 10019, 1073741824
 PIXELS = 35652097
 EMPTY = 1.99  # above it an .E2E marks what was not measured
 NEAR = 0.03  # how far two lengths may differ that should be one
+ACQUIRED = "OphthalmicAcquisitionContext/"  # what an XML export says of a B-scan
+FACTS = ("ScaleY", "ScaleX", "Height", "Width", "Start/Coord/X", "Start/Coord/Y", "End/Coord/X", "End/Coord/Y")
 
 
 def open_vol(path: str | Path) -> DeviceScan:
@@ -40,7 +41,7 @@ def open_vol(path: str | Path) -> DeviceScan:
     Raises OctkitError for a file that is missing, none of this format or cut short, a scale that is not above 0, and
     radial scans.
     """
-    from eyepy.io.he.vol_reader import SEG_MAPPING, vol_format
+    from eyepy.io.he.vol_reader import vol_format
 
     data = _read(Path(path))
     for start, stop in WHO_AND_WHEN:
@@ -48,19 +49,27 @@ def open_vol(path: str | Path) -> DeviceScan:
     try:
         parsed = vol_format.parse(bytes(data))
         pixels = np.stack([np.asarray(b_scan.data) for b_scan in parsed.bscans])
-        lines = _lines([np.asarray(b_scan.layer_segmentations) for b_scan in parsed.bscans],
-                       {number: name for name, number in SEG_MAPPING.items()})
+        lines = _stacked([_named(enumerate(map(np.asarray, b_scan.layer_segmentations))) for b_scan in parsed.bscans])
     except Exception as error:  # construct raises a dozen kinds for what a damaged header may ask for
         raise OctkitError(f"{path}: is damaged ({str(error).splitlines()[-1]}), expected a whole .vol file") from None
-    spacing: tuple[float, ...] = (parsed.distance, parsed.scale_y, parsed.scale_x)
     if parsed.scan_pattern == RADIAL_SCAN:
         raise OctkitError(f"{path}: found a radial scan, expected a circle, a line or a volume")
     if parsed.scan_pattern in (LINE_SCAN, CIRCLE_SCAN) and len(pixels) != 1:
         raise OctkitError(f"{path}: found {len(pixels)} B-scans, expected 1 in a line or a circle scan")
-    if len(pixels) == 1:
-        pixels, spacing, lines = pixels[0], spacing[1:], {name: line[0] for name, line in lines.items()}
-    return DeviceScan(displayed(pixels)[None], checked_spacing(Path(path), spacing),
-                      EYES.get(parsed.scan_position.strip("\0 ")), parsed.scan_pattern == CIRCLE_SCAN, lines)
+    return scan_of(Path(path), displayed(pixels), (parsed.distance, parsed.scale_y, parsed.scale_x),
+                   EYES.get(parsed.scan_position.strip("\0 ")), parsed.scan_pattern == CIRCLE_SCAN, lines)
+
+
+@dataclass(frozen=True)
+class _BScan:
+    """A B-scan of an .E2E file or an XML export: greys (H, W), rows of its lines (W,), where it lies."""
+
+    image: np.ndarray
+    ends: Sequence[float]  # x, y of its start and of its end: mm, or degrees
+    scale: tuple[float, float | None]  # mm a row and an A-scan
+    circle: bool | None
+    lines: dict[str, np.ndarray]
+    notes: list[str]
 
 
 def open_e2e(path: Path) -> list[DeviceScan]:
@@ -68,28 +77,23 @@ def open_e2e(path: Path) -> list[DeviceScan]:
 
     Raises OctkitError for a file that is cut short or holds no scan, or what numpy and struct raise for a damaged one.
     """
-    from eyepy.io.he.vol_reader import SEG_MAPPING
-
-    data = memoryview(whole_file(path, [b"CMDb", b"E2EMultipleVolumeFile"], "Heidelberg's .E2E format"))
-    series: dict[tuple, list] = {}
-    for who, *part in _parts(path, data[64:] if data[:1] == b"E" else data):
-        series.setdefault(who, []).append(part)
-    scans, names = [], {number: name for name, number in SEG_MAPPING.items()}
+    data = whole_file(path, [b"CMDb", b"E2EMultipleVolumeFile"], "Heidelberg's .E2E format")
+    series: dict[tuple, dict[int, list]] = {}
+    for who, number, kind, content in _parts(path, data[64:] if data[:1] == b"E" else data):
+        if kind != IMAGE or struct.unpack_from("<I", content, 4) == (PIXELS,):
+            series.setdefault(who, {kind: [] for kind in KINDS})[kind].append((number, content))
+    scans = []
     for _, parts in sorted(series.items()):  # directories come last first
-        kinds: dict[int, dict[int, memoryview]] = {B_SCAN: {}, IMAGE: {}, LATERALITY: {}, PREAMBLE: {}}
-        for slice_number, kind, content in parts:
-            if kind in kinds and (kind != IMAGE or struct.unpack_from("<I", content, 4) == (PIXELS,)):
-                kinds[kind][slice_number] = content
-        sides = [*(part[14] for part in kinds[LATERALITY].values()), *(part[4] for part in kinds[PREAMBLE].values())]
+        sides = [*(part[14] for _, part in parts[LATERALITY]), *(part[4] for _, part in parts[PREAMBLE])]
         eye = next((chr(side) for side in sides if chr(side) in "RL"), None)
-        about = {number: (*struct.unpack_from("<4f8xf28x2I2f", part, 12), number)  # … its place in the scan, pattern
-                 for number, part in kinds[B_SCAN].items() if number in kinds[IMAGE]}
-        inside = sorted(about.values(), key=lambda facts: facts[5])
-        flat = [facts for facts in inside if facts[6] != CIRCLE_SCAN]
-        if _step(np.array([(facts[4], 0, 0, *facts[:4]) for facts in flat])) or flat and flat[0][6] in VOLUMES:
-            scans.append(_e2e_scan(path, flat, kinds[IMAGE], parts, names, eye))
-            inside = [facts for facts in inside if facts[6] == CIRCLE_SCAN]
-        scans += [_e2e_scan(path, [facts], kinds[IMAGE], parts, names, eye) for facts in inside]
+        images = dict(parts[IMAGE])
+        # Start and end x, y, mm a row, place in the scan, pattern, centre x, y; number of the slice.
+        about = [(*struct.unpack_from("<4f8xf28x2I2f", part, 12), number)
+                 for number, part in dict(parts[B_SCAN]).items() if number in images]
+        b_scans = [_e2e_b_scan(path, facts, images[facts[-1]], [line for number, line in parts[CONTOUR]
+                                                                if number == facts[-1]], len(about))
+                   for facts in sorted(about, key=lambda facts: facts[5])]
+        scans += _together(path, b_scans, eye, any(facts[6] in VOLUMES for facts in about))
     if not scans:
         raise bad_file(path, "holds no scan", "expected a circle, a line or a volume")
     return scans
@@ -106,51 +110,40 @@ def _parts(path: Path, data: memoryview) -> Iterator[tuple]:
             raise bad_file(path, f"should have a directory at byte {place}, and has {len(data)} bytes; the file is cut "
                            "short", "expected a whole .E2E file")
         for entry in range(place + 52, place + 52 + 44 * count, 44):
-            header, start, size, _, *who, slice_number, _, _, kind, _ = struct.unpack_from("<4I4i2H2I", data, entry)
-            if kind in (LATERALITY, PREAMBLE, B_SCAN, CONTOUR, IMAGE) and start > header:
+            header, start, size, _, *who, number, _, _, kind, _ = struct.unpack_from("<4I4i2H2I", data, entry)
+            if kind in KINDS and start > header:
                 if start + 60 + size > len(data):
                     raise bad_file(path, f"should have {size} bytes at byte {start}, and has {len(data)}; the file is "
                                    "cut short", "expected a whole .E2E file")
-                yield tuple(who), slice_number, kind, data[start + 60:start + 60 + size]
+                yield tuple(who), number, kind, data[start + 60:start + 60 + size]
         place = before
 
 
-def _e2e_scan(path: Path, b_scans: Sequence[tuple], images: Mapping[int, memoryview], parts: Sequence,
-              names: Mapping[int, str], eye: str | None) -> DeviceScan:
-    """One scan of an .E2E file from its B-scans (start and end x, y, mm a row, place, pattern, centre x, y, slice)."""
-    height, width = struct.unpack_from("<2I", images[b_scans[0][-1]], 12)
-    check_voxels(path, (len(b_scans), height, width))
-    image = np.zeros((len(b_scans), height, width), np.float32)
-    index, notes = {facts[-1]: number for number, facts in enumerate(b_scans)}, []
-    lines: dict[str, np.ndarray] = {}
-    for slice_number, number in index.items():
-        if struct.unpack_from("<2I", images[slice_number], 12) != (height, width):
-            raise bad_file(path, "holds B-scans of several sizes in one scan", "expected one size")
-        # 6 bits of exponent, then 10 of mantissa, no sign; eyepy takes the mantissa's bits in reverse order.
-        stored = np.frombuffer(images[slice_number], "<u2", height * width, 20)
-        raw = np.ldexp(1 + (stored & 1023) / 1024, (stored >> 10).astype(int) - 63)
-        image[number] = displayed(np.where(raw > EMPTY, 0, raw)).reshape(height, width)
-    for slice_number, kind, content in parts:
-        if kind == CONTOUR and slice_number in index:
-            line, _, long = struct.unpack_from("<3I", content, 4)
-            if long != width or len(content) < 16 + 4 * width or line >= MOST_LINES:
-                notes.append(f"line {line} is left out: it has {long} values, the image {width} A-scans")
-                continue
-            # They end the part. Before them come 16 bytes or more: read from byte 16, a circle's are turned.
-            rows = np.frombuffer(content[-4 * width:], "<f4").astype(float)
-            drawn = lines.setdefault(names.get(line, f"line_{line}"), np.full((len(b_scans), width), np.nan))
-            drawn[index[slice_number]] = np.where((rows > 0) & (rows < UNMEASURED), rows, np.nan)
-    start_x, start_y, end_x, end_y, mm, _, pattern, centre_x, centre_y, _ = b_scans[0]
-    long = f"{math.dist((start_x, start_y), (end_x, end_y)):.3g} degrees long"
-    if pattern == CIRCLE_SCAN:
-        long = f"a circle of {2 * math.dist((start_x, start_y), (centre_x, centre_y)):.3g} degrees"
-    (mm,) = checked_spacing(path, (mm,))
-    notes.append(f"its rows are {1000 * mm:.4g} um apart, across the file states angles alone ({long}, {width} A-scans)"
-                 + ("" if len(b_scans) > 1 else f": --um-per-px {1000 * mm:.4g} X, X as HEYEX shows it"))
-    lines = {name: line for name, line in lines.items() if np.isfinite(line).any()}
-    if len(b_scans) == 1:
-        image, lines = image[0], {name: line[0] for name, line in lines.items()}
-    return DeviceScan(image[None], None, eye, pattern == CIRCLE_SCAN, lines, tuple(dict.fromkeys(notes)))
+def _e2e_b_scan(path: Path, about: tuple, image: memoryview, contours: Iterable[memoryview], count: int) -> _BScan:
+    """A B-scan from what its file says `about` it; `count` is how many its series has."""
+    *ends, mm, _, pattern, centre_x, centre_y, _ = about
+    height, width = struct.unpack_from("<2I", image, 12)
+    check_voxels(path, (count, height, width))
+    if not (mm > 0 and math.isfinite(mm)):
+        raise bad_file(path, f"found the scale {mm:g} mm a row", "expected a length above 0")
+    # 6 bits of exponent, then 10 of mantissa, no sign; eyepy takes the mantissa's bits in reverse order.
+    stored = np.frombuffer(image, "<u2", height * width, 20)
+    raw = np.ldexp(1 + (stored & 1023) / 1024, (stored >> 10).astype(int) - 63)
+    rows, notes = [], []
+    for contour in contours:
+        line, _, values = struct.unpack_from("<3I", contour, 4)
+        if values != width or len(contour) < 16 + 4 * width:
+            notes.append(f"line {line} is left out: it has {values} values, the image {width} A-scans")
+            continue
+        # They end the part. Before them come 16 bytes or more: read from byte 16, a circle's are turned.
+        drawn = np.frombuffer(contour[-4 * width:], "<f4").astype(float)
+        rows.append((line, np.where(drawn > 0, drawn, np.nan)))
+    long = (f"a circle of {2 * math.dist(ends[:2], (centre_x, centre_y)):.3g} degrees" if pattern == CIRCLE_SCAN
+            else f"{math.dist(ends[:2], ends[2:]):.3g} degrees long")
+    notes.append(f"its rows are {1000 * mm:.4g} um apart, across the file states angles alone ({long}, {width} "
+                 f"A-scans): of a single B-scan --um-per-px {1000 * mm:.4g} X, X as HEYEX shows it")
+    return _BScan(displayed(np.where(raw > EMPTY, 0, raw)).reshape(height, width), ends, (mm, None),
+                  pattern == CIRCLE_SCAN, _named(rows), notes)
 
 
 def open_xml(path: Path) -> list[DeviceScan]:
@@ -161,66 +154,85 @@ def open_xml(path: Path) -> list[DeviceScan]:
     from defusedxml.ElementTree import fromstring
 
     scans = []
-    root = fromstring(whole_file(path, [b"<", b"\xef\xbb\xbf<"], "HEYEX's XML export"))
+    root = fromstring(bytes(whole_file(path, [b"<", b"\xef\xbb\xbf<"], "HEYEX's XML export")))
     for series in root.iter("Series"):
         b_scans = series.findall(".//ImageType[Type='OCT']..")
-        facts = np.array([[_number(path, b_scan, name) for name in ("ScaleY", "ScaleX", "Width", "Start/Coord/X",
-                          "Start/Coord/Y", "End/Coord/X", "End/Coord/Y")] for b_scan in b_scans])
         eye = {"R": "R", "L": "L"}.get((series.findtext("Laterality") or "").strip())
-        if step := _step(facts):
-            scans.append(_xml_scan(path, b_scans, (step, *facts[0, :2]), eye, False))
-            continue
-        for b_scan, (mm, lateral, width, *ends) in zip(b_scans, facts, strict=True):
-            across, length = math.dist(ends[:2], ends[2:]), lateral * width  # of a circle, from its start to its centre
-            circle = (True if abs(2 * math.pi * across - length) < NEAR * length
-                      else False if abs(across - length) < NEAR * length else None)
-            scans.append(_xml_scan(path, [b_scan], (mm, lateral), eye, circle))
+        scans += _together(path, [_xml_b_scan(path, b_scan, len(b_scans)) for b_scan in b_scans], eye)
     if not scans:
         raise bad_file(path, "holds no B-scan", "expected HEYEX's XML export")
     return scans
 
 
-def _number(path: Path, b_scan: Any, name: str) -> float:
-    text = b_scan.findtext(f"OphthalmicAcquisitionContext/{name}")
-    if text is None:
-        raise bad_file(path, f"states no {name} of a B-scan", "expected HEYEX's XML export")
-    return float(text)
+def _xml_b_scan(path: Path, b_scan: Any, count: int) -> _BScan:
+    facts = {name: b_scan.findtext(ACQUIRED + name) for name in FACTS}
+    if missing := [name for name, text in facts.items() if text is None]:
+        raise bad_file(path, f"states no {missing[0]} of a B-scan", "expected HEYEX's XML export")
+    mm, lateral, height, width, *ends = map(float, facts.values())
+    check_voxels(path, (count, int(height), int(width)))
+    file = path.parent / (b_scan.findtext("ImageData/ExamURL") or "").replace("\\", "/").rpartition("/")[2]
+    if not is_image(file):
+        raise bad_file(path, "names no image for a B-scan", "expected the XML export with its B-scans")
+    check_size(file, (image := read_image(file)[0]).shape, (int(height), int(width)), path)
+    across, length = math.dist(ends[:2], ends[2:]), lateral * width  # of a circle, from its start to its centre
+    circle = (True if abs(2 * math.pi * across - length) < NEAR * length
+              else False if abs(across - length) < NEAR * length else None)
+    lines, notes = dict[str, np.ndarray](), []
+    for line in b_scan.iterfind(".//SegLine"):
+        name, rows = (line.findtext("Name") or "").strip(), np.array((line.findtext("Array") or "").split(), float)
+        if len(rows) == width and len(lines) < MOST_LINES and name.isidentifier():
+            lines[name] = rows
+        else:
+            notes.append(f"a line is left out: it has {len(rows)} values, the image {width:g} A-scans")
+    return _BScan(image, ends, (mm, lateral), circle, lines, notes)
 
 
-def _step(facts: np.ndarray) -> float | None:
-    """mm from one B-scan to the next where all are parallel, of one scale and evenly apart; else None."""
-    if len(facts) < 2 or not (facts[:, :3] == facts[0, :3]).all():
+def _together(path: Path, b_scans: Sequence[_BScan], eye: str | None, volume: bool = False) -> list[DeviceScan]:
+    """Scans of B-scans: those that are parallel and evenly apart, or said to be a `volume`, as one; others alone."""
+    flat = [one for one in b_scans if not one.circle]
+    step, scans, groups = _step(flat), [], [[one] for one in b_scans]
+    if flat and (step or volume):
+        groups = [flat, *([one] for one in b_scans if one.circle)]
+    for group in groups:
+        first, notes = group[0], [note for one in group for note in one.notes]
+        if any(one.image.shape != first.image.shape for one in group):
+            raise bad_file(path, "holds B-scans of several sizes in one scan", "expected one size")
+        if (circle := first.circle if len(group) == 1 else False) is None:
+            notes.append("whether it is a circle or a line does not follow from its ends")
+        scans.append(scan_of(path, np.stack([one.image for one in group]),
+                             None if None in first.scale else (step or 0, *first.scale), eye, circle,
+                             _stacked([one.lines for one in group]), notes))
+    return scans
+
+
+def _step(b_scans: Sequence[_BScan]) -> float | None:
+    """mm (or degrees) from one B-scan to the next where all are parallel, of one scale and evenly apart; else None."""
+    if len(b_scans) < 2 or len({(one.scale, one.image.shape[1]) for one in b_scans}) > 1:
         return None
-    along, steps = facts[:, 5:] - facts[:, 3:5], np.diff(facts[:, 3:5], axis=0)
+    ends = np.array([one.ends for one in b_scans])
+    along, steps = ends[:, 2:] - ends[:, :2], np.diff(ends[:, :2], axis=0)
     length = math.hypot(*along[0])
     apart = (steps[:, 0] * along[0, 1] - steps[:, 1] * along[0, 0]) / length if length else np.zeros(1)
     even = np.allclose(along, along[0], atol=NEAR * length) and np.allclose(apart, apart[0], rtol=NEAR, atol=0)
     return float(np.abs(apart).mean()) if even and apart[0] else None
 
 
-def _xml_scan(path: Path, b_scans: Sequence[Any], spacing: Sequence[float], eye: str | None,
-              circle: bool | None) -> DeviceScan:
-    size = (len(b_scans), *(int(_number(path, b_scans[0], name)) for name in ("Height", "Width")))
-    check_voxels(path, size)
-    image, lines = np.zeros(size, np.float32), dict[str, np.ndarray]()
-    notes = [] if circle is not None else ["whether it is a circle or a line does not follow from its ends"]
-    for number, b_scan in enumerate(b_scans):
-        file = path.parent / (b_scan.findtext("ImageData/ExamURL") or "").replace("\\", "/").rpartition("/")[2]
-        if not is_image(file):
-            raise bad_file(path, "names no image for a B-scan", "expected the XML export with its B-scans")
-        check_size(file, (pixels := read_image(file)).shape[1:], size[1:], path)
-        image[number] = pixels[0]
-        for line in b_scan.iterfind(".//SegLine"):
-            name, rows = (line.findtext("Name") or "").strip(), np.array((line.findtext("Array") or "").split(), float)
-            if len(rows) != size[2] or len(lines) >= MOST_LINES or not name.isidentifier():
-                notes.append(f"a line is left out: it has {len(rows)} values, the image {size[2]} A-scans")
-                continue
-            drawn = lines.setdefault(name, np.full((size[0], size[2]), np.nan))
-            drawn[number] = np.where(rows < UNMEASURED, rows, np.nan)
-    lines = {name: line for name, line in lines.items() if np.isfinite(line).any()}
-    if len(b_scans) == 1:
-        image, lines = image[0], {name: line[0] for name, line in lines.items()}
-    return DeviceScan(image[None], checked_spacing(path, spacing), eye, circle, lines, tuple(dict.fromkeys(notes)))
+def _named(lines: Iterable[tuple[int, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Lines by Heidelberg's names. Raises ValueError where there are more than a retina has."""
+    from eyepy.io.he.vol_reader import SEG_MAPPING
+
+    names = {number: name for name, number in SEG_MAPPING.items()}
+    found = {names.get(number, f"line_{number}"): line for number, line in lines}
+    if len(found) > MOST_LINES:  # a small file could state any number, and fill the memory
+        raise ValueError(f"it states {len(found)} lines of layers")
+    return found
+
+
+def _stacked(b_scans: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Lines (W,) of each B-scan as (B-scans, W) by name, nan where a B-scan has none."""
+    one_each = {name: line for lines in b_scans for name, line in lines.items()}
+    return {name: np.stack([lines.get(name, np.full(len(line), np.nan)) for lines in b_scans])
+            for name, line in one_each.items()}
 
 
 def displayed(intensity: np.ndarray) -> np.ndarray:
@@ -247,15 +259,3 @@ def _read(path: Path) -> bytearray:
         raise OctkitError(f"{path}: found {len(data)} bytes, expected {needed} for {b_scans} B-scans of {height} x "
                           f"{width} px; the file is cut short")
     return data
-
-
-def _lines(found: list[np.ndarray], names: dict[int, str]) -> dict[str, np.ndarray]:
-    """Segmentation vectors of the B-scans, each (lines, W), as name -> (B-scans, W)."""
-    if (most := max(map(len, found))) > MOST_LINES:  # a small file could state any number, and fill the memory
-        raise ValueError(f"it states {most} lines of layers")
-    stacked = np.full((most, len(found), found[0].shape[1]), np.nan)
-    for number, vectors in enumerate(found):
-        stacked[:len(vectors), number] = vectors
-    stacked[~(stacked < UNMEASURED)] = np.nan
-    return {names.get(number, f"line_{number}"): line for number, line in enumerate(stacked)
-            if np.isfinite(line).any()}

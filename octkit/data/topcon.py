@@ -7,26 +7,26 @@ there are stop at numpy 2.3, which no longer has what they call.
 import io
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from octkit.common.errors import bad_file
-from octkit.data.device_scan import DeviceScan, check_voxels, checked_spacing, whole_file
+from octkit.data.device_scan import DeviceScan, check_voxels, scan_of, whole_file
 
 CHUNKS = ("@IMG_JPEG", "@IMG_SCAN_03", "@IMG_MOT_COMP_03", "@PARAM_SCAN_04", "@PARAM_SCAN_02", "@CAPTURE_INFO_02",
           "@CAPTURE_INFO", "@CONTOUR_INFO")
 LINE, VOLUME = 0, 2  # patterns of scanning; of the others (radial, sets of lines) nobody has written down the geometry
 LINES = {"RETINA_1": "ILM", "RETINA_4": "BM", "MULTILAYERS_1": "ILM", "MULTILAYERS_2": "RNFL", "MULTILAYERS_3": "GCL",
          "MULTILAYERS_4": "IPL", "MULTILAYERS_7": "BM", "MULTILAYERS_8": "INL"}
-HIGHEST = 10_000  # rows: above it a line's value means that none was drawn
 CLEARLY = 1.25  # times as much contrast along the ILM: then the order of its B-scans is settled
 
 
 def open_topcon(path: Path) -> list[DeviceScan]:
     """Read a .fda or .fds file: a line scan or a volume. Raises OctkitError, or what numpy and Pillow raise."""
-    data = memoryview(whole_file(path, [b"FOCT"], "Topcon's .fda or .fds format"))
+    data = whole_file(path, [b"FOCT"], "Topcon's .fda or .fds format")
     chunks: dict[str, list[memoryview]] = {name: [] for name in CHUNKS}
     place = 15
     while place < len(data) and (length := data[place]):
@@ -36,23 +36,23 @@ def open_topcon(path: Path) -> list[DeviceScan]:
         if place > len(data):
             raise bad_file(path, f"ends within {name if name in CHUNKS else 'a chunk'}; the file is cut short",
                            "expected a whole file")  # another name may be anything that damage moved here
-        if name in chunks:
-            chunks[name].append(data[start:place])
+        chunks.get(name, []).append(data[start:place])
     pattern, image, notes = _image(path, chunks)
     if pattern not in (LINE, VOLUME):
         raise bad_file(path, f"found a scan of Topcon's pattern {pattern}", "expected a line (0) or a volume (2)")
-    spacing, count = _spacing(path, chunks, image.shape), len(image)
     lines, more = _lines(image, chunks["@CONTOUR_INFO"])
     sides = chunks["@CAPTURE_INFO_02"] or chunks["@CAPTURE_INFO"]
     eye = {b"\0": "R", b"\1": "L"}.get(bytes(sides[0][:1])) if sides else None
+    spacing = None
+    for scale in (*(chunk[21:] for chunk in chunks["@PARAM_SCAN_02"]), *(one[12:] for one in chunks["@PARAM_SCAN_04"])):
+        long, broad, um = struct.unpack_from("<3d", scale)  # mm of the whole scan, um a row
+        spacing = broad / len(image), um / 1000, long / image.shape[2]
     if spacing is None:
-        notes = [*notes, "it has no chunk PARAM_SCAN, which states the scale"]
-    if count == 1:
-        image, spacing, lines = image[0], spacing and spacing[1:], {name: line[0] for name, line in lines.items()}
-    return [DeviceScan(image[None], spacing, eye, False, lines, (*notes, *more))]
+        notes.append("it has no chunk PARAM_SCAN, which states the scale")
+    return [scan_of(path, image, spacing, eye, False, lines, notes + more)]
 
 
-def _image(path: Path, chunks: dict[str, list[memoryview]]) -> tuple[int, np.ndarray, list[str]]:
+def _image(path: Path, chunks: Mapping[str, list[memoryview]]) -> tuple[int, np.ndarray, list[str]]:
     """Pattern of scanning, pixels (B-scans, H, W) float32, notes."""
     for chunk in chunks["@IMG_JPEG"]:
         pattern, width, height, count = struct.unpack_from("<B8x3I", chunk)
@@ -80,16 +80,6 @@ def _image(path: Path, chunks: dict[str, list[memoryview]]) -> tuple[int, np.nda
     raise bad_file(path, "holds no B-scans (chunk IMG_JPEG, IMG_SCAN_03 or IMG_MOT_COMP_03)", "expected some")
 
 
-def _spacing(path: Path, chunks: dict[str, list[memoryview]], shape: tuple[int, ...]) -> tuple[float, ...] | None:
-    """mm between B-scans, rows and A-scans: the length that a scan has is shared among its pixels."""
-    for name, where in (("@PARAM_SCAN_04", 12), ("@PARAM_SCAN_02", 21)):
-        for chunk in chunks[name]:
-            long, broad, um = struct.unpack_from("<3d", chunk, where)
-            spacing = broad / shape[0], um / 1000, long / shape[2]
-            return (1.0, *checked_spacing(path, spacing[1:])) if shape[0] == 1 else checked_spacing(path, spacing)
-    return None
-
-
 def _lines(image: np.ndarray, contours: list[memoryview]) -> tuple[dict[str, np.ndarray], list[str]]:
     """The device's lines, (B-scans, W) rows from the top, and what was left out.
 
@@ -105,12 +95,11 @@ def _lines(image: np.ndarray, contours: list[memoryview]) -> tuple[dict[str, np.
             others.append(name)
             continue
         stored = np.frombuffer(contour, "<u2", count * width, 34).reshape(count, width).astype(float)
-        drawn = (stored > 0) & (stored < min(HIGHEST, image.shape[1]))
+        drawn = (stored > 0) & (stored < image.shape[1])  # else a value says that there is none
         lines[LINES.get(name, name)] = np.where(drawn, image.shape[1] - 1 - stored, np.nan)
     notes = [f"lines of other B-scans are left out: {', '.join(others)}"] if others else []
     if lines and len(image) > 1:
-        ilm = lines.get("ILM")
-        as_stored, turned = (0, 0) if ilm is None else (_contrast(image, ilm), _contrast(image, ilm[::-1]))
+        as_stored, turned = (_contrast(image, lines[name][::way]) if (name := "ILM") in lines else 0 for way in (1, -1))
         if max(as_stored, turned) <= CLEARLY * max(min(as_stored, turned), 0):
             return {}, [*notes, "lines are left out: the order of their B-scans is not clear"]
         if turned > as_stored:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from device_makers import NAME, write_dicom
+from device_makers import NAME, e2e_b_scan, e2e_bytes, write_dicom
 
 from octkit.common.errors import OctkitError
 from octkit.data.device_files import open_device
@@ -60,6 +60,6 @@ def test_without_its_library_the_extra_is_named(tmp_path, monkeypatch, name, lib
     for module in [module for module in sys.modules if module.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
-    (tmp_path / name).touch()
+    (tmp_path / name).write_bytes(e2e_bytes(e2e_b_scan(1, 2, np.ones((2, 3)), {})))
     with pytest.raises(OctkitError, match=rf"{library}.* extra devices brings: pip install .*\[devices\]"):
         open_device(tmp_path / name)
