@@ -160,7 +160,10 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
         raise OctkitError(f"um_per_px: found {by(um_per_px)}, expected micrometres a pixel, axial and lateral, above 0")
     given = None if um_per_px is None else tuple(value / 1000 for value in um_per_px)
     scans = [scan for file in files for scan in _scans_in(file, given, circle, plan)]
+    files_of: dict[str, Path] = {}
     for scan in scans:
+        if (other := files_of.setdefault(scan.name, scan.file)) != scan.file:  # each has a mask of its own
+            raise OctkitError(f"{scan.file}: a scan is called {scan.name}, as {other}; expected other names of files")
         if given is not None and scan.spacing == given and len(scan.size) == 2 and not known_scale(scan.size, given):
             raise OctkitError(f"{scan.file}: by the scale given it is {scan.size[0] * given[0]:.4g} mm deep, expected "
                               "0.24 to 20; --um-per-px is in micrometres a pixel, depth first")

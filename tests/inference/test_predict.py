@@ -27,7 +27,7 @@ from octkit.data.dataset import Case
 from octkit.data.device_files import convert
 from octkit.data.grey_range import shown
 from octkit.data.heidelberg import open_vol
-from octkit.data.image_files import read_mask
+from octkit.data.image_files import read_mask, write_png
 from octkit.data.labels import BOUNDARIES, GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.inference import predict, select
@@ -489,3 +489,7 @@ def test_the_scans_of_a_devices_file_are_predicted_one_by_one(tmp_path, image, c
     assert [found["um_per_px"] for found in facts] == [pytest.approx([4, 11])] * 2
     said = capsys.readouterr()
     assert "scan_3: left out: volume" in said.out + said.err
+    write_png(tmp_path / "both/scan_2.png", image)
+    (tmp_path / "scan.E2E").rename(tmp_path / "both/scan.E2E")
+    with pytest.raises(OctkitError, match=r"scan_2.png: a scan is called scan_2, as .*scan.E2E"):
+        predict_folder(model, tmp_path / "both", tmp_path / "again", um_per_px=(4, 11))
