@@ -1,5 +1,6 @@
 """Files of OCT devices, of whatever format: what is inside, and how they become files that the other commands take."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def open_device(path: str | Path) -> dict[str, DeviceScan]:
         raise OctkitError(f"{path}: needs {error.name}, which the extra devices brings: pip install \".[devices]\""
                           ) from None
     except Exception as error:  # a damaged file makes libraries raise anything; their words may quote the patient
-        raise bad_file(path, f"is damaged ({type(error).__name__})", f"expected a whole {ending} file") from None
+        what = "it ends too early" if isinstance(error, struct.error) else type(error).__name__
+        raise bad_file(path, f"is damaged ({what})", f"expected a whole {ending} file") from None
     return {path.stem if len(scans) == 1 else f"{path.stem}_{number}": scan for number, scan in enumerate(scans, 1)}
 
 

@@ -78,8 +78,8 @@ def scan_of(path: Path, image: np.ndarray, spacing: Sequence[float] | None, eye:
         image, spacing, drawn = image[0], spacing and spacing[1:], {name: line[0] for name, line in drawn.items()}
     if spacing is not None and not all(math.isfinite(mm) and mm > 0 for mm in spacing):
         raise bad_file(path, f"found the scale {by(spacing)} mm", "expected lengths above 0")
-    return DeviceScan(image.astype(np.float32)[None], spacing and tuple(map(float, spacing)), eye, circle, drawn,
-                      tuple(dict.fromkeys(notes)))
+    return DeviceScan(image.astype(np.float32)[None], None if spacing is None else tuple(map(float, spacing)), eye,
+                      circle, drawn, tuple(dict.fromkeys(notes)))
 
 
 def whole_file(path: Path, beginnings: Sequence[bytes], expected: str) -> memoryview:
@@ -91,8 +91,7 @@ def whole_file(path: Path, beginnings: Sequence[bytes], expected: str) -> memory
     except OSError as error:
         raise bad_file(path, f"cannot be read ({error.strerror})", f"expected {expected}") from None
     if not data.startswith(tuple(beginnings)):
-        found = " or ".join(beginning.decode() for beginning in beginnings)
-        raise bad_file(path, f"found no {found} at its beginning", f"expected {expected}")
+        raise bad_file(path, f"found no {beginnings[0].decode()} at its beginning", f"expected {expected}")
     return memoryview(data)
 
 

@@ -195,12 +195,13 @@ def _together(path: Path, b_scans: Sequence[_BScan], eye: str | None, volume: bo
         groups = [flat, *([one] for one in b_scans if one.circle)]
     for group in groups:
         first, notes = group[0], [note for one in group for note in one.notes]
+        mm, lateral = first.scale
         if any(one.image.shape != first.image.shape for one in group):
             raise bad_file(path, "holds B-scans of several sizes in one scan", "expected one size")
         if (circle := first.circle if len(group) == 1 else False) is None:
             notes.append("whether it is a circle or a line does not follow from its ends")
         scans.append(scan_of(path, np.stack([one.image for one in group]),
-                             None if None in first.scale else (step or 0, *first.scale), eye, circle,
+                             None if lateral is None else (step or 0, mm, lateral), eye, circle,
                              _stacked([one.lines for one in group]), notes))
     return scans
 
