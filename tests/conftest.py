@@ -1,15 +1,26 @@
 import subprocess
 from pathlib import Path
 
+import helpers
 import pytest
-from helpers import write_goals
 
 from octkit import cli
 
 
 @pytest.fixture
 def goals(tmp_path) -> Path:
-    return write_goals(tmp_path / "goals")
+    return helpers.write_goals(tmp_path / "goals")
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory) -> Path:
+    """The whole story in small: a folder with `data` and the finished `run`. Takes minutes, once for all tests."""
+    folder = tmp_path_factory.mktemp("story")
+    # Two folds: all people are held out once, enough of them to compare the answers to the glaucoma question.
+    done = helpers.octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set",
+                          f"data.dir={folder / 'data'}", "--set", "splits.folds=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import itertools
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -172,6 +173,12 @@ def write_semseg(root: Path, splits: tuple[str, ...] = ("train", "val", "test"),
             Image.fromarray(np.array([0, 80, 160, 255], np.uint8)[label]).save(
                 root / split / "semseg" / f"{number:04d}.png")
     return root
+
+
+def octkit(*arguments: object) -> subprocess.CompletedProcess:
+    """The command in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "octkit", *map(str, arguments)], capture_output=True, text=True,
+                          check=False)
 
 
 def fill(path: Path, leave: int) -> None:

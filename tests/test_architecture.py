@@ -118,7 +118,7 @@ def test_the_rooms_are_those_of_the_table():
 def test_tests_lie_in_the_rooms_of_what_they_test():
     for path in (PROJECT / "tests").glob("*/**/test_*.py"):
         room = path.parent.relative_to(PROJECT / "tests")
-        assert (PACKAGE / room / path.name.removeprefix("test_")).is_file(), path
+        assert room.name == "browser" or (PACKAGE / room / path.name.removeprefix("test_")).is_file(), path
 
 
 @pytest.mark.parametrize("module", INSIDE)

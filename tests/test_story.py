@@ -1,13 +1,11 @@
 """The whole stories in small: every notebook, in order, through the command line."""
 
 import json
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
 import pytest
-from helpers import SHARED
+from helpers import SHARED, octkit
 
 from octkit.common.files import read_json
 from octkit.common.settings import PROJECT
@@ -20,21 +18,6 @@ from octkit.lessons.run_all import STEPS, VOLUME_STEPS
 from octkit.planning.run import Run
 
 REAL_SCANS = SHARED / "real-scans" / "images"
-
-
-def octkit(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "octkit", *map(str, arguments)], capture_output=True, text=True,
-                          check=False)
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("story")
-    # Two folds: all people are held out once, enough of them to compare the answers to the glaucoma question.
-    done = octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set", f"data.dir={folder / 'data'}",
-                  "--set", "splits.folds=2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_every_notebook_ran_and_the_ledger_says_so(story):

@@ -1,0 +1,135 @@
+"""Lessons in JupyterLab, as a student opens them: they run, follow keys, answer back, and are opened again."""
+
+import re
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+from octkit.common.files import read_json
+
+LESSONS = ("notebooks/01_data.ipynb", "notebooks/02_fingerprint.ipynb", "notebooks/03_plan.ipynb")
+CHINESE = "zh/notebooks/02_fingerprint.ipynb"
+
+# A lesson, an argument that a slider moves, and the slider after it, which Tab reaches.
+SLIDERS = {"Dice of two shapes": (LESSONS[0], "shift", "thick"), "scans": (LESSONS[0], "scan", "opacity"),
+           "clipping": (LESSONS[1], "low", "high"), "halvings": (LESSONS[2], "size", "smallest"),
+           "planner": (LESSONS[2], "memory gb", "rows")}
+
+ALL_RAN = r"""cells => {
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(prompt => prompt.textContent);
+    return prompts.filter(text => /^\[\d+\]:$/.test(text)).length === cells
+        || document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null;
+}"""
+
+
+@pytest.fixture(scope="module")
+def address(lab):
+    """address(path, workspace): a notebook's, alone in a workspace, so that nothing of other tests is opened."""
+    parts = urlsplit(lab.url)
+    return lambda path, space: f"{parts.scheme}://{parts.netloc}/lab/workspaces/{space}/tree/{path}?{parts.query}"
+
+
+@pytest.fixture(scope="module")
+def ran(browser, lab, address):
+    """ran(path): the page of a lesson after Run All. Each cell has its number, or one has failed. Run once for all."""
+    pages = {}
+
+    def run(path):
+        if path not in pages:
+            page = pages[path] = browser.new_page()
+            page.goto(address(path, f"run{len(pages)}"))
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            page.wait_for_function(ALL_RAN, arg=sum(cell.cell_type == "code" for cell in cells(lab.folder / path)))
+        return pages[path]
+
+    return run
+
+
+def cells(path):
+    return nbformat.read(path, as_version=4).cells
+
+
+def test_the_lab_starts_at_the_first_lesson_with_kernels_that_open_no_port(browser, lab):
+    page = browser.new_page()
+    page.goto(lab.url)
+    page.get_by_role("heading", name="00 · Start").wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.locator(".jp-BreadCrumbs-home").click()
+    for name in ("reports", "data"):
+        page.locator(".jp-DirListing-item", has_text=name).wait_for()
+    connections = [read_json(path) for path in lab.runtime.glob("kernel-*.json")]
+    assert connections and {connection["transport"] for connection in connections} == {"ipc"}
+    page.close()
+
+
+@pytest.mark.parametrize("path", [*LESSONS, CHINESE])
+def test_a_lesson_runs_to_its_end(ran, path):
+    page = ran(path)
+    assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts() == []
+    pictures = page.locator(".jp-OutputArea img")
+    assert pictures.count() > 2
+    assert pictures.evaluate_all("all => all.every(picture => picture.naturalWidth > 100)")
+
+
+def test_a_chinese_lesson_speaks_chinese(ran):
+    expect(ran(CHINESE).get_by_role("heading", level=1)).to_contain_text(re.compile("[一-鿿]{2}"))
+
+
+def slider(page, name):
+    """The handle of a slider and the value that is shown beside it; the box of controls and picture it stands in."""
+    label = page.locator(".widget-label", has_text=re.compile(f"^{name}$"))
+    control = page.locator(".widget-slider").filter(has=label)
+    return control.get_by_role("slider"), control.locator(".widget-readout"), page.locator(".widget-vbox", has=label)
+
+
+@pytest.mark.parametrize("lesson, name, following", SLIDERS.values(), ids=SLIDERS)
+def test_keys_move_a_slider_and_the_picture_follows(ran, lesson, name, following):
+    page = ran(lesson)
+    handle, value, box = slider(page, name)
+    picture, value_before = box.locator("img"), value.text_content()
+    picture_before = picture.get_attribute("src")
+    assert value_before
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    expect(value).not_to_have_text(value_before)
+    expect(picture).not_to_have_attribute("src", picture_before)
+    picture_before = picture.get_attribute("src")
+    page.keyboard.press("ArrowLeft")
+    expect(value).to_have_text(value_before)
+    expect(picture).not_to_have_attribute("src", picture_before)
+    page.keyboard.press("Tab")  # to the value, which can be typed
+    page.keyboard.press("Tab")
+    expect(slider(page, following)[0]).to_be_focused()
+
+
+def test_an_exercise_is_answered_wrong_and_right(ran):
+    page = ran(LESSONS[1])
+    cell = page.locator(".jp-CodeCell", has_text='check("02-1"')
+    for answer, said in (("(8, 10)", "Not yet."), ("(4, 7)", "Right.")):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+A")
+        page.keyboard.insert_text(f'answer = {answer}\ncheck("02-1", answer, run);')
+        page.keyboard.press("Shift+Enter")
+        expect(cell.locator(".jp-OutputArea")).to_contain_text(said)
+
+
+def test_a_saved_notebook_without_a_kernel_shows_the_pictures_beside_its_widgets(browser, lab, ran, address):
+    ran(LESSONS[2]).keyboard.press("Control+S")
+    expect(ran(LESSONS[2]).locator(".jp-mod-dirty")).to_have_count(0)
+    saved = sum("image/png" in output.get("data", {}) for cell in cells(lab.folder / LESSONS[2])
+                for output in cell.get("outputs", ()))
+    assert saved >= 5
+    page = browser.new_page()
+    page.goto(address("reports/README.md", "reopened"))
+    page.wait_for_function("window.jupyterapp !== undefined")
+    page.evaluate("""path => jupyterapp.commands.execute("docmanager:open", {
+        path, factory: "Notebook", kernelPreference: {shouldStart: false, canStart: false, autoStartDefault: false}})
+    """, LESSONS[2])
+    page.get_by_role("heading", name="03 · Plan").wait_for()
+    pictures = page.locator(".jp-OutputArea img[src^='data:image/png']")
+    expect(pictures).to_have_count(saved)
+    assert pictures.evaluate_all("all => all.every(picture => picture.naturalWidth > 100)")
