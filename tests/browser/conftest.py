@@ -1,5 +1,6 @@
 """JupyterLab as `make lab` starts it, and Debian's Chromium, which Playwright moves."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from octkit.common.language import VARIABLE as LANGUAGE
 from octkit.common.settings import PROJECT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 240_000  # ms that a condition may take on a busy machine
+PATIENCE = 600_000  # ms that a condition may take on a busy machine
 
 
 class Lab(NamedTuple):
@@ -73,7 +74,11 @@ def lab(browser, tmp_path_factory):  # noqa: ARG001 - without a browser it need 
     reader.start()
     runtime = Path(re.findall(r"/tmp/octkit\.\w+/", "".join(said))[-1])  # not of the command that make shows
     yield Lab(root / "lab", runtime, found[0])
-    os.killpg(server.pid, signal.SIGTERM)
-    reader.join()
+    for page in browser.pages:
+        page.close()
+    os.killpg(server.pid, signal.SIGTERM)  # with the kernels; Jupyter may then wait for a thread that never ends
+    reader.join(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
     server.wait()
     shutil.rmtree(runtime, ignore_errors=True)
