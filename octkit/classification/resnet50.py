@@ -13,6 +13,7 @@ The only module that imports paddle, which must never meet torch in one process.
 import hashlib
 import json
 import math
+import os
 import time
 import urllib.request
 import warnings
@@ -218,6 +219,8 @@ def _network(settings: Settings) -> paddle.nn.Layer:
         raise OctkitError('device: found "cuda", but this paddlepaddle sees no GPU; expected "auto" or "cpu"')
     paddle.set_device("gpu" if gpu else "cpu")
     let_mkl_use_avx2()
+    # Threads that wait sleep. Paddle's own way, to give the core away again and again, loses it on a shared machine.
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
     paddle.base.core.set_num_threads(cores())  # Paddle's own default is one thread
     paddle.seed(settings.seed)
     # Adam's state goes by names that count up over a process: begin anew, or a checkpoint fits no other process.
