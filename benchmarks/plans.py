@@ -57,7 +57,8 @@ def random_data_set(volumes: bool) -> tuple[list, list, int, int]:
     return spacings, shapes, random.choice([1, 2, 3, 7]), random.choice([2, 4, 8, 11, 24, 40])
 
 
-def nnunet_plans(spacings: list, shapes: list, classes: int, memory_gb: float) -> dict:
+def nnunet_plans(spacings: list, shapes: list, classes: int, memory_gb: float,
+                 planner_class: type[nnunet.ExperimentPlanner] = nnunet.ExperimentPlanner) -> dict:
     """The plans that nnU-Net would save; a 2-D scan is for it a volume of one slice, 999 thick."""
     if len(shapes[0]) == 2:
         spacings, shapes = [[999, *s] for s in spacings], [[1, *s] for s in shapes]
@@ -77,7 +78,7 @@ def nnunet_plans(spacings: list, shapes: list, classes: int, memory_gb: float) -
     # On torch's "meta" device a network is counted without memory for its weights. The planner prints a lot.
     with (mock.patch.multiple(nnunet, **stand_ins), torch.device("meta"),
           contextlib.redirect_stdout(io.StringIO())):
-        planner = nnunet.ExperimentPlanner("random", memory_gb)
+        planner = planner_class("random", memory_gb)
         planner.save_plans = nnunet.recursive_fix_for_json_export
         return planner.plan_experiment()
 
@@ -90,6 +91,7 @@ def nnunet_answer(plans: dict) -> dict:
         network = found["architecture"]["arch_kwargs"]
         answer[name] = {"patch_size": found["patch_size"], "batch_size": found["batch_size"],
                         "features": network["features_per_stage"], "strides": network["strides"],
+                        "blocks": network.get("n_blocks_per_stage", []),
                         "kernels": network["kernel_sizes"], "spacing": found["spacing"],
                         "median_shape": found["median_image_size_in_voxels"], "batch_dice": found["batch_dice"],
                         "previous_stage": own.get("previous_stage")}

@@ -332,6 +332,8 @@ def export(
 def import_nnunet(
     source: Annotated[Path, Argument(help="a trained model's folder (plans.json, fold_*) or zip, or a raw data set")],
     out: Annotated[Path, Option("-o", "--out", help="the model's file, or the data set's folder")],
+    checkpoint: Annotated[str | None, Option(metavar="KIND", help="of a model: final, best or latest; default: final, "
+                                             "or best where no fold has that")] = None,
 ) -> None:
     """Take in a model or a data set of nnU-Net's."""
     from octkit.exchange import nnunet_data, nnunet_models
@@ -339,7 +341,7 @@ def import_nnunet(
     if nnunet_data.is_raw_folder(source):
         nnunet_data.import_dataset(source, out)
     else:
-        nnunet_models.import_model(source, out)
+        nnunet_models.import_model(source, out, checkpoint)
 
 
 @app.command()

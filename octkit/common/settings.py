@@ -103,13 +103,15 @@ class DataSettings(Section):
 
 
 class PlanSettings(Section):
-    """The planner's room: GPU memory aimed at and the widths of the network. None: the rule decides.
+    """The planner's room: the network's kind, GPU memory aimed at, widths. None: the rule decides.
 
+    `architecture` "residual" plans nnU-Net's residual encoders, M with a `memory_gb` of 8, L with 24, XL with 40.
     `units` "mm" plans in true lengths where the scale is known; "px" takes every pixel as 1 x 1, as nnU-Net does
     with PNG files: scans then stay at their own grid.
     """
 
     units: Literal["mm", "px"] = "mm"
+    architecture: Literal["plain", "residual"] = "plain"
     memory_gb: Annotated[float, Field(gt=0, le=10_000)] = 8.0
     base_features: Maps = 32
     max_features: Maps = 512

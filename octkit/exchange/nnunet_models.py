@@ -3,7 +3,7 @@
     nnUNetTrainer__nnUNetPlans__3d_fullres/
         plans.json  dataset.json        what the network is and what it is fed
         fold_0/checkpoint_final.pth     its weights, one folder a fold
-        fold_0/checkpoint_best.pth      of the best epoch so far, taken where no fold has the other
+        fold_0/checkpoint_best.pth      of the best epoch so far, taken where no fold has the other, or where asked for
         octkit.json  README.txt         ours: what nnU-Net has no place for
 
 nnUNetv2_export_model_to_zip packs such folders, below the data set's, as a zip.
@@ -42,12 +42,13 @@ from octkit.network.checkpoints import read_archive
 from octkit.network.model import Member, Model
 from octkit.network.model_check import Traits, check_model, steps_of
 from octkit.network.model_file import LICENCE, save_model
-from octkit.planning.plan import Plan
+from octkit.planning.plan import Configuration, Plan
 
 TRAINER, PLANS = "nnUNetTrainer", "nnUNetPlans"
 CHECKPOINT, BEST = "checkpoint_final.pth", "checkpoint_best.pth"
+KINDS = "final", "best", "latest"  # of checkpoints: at the end, of the best epoch, of a training under way
 # What a zip is unpacked for. Trained weights hardly shrink: what grows more than this is no model.
-WANTED = re.compile(rf"(.*/)?(plans\.json|dataset\.json|octkit\.json|fold_[^/]+/({CHECKPOINT}|{BEST}))")
+WANTED = re.compile(rf"(.*/)?(plans\.json|dataset\.json|octkit\.json|fold_[^/]+/checkpoint_({'|'.join(KINDS)})\.pth)")
 MOST_GROWTH, MOST_MORE = 10, 10_000_000  # times the zip's size, and bytes
 CARRIED = "octkit.json"
 MODEL = ("expected the folder of a model that nnU-Net has trained (plans.json, fold_*), its zip as "
@@ -77,21 +78,24 @@ def is_model_folder(folder: Path) -> bool:
     return (Path(folder) / "plans.json").is_file()
 
 
-def import_model(path: str | Path, out: str | Path) -> Model:
+def import_model(path: str | Path, out: str | Path, checkpoint: str | None = None) -> Model:
     """Write a model of nnU-Net's as one file, to predict with.
 
-    `path` is its folder, one that holds it alone (nnUNet_results/Dataset001_X), or a zip of either. Raises OctkitError
-    where there is no model or more than one, for a zip that would grow too large, and as `open_folder`.
+    `path` is its folder, one that holds it alone (nnUNet_results/Dataset001_X), or a zip of either; `checkpoint` one of
+    `KINDS`, None for the last or else the best. Raises OctkitError where there is no model or more than one, for a zip
+    that would grow too large, and as `open_folder`.
     """
     path = Path(path)
+    if checkpoint not in (None, *KINDS):
+        raise OctkitError(f"checkpoint: found {checkpoint!r}, expected one of {', '.join(KINDS)}")
     with _unpacked(path) as root:
         folder = _only_model(root, path)
-        model, trainer = _open(folder)
+        model, trainer = _open(folder, checkpoint)
         save_model(model, out, {
             "name": (path if folder == root else folder).resolve().name.removesuffix(".zip"),
             "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
             "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
-            "checkpoint": _checkpoint_name(folder), "versions": {"octkit": __version__}, "licence": LICENCE,
+            "checkpoint": _checkpoint_name(folder, checkpoint), "versions": {"octkit": __version__}, "licence": LICENCE,
             "created_by": "octkit import-nnunet"})
     return model
 
@@ -150,9 +154,9 @@ def open_folder(folder: str | Path) -> Model:
     return _open(Path(folder))[0]
 
 
-def _open(folder: Path) -> tuple[Model, str]:
+def _open(folder: Path, kind: str | None = None) -> tuple[Model, str]:
     """A folder's model, and the name of the class that trained it."""
-    member, plan, checkpoint = _trained(folder)
+    member, plan, checkpoint = _trained(folder, kind)
     if found := sorted(folder.glob("**/postprocessing.pkl")):
         say(f"{found[0]}: is left out, since a pickle may hold code; masks are as nnU-Net predicts them before it")
     dimensions = len(plan.configurations[member.config].patch_size)
@@ -214,40 +218,54 @@ def what_is_lost(model: Model) -> list[str]:
     return [sentence for applies, sentence in known if applies]
 
 
-def names_of_weights(stages: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Our name of each tensor of a U-Net and all its names in PlainConvUNet, which keeps several for some.
+def names_of_weights(network: Configuration) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Our name of each tensor of a U-Net and all its names in nnU-Net's classes, which keep several for some.
 
     There the decoder counts from the lowest stage up, here from the finest down; it names its encoder again, and each
     layer again in a list of all.
     """
-    kinds, layers = ("weight", "bias"), tuple(enumerate(("conv", "norm")))
-    blocks: list[tuple[str, str, tuple[str, ...]]] = [
-        *((f"encoder.{i}", f"encoder.stages.{i}.0", ("", "decoder.")) for i in range(stages)),
-        *((f"decoder.{i}", f"decoder.stages.{stages - 2 - i}", ("",)) for i in range(stages - 1))]
-    for (ours, theirs, prefixes), i, (layer, name), kind in product(blocks, range(2), layers, kinds):
-        tails = (f"{theirs}.convs.{i}.{name}.{kind}", f"{theirs}.convs.{i}.all_modules.{layer}.{kind}")
-        yield f"{ours}.layers.{3 * i + layer}.{kind}", tuple(prefix + tail for prefix in prefixes for tail in tails)
+    stages, kinds = len(network.features), ("weight", "bias")
+    # Each convolution and its norm: our list of layers, the convolution's number in it, their name of both.
+    pairs = [(f"decoder.{i}.layers", 3 * j, f"decoder.stages.{stages - 2 - i}.convs.{j}")
+             for i, j in product(range(stages - 1), range(1 if network.blocks else 2))]
+    if network.blocks:
+        pairs.append(("stem.layers", 0, "encoder.stem.convs.0"))
+    else:
+        pairs += [(f"encoder.{i}.layers", 3 * j, f"encoder.stages.{i}.0.convs.{j}")
+                  for i, j in product(range(stages), range(2))]
+    for i, count in enumerate(network.blocks):
+        theirs = f"encoder.stages.{i}.blocks"
+        pairs += [(f"encoder.{i}.{block}.layers", 3 * j, f"{theirs}.{block}.conv{j + 1}")
+                  for block, j in product(range(count), range(2))]
+        if i and network.features[i] != network.features[i - 1]:  # behind the average, where there is one
+            pairs.append((f"encoder.{i}.0.skip", 1, f"{theirs}.0.skip.{int(max(network.strides[i]) > 1)}"))
+    for (ours, first, theirs), (layer, name), kind in product(pairs, enumerate(("conv", "norm")), kinds):
+        if not (ours.endswith("skip") and (name, kind) == ("conv", "bias")):
+            yield f"{ours}.{first + layer}.{kind}", tuple(
+                f"{prefix}{theirs}.{tail}.{kind}" for prefix in ("", "decoder.")[:1 + theirs.startswith("encoder")]
+                for tail in (name, f"all_modules.{layer}"))
     heads = (("up", "transpconvs"), ("scores", "seg_layers"))
     for level, (ours, theirs), kind in product(range(stages - 1), heads, kinds):
         yield f"{ours}.{level}.{kind}", (f"decoder.{theirs}.{stages - 2 - level}.{kind}",)
 
 
-def weights_from(theirs: Weights, stages: int, where: str | Path) -> Weights:
-    """Our U-Net's weights from PlainConvUNet's. Raises OctkitError where names are missing, foreign or at odds."""
-    names = dict(names_of_weights(stages))
+def weights_from(theirs: Weights, network: Configuration, where: str | Path) -> Weights:
+    """Our U-Net's weights from nnU-Net's. Raises OctkitError where names are missing, foreign or at odds."""
+    names = dict(names_of_weights(network))
     expected = {name for aliases in names.values() for name in aliases}
     if odd := sorted(set(theirs) ^ expected):
         raise OctkitError(f"{where}: {odd[0]!r} is {'foreign' if odd[0] in theirs else 'missing'}, expected the "
-                          f"{len(expected)} tensors of a PlainConvUNet of {stages} stages")
+                          f"{len(expected)} tensors of a {'Residual' if network.blocks else 'PlainConv'}UNet of "
+                          f"{len(network.features)} stages")
     for first, name in ((first, name) for first, *others in names.values() for name in others):
         if not torch.equal(theirs[first], theirs[name]):
             raise OctkitError(f"{where}: {first!r} and {name!r} differ, expected one tensor under two names")
     return {ours: theirs[aliases[0]] for ours, aliases in names.items()}
 
 
-def weights_to(ours: Weights, stages: int) -> Weights:
+def weights_to(ours: Weights, network: Configuration) -> Weights:
     """The reverse of `weights_from`, with every name that nnU-Net asks for."""
-    return {alias: ours[name].detach().cpu() for name, aliases in names_of_weights(stages) for alias in aliases}
+    return {alias: ours[name].detach().cpu() for name, aliases in names_of_weights(network) for alias in aliases}
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -267,15 +285,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
                           f"{problem['msg']}") from None
 
 
-def _checkpoint_name(folder: Path) -> str:
-    """Which checkpoint counts: a training's last one, or the best where no fold has that."""
+def _checkpoint_name(folder: Path, kind: str | None) -> str:
+    """Which checkpoint counts: the one asked for, a training's last one, or the best where no fold has that."""
+    if kind:
+        return f"checkpoint_{kind}.pth"
     last, best = (any(folder.glob(f"fold_*/{name}")) for name in (CHECKPOINT, BEST))
     return BEST if best and not last else CHECKPOINT
 
 
-def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
-    """The checkpoint of each fold that is trained to its end, by the fold's name."""
-    if (name := _checkpoint_name(folder)) == BEST:
+def _checkpoints(folder: Path, kind: str | None) -> dict[str, Checkpoint]:
+    """The checkpoint of each fold that has it, by the fold's name."""
+    if (name := _checkpoint_name(folder, kind)) == BEST and not kind:
         say(f"{folder}: has no {CHECKPOINT}; {BEST} is taken, of a training that may not have come to its end")
     found = {inside.name.removeprefix("fold_"): inside / name for inside in sorted(folder.glob("fold_*"))}
     if odd := [fold for fold in found if fold != "all" and not fold.isdecimal()]:
@@ -286,17 +306,18 @@ def _checkpoints(folder: Path) -> dict[str, Checkpoint]:
         del found["all"]
         say(f"{folder}: fold_all is left out, as there are others")
     if not found:
-        raise OctkitError(f"{folder}: found no fold_*/{CHECKPOINT}, expected the folder of a model that nnU-Net has "
-                          "trained to its end")
+        raise OctkitError(f"{folder}: found no fold_*/{name}, expected the folder of a model that nnU-Net has "
+                          "trained to its end (or, of another, import-nnunet --checkpoint best|latest)")
     return {fold: read_checkpoint(path) for fold, path in found.items()}
 
 
-def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Member, Plan, Checkpoint]:
+def _trained(folder: Path, kind: str | None, top: Plan | None = None,
+             asked: str = "") -> tuple[Member, Plan, Checkpoint]:
     """The configuration trained in a folder, its plan, and a checkpoint: all state the same but for their weights.
 
     A cascade's first step, `asked` for by the plan `top`, lies in a folder beside.
     """
-    checkpoints = _checkpoints(folder)
+    checkpoints = _checkpoints(folder, kind)
     prefix, separator, named = folder.resolve().name.rpartition("__")
     stated = {(checkpoint.init_args.configuration or named, checkpoint.inference_allowed_mirroring_axes)
               for checkpoint in checkpoints.values()}
@@ -308,7 +329,7 @@ def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Me
     configuration = plan.configurations[config]
     if top and (config != asked or configuration != top.configurations[asked]):
         raise OctkitError(f"{folder}: is no {asked} of the same plan as the cascade's second step, expected its first")
-    weights = {fold: weights_from(checkpoint.network_weights, len(configuration.features),
+    weights = {fold: weights_from(checkpoint.network_weights, configuration,
                                   folder / f"fold_{fold}") for fold, checkpoint in checkpoints.items()}
     previous = None
     if first := configuration.previous_stage:
@@ -316,7 +337,7 @@ def _trained(folder: Path, top: Plan | None = None, asked: str = "") -> tuple[Me
         if not is_model_folder(beside):
             raise OctkitError(f"{folder}: is the second step of a cascade and cannot predict without its first, "
                               f"expected that one in {beside}")
-        previous = _trained(beside, top or plan, first)[0]
+        previous = _trained(beside, kind, top or plan, first)[0]
     return Member(config, weights, previous), plan, next(iter(checkpoints.values()))
 
 
@@ -327,7 +348,7 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
     for fold, state in member.weights.items():
         with replacing(target / f"fold_{fold}" / CHECKPOINT) as temporary:
             torch.save({
-                "network_weights": weights_to(state, len(configuration.features)),
+                "network_weights": weights_to(state, configuration),
                 "init_args": {"configuration": member.config, "fold": fold if fold == "all" else int(fold)},
                 "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
             }, temporary)

@@ -1,29 +1,37 @@
 """nnU-Net's plans.json and dataset.json <-> a Plan: what its numbers are called, and which networks are ours.
 
-nnU-Net v2 describes a network by the arguments of a class; a Plan by its sizes, for octkit's one U-Net. So anything but
-two convolutions a stage, instance norm and leaky ReLU has no counterpart here and is refused.
-Source: nnU-Net v2.8.1, the files that its planner writes.
+nnU-Net v2 describes a network by the arguments of a class; a Plan by its sizes, for octkit's plain or residual U-Net.
+So what is built of other parts (convolutions a stage, norm, activation) has no counterpart here and is refused.
+Source: nnU-Net v2.8.1, the files that its planners write, and how it reads those of v2.0 to v2.3.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from octkit.common.errors import OctkitError, first_problem
 from octkit.data.layouts.nnunet import label_names
 from octkit.planning.plan import MAX_STAGES, Plan, plan_of
-from octkit.planning.rules import Ints
+from octkit.planning.rules import Ints, feature_maps
 
-UNET = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
-RESAMPLING = "resample_data_or_seg_to_shape"
+UNETS = {kind: f"dynamic_network_architectures.architectures.unet.{kind}"
+         for kind in ("PlainConvUNet", "ResidualEncoderUNet")}
+# How everything is prepared; what a file states of another way is refused.
+ORDERS = {"data": 3, "seg": 1, "probabilities": 1}
+PREPARED: dict[str, Any] = {
+    "preprocessor_name": "DefaultPreprocessor",
+    **{f"resampling_fn_{kind}": "resample_data_or_seg_to_shape" for kind in ORDERS},
+    **{f"resampling_fn_{kind}_kwargs": {"is_seg": kind == "seg", "order": order, "order_z": 0,
+                                        "force_separate_z": None} for kind, order in ORDERS.items()}}
+PASSED = "deep_supervision", "dropout_op_kwargs"  # arguments that change no prediction
 # The schemes without a question of masks; z-score has one.
 SCHEMES = {"CTNormalization": "ct", "NoNormalization": "none", "RescaleTo01Normalization": "rescale_0_1",
            "RGBTo01Normalization": "rgb_0_1"}
 ZSCORE = {False: "zscore", True: "zscore_in_mask"}
 # How files are read: PNGs know no mm. A reader that reorders a volume's axes would give the network other axes.
-READERS = {"NaturalImage2DIO": "px", "SimpleITKIO": "mm", "NibabelIO": "mm"}
+READERS = {"NaturalImage2DIO": "px", "SimpleITKIO": "mm", "NibabelIO": "mm", "Tiff3DIO": "mm"}
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -42,10 +50,11 @@ class _Named(_Entry):
 
 class _Plans(BaseModel):
     configurations: dict[str, _Named]
-    image_reader_writer: Literal["NaturalImage2DIO", "SimpleITKIO", "NibabelIO"]
+    image_reader_writer: Literal["NaturalImage2DIO", "SimpleITKIO", "NibabelIO", "Tiff3DIO"]
     transpose_forward: tuple[int, int, int]
     original_median_shape_after_transp: tuple[float | None, float, float]
-    foreground_intensity_properties_per_channel: dict[int, dict[str, float]]
+    foreground_intensity_properties_per_channel: dict[int, dict[str, float]] = Field(validation_alias=AliasChoices(
+        "foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality"))
 
 
 class _Dataset(BaseModel):
@@ -60,7 +69,32 @@ class _Arguments(_Entry):
     features: Ints = Field(alias="features_per_stage")
     strides: tuple[Ints, ...]
     kernels: tuple[Ints, ...] = Field(alias="kernel_sizes")
+    blocks: Ints = Field((), alias="n_blocks_per_stage")
     nonlin_kwargs: dict[str, Any]
+
+
+class _Old(BaseModel):
+    """How v2.0 to v2.3 describe the network, in the configuration itself."""
+
+    UNet_class_name: str
+    UNet_base_num_features: int
+    unet_max_num_features: int
+    n_conv_per_stage_encoder: Annotated[Ints, Field(max_length=MAX_STAGES)]
+    n_conv_per_stage_decoder: Ints
+    pool_op_kernel_sizes: tuple[Ints, ...]
+    conv_kernel_sizes: Annotated[tuple[Ints, ...], Field(min_length=1)]
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The same as v2.4 and later say it."""
+        kind, down = self.UNet_class_name, self.n_conv_per_stage_encoder
+        plain, stages = kind == "PlainConvUNet", len(down)
+        return {"network_class_name": UNETS.get(kind, kind), "arch_kwargs": {
+            **_fixed_arguments(len(self.conv_kernel_sizes[0]), stages, () if plain else down), "n_stages": stages,
+            "features_per_stage": feature_maps(stages, self.UNet_base_num_features, self.unet_max_num_features),
+            "strides": self.pool_op_kernel_sizes, "kernel_sizes": self.conv_kernel_sizes, "nonlin_kwargs": {},
+            "n_conv_per_stage" if plain else "n_blocks_per_stage": list(down),
+            "n_conv_per_stage_decoder": list(self.n_conv_per_stage_decoder)}}
 
 
 class _Architecture(BaseModel):
@@ -93,7 +127,10 @@ def plan_from(plans: object, dataset: object, config: str, where: Path) -> Plan:
     while name:
         if name in entries:
             raise OctkitError(f"{where}: the configurations {', '.join(entries)} refine each other in a circle")
-        entries[name] = _valid(_Configuration, _resolved(theirs, name, where), f"{where}, {name}")
+        entry = _resolved(theirs, name, where)
+        if "architecture" not in entry and "UNet_class_name" in entry:
+            entry["architecture"] = _valid(_Old, entry, f"{where}, {name}").architecture
+        entries[name] = _valid(_Configuration, entry, f"{where}, {name}")
         name = entries[name].previous_stage
     order, units = theirs.transpose_forward, READERS[theirs.image_reader_writer]
     flat = units == "px" or theirs.original_median_shape_after_transp[0] == 1
@@ -145,7 +182,7 @@ def _valid(kind: type[Kind], content: object, where: str | Path) -> Kind:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise OctkitError(f"{where}: is no plans.json of nnU-Net v2.4 or later with its dataset.json; "
+        raise OctkitError(f"{where}: is no plans.json of nnU-Net v2 with its dataset.json; "
                           f"{first_problem(error)}") from None
 
 
@@ -164,24 +201,26 @@ def _resolved(plans: _Plans, config: str, where: Path) -> dict[str, Any]:
     return {key: value for name in reversed(chain) for key, value in plans.configurations[name]}
 
 
-def _fixed_arguments(axes: int, stages: int) -> dict[str, Any]:
+def _fixed_arguments(axes: int, stages: int, blocks: Ints) -> dict[str, Any]:
     """The arguments of nnU-Net's class that make a network like octkit's, beside its sizes."""
-    return {
+    return ({} if blocks else {"n_conv_per_stage": [2] * stages}) | {
         "conv_op": f"torch.nn.modules.conv.Conv{axes}d", "conv_bias": True,
         "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "dropout_op": None, "nonlin": "torch.nn.LeakyReLU",
-        "n_conv_per_stage": [2] * stages, "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "n_conv_per_stage_decoder": [1 if blocks else 2] * (stages - 1),
     }
 
 
 def _configuration(entry: _Configuration, where: str) -> dict[str, Any]:
     """What a Configuration holds, from an nnU-Net configuration whose network is our U-Net."""
-    kinds = ("data", "seg", "probabilities")
-    _check_fixed({"network_class_name": UNET, **{f"resampling_fn_{kind}": RESAMPLING for kind in kinds}},
+    kind = entry.architecture.network_class_name
+    _check_fixed(PREPARED | {"network_class_name": kind if kind in UNETS.values() else " or ".join(UNETS.values())},
                  {**(entry.model_extra or {}), **dict(entry.architecture)}, where)
     network = _valid(_Arguments, entry.architecture.arch_kwargs, where)
-    _check_fixed({**_fixed_arguments(len(entry.patch_size), network.n_stages), "negative_slope": 0.01},
-                 {**(network.model_extra or {}), "negative_slope": 0.01, **network.nonlin_kwargs}, where)
+    extra, slope = network.model_extra or {}, {"negative_slope": 0.01}
+    fixed = _fixed_arguments(len(entry.patch_size), network.n_stages, network.blocks) | slope
+    others = {name: None for name, value in extra.items() if value and name not in (*fixed, *PASSED)}  # nonlin_first …
+    _check_fixed(fixed | others, {**extra, **slope, **network.nonlin_kwargs}, where)
     return dict(entry) | dict(network)
 
 
@@ -197,15 +236,17 @@ def _configuration_to(plan: Plan, config: str) -> dict[str, Any]:
     ours = plan.configurations[config]
     names = {scheme: name for name, scheme in SCHEMES.items()} | dict.fromkeys(ZSCORE.values(), "ZScoreNormalization")
     entry = {
-        "data_identifier": f"nnUNetPlans_{config}", "preprocessor_name": "DefaultPreprocessor",
+        "data_identifier": f"nnUNetPlans_{config}", **PREPARED,
         "batch_size": ours.batch_size, "patch_size": list(ours.patch_size), "spacing": list(ours.spacing),
         "median_image_size_in_voxels": list(ours.median_shape), "batch_dice": ours.batch_dice,
         "normalization_schemes": [names[scheme] for scheme in plan.schemes],
         "use_mask_for_norm": [scheme == ZSCORE[True] for scheme in plan.schemes],
         "architecture": {
-            "network_class_name": UNET, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            "network_class_name": UNETS["ResidualEncoderUNet" if ours.blocks else "PlainConvUNet"],
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
             "arch_kwargs": {
-                **_fixed_arguments(len(ours.patch_size), len(ours.features)),
+                **_fixed_arguments(len(ours.patch_size), len(ours.features), ours.blocks),
+                **({"n_blocks_per_stage": list(ours.blocks)} if ours.blocks else {}),
                 "n_stages": len(ours.features), "features_per_stage": list(ours.features),
                 "kernel_sizes": [list(kernel) for kernel in ours.kernels],
                 "strides": [list(stride) for stride in ours.strides],
@@ -213,7 +254,4 @@ def _configuration_to(plan: Plan, config: str) -> dict[str, Any]:
             },
         },
     }
-    for kind, order in (("data", 3), ("seg", 1), ("probabilities", 1)):
-        entry |= {f"resampling_fn_{kind}": RESAMPLING, f"resampling_fn_{kind}_kwargs": {
-            "is_seg": kind == "seg", "order": order, "order_z": 0, "force_separate_z": None}}
     return entry | ({"previous_stage": ours.previous_stage} if ours.previous_stage else {})

@@ -104,28 +104,48 @@ class _Graph:
     def network(self, fold: str, configuration: Configuration, state: dict[str, torch.Tensor]) -> str:
         """A fold's U-Net; returns the name of its logits."""
 
+        ones = (1,) * len(configuration.kernels[0])
+
         def weighted(kind: str, source: str, weights: str, **attributes: Any) -> str:
-            names = [f"{weights}.{part}" for part in ("weight", "bias")]
+            names = [name for part in ("weight", "bias") if (name := f"{weights}.{part}") in state]
             self.weights += [numpy_helper.from_array(np.ascontiguousarray(state[name]), f"{fold}.{name}")
                              for name in names]
             return self.add(kind, [source, *(f"{fold}.{name}" for name in names)], **attributes)
 
-        def block(prefix: str, source: str, kernel: Ints, stride: Ints) -> str:
-            for number, step in ((0, stride), (3, (1,) * len(kernel))):
-                padding = [size // 2 for size in kernel]
-                source = weighted("Conv", source, f"{prefix}.layers.{number}", kernel_shape=kernel, strides=step,
-                                  pads=padding + padding)
-                source = weighted("InstanceNormalization", source, f"{prefix}.layers.{number + 1}", epsilon=1e-5)
-                source = self.add("LeakyRelu", [source], alpha=0.01)
+        def normed(layers: str, number: int, source: str, kernel: Ints, stride: Ints) -> str:
+            padding = [size // 2 for size in kernel]
+            source = weighted("Conv", source, f"{layers}.{number}", kernel_shape=kernel, strides=stride,
+                              pads=padding + padding)
+            return weighted("InstanceNormalization", source, f"{layers}.{number + 1}", epsilon=1e-5)
+
+        def activated(source: str) -> str:
+            return self.add("LeakyRelu", [source], alpha=0.01)
+
+        def block(prefix: str, source: str, kernel: Ints, stride: Ints, count: int = 2) -> str:
+            for number in range(count):
+                source = activated(normed(f"{prefix}.layers", 3 * number, source, kernel, ones if number else stride))
             return source
 
-        source, skips = "image", []
+        def residual(prefix: str, source: str, kernel: Ints, stride: Ints) -> str:
+            found = normed(f"{prefix}.layers", 3, block(prefix, source, kernel, stride, 1), kernel, ones)
+            if max(stride) > 1:
+                source = self.add("AveragePool", [source], kernel_shape=stride, strides=stride)
+            if f"{prefix}.skip.1.weight" in state:
+                source = normed(f"{prefix}.skip", 1, source, ones, ones)
+            return activated(self.add("Add", [found, source]))
+
+        source, skips, blocks = "image", [], configuration.blocks
+        if blocks:
+            source = block("stem", source, configuration.kernels[0], ones, 1)
         for i, (kernel, stride) in enumerate(zip(configuration.kernels, configuration.strides, strict=True)):
-            source = block(f"encoder.{i}", source, kernel, stride)
+            if not blocks:
+                source = block(f"encoder.{i}", source, kernel, stride)
+            for number in range(blocks[i] if blocks else 0):
+                source = residual(f"encoder.{i}.{number}", source, kernel, ones if number else stride)
             skips.append(source)
         for i in reversed(range(len(skips) - 1)):
             stride = configuration.strides[i + 1]
             up = weighted("ConvTranspose", source, f"up.{i}", kernel_shape=stride, strides=stride)
             both = self.add("Concat", [up, skips[i]], axis=1)
-            source = block(f"decoder.{i}", both, configuration.kernels[i], (1,) * len(stride))
-        return weighted("Conv", source, "scores.0", kernel_shape=(1,) * len(configuration.kernels[0]))
+            source = block(f"decoder.{i}", both, configuration.kernels[i], ones, 1 if blocks else 2)
+        return weighted("Conv", source, "scores.0", kernel_shape=ones)

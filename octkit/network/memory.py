@@ -53,7 +53,7 @@ def training_bytes(parameters: int, plan: Plan, config: str, chosen: TrainSettin
     """
     configuration = plan.configurations[config]
     values = feature_map_values(configuration.patch_size, configuration.features, configuration.strides,
-                                len(plan.classes))
+                                len(plan.classes), configuration.blocks)
     finest = prod(configuration.patch_size) * configuration.features[0]
     size = FLOAT / 2 if precision == "bfloat16" else FLOAT
     copies = 3 if chosen.optimiser == "sgd" else 4  # weights, gradients, one moment or two

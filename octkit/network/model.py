@@ -63,7 +63,7 @@ class Model:
 
 def build_network(plan: Plan, config: str, deep_supervision: bool) -> UNet:
     """The U-Net that a plan's configuration describes."""
-    return UNet(*_parts(plan, config), deep_supervision)
+    return UNet(*_parts(plan, config), deep_supervision=deep_supervision)
 
 
 def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
@@ -71,10 +71,10 @@ def expected_shapes(plan: Plan, config: str) -> dict[str, tuple[int, ...]]:
     return weight_shapes(*_parts(plan, config))
 
 
-def _parts(plan: Plan, config: str) -> tuple[int, int, Ints, tuple[Ints, ...], tuple[Ints, ...]]:
+def _parts(plan: Plan, config: str) -> tuple[int, int, Ints, tuple[Ints, ...], tuple[Ints, ...], Ints]:
     configuration = plan.configurations[config]
     return (plan.input_channels(config), len(plan.classes) + 1, configuration.features, configuration.strides,
-            configuration.kernels)
+            configuration.kernels, configuration.blocks)
 
 
 def choose_device(name: str) -> torch.device:

@@ -136,8 +136,8 @@ def starting_weights(path: str, config: str, fold: int | str,
     if ours != theirs:
         odd = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
         raise OctkitError(f"train.start_from={path}: its network is another: {odd} is {theirs.get(odd, 'missing')}, "
-                          f"expected {ours.get(odd, 'none')}; plan.base_features, plan.max_features and plan.memory_gb "
-                          "decide which network is planned")
+                          f"expected {ours.get(odd, 'none')}; plan.architecture, plan.base_features, "
+                          "plan.max_features and plan.memory_gb decide which network is planned")
     return start
 
 

@@ -1,4 +1,4 @@
-"""The U-Net of the recipe: every stage is two times conv -> instance norm -> leaky ReLU.
+"""The U-Net of the recipe: every stage is two times conv -> instance norm -> leaky ReLU; or with a residual encoder.
 
     image --[s0]-----------------------------skip-----------------> [d0]-> logits at full resolution
              \\--[s1]----------------skip------------------> [d1]/  \\-> logits at 1/2 (deep supervision)
@@ -7,6 +7,8 @@
 
 Down by strided convolution (the first of a stage), up by transposed convolution. Dimension (2 or 3)
 follows from the kernels. Source: report, section on the network; Isensee et al., Nat. Methods 18:203, 2021.
+With residual blocks one convolution comes before [s0], and each stage on the way up has but one (nnU-Net's ResEnc
+networks: Isensee et al., MICCAI 2024, "nnU-Net Revisited").
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from octkit.planning.rules import Ints, divisors
 CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 CONVOLVE: dict[int, Callable[..., torch.Tensor]] = {2: nn.functional.conv2d, 3: nn.functional.conv3d}
+AVERAGED: dict[int, Callable[..., nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 SPARSE = 4  # every so many pixels are looked at where a rough mean will do
 EPSILON = 1e-5  # of the norm: added to a map's variance
 
@@ -43,22 +46,46 @@ class InstanceNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """conv -> instance norm -> leaky ReLU, twice; the first convolution may stride."""
+    """conv -> instance norm -> leaky ReLU, `count` times; the first convolution may stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Ints, stride: Ints, count: int = 2):
+        super().__init__()
+        convolution, padding = CONV[len(kernel)], tuple(k // 2 for k in kernel)
+        self.layers = nn.Sequential(*(layer for i in range(count) for layer in (
+            convolution(outputs if i else inputs, outputs, kernel, 1 if i else stride, padding), InstanceNorm(outputs),
+            nn.LeakyReLU(0.01, True))))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _computed(self.layers, x)
+
+
+class ResidualBlock(nn.Module):
+    """What two convolutions make of the input is added to the input, before the second leaky ReLU.
+
+    Where the block strides, the input is averaged first; where it has other maps than the output, a convolution of
+    1 px and a norm bring it to these. The last norm begins with weights of 0: an untrained block adds nothing.
+    Source: He et al., CVPR 2016 and, for the way beside ("ResNet-D"), CVPR 2019.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: Ints, stride: Ints):
         super().__init__()
-        convolution, padding = CONV[len(kernel)], tuple(k // 2 for k in kernel)
-        self.layers = nn.Sequential(
-            convolution(inputs, outputs, kernel, stride, padding), InstanceNorm(outputs), nn.LeakyReLU(0.01, True),
-            convolution(outputs, outputs, kernel, 1, padding), InstanceNorm(outputs), nn.LeakyReLU(0.01, True))
+        self.layers = Block(inputs, outputs, kernel, stride).layers[:-1]
+        nn.init.zeros_(self.layers[-1].weight)
+        self.skip = nn.Sequential(AVERAGED[len(kernel)](stride) if max(stride) > 1 else nn.Identity())
+        if inputs != outputs:
+            self.skip.extend([CONV[len(kernel)](inputs, outputs, 1, bias=False), InstanceNorm(outputs)])
+        self.activation = nn.LeakyReLU(0.01, True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            return self.layers(x)
-        for first in (0, 3):
-            convolution, norm, activation = (self.layers[first + i] for i in range(3))
-            x = activation(norm(_centred(convolution, x)))
-        return x
+        return self.activation(_computed(self.layers, x) + _computed(self.skip, x))
+
+
+def _computed(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    if layers.training:
+        return layers(x)
+    for layer in layers:
+        x = _centred(layer, x) if isinstance(layer, nn.Conv2d | nn.Conv3d) else layer(x)
+    return x
 
 
 def _centred(convolution: Any, x: torch.Tensor) -> torch.Tensor:
@@ -83,6 +110,7 @@ class UNet(nn.Module):
         features: feature maps of each stage, full resolution first.
         strides: of each stage's first convolution; the first stage's is all ones.
         kernels: of each stage.
+        blocks: residual blocks of each stage on the way down; none make the plain network.
 
     Shape:
         in (batch, inputs, *spatial), spatial divisible by the product of the strides.
@@ -91,20 +119,31 @@ class UNet(nn.Module):
     """
 
     def __init__(self, inputs: int, classes: int, features: Ints, strides: Sequence[Ints], kernels: Sequence[Ints],
-                 deep_supervision: bool = True):
+                 blocks: Ints = (), deep_supervision: bool = True):
         super().__init__()
-        if not len(features) == len(strides) == len(kernels) >= 2:
-            raise ValueError(f"features, strides and kernels must be of one length of at least 2, got {len(features)}, "
-                             f"{len(strides)} and {len(kernels)}")
+        if not len(features) == len(strides) == len(kernels) == len(blocks or features) >= 2:
+            raise ValueError(f"features, strides, kernels (and blocks) must be of one length of at least 2, got "
+                             f"{len(features)}, {len(strides)} and {len(kernels)} (and {len(blocks)})")
         dimension = len(kernels[0])
         self.deep_supervision = deep_supervision
         self.divisor = divisors(strides)
-        self.encoder = nn.ModuleList(map(Block, (inputs, *features), features, kernels, strides))
+        ones = (1,) * dimension
+        if blocks:
+            self.stem: nn.Module = Block(inputs, features[0], kernels[0], ones, 1)
+            self.encoder = nn.ModuleList(
+                nn.Sequential(*(ResidualBlock(maps if i else before, maps, kernel, ones if i else stride)
+                                for i in range(count)))
+                for before, maps, kernel, stride, count in zip((features[0], *features), features, kernels, strides,
+                                                               blocks, strict=False))
+        else:
+            self.stem = nn.Identity()
+            self.encoder = nn.ModuleList(map(Block, (inputs, *features), features, kernels, strides))
         # Decoder stage i works at encoder stage i's resolution; ModuleLists run from the finest to the coarsest.
         levels = range(len(features) - 1)
         self.up = nn.ModuleList(
             TRANSPOSED[dimension](features[i + 1], features[i], strides[i + 1], strides[i + 1]) for i in levels)
-        self.decoder = nn.ModuleList(Block(2 * features[i], features[i], kernels[i], (1,) * dimension) for i in levels)
+        self.decoder = nn.ModuleList(
+            Block(2 * features[i], features[i], kernels[i], ones, 1 if blocks else 2) for i in levels)
         self.scores = nn.ModuleList(CONV[dimension](features[i], classes, 1) for i in levels)
         self.apply(_initialise)
 
@@ -112,7 +151,7 @@ class UNet(nn.Module):
         if any(size % divisor for size, divisor in zip(x.shape[2:], self.divisor, strict=True)):
             wanted = tuple(-(-size // d) * d for size, d in zip(x.shape[2:], self.divisor, strict=True))
             raise ValueError(f"input of {tuple(x.shape[2:])} px is not divisible by {self.divisor}, pad it to {wanted}")
-        skips = []
+        x, skips = self.stem(x), []
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
@@ -124,8 +163,8 @@ class UNet(nn.Module):
         return outputs[::-1] if self.deep_supervision else outputs[0]
 
 
-def weight_shapes(inputs: int, classes: int, features: Ints, strides: Sequence[Ints],
-                  kernels: Sequence[Ints]) -> dict[str, Ints]:
+def weight_shapes(inputs: int, classes: int, features: Ints, strides: Sequence[Ints], kernels: Sequence[Ints],
+                  blocks: Ints = ()) -> dict[str, Ints]:
     """Names and shapes of a UNet's weights, in the order of its `state_dict`; arguments as there.
 
     Making the network to look at it, even without memory, takes two seconds of imports inside torch.
@@ -135,18 +174,30 @@ def weight_shapes(inputs: int, classes: int, features: Ints, strides: Sequence[I
     def convolution(name: str, first: int, second: int, kernel: Ints, bias: int) -> None:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (first, second, *kernel), (bias,)
 
-    def block(name: str, found: int, maps: int, kernel: Ints) -> None:
-        for number, channels in ((0, found), (3, maps)):
-            convolution(f"{name}.layers.{number}", maps, channels, kernel, maps)
-            shapes[f"{name}.layers.{number + 1}.weight"] = shapes[f"{name}.layers.{number + 1}.bias"] = (maps,)
+    def norm(name: str, maps: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (maps,)
 
+    def block(name: str, found: int, maps: int, kernel: Ints, count: int = 2) -> None:
+        for number, channels in enumerate((found, maps)[:count]):
+            convolution(f"{name}.layers.{3 * number}", maps, channels, kernel, maps)
+            norm(f"{name}.layers.{3 * number + 1}", maps)
+
+    before = inputs
+    if blocks:
+        before = features[0]
+        block("stem", inputs, before, kernels[0], 1)
     for i, maps in enumerate(features):
-        block(f"encoder.{i}", (inputs, *features)[i], maps, kernels[i])
+        for name in [f"encoder.{i}.{number}" for number in range(blocks[i])] if blocks else [f"encoder.{i}"]:
+            block(name, before, maps, kernels[i])
+            if blocks and before != maps:
+                shapes[f"{name}.skip.1.weight"] = (maps, before, *(1,) * len(kernels[0]))
+                norm(f"{name}.skip.2", maps)
+            before = maps
     levels = range(len(features) - 1)
     for i in levels:
         convolution(f"up.{i}", features[i + 1], features[i], strides[i + 1], features[i])
     for i in levels:
-        block(f"decoder.{i}", 2 * features[i], features[i], kernels[i])
+        block(f"decoder.{i}", 2 * features[i], features[i], kernels[i], 1 if blocks else 2)
     for i in levels:
         convolution(f"scores.{i}", classes, features[i], (1,) * len(kernels[0]), classes)
     return shapes

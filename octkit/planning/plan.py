@@ -23,6 +23,7 @@ MAX_FEATURES = 4096  # maps; the recipe has 512
 MAX_PATCH = 20_000_000  # px; a GOALS scan has 900,000, nnU-Net's largest volumes 2 million
 MAX_BATCH = 10_000
 MAX_KERNEL = 31
+MAX_BLOCKS = 100  # residual ones a stage; nnU-Net's have 6
 STATISTICS = ("mean", "std", "percentile_00_5", "percentile_99_5")
 # How a channel may be brought to the network's grey scale (`preprocess` does it).
 NORMALISATIONS = ("ct", "zscore", "zscore_in_mask", "rescale_0_1", "rgb_0_1", "none")
@@ -33,7 +34,8 @@ class Configuration:
     """One network and what it is fed: sizes in px, spacing in the plan's units, one number an axis.
 
     `features` counts the maps of each stage of the U-Net, `strides` and `kernels` are those of its convolutions (full
-    resolution first). `previous_stage` names a cascade's first step, which this configuration refines.
+    resolution first), `blocks` the residual blocks of each stage on the way down; a plain network has none.
+    `previous_stage` names a cascade's first step, which this configuration refines.
     """
 
     patch_size: Ints
@@ -45,6 +47,7 @@ class Configuration:
     kernels: tuple[Ints, ...]
     batch_dice: bool
     previous_stage: Name | None = None
+    blocks: Ints = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,9 @@ def _describes_a_network(configuration: Configuration) -> bool:
     if axes not in (2, 3) or any(len(size) != axes or min(size) < 1 for size in sizes):
         return False
     if not (2 <= stages <= MAX_STAGES and stages == len(configuration.strides) == len(configuration.kernels)):
+        return False
+    if configuration.blocks and (len(configuration.blocks) != stages or not 1 <= min(configuration.blocks)
+                                 <= max(configuration.blocks) <= MAX_BLOCKS):
         return False
     divisor = [prod(stride[axis] for stride in configuration.strides) for axis in range(axes)]
     return (set(configuration.strides[0]) == {1} and min(configuration.features) >= 1

@@ -27,12 +27,13 @@ Planned = tuple[Configuration, dict[str, str]]  # with the reason for each of it
 
 
 def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK_GB, base_features: int = 32,
-                    max_features: int = 512) -> Plan:
+                    max_features: int = 512, architecture: str = "plain") -> Plan:
     """Plan the configurations of a data set, simpler ones first and each after the one that it needs.
 
     2-D scans get "2d" alone. Volumes also get "3d_fullres", and where its patch sees too little of them "3d_lowres"
     and "3d_cascade_fullres", which refines the former's result at full resolution. Their "2d" sees slices across
-    the coarsest axis. Raises OctkitError for a memory that is not above 0, or too small for any patch.
+    the coarsest axis. `architecture` is that of `PlanSettings`.
+    Raises OctkitError for a memory that is not above 0, or too small for any patch.
     """
     if not (np.isfinite(memory_gb) and memory_gb > 0):
         raise OctkitError(f"memory_gb: found {memory_gb}, expected a number above 0")
@@ -42,7 +43,7 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
     spacing, shape = (tuple(values[a] for a in order or (0, 1)) for values in (target, shape))
     cases = len(fingerprint.shapes)
     plan_one = partial(plan_network, classes=len(fingerprint.classes), memory_gb=memory_gb,
-                       base_features=base_features, max_features=max_features)
+                       base_features=base_features, max_features=max_features, architecture=architecture)
     in_3d: dict[str, Planned] = {}
     if not order or shape[0] == 1:
         why = f"{'volumes of one slice' if order else '2-D scans'}: there is no depth for a 3-D network"
@@ -60,7 +61,7 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
 
 
 def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixels: float, classes: int,
-                 memory_gb: float, base_features: int, max_features: int) -> Planned:
+                 memory_gb: float, base_features: int, max_features: int, architecture: str) -> Planned:
     """The configuration for slices or volumes of median `shape`, and the reason for each of its parameters.
 
     The patch starts as large as it may and shrinks until a batch of two fits into the memory; then the batch
@@ -73,21 +74,23 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
     whole = patch
     while True:
         features = rules.feature_maps(len(strides), base_features, most)
-        values = rules.feature_map_values(patch, features, strides, classes)
-        if rules.fits(values, memory_gb, axes):
+        blocks = rules.residual_blocks(len(strides)) if architecture == "residual" else ()
+        values = rules.feature_map_values(patch, features, strides, classes, blocks)
+        if rules.fits(values, memory_gb, axes, architecture):
             break
         smaller = rules.shrunk(patch, strides, shape, spacing)
         if min(smaller) < 1:
             raise OctkitError(f"memory_gb: found {memory_gb:g}, expected enough for two of the smallest patch")
         patch, strides, kernels = rules.topology(spacing, smaller)
-    batch = rules.batch_size(values, memory_gb, dataset_pixels, patch)
-    configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True)
+    batch = rules.batch_size(values, memory_gb, dataset_pixels, patch, architecture)
+    configuration = Configuration(patch, batch, tuple(spacing), tuple(shape), features, strides, kernels, True,
+                                  blocks=blocks)
     start = "the median scan" if tuple(first) == tuple(shape) else "the first patch tried"
     return configuration, {
         "patch_size": f"{start}, {by(first)}, rounded up to multiples that can be halved"
                       + (f", then shrunk from {by(whole)} to fit {memory_gb:g} GB" if patch != whole else ""),
         "batch_size": f"{values / 1e6:.0f} million feature map values a patch in {memory_gb:g} GB; at most "
-                      f"{rules.BATCH_SHARE:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
+                      f"{rules.BATCH_SHARE[architecture]:.0%} of all pixels, at least {rules.SMALLEST_BATCH}",
         "spacing": "median over the cases" + "; 10th percentile across slices far coarser and fewer" * (axes == 3),
         "median_shape": "median over the cases at this spacing",
         "features": f"{base_features}, doubled at each stage, at most {most}",
@@ -95,6 +98,7 @@ def plan_network(spacing: Sequence[float], shape: Sequence[float], dataset_pixel
         "kernels": "3 along each axis, but 1 along one that is still at least twice as coarse",
         "batch_dice": "a 2-D patch may lack a layer: Dice over the whole batch",
         "previous_stage": "needs no step before it",
+        "blocks": "nnU-Net's: 1, 3, 4, then 6 a stage" if blocks else "a plain network has no residual blocks",
     }
 
 
@@ -151,7 +155,8 @@ def blueprint(chosen: settings.Settings) -> dict[str, tuple[object, str]]:
     train = chosen.train
     schedule = "rate x (1 - epoch / epochs)^0.9" if train.optimiser == "sgd" else "rate / 5 when the loss stands still"
     return {
-        "architecture": ("U-Net, two conv - instance norm - leaky ReLU a stage", "one template serves all data sets"),
+        "architecture": (chosen.plan.architecture, "U-Net, two conv - instance norm - leaky ReLU a stage; or residual "
+                         "blocks on the way down and one conv a stage on the way up"),
         "loss": ("Dice + cross-entropy", "overlap for thin layers, pixels for steady gradients"),
         "deep_supervision": (train.deep_supervision, "gradients reach the deep stages from the first step"),
         "dropped_outputs": (train.dropped_outputs, "lowest outputs without a loss: the report 2, nnU-Net 1"),

@@ -14,14 +14,18 @@ COARSER = 1.03  # a step on the way to a low resolution
 START_PIXELS = {2: 2048**2, 3: 256**3}  # of the first patch that is tried, before it is cut to the scans' size
 SMALLEST_MAP = 4  # px: no axis is halved below this
 COMPARABLE = 2  # spacings within this factor count as equally fine
-BLOCK_CONVOLUTIONS = 2  # in each stage, on the way down and on the way up
-# The yardstick: 8 GB hold a batch of 12 in a 2-D network of 85 million feature map values, of 2 in a 3-D network
-# of 560 million.
+FIRST_BLOCKS, MORE_BLOCKS = (1, 3, 4), 6  # residual blocks of the first stages, and of each further one
+# The yardstick: 8 GB hold a batch of 12 in a plain 2-D network of 85 million feature map values, of 2 in a 3-D one of
+# 560 million. The residual networks have one for each of nnU-Net's presets M, L and XL; the largest that the memory
+# reaches counts. By number of axes.
 YARDSTICK_GB = 8
-YARDSTICK_VALUES = {2: 85_000_000, 3: 560_000_000}
+YARDSTICKS = {"plain": {8: {2: 85_000_000, 3: 560_000_000}},
+              "residual": {8: {2: 135_000_000, 3: 680_000_000}, 24: {2: 380_000_000, 3: 2_100_000_000},
+                           40: {2: 560_000_000, 3: 3_600_000_000}}}
 YARDSTICK_BATCH = {2: 12, 3: 2}
 SMALLEST_BATCH = 2
-BATCH_SHARE = 0.05  # of all pixels of the data set: a larger batch would see the same scans over and over
+# Of all pixels of the data set: a larger batch would see the same scans over and over. The presets let it see them all.
+BATCH_SHARE = {"plain": 0.05, "residual": 1}
 
 Ints = tuple[int, ...]
 
@@ -116,29 +120,45 @@ def feature_maps(stages: int, base: int, most: int) -> Ints:
     return tuple(min(base * 2**stage, most) for stage in range(stages))
 
 
+def residual_blocks(stages: int) -> Ints:
+    """Residual blocks of each stage on the way down: 1, 3, 4, 6, 6, …"""
+    return (*FIRST_BLOCKS, *[MORE_BLOCKS] * stages)[:stages]
+
+
 def feature_map_values(patch: Sequence[int], features: Sequence[int], strides: Sequence[Sequence[int]],
-                       classes: int) -> int:
+                       classes: int, blocks: Sequence[int] = ()) -> int:
     """What a network keeps in memory for one patch: the values of all its feature maps.
 
     Each stage has two convolutions on the way down; each but the last also an upsampled map and two convolutions
     on the way up; the logits of all classes and the background come last. GOALS: 327 million, mostly at full size.
+    With residual `blocks` there are two for each block, one to begin with, one beside each stage's first block where
+    that changes the maps' size or number, and only one on the way up.
     """
     pixels, total = prod(patch), prod(patch) * (classes + 1)
     for stage, (maps, stride) in enumerate(zip(features, strides, strict=True)):
         pixels //= prod(stride)
-        upwards = 1 + BLOCK_CONVOLUTIONS if stage < len(features) - 1 else 0
-        total += pixels * maps * (BLOCK_CONVOLUTIONS + upwards)
+        down, up = 2, 3
+        if blocks:
+            beside = stage == 0 or max(stride) > 1 or maps != features[stage - 1]
+            down, up = 2 * blocks[stage] + beside, 2
+        total += pixels * maps * (down + (up if stage < len(features) - 1 else 0))
     return total
 
 
-def budget(memory_gb: float, axes: int) -> float:
-    """The feature map values that a network may have at the yardstick's batch: 560 million in 3-D and 8 GB."""
-    return YARDSTICK_VALUES[axes] * (memory_gb / YARDSTICK_GB)
+def budget(memory_gb: float, axes: int, architecture: str = "plain") -> float:
+    """The feature map values that a network may have at the yardstick's batch: plain, in 3-D and 8 GB, 560 million."""
+    known = YARDSTICKS[architecture]
+    size = max((gb for gb in known if gb <= memory_gb), default=min(known))
+    return known[size][axes] * (memory_gb / size)
 
 
-def fits(values: int, memory_gb: float, axes: int) -> bool:
-    """Whether a batch of two fits; a 2-D network may be six times the yardstick's size, which is for a batch of 12."""
-    return values / YARDSTICK_BATCH[axes] * SMALLEST_BATCH <= budget(memory_gb, axes)
+def fits(values: int, memory_gb: float, axes: int, architecture: str = "plain") -> bool:
+    """Whether a batch of two fits: a plain 2-D network may be six times the yardstick's size, which is for 12.
+
+    A residual one is made small enough for the yardstick's batch.
+    """
+    batch = SMALLEST_BATCH if architecture == "plain" else YARDSTICK_BATCH[axes]
+    return values * batch <= budget(memory_gb, axes, architecture) * YARDSTICK_BATCH[axes]
 
 
 def shrunk(patch: Sequence[int], strides: Sequence[Sequence[int]], shape: Sequence[float],
@@ -156,11 +176,12 @@ def shrunk(patch: Sequence[int], strides: Sequence[Sequence[int]], shape: Sequen
     return tuple(smaller)
 
 
-def batch_size(values: int, memory_gb: float, dataset_pixels: float, patch: Sequence[int]) -> int:
-    """As many patches as the memory holds, but no more than 5 % of the data set's pixels, and at least 2.
+def batch_size(values: int, memory_gb: float, dataset_pixels: float, patch: Sequence[int],
+               architecture: str = "plain") -> int:
+    """As many patches as the memory holds, but no more than `BATCH_SHARE` of the data set's pixels, and at least 2.
 
     GOALS in 8 GB: 85 / 327 x 12 = 3; in 24 GB memory would hold 9, but 5 % of 100 scans are 4 patches.
     """
-    by_memory = round(budget(memory_gb, len(patch)) / values * YARDSTICK_BATCH[len(patch)])
-    by_data = round(dataset_pixels * BATCH_SHARE / prod(patch))
+    by_memory = round(budget(memory_gb, len(patch), architecture) / values * YARDSTICK_BATCH[len(patch)])
+    by_data = round(dataset_pixels * BATCH_SHARE[architecture] / prod(patch))
     return max(min(by_memory, by_data), SMALLEST_BATCH)

@@ -29,7 +29,8 @@ def fingerprint_run(run: Run) -> Fingerprint:
 def plan_run(run: Run) -> Plan:
     """Plan a run from its fingerprint.json and settings.json; leaves plan.json."""
     wanted = run.settings.plan
-    plan = plan_experiment(run.fingerprint, wanted.memory_gb, wanted.base_features, wanted.max_features)
+    plan = plan_experiment(run.fingerprint, wanted.memory_gb, wanted.base_features, wanted.max_features,
+                           wanted.architecture)
     if wanted.batch_size is not None:
         plan = with_batch_size(plan, wanted.batch_size)
     plan.save(run.plan_file, blueprint(run.settings))

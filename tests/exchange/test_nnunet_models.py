@@ -1,4 +1,7 @@
-"""nnU-Net's own answers lie in ../shared/oracle: folders of random weights, a scan, and what v2.8.1 made of it."""
+"""nnU-Net's own answers: folders of random weights, a scan, and what v2.8.1 made of it.
+
+Those of residual networks lie in tests/nnunet, whose make.py asked for them, those of plain ones in ../shared/oracle.
+"""
 
 import io
 import json
@@ -6,6 +9,7 @@ import os
 import re
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,13 +34,15 @@ from octkit.inference.predict import predict_folder
 from octkit.inference.sliding_window import Predictor
 from octkit.network.model_file import open_model
 
-ORACLE = SHARED / "oracle"
+ORACLE, RESIDUAL = SHARED / "oracle", Path(__file__).parents[1] / "nnunet"
 needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason="needs nnU-Net's answers in ../shared/oracle")
+MODELS = [*(pytest.param(ORACLE / name, id=name, marks=needs_oracle) for name in ("tiny_2d", "tiny_3d")),
+          *(pytest.param(RESIDUAL / name, id=name) for name in ("residual_2d", "residual_3d"))]
 
 
-def answers(name, kind):
+def answers(folder, kind):
     """The oracle's scan, probabilities (classes, *spatial) and mask, `kind` plain or mirrored."""
-    expected = np.load(ORACLE / name / "expected.npz")
+    expected = np.load(folder / "expected.npz")
     return expected["image"], expected[f"probabilities_{kind}"], expected[f"mask_{kind}"]
 
 
@@ -53,13 +59,12 @@ def check_against(found, mask, probabilities, expected_mask):
     assert (mask == expected_mask)[clear].all()
 
 
-@needs_oracle
 @pytest.mark.parametrize("kind", ["plain", "mirrored"])
-@pytest.mark.parametrize(("name", "spacing"), [("tiny_2d", (1.0, 1.0)), ("tiny_3d", (3.0, 1.0, 1.0))])
-def test_nnunets_model_as_one_file_gives_nnunets_answers(tmp_path, name, spacing, kind):
-    image, probabilities, mask = answers(name, kind)
-    write_nifti(tmp_path / "scans" / "0001.nii.gz", image, spacing)
-    model = import_model(ORACLE / name, tmp_path / "model.zip")
+@pytest.mark.parametrize("there", MODELS)
+def test_nnunets_model_as_one_file_gives_nnunets_answers(tmp_path, there, kind):
+    image, probabilities, mask = answers(there, kind)
+    write_nifti(tmp_path / "scans" / "0001.nii.gz", image, (3.0, 1.0, 1.0)[-image.ndim:])
+    model = import_model(there, tmp_path / "model.zip")
     assert model.labels == ("rnfl", "gcipl", "choroid") and model.blend == "logits"
     predictor = Predictor.load(tmp_path / "model.zip", mirror=kind == "mirrored")
     predict_folder(predictor, tmp_path / "scans", tmp_path / "out", True, progress=False)
@@ -67,15 +72,14 @@ def test_nnunets_model_as_one_file_gives_nnunets_answers(tmp_path, name, spacing
     check_against(found, read_volume(tmp_path / "out" / "0001.nii.gz")[0], probabilities, mask)
 
 
-@needs_oracle
-@pytest.mark.parametrize("name", ["tiny_2d", "tiny_3d"])
-def test_nnunets_weights_go_round_bit_for_bit(tmp_path, name):
-    [folder] = export_model(open_folder(ORACLE / name), tmp_path)
-    theirs, ours = (read_checkpoint(root / "fold_0" / "checkpoint_final.pth") for root in (ORACLE / name, folder))
+@pytest.mark.parametrize("there", MODELS)
+def test_nnunets_weights_go_round_bit_for_bit(tmp_path, there):
+    [folder] = export_model(open_folder(there), tmp_path)
+    theirs, ours = (read_checkpoint(root / "fold_0" / "checkpoint_final.pth") for root in (there, folder))
     assert ours.network_weights.keys() == theirs.network_weights.keys()
     assert all(torch.equal(ours.network_weights[name], tensor) for name, tensor in theirs.network_weights.items())
     assert ours.inference_allowed_mirroring_axes == theirs.inference_allowed_mirroring_axes
-    plans, again = read_json(ORACLE / name / "plans.json"), read_json(folder / "plans.json")
+    plans, again = read_json(there / "plans.json"), read_json(folder / "plans.json")
     for config, entry in plans["configurations"].items():
         assert again["configurations"][config] == entry | {"data_identifier": f"nnUNetPlans_{config}"}
     assert again["foreground_intensity_properties_per_channel"] == plans["foreground_intensity_properties_per_channel"]
@@ -129,18 +133,19 @@ def test_predictions_survive_the_way_there_and_back(tmp_path):
 
 def test_every_tensor_is_named_once_here_and_all_of_theirs_are_used():
     model = tiny_model("2d")
-    state = model.members[0].weights["0"]
-    theirs = weights_to(state, 2)
-    assert {ours for ours, _ in names_of_weights(2)} == set(state)
+    state, network = model.members[0].weights["0"], model.plan.configurations["2d"]
+    theirs = weights_to(state, network)
+    assert {ours for ours, _ in names_of_weights(network)} == set(state)
     # Two stages down and one up with 2 x (convolution, norm) x (weight, bias) under two names, the encoder's again in
     # the decoder; one upsampling and one head.
     assert len(theirs) == (2 * 2 + 1) * 16 + 4
-    again = weights_from(theirs, 2, "here")
+    again = weights_from(theirs, network, "here")
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
 
 
 def test_decoders_run_from_the_lowest_stage_up_there():
-    names = dict(names_of_weights(4))
+    network = replace(tiny_model("2d").plan.configurations["2d"], features=(4, 8, 8, 8))
+    names = dict(names_of_weights(network))
     assert names["up.0.weight"] == ("decoder.transpconvs.2.weight",)
     assert names["scores.2.bias"] == ("decoder.seg_layers.0.bias",)
     assert names["decoder.1.layers.3.weight"] == ("decoder.stages.1.convs.1.conv.weight",
@@ -154,10 +159,12 @@ def test_decoders_run_from_the_lowest_stage_up_there():
     (lambda state: state.update({"encoder.stages.0.0.convs.0.all_modules.1.bias": torch.ones(4)}), "differ"),
 ])
 def test_weights_of_another_network_are_refused(change, found):
-    theirs = weights_to(tiny_model("2d").members[0].weights["0"], 2)
+    model = tiny_model("2d")
+    network = model.plan.configurations["2d"]
+    theirs = weights_to(model.members[0].weights["0"], network)
     change(theirs)
     with pytest.raises(OctkitError, match=found):
-        weights_from(theirs, 2, "here")
+        weights_from(theirs, network, "here")
 
 
 @pytest.fixture
@@ -339,6 +346,20 @@ def test_the_best_checkpoint_is_taken_where_no_fold_has_a_last_one(folder, tmp_p
     assert same_weights(open_model(tmp_path / "ours.zip").members[0], tiny_model("2d").members[0])
     with zipfile.ZipFile(tmp_path / "ours.zip") as archive:
         assert json.loads(archive.read("card.json"))["checkpoint"] == "checkpoint_best.pth"
+
+
+def test_the_checkpoint_that_was_asked_for_is_taken(folder, tmp_path, octkit):
+    [other] = export_model(tiny_model("2d", seed=1), tmp_path / "other")
+    for fold in ("fold_0", "fold_1"):
+        (other / fold / "checkpoint_final.pth").rename(folder / fold / "checkpoint_latest.pth")
+    whole = packed(folder, tmp_path / "model.zip")
+    for source, kind, seed in ((whole, "latest", 1), (folder, "latest", 1), (whole, "final", 0)):
+        out = tmp_path / f"{source.stem}_{kind}.zip"
+        assert octkit("import-nnunet", source, "-o", out, "--checkpoint", kind)[0] == 0
+        assert same_weights(open_model(out).members[0], tiny_model("2d", seed=seed).members[0])
+    for kind, found in (("best", "found no fold_*/checkpoint_best.pth"), ("newest", "found 'newest', expected one of")):
+        code, _, error = octkit("import-nnunet", whole, "-o", tmp_path / "none.zip", "--checkpoint", kind)
+        assert code == 2 and found in error
 
 
 def test_the_model_in_the_box_goes_to_nnunet(tmp_path, octkit):

@@ -100,6 +100,10 @@ CONFIG, SIZES = "configurations/2d", "configurations/2d/architecture/arch_kwargs
 
 @pytest.mark.parametrize(("path", "value", "found"), [
     (f"{CONFIG}/architecture/network_class_name", "unet.ResidualEncoderUNet", "class_name is .*ResidualEncoder"),
+    (f"{SIZES}/nonlin_first", True, "nonlin_first is True"),
+    (f"{SIZES}/n_blocks_per_stage", [1, 1], "n_conv_per_stage_decoder is"),
+    (f"{CONFIG}/preprocessor_name", "Mine", "preprocessor_name is Mine"),
+    (f"{CONFIG}/resampling_fn_data_kwargs", {"order": 1}, "resampling_fn_data_kwargs is"),
     (f"{SIZES}/n_conv_per_stage", [2, 3], "n_conv_per_stage is .*2, 3"), (f"{SIZES}/conv_bias", False, "conv_bias is"),
     (f"{SIZES}/norm_op", "torch.nn.modules.batchnorm.BatchNorm2d", "norm_op is"),
     (f"{SIZES}/norm_op_kwargs", {"eps": 1e-3, "affine": True}, "norm_op_kwargs is"),
@@ -125,10 +129,39 @@ def test_what_has_no_counterpart_is_refused(path, value, found):
         plan_from(plans, dataset, "2d", HERE)
 
 
-def test_a_plan_without_an_architecture_is_of_an_older_nnunet():
+def of_v2_0(plans, config="2d"):
+    """The same plans as v2.0 to v2.3 wrote them: the network's sizes stand in the configuration."""
+    entry = plans["configurations"][config]
+    network = entry.pop("architecture")
+    sizes, kind = network["arch_kwargs"], network["network_class_name"].rpartition(".")[2]
+    entry |= {"UNet_class_name": kind, "UNet_base_num_features": sizes["features_per_stage"][0],
+              "unet_max_num_features": 8, "num_pool_per_axis": [1, 1], "conv_kernel_sizes": sizes["kernel_sizes"],
+              "pool_op_kernel_sizes": sizes["strides"], "n_conv_per_stage_decoder": sizes["n_conv_per_stage_decoder"],
+              "n_conv_per_stage_encoder": sizes.get("n_blocks_per_stage", sizes.get("n_conv_per_stage"))}
+    plans["foreground_intensity_properties_by_modality"] = plans.pop("foreground_intensity_properties_per_channel")
+
+
+@pytest.mark.parametrize("blocks", [(), (1, 2)])
+def test_plans_of_older_versions(blocks):
+    plan = tiny_model("2d").plan
+    plan = replace(plan, configurations={"2d": replace(plan.configurations["2d"], blocks=blocks)})
+    plans, dataset = plans_to(plan, "Dataset001_Tiny"), dataset_to(plan.channels, plan.classes, ".png")
+    assert bare(plan_from(plans, dataset, "2d", HERE)) == plan
+    of_v2_0(plans)
+    assert bare(plan_from(plans, dataset, "2d", HERE)) == plan
+    entry = plans["configurations"]["2d"]
+    for change, found in (({"UNet_class_name": "MyNet"}, "network_class_name is MyNet"), (
+            {"n_conv_per_stage_decoder": [3]}, "n_conv_per_stage_decoder is .3"), (
+            {"conv_kernel_sizes": []}, "conv_kernel_sizes"), ({"n_conv_per_stage_encoder": [2] * 99}, "at most 16")):
+        plans["configurations"]["2d"] = entry | change
+        with pytest.raises(OctkitError, match=f"^here.*{found}"):
+            plan_from(plans, dataset, "2d", HERE)
+
+
+def test_a_plan_without_a_network_is_none():
     _, plans, dataset = folder_of("2d")
     del plans["configurations"]["2d"]["architecture"]
-    with pytest.raises(OctkitError, match=r"no plans\.json of nnU-Net v2\.4 or later .*architecture"):
+    with pytest.raises(OctkitError, match=r"no plans\.json of nnU-Net v2 .*architecture"):
         plan_from(plans, dataset, "2d", HERE)
 
 

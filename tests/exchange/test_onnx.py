@@ -18,11 +18,11 @@ RECORD = {"mean": 120.0, "std": 45.0, "median": 118.0, "min": 0.0, "max": 255.0,
 LABELS = ("rnfl", "gcipl", "choroid")
 
 
-def model(patch=(32, 48), folds=("0",), previous=None, **changes) -> Model:
+def model(patch=(32, 48), folds=("0",), previous=None, blocks=(), **changes) -> Model:
     axes = len(patch)
     strides = ((1,) * axes, (2,) * axes, (1,) * (axes - 1) + (2,))
     configuration = Configuration(patch, 2, (1.0,) * axes, patch, (6, 9, 12), strides, ((3,) * axes,) * 3, True,
-                                  previous)
+                                  previous, blocks)
     name = "2d" if axes == 2 else "3d_fullres"
     plan = Plan({name: configuration}, ("OCT",), LABELS, (RECORD,), "px", (0, 1, 2) if axes == 3 else ())
     weights = {}
@@ -38,7 +38,7 @@ def answer(path, images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("changes", [{}, {"folds": ("0", "1")}, {"folds": ("0", "1"), "blend": "logits"},
-                                     {"patch": (4, 16, 24)}])
+                                     {"patch": (4, 16, 24)}, {"blocks": (1, 2, 1)}])
 def test_onnxruntime_gives_the_same_masks(tmp_path, changes):
     whole = model(**changes)
     [member] = whole.members

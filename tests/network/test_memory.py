@@ -14,6 +14,8 @@ from octkit.common.memory import free_memory
 from octkit.common.settings import TrainSettings
 from octkit.network import memory
 from octkit.network.model import build_network
+from octkit.network.unet import UNet
+from octkit.planning.rules import feature_map_values
 
 CPU = torch.device("cpu")
 
@@ -30,6 +32,23 @@ def test_training_by_hand(small):
         3 * 100 + 2 * (2 * 7168 + memory.MOMENTARY_IN_TRAINING * 1024))
     adam = memory.training_bytes(100, small.plan, "2d", TrainSettings(optimiser="adam"), "float32")
     assert adam - memory.training_bytes(100, small.plan, "2d", TrainSettings(), "float32") == 400
+
+
+@pytest.mark.parametrize("blocks", [(), (1, 3, 4)])
+def test_what_training_keeps_is_what_is_counted(blocks):
+    features, strides, kernels = (16, 32, 32), ((1, 1), (2, 2), (2, 2)), ((3, 3),) * 3
+    network, kept = UNet(1, 4, features, strides, kernels, blocks), {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = network(torch.zeros(2, 1, 48, 64))
+    found = sum(size for place, size in kept.items() if place not in own)
+    counted = 2 * 2 * 4 * feature_map_values((48, 64), features, strides, 3, blocks)  # batch, twice, bytes
+    assert len(outputs) == 2 and 0.9 * counted < found < counted
 
 
 def test_each_worker_keeps_two_batches_waiting(small):

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import pytest
 from helpers import SHARED
@@ -59,6 +60,26 @@ def test_every_plan_of_nnunet(entry):
             "strides": ours.strides, "kernel_sizes": ours.kernels, "batch_dice": ours.batch_dice,
             # the file has spacings with six decimals
             "spacing": [round(s, 6) for s in ours.spacing], "median_shape": ours.median_shape})) == expected, name
+
+
+RESIDUAL = read_json(Path(__file__).parents[1] / "nnunet" / "plans.json")
+
+
+@pytest.mark.parametrize("entry", RESIDUAL, ids=[entry["name"] for entry in RESIDUAL])
+def test_every_residual_plan_of_nnunet(entry):
+    """What its planners ResEncM (8 GB), L (24) and XL (40) answered: tests/nnunet/make.py asked them."""
+    found = fingerprint(entry["shape"], entry["spacing"], entry["cases"], entry["classes"])
+    plan = plan_experiment(found, entry["memory_gb"], architecture="residual")
+    ours = {name: vars(one) for name, one in plan.configurations.items()} | {"axis_order": plan.axis_order or (0, 1, 2)}
+
+    def plain(value):  # the file has 12 digits
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return value if value is None or isinstance(value, str | bool) else float(f"{value:.12g}")
+
+    assert plain(ours) == plain(entry["plan"])
 
 
 def test_a_large_volume_gets_a_low_resolution_and_a_cascade():

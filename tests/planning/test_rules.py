@@ -88,6 +88,23 @@ def test_feature_map_values_by_hand():
     assert rules.feature_map_values((4, 4, 4), (2, 4), ((1, 1, 1), (2, 2, 2)), classes=2) == 896
 
 
+def test_residual_feature_map_values_by_hand():
+    # stage 0: 16 px x 2 maps x (1 to begin with + 1 block x 2 down + 1 up + 1 up) = 160; stage 1: 4 px x 4 maps x (2
+    # blocks x 2 + 1 beside the first) = 80; logits 16 px x 3 = 48
+    assert rules.feature_map_values((4, 4), (2, 4), ((1, 1), (2, 2)), 2, (1, 2)) == 288
+    # beside the first block is nothing where neither size nor number of maps changes: 16 x 4 maps x 4
+    assert rules.feature_map_values((4, 4), (4, 4), ((1, 1), (1, 1)), 2, (1, 2)) == 16 * 4 * (5 + 4) + 48
+
+
+def test_residual_yardsticks_are_the_presets_and_between_them_the_smaller_one_scaled():
+    assert [rules.budget(gb, 2, "residual") for gb in (4, 8, 24, 40)] == [67.5e6, 135e6, 380e6, 560e6]
+    assert rules.budget(16, 3, "residual") == 2 * 680e6 and rules.budget(48, 3, "residual") == 1.2 * 3600e6
+    # a 2-D patch shrinks until 12 fit; a batch may hold all pixels of the data set
+    assert rules.fits(135_000_000, 8, 2, "residual") and not rules.fits(135_000_001, 8, 2, "residual")
+    assert rules.batch_size(10, 8, 7 * 64 * 64, (64, 64), "residual") == 7
+    assert rules.residual_blocks(2) == (1, 3) and rules.residual_blocks(7) == (1, 3, 4, 6, 6, 6, 6)
+
+
 def test_feature_maps_double_up_to_the_cap():
     assert rules.feature_maps(6, 32, 320) == (32, 64, 128, 256, 320, 320)
     assert rules.feature_maps(3, 8, 4) == (4, 4, 4)

@@ -23,6 +23,7 @@ from helpers import (
 
 from octkit.common import hashes, locks
 from octkit.common.errors import OctkitError
+from octkit.common.files import read_json
 from octkit.common.settings import TrainSettings
 from octkit.data.layouts import detect
 from octkit.inference.predict import predict_held_out
@@ -280,6 +281,16 @@ def test_it_learns(goals, tmp_path):
     assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0] - 0.5
     assert list(log) == ["epoch", "learning_rate", "train_loss", "validation_loss", "dice_rnfl", "dice_gcipl",
                          "dice_choroid", "seconds"]
+
+
+def test_a_residual_network_is_planned_and_learns(goals, tmp_path):
+    run = Run(make_run(tmp_path, goals, "plan.architecture=residual", "train.epochs=2", "train.iterations_per_epoch=6"))
+    plan = run.plan.configurations["2d"]
+    assert plan.blocks == (1, 3, 4, 6, 6, 6)[:len(plan.features)]
+    assert read_json(run.plan_file)["blueprint"]["architecture"]["value"] == "residual"
+    log = pd.read_csv(train_fold(run, progress=False) / "log.csv")
+    assert log["train_loss"].iloc[-1] < log["train_loss"].iloc[0]
+    assert load_checkpoint(run.checkpoint("2d", 0))["network"]["encoder.0.0.layers.4.weight"].any()  # begins with 0
 
 
 def test_what_is_missing_is_named(goals, tmp_path, monkeypatch):
