@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 LAYERS = ("rnfl", "gcipl", "choroid")
 
+# In training masks alone: what nobody has labelled. It has no loss and no metric, and no patch is centred on it.
+IGNORE = 255
+
 # The grey coding: value in the file -> label.
 GOALS_GREYS = {0: 1, 80: 2, 160: 3, 255: 0}
 # What copies of GOALS in folders bscan/ and semseg/ mean by the same greys.

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import KDTree
 
+from octkit.data.labels import IGNORE
+
 THRESHOLD = 0.5  # at and above this probability a scan is called glaucoma
 TOLERANCE = 2.0  # px, of the normalised surface distance: about what two people who draw one boundary differ by
 
@@ -18,10 +20,11 @@ TOLERANCE = 2.0  # px, of the normalised surface distance: about what two people
 def dice(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
     """Overlap of one label in two masks of the same shape: 2 |A and B| / (|A| + |B|), 0 to 1.
 
-    nan where the label is in neither mask, 0 where it is in one of them only.
+    nan where the label is in neither mask, 0 where it is in one of them only. Pixels of `IGNORE` in the truth are left
+    out.
     """
     _same_shape(predicted, truth)
-    ours, theirs = predicted == label, truth == label
+    ours, theirs = (predicted == label) & (truth != IGNORE), truth == label
     return dice_from_counts(*(int(np.count_nonzero(found)) for found in (ours & theirs, ours, theirs)))
 
 

@@ -144,7 +144,7 @@ def plan_from(plans: object, dataset: object, config: str, where: Path) -> Plan:
     return plan_of({
         "configurations": {name: _configuration(entries[name], f"{where}, {name}") for name in reversed(entries)},
         "channels": [data.channel_names[i] for i in channels], "units": units, "axis_order": () if flat else order,
-        "classes": label_names(where / "dataset.json", data.labels, ignore=True),
+        "classes": label_names(where / "dataset.json", data.labels),
         "intensity": [intensity[i] for i in channels],
         "normalisation": [ZSCORE[in_mask] if scheme == "ZScoreNormalization" else SCHEMES.get(scheme, scheme)
                           for scheme, in_mask in schemes],

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from octkit.data.calibration import Calibration
-from octkit.data.labels import BETWEEN, BOUNDARIES, LAYERS
+from octkit.data.labels import BETWEEN, BOUNDARIES, IGNORE, LAYERS
 from octkit.evaluation.metrics import boundaries as layer_edges
 from octkit.layers.scan_files import LEVELS
 from octkit.layers.seen import layer_widths, layers_seen
@@ -63,10 +63,14 @@ class HeldOut:
 
 
 def true_boundaries(mask: np.ndarray) -> np.ndarray:
-    """The five boundaries of a true mask (H, W), (5, W) px in whole rows; nan where a layer is not there."""
+    """The five boundaries of a true mask (H, W), (5, W) px in whole rows; nan where a layer is not there.
+
+    Nor is anything known of A-scans that are not labelled throughout.
+    """
     found = np.full((len(BOUNDARIES), mask.shape[1]), np.nan)
     for label, edges in BETWEEN.items():
         found[list(edges)] = layer_edges(mask, label)
+    found[:, (mask == IGNORE).any(axis=0)] = np.nan
     return found
 
 

@@ -19,6 +19,7 @@ from scipy import ndimage
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json_as, write_json
 from octkit.data.dataset import Case, Dataset, is_volume
+from octkit.data.labels import IGNORE
 from octkit.data.volume_files import MAX_VOXELS
 from octkit.planning.plan import STATISTICS
 
@@ -145,9 +146,10 @@ def _shape_and_levels(dataset: Dataset, case: Case) -> tuple[tuple[int, ...], li
     box = crop_to_nonzero(image)
     # Only what training will see: a mask may reach into a black border, which the crop takes away.
     image, mask = image[:, *box], mask[box]
+    layers = (mask > 0) & (mask != IGNORE)
     # B-scan by B-scan, and values with their counts: 256 numbers then stand for a whole volume of 8-bit scans.
     b_scans = list(np.ndindex(mask.shape[:-2]))
-    return mask.shape, [_merged([np.unique(channel[b][mask[b] > 0], return_counts=True) for b in b_scans])
+    return mask.shape, [_merged([np.unique(channel[b][layers[b]], return_counts=True) for b in b_scans])
                         for channel in image]
 
 

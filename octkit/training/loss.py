@@ -3,12 +3,13 @@
     L_dice = -(2 / |K|) sum_k  sum_i(u_ik v_ik) / (sum_i u_ik + sum_i v_ik)
 
 u is the softmax output, v the one-hot truth, k runs over the foreground classes, i over pixels. The best
-total is -1: cross-entropy falls to 0 and Dice to -1.
+total is -1: cross-entropy falls to 0 and Dice to -1. Pixels whose truth is `IGNORE` are left out of both.
 """
 
 import torch
 from torch.nn import functional as F
 
+from octkit.data.labels import IGNORE
 from octkit.training import ranks
 
 SMOOTH = 1e-5  # keeps 0/0 away where a class is neither predicted nor present; small against one pixel
@@ -25,6 +26,8 @@ def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> to
     # One byte a pixel and class: F.one_hot's eight take longer than the rest of this function.
     one_hot = torch.stack([truth == label for label in range(1, logits.shape[1])], dim=1)
     axes = tuple(range(2, logits.ndim))
+    if (ignored := truth == IGNORE).any():
+        probabilities = probabilities * ~ignored[:, None]
     intersection = (probabilities * one_hot).sum(axes)  # (batch, foreground classes)
     total = probabilities.sum(axes) + one_hot.sum(axes)
     if batch_dice:
@@ -35,7 +38,9 @@ def dice_loss(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> to
 
 def dice_and_cross_entropy(logits: torch.Tensor, truth: torch.Tensor, batch_dice: bool) -> torch.Tensor:
     """Dice loss plus mean cross-entropy over pixels; shapes as in `dice_loss`."""
-    cross_entropy = F.cross_entropy(logits.float(), truth.long())
+    cross_entropy = F.cross_entropy(logits.float(), truth.long(), ignore_index=IGNORE)
+    if (truth == IGNORE).all():  # the mean of none
+        cross_entropy = torch.zeros_like(cross_entropy)
     return dice_loss(logits, truth, batch_dice) + ranks.summed(cross_entropy * ranks.share(logits))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from octkit.data.labels import IGNORE
 from octkit.planning.preprocess import one_hot
 from octkit.training.augmentation import Augmenter
 from octkit.training.cascade_errors import perturb
@@ -23,9 +24,10 @@ class Patches(Dataset):
     """Training patches by number: item n is the (n mod batch)-th patch of batch n // batch.
 
     The last patches of each batch, a share of `oversample`, are centred on a voxel of a foreground class, chosen at
-    random among the classes of the case; the others lie anywhere. Where a patch reaches beyond the scan, image and mask
-    are 0, but a circle scan goes on at its other side: its patches start at any A-scan, so that no seam is learned. A
-    2-D patch of a volume lies in one of its slices, across the first axis.
+    random among the classes of the case; the others lie anywhere, or, where a mask is labelled in part, are centred on
+    any labelled voxel. Where a patch reaches beyond the scan, image and mask are 0, but a circle scan goes on at its
+    other side: its patches start at any A-scan, so that no seam is learned. A 2-D patch of a volume lies in one of its
+    slices, across the first axis.
 
     `cases` have what `PreprocessedCase` has. For a cascade's second step, `previous_classes` is how many foreground
     classes their `.previous` has: each becomes a channel (0 or 1) behind the image's own. Its patch moves with image
@@ -53,11 +55,12 @@ class Patches(Dataset):
         index = int(random.integers(len(self.cases)))
         case = self.cases[index]
         mask = case.mask  # a memory map, and so are the others: only the patch is read
-        voxels: Mapping[int, np.ndarray] = {}
-        if number % self.batch_size >= self.batch_size - self.foreground_patches:
-            if index not in self.foreground:  # looked for once a worker
-                self.foreground[index] = foreground_voxels(mask)
-            voxels = self.foreground[index]
+        if index not in self.foreground:  # looked for once a worker
+            self.foreground[index] = foreground_voxels(mask)
+        found = self.foreground[index]
+        centred = number % self.batch_size >= self.batch_size - self.foreground_patches
+        voxels = {label: places for label, places in found.items() if label and centred} or (
+            {0: found[0]} if 0 in found else {})
         corner = patch_corner(mask.shape, self.patch_size, random, voxels, case.circle)
         seed, arrays = int(random.integers(2**31)), [case.image, mask[None]]
         if self.previous_classes:
@@ -70,17 +73,20 @@ class Patches(Dataset):
 
 
 def foreground_voxels(mask: np.ndarray) -> dict[int, np.ndarray]:
-    """Label -> flat positions in a mask (*spatial), in order; of more than 10,000, always the same 10,000 drawn."""
+    """Label -> flat positions in a mask (*spatial), in order; of more than 10,000, always the same 10,000 drawn.
+
+    Where the mask is labelled in part, label 0 stands for all voxels that are labelled.
+    """
     positions = np.flatnonzero(mask)
     labels = np.ravel(mask)[positions]
-    found = {}
-    for label in np.unique(labels):
-        voxels = positions[labels == label]
+    found = {label: positions[labels == label] for label in np.unique(labels) if label != IGNORE}
+    if (labels == IGNORE).any():
+        found = {0: np.flatnonzero(np.ravel(mask) != IGNORE)} | found
+    for label, voxels in found.items():
         if len(voxels) > FOREGROUND_VOXELS:
             random = np.random.default_rng(int(label))
-            voxels = np.sort(random.choice(voxels, FOREGROUND_VOXELS, replace=False, shuffle=False))
-        found[int(label)] = voxels
-    return found
+            found[label] = np.sort(random.choice(voxels, FOREGROUND_VOXELS, replace=False, shuffle=False))
+    return {int(label): voxels for label, voxels in found.items() if len(voxels)}
 
 
 def patch_corner(shape: Sequence[int], patch_size: Sequence[int], random: np.random.Generator,

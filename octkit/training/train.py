@@ -27,6 +27,7 @@ from octkit.common.files import clear_unfinished, replacing, saying_disk_full, s
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.settings import TrainSettings
+from octkit.data.labels import IGNORE
 from octkit.evaluation.metrics import dice_from_counts
 from octkit.network import memory
 from octkit.network.checkpoints import newest_checkpoint, previous_of, save_checkpoint
@@ -317,7 +318,7 @@ class Training:
                 losses.append(self._loss(outputs, masks))
             predicted = (outputs[0] if isinstance(outputs, list) else outputs).argmax(1)
             for label, count in enumerate(counts, start=1):
-                ours, theirs = predicted == label, masks == label
+                ours, theirs = (predicted == label) & (masks != IGNORE), masks == label
                 count += torch.stack([(ours & theirs).sum(), ours.sum(), theirs.sum()])
         pixels = ranks.summed(counts).cpu().numpy()
         dice = {f"dice_{name}": dice_from_counts(*count) for name, count in zip(self.classes, pixels, strict=True)}

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from octkit.data.labels import IGNORE
 from octkit.evaluation.metrics import (
     boundaries,
     boundary_agreement,
@@ -59,6 +60,13 @@ def test_dice_by_hand():
     assert math.isnan(dice(FOUND, TRUTH, 3))
     nothing = np.zeros((4, 4), np.uint8)
     assert dice(nothing, TRUTH, 1) == dice(TRUTH, nothing, 1) == 0
+
+
+def test_dice_leaves_out_what_nobody_has_labelled():
+    truth = TRUTH.copy()
+    truth[:, 2:] = IGNORE
+    for label in (1, 2):
+        np.testing.assert_equal(dice(FOUND, truth, label), dice(FOUND[:, :2], TRUTH[:, :2], label))
 
 
 @given(masks, masks)

@@ -6,7 +6,7 @@ import pytest
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
 from octkit.data.calibration import Calibration
-from octkit.data.labels import BOUNDARIES
+from octkit.data.labels import BOUNDARIES, IGNORE
 from octkit.layers.calibration import HeldOut, at_least, coverage, fit, half_widths, true_boundaries
 from octkit.layers.thickness import mean_widths
 from octkit.phantoms.circle_scans import draw
@@ -98,6 +98,11 @@ def test_where_the_truth_is_not_known_nothing_is_learned_of_it():
 def test_the_truth_of_a_phantom_is_the_edges_of_its_mask():
     phantom = draw(5, (128, 96))
     assert np.abs(true_boundaries(phantom.mask) - phantom.boundaries[[0, 1, 2, 8, 9]]).max() <= 0.51
+
+
+def test_a_scan_that_is_not_labelled_throughout_has_no_boundaries():
+    mask = np.array([[0, 0], [1, 1], [2, 2], [0, 0], [3, 3], [0, IGNORE]], np.uint8)
+    assert true_boundaries(mask)[:, 0].tolist() == [1, 2, 3, 4, 5] and np.isnan(true_boundaries(mask)[:, 1]).all()
 
 
 def test_coverage_is_measured_on_the_parts_that_were_not_fitted_on():

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from octkit.data.labels import IGNORE
 from octkit.training.loss import deep_supervision_loss, dice_and_cross_entropy, dice_loss, supervision_weights
 
 # 2 x 2 px, 3 classes; logits of +-50 make the softmax a one-hot to machine precision.
@@ -40,6 +41,22 @@ def test_a_class_in_neither_mask_counts_as_right_and_has_a_finite_gradient():
     loss.backward()
     assert loss.item() == pytest.approx(-1, abs=1e-4)
     assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_the_loss_is_that_of_the_labelled_pixels(batch_dice):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 6, generator=generator).requires_grad_()
+    truth = torch.randint(0, 3, (2, 4, 6), generator=generator)
+    partly = truth.clone()
+    partly[..., 4:] = IGNORE
+    loss = dice_and_cross_entropy(logits, partly, batch_dice)
+    expected = dice_and_cross_entropy(logits[..., :4], truth[..., :4], batch_dice)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert not logits.grad[..., 4:].any() and logits.grad[..., :4].any()
+    nothing = dice_and_cross_entropy(logits, torch.full_like(truth, IGNORE), batch_dice)
+    assert nothing.item() == pytest.approx(-1)  # a Dice of nothing and nothing
 
 
 @pytest.mark.parametrize(("outputs", "expected"), [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from octkit.data.labels import IGNORE
 from octkit.training import patches as module
 from octkit.training.augmentation import Augmenter
 from octkit.training.patches import Patches, cut, foreground_voxels, patch_corner
@@ -89,6 +90,17 @@ def test_foreground_voxels_by_hand():
     found = foreground_voxels(np.array([[[0, 3], [1, 1]], [[3, 0], [0, 1]]], np.uint8))
     assert {label: voxels.tolist() for label, voxels in found.items()} == {1: [2, 3, 7], 3: [1, 4]}
     assert foreground_voxels(np.zeros((3, 3), np.uint8)) == {}
+
+
+def test_patches_of_a_scan_labelled_in_part_are_centred_on_what_is_labelled():
+    mask = np.full((32, 40), IGNORE, np.uint8)
+    mask[10:12, 30:33] = [[0, 0, 2], [0, 0, 0]]
+    found = foreground_voxels(mask)
+    assert found.keys() == {0, 2} and found[2].tolist() == [432] and found[0].tolist() == [430, 431, 432, 470, 471, 472]
+    patches = Patches([of_mask(mask)], (5, 5), 3, 1 / 3, (0,), None)
+    centres = np.array([[int(patches[3 * batch + place][1][2, 2]) for place in range(3)] for batch in range(20)])
+    assert (centres[:, 2] == 2).all() and not (centres == IGNORE).any() and (centres[:, :2] == 0).any()
+    assert foreground_voxels(np.full((3, 3), IGNORE, np.uint8)) == {}  # nothing to choose from: anywhere
 
 
 def test_of_a_large_class_ten_thousand_voxels_are_drawn_from_all_of_it():

@@ -16,7 +16,7 @@ from octkit.data.dataset import Case, Dataset, is_lossy, is_volume, order_in_dou
 from octkit.data.geometry import odd_axes
 from octkit.data.grey_range import GreyRange, grey_range
 from octkit.data.image_files import read_header
-from octkit.data.labels import LAYERS
+from octkit.data.labels import IGNORE, LAYERS
 from octkit.data.numbering import gap
 from octkit.data.volume_files import b_scans
 
@@ -122,7 +122,8 @@ def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
 
 
 def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...], values: Mapping[int, int]) -> list[Finding]:
-    if labels == LAYERS and (problem := impossible(mask, values)):
+    ordered = labels == LAYERS and not (mask == IGNORE).any()  # layers labelled in part may end anywhere
+    if ordered and (problem := impossible(mask, values)):
         return [Finding(ERROR, file, *problem)]
     findings = []
     missing = [name for label, name in enumerate(labels, start=1) if not (mask == label).any()]
@@ -130,7 +131,7 @@ def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...], values:
         what = "background alone" if len(missing) == len(labels) else f"no {' and no '.join(missing)}"
         findings.append(Finding(WARNING, file, f"holds {what}", f"expected {', '.join(labels)}: complete it, if the "
                                 "scan shows them"))
-    if labels == LAYERS and (wrong := disorder(mask)).any():
+    if ordered and (wrong := disorder(mask)).any():
         order = " above ".join(LAYERS)
         first = ", ".join(map(str, np.argwhere(wrong)[0]))
         findings.append(Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, "

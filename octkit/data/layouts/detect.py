@@ -111,6 +111,6 @@ def _extra_cases(own: Dataset, more: Dataset) -> list[Case]:
     for case in labelled:
         if len(found := scan_size(case.image)) != axes:
             raise OctkitError(f"{case.image}: found {len(found)} axes, expected {axes} like the scans of {own.root}")
-    ours = {0: 0} | {theirs: own.labels.index(name) + 1 for theirs, name in enumerate(more.labels, start=1)}
-    coding = {value: ours[label] for value, label in more.mask_values.items()}
+    ours = {theirs: own.labels.index(name) + 1 for theirs, name in enumerate(more.labels, start=1)}
+    coding = {value: ours.get(label, label) for value, label in more.mask_values.items()}
     return [replace(case, name=f"{more.root.name}_{case.name}", mask_values=coding) for case in labelled]

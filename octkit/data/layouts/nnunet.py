@@ -4,7 +4,7 @@
                                      "numTraining": 80, "file_ending": ".png"}
     imagesTr/CASE_0000.png          one file a channel: CASE_0001.png would be the second one's; a colour image alone
                                     is three channels
-    labelsTr/CASE.png               label numbers
+    labelsTr/CASE.png               label numbers; the highest may be called "ignore": pixels that nobody has labelled
     imagesTs/CASE_0000.png          optional, no labels
 
 The format is that of nnU-Net v2 (its documentation/dataset_format.md). 2-D images and NIfTI files are read; the
@@ -22,7 +22,7 @@ from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing, read_json_as
 from octkit.data.dataset import Case, Dataset, fit, is_volume
 from octkit.data.image_files import is_image, read_header
-from octkit.data.labels import LAYERS
+from octkit.data.labels import IGNORE, LAYERS
 from octkit.data.matching import check_pairs, refuse_doubled_names
 from octkit.data.volume_files import volume_spacing
 
@@ -62,8 +62,11 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
         report(bad_file(where, f"found numTraining {described.numTraining}", f"expected {len(images)}, the cases in "
                         f"{root / 'imagesTr'}"))
     test = _images_in(root / "imagesTs", ending, channels, report) if (root / "imagesTs").is_dir() else {}
-    dataset = Dataset(root.name, root, "nnunet", labels, channels, {n: n for n in range(len(labels) + 1)},
-                      _cases(images, masks, report), test=_cases(test, {}, report))
+    coding = {number: number for number in range(len(labels) + 1)}
+    if "ignore" in described.labels:
+        coding[len(coding)] = IGNORE
+    dataset = Dataset(root.name, root, "nnunet", labels, channels, coding, _cases(images, masks, report),
+                      test=_cases(test, {}, report))
     refuse_doubled_names(dataset, report)
     return dataset
 
@@ -77,25 +80,24 @@ def _cases(images: dict[str, dict[int, Path]], masks: dict[str, Path], report: R
     return tuple(cases)
 
 
-def label_names(where: Path, numbers: Mapping[str, object], ignore: bool = False) -> tuple[str, ...]:
+def label_names(where: Path, numbers: Mapping[str, object]) -> tuple[str, ...]:
     """The names of the labels 1, 2, … in the "labels" of a dataset.json, as LAYERS where they are these in their order.
 
-    `ignore` lets nnU-Net's label "ignore" pass, which stands for pixels without a label: no network predicts it.
-    Raises OctkitError for regions, and for numbers other than background 0 and 1, 2, … without a gap.
+    "ignore", which stands for pixels without a label, has the highest number and is none of them: no network predicts
+    it. Raises OctkitError for regions, and for numbers other than background 0 and 1, 2, … without a gap.
     """
-    if "ignore" in numbers and not ignore:
-        raise bad_file(where, "found the label 'ignore' for pixels that nobody labelled, which octkit does not learn "
-                       "from", "expected masks that are labelled throughout")
-    numbers = {name: value for name, value in numbers.items() if name != "ignore"}
     if regions := [name for name, value in numbers.items() if isinstance(value, list | tuple)]:
         raise bad_file(where, f"the label {regions[0]!r} is a region of several values, which octkit does not learn",
                        "expected one number a label")
     by_number = {value: name for name, value in numbers.items() if type(value) is int}  # True would pass for an int
     if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number[0] != "background":
         raise bad_file(where, f"found the labels {numbers}", "expected background 0, others 1, 2, … without a gap")
-    if not 1 < len(numbers) <= 255:
-        raise bad_file(where, f"found {len(numbers)} labels", "expected background and 1 to 254 others")
-    names = tuple(by_number[number] for number in range(1, len(numbers)))
+    if numbers.get("ignore", len(numbers) - 1) != len(numbers) - 1:
+        raise bad_file(where, f"found the labels {numbers}", "expected ignore as the last, as nnU-Net does")
+    by_number = {value: name for value, name in by_number.items() if name != "ignore"}
+    if not 1 < len(by_number) <= 255:
+        raise bad_file(where, f"found {len(by_number)} labels", "expected background and 1 to 254 others")
+    names = tuple(by_number[number] for number in range(1, len(by_number)))
     return LAYERS if tuple(name.lower() for name in names) == LAYERS else names
 
 

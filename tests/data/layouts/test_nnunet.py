@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import save_anew, striped_scan, striped_volume, write_colours, write_nnunet_raw
@@ -6,8 +8,10 @@ from PIL import Image
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.data.doctor.data_set import look_through
-from octkit.data.labels import LAYERS
+from octkit.data.labels import IGNORE, LAYERS
+from octkit.data.layouts import detect
 from octkit.data.layouts.detect import open_dataset
+from octkit.planning.fingerprint import extract
 
 
 @pytest.fixture
@@ -89,6 +93,25 @@ def changed(**change):
     return damage
 
 
+def test_what_nobody_has_labelled_is_told_from_background(raw, tmp_path):
+    changed(labels={"background": 0, "RNFL": 1, "GCIPL": 2, "Choroid": 3, "ignore": 4})(raw)
+    path = raw / "labelsTr" / "eye_001.png"
+    label = np.array(Image.open(path))
+    label[:, :20] = 4
+    Image.fromarray(label).save(path)
+    dataset = open_dataset(raw)
+    mask = dataset.read_mask(dataset.train[0])
+    assert dataset.labels == LAYERS and (mask[:, :20] == IGNORE).all() and (mask[:, 20:] == label[:, 20:]).all()
+    assert not [found for found in look_through(raw, workers=0, progress=False).findings if found.file == path]
+    grey, known = dataset.read_image(dataset.train[0])[0], (label > 0) & (label < 4)
+    [record] = extract(replace(dataset, train=dataset.train[:1])).intensity  # of the layers, without what is unknown
+    assert (record["mean"], record["max"]) == (pytest.approx(grey[known].mean()), grey[known].max())
+    # of another data set such pixels stay what they are
+    extra = detect._extra_cases(open_dataset(write_nnunet_raw(tmp_path / "own", labels=("choroid", "rnfl", "gcipl"))),
+                                dataset)[0]
+    assert np.array_equal(dataset.read_mask(extra), np.array([0, 2, 3, 1, IGNORE])[label])
+
+
 def without(key):
     def damage(raw):
         content = read_json(raw / "dataset.json")
@@ -106,7 +129,9 @@ def image_of(name, size=(40, 48)):
     (changed(file_ending=".nii"), "imagesTr", r"found no files \*.nii"),
     (changed(channel_names={"1": "OCT"}), "dataset.json", "names stand by number"),
     (changed(channel_names={"0": "OCT", "1": "more"}), "eye_001_0001.png", "not found, expected a file for each of 2"),
-    (changed(labels={"background": 0, "a": 1, "ignore": 2}), "'ignore'", "labelled throughout"),
+    (changed(labels={"background": 0, "ignore": 1, "a": 2}), "dataset.json", "expected ignore as the last"),
+    (changed(labels={"background": 0, "ignore": 1}), "dataset.json", "found 1 labels"),
+    (changed(labels={"background": 0, "whole": [1, 2], "core": 2}), "'whole'", "is a region"),
     (changed(labels={"background": 0, "a": 1, "b": 3}), "dataset.json", "background 0, others 1, 2, … without a gap"),
     (changed(labels={"a": 0, "b": 1}), "dataset.json", "expected background 0"),
     (changed(labels={"background": 0, "a": True}), "dataset.json", "labels.a"),
