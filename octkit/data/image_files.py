@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from octkit.common.errors import OctkitError, bad_file, no_file, tried
 from octkit.common.files import listing, replacing
@@ -30,6 +30,7 @@ BEGINNINGS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"
               b"GIF8": "GIF", b"RIFF": "WebP", b"PK": "zip archive", b"%PDF": "PDF"}
 # Pillow's names: of the modes of pixels that are read, up to 8 bits a value and above; of lossy compression in a TIFF.
 MODES, DEEP_MODES = ("1", "L", "LA", "P", "RGB", "RGBA"), ("I;16", "I;16B", "RGB", "RGBA")
+GREY_MODES = ("L", "I;16", "I;16B", "I", "F")  # of a volume's pages
 LOSSY = ("jpeg", "tiff_jpeg", "webp")
 BITS, PHOTOMETRIC, ORIENTATION, PLANES, SAMPLE_KIND = 258, 262, 274, 284, 339  # tags of TIFF; EXIF shares the third
 TURNED = ("found an orientation that turns the picture when it is shown", "expected none: save it upright, without one")
@@ -131,6 +132,29 @@ def read_mask(path: Path, values: Mapping[int, int], shape: tuple[int, ...] | No
         if (pixels[..., :3] == pixels[..., :1]).all():
             readings["greys of its palette"] = pixels[..., 0]
     return _only_meaning(path, readings, values)
+
+
+def read_pages(path: Path) -> np.ndarray:
+    """The pages of a TIFF file as a volume (pages, H, W), values as stored.
+
+    Raises OctkitError where it is damaged, or its pages are no grey values of one size and depth.
+    """
+    pages: list[np.ndarray] = []
+    with _opened(path) as image:
+        try:
+            for page in ImageSequence.Iterator(image):
+                check_content(path, BYTES_A_PIXEL * (len(pages) + 1) * page.width * page.height)
+                if page.mode not in GREY_MODES:
+                    raise ValueError(f"found image mode {page.mode}, expected grey")
+                pages.append(np.asarray(page))
+                if (pages[-1].shape, pages[-1].dtype) != (pages[0].shape, pages[0].dtype):
+                    raise ValueError("its pages are of several sizes or depths")
+        except OctkitError:
+            raise
+        except Exception as error:  # Pillow raises a dozen kinds for damaged data
+            raise bad_file(path, f"cannot be read as a volume ({error})", "expected pages of grey values, all of one "
+                           "size and depth") from None
+    return np.stack(pages)
 
 
 def write_mask(path: Path, mask: np.ndarray, values: Mapping[int, int]) -> None:

@@ -39,7 +39,7 @@ ROUNDED = 0.05
 
 
 class _Spacing(BaseModel, strict=True):
-    """What spacing.json must hold."""
+    """What spacing.json must hold, and what nnU-Net wants beside a TIFF volume."""
 
     spacing: list[float] = Field(min_length=3, max_length=3)
 
@@ -74,11 +74,16 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
     else:
         if not where.exists():
             raise no_spacing(path)
-        expected = 'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm'
-        spacing = tuple(read_json_as(where, _Spacing, expected).spacing)
+        spacing = stated_spacing(where)
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         raise bad_file(where, f"found the spacing {', '.join(f'{s:g}' for s in spacing)}", "expected mm above 0")
     return spacing
+
+
+def stated_spacing(path: Path) -> tuple[float, ...]:
+    """The spacing in mm that a JSON file states. Raises OctkitError where it does not."""
+    expected = 'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm'
+    return tuple(read_json_as(path, _Spacing, expected).spacing)
 
 
 def no_spacing(folder: Path) -> OctkitError:

@@ -10,7 +10,7 @@ The only channel is called "CT", as nnU-Net then scales grey values by the data 
 deviation, as octkit does (by any other name it z-scores each scan by itself). Masks become label numbers. Grey PNGs and
 NIfTI files are copied, and packed (.nii.gz); other images become grey PNGs, as nnU-Net would take RGB for three
 channels; a folder of B-scans becomes a NIfTI file. On the way back all scans and masks have the same pixels, images as
-PNGs.
+PNGs. Volumes that nnU-Net reads as TIFF (CASE.json beside CASE_0000.tif states their spacing) come in as NIfTI files.
 """
 
 import gzip
@@ -19,20 +19,20 @@ import shutil
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import links_inside, new_folder, read_json_as, write_json
+from octkit.common.files import links_inside, listing, new_folder, read_json_as, write_json
 from octkit.common.names import Inside
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
 from octkit.data.groups import GROUPS_FILE
-from octkit.data.image_files import is_image, read_header, read_image, write_mask, write_png
+from octkit.data.image_files import is_image, read_header, read_image, read_pages, write_mask, write_png
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.volume_files import b_scans, is_nifti, is_packed, is_stack, read_volume, write_nifti
+from octkit.data.volume_files import b_scans, is_nifti, is_packed, is_stack, read_volume, stated_spacing, write_nifti
 from octkit.exchange.nnunet_plans import dataset_to
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
@@ -117,6 +117,10 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
     layout itself. Raises OctkitError where `out` is there already, the data set is damaged, or a file is missing.
     """
     folder, out = Path(folder), Path(out)
+    if any((folder / "imagesTr").glob("*.json")):
+        with new_folder(out, folder) as target:
+            _tiff_to_nifti(folder, target)
+        return out
     dataset = open_dataset(folder)
     with new_folder(out, folder) as target:
         if (folder / MANIFEST).exists():
@@ -133,6 +137,19 @@ def import_dataset(folder: str | Path, out: str | Path) -> Path:
             for file in [dataset.root / "dataset.json", *files]:
                 _copy(file, target / file.relative_to(dataset.root))
     return out
+
+
+def _tiff_to_nifti(folder: Path, target: Path) -> None:
+    links_inside(folder)
+    described = read_json_as(folder / "dataset.json", dict[str, Any], "expected a dataset.json of nnU-Net v2")
+    for part in ("imagesTr", "labelsTr", *(["imagesTs"] if (folder / "imagesTs").is_dir() else [])):
+        for file in listing(folder / part, "TIFF volumes"):
+            if file.suffix.lower() in (".tif", ".tiff"):
+                case = re.sub(r"_\d{4}$", "", file.stem) if part.startswith("images") else file.stem
+                write_nifti(target / part / f"{file.stem}.nii.gz", read_pages(file),
+                            stated_spacing(file.with_name(f"{case}.json")))
+    write_json(target / "dataset.json", {**described, "file_ending": ".nii.gz"})
+    open_dataset(target)
 
 
 def _write_image(image: Path, target: Path, case: Case) -> None:

@@ -12,7 +12,7 @@ from octkit.common.files import read_json, write_json
 from octkit.data.dataset import read_scan
 from octkit.data.image_files import image_size, read_header, write_png
 from octkit.data.layouts.detect import open_dataset
-from octkit.data.volume_files import volume_spacing
+from octkit.data.volume_files import read_volume, volume_spacing
 from octkit.exchange.nnunet_data import export_dataset, import_dataset, is_raw_folder
 
 
@@ -125,6 +125,45 @@ def test_volumes_of_several_kinds_go_round(tmp_path):
     raw = goes_round(tmp_path, root)
     assert read_json(raw / "dataset.json")["file_ending"] == ".nii.gz"
     assert all(file.read_bytes()[:2] == b"\x1f\x8b" for file in raw.rglob("*.nii.gz") if file.parent.name != "octkit")
+
+
+@pytest.fixture
+def tiffs(tmp_path):
+    """A raw data set of two volumes as TIFF files of 3 pages, 16 bits and 8, with their spacing beside them."""
+    raw = write_nnunet_raw(tmp_path / "Dataset001_Tiff", train=2, test=0, ending=".nii.gz")
+    for path in raw.rglob("*.nii.gz"):
+        pages = read_volume(path)[0].astype(np.uint16 if path.parent.name == "imagesTr" else np.uint8)
+        pages = [Image.fromarray(page * 3 if path.parent.name == "imagesTr" else page) for page in pages]
+        name = path.name.removesuffix(".nii.gz")
+        pages[0].save(path.with_name(f"{name}.tif"), save_all=True, append_images=pages[1:])
+        write_json(path.with_name(f"{name.removesuffix('_0000')}.json"), {"spacing": [0.12, 0.004, 0.015]})
+        path.unlink()
+    write_json(raw / "dataset.json", read_json(raw / "dataset.json") | {"file_ending": ".tif"})
+    return raw
+
+
+def test_volumes_as_tiff_come_in_as_nifti(tmp_path, tiffs):
+    with pytest.raises(OctkitError, match=r"\.tif: found more than one page"):
+        open_dataset(tiffs)
+    dataset = open_dataset(import_dataset(tiffs, tmp_path / "out"))
+    for number, case in enumerate(dataset.train, start=1):
+        image, label = striped_volume(number)
+        assert case.spacing == pytest.approx((0.12, 0.004, 0.015))
+        np.testing.assert_array_equal(dataset.read_image(case)[0], image * 3.0)
+        np.testing.assert_array_equal(dataset.read_mask(case), label)
+
+
+@pytest.mark.parametrize(("change", "found"), [
+    (lambda raw: (raw / "labelsTr/eye_001.json").unlink(), "labelsTr/eye_001.json: not found"),
+    (lambda raw: write_json(raw / "imagesTr/eye_001.json", {"spacing": [1, 2]}), "eye_001.json: is not valid"),
+    (lambda raw: (raw / "imagesTr/eye_002_0000.tif").write_bytes(b"II*\0"), "eye_002_0000.tif: cannot be read"),
+    (lambda raw: Image.new("RGB", (8, 8)).save(raw / "labelsTr/eye_001.tif"), "eye_001.tif: cannot .* mode RGB"),
+    (lambda raw: Image.new("L", (8, 8)).save(raw / "labelsTr/eye_001.tif"), "eye_001.*found")])
+def test_tiff_volumes_that_do_not_fit_are_refused(tmp_path, tiffs, change, found):
+    change(tiffs)
+    with pytest.raises(OctkitError, match=found):
+        import_dataset(tiffs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_masks_stored_in_another_order_are_written_like_their_images(tmp_path):
