@@ -21,12 +21,15 @@ import numpy as np
 STATISTICS = {"mean": 110.0, "std": 55.0, "median": 105.0, "min": 0.0, "max": 255.0, "percentile_00_5": 8.0,
               "percentile_99_5": 236.0}
 # patch, stages' strides, scan's shape and spacing (the 2-D scan's unit is the pixel)
-CASES = {"2d": ((64, 96), [(1, 1), (2, 2), (2, 2), (2, 2)], (100, 170), None),
-         "3d_fullres": ((16, 32, 32), [(1, 1, 1), (1, 2, 2), (2, 2, 2)], (20, 50, 60), (0.12, 0.004, 0.012))}
+FLAT = ((64, 96), [(1, 1), (2, 2), (2, 2), (2, 2)], (100, 170), None)
+DEEP = ((16, 32, 32), [(1, 1, 1), (1, 2, 2), (2, 2, 2)], (20, 50, 60), (0.12, 0.004, 0.012))
+# name -> configuration, these, residual blocks
+CASES = {"2d": ("2d", *FLAT, ()), "3d": ("3d_fullres", *DEEP, ()), "2d_residual": ("2d", *FLAT, (1, 3, 4, 6)),
+         "3d_residual": ("3d_fullres", *DEEP, (1, 3, 4))}
 
 
 def make_models(folder: Path) -> None:
-    """Write FOLDER/<config>/: the scan, octkit's probabilities, and the model exported for nnU-Net."""
+    """Write FOLDER/<case>/: the scan, octkit's probabilities, and the model exported for nnU-Net."""
     import torch
 
     from octkit.exchange.nnunet_models import export_model
@@ -34,35 +37,36 @@ def make_models(folder: Path) -> None:
     from octkit.network.model import Member, Model, build_network
     from octkit.planning.plan import Configuration, Plan
 
-    for config, (patch, strides, shape, spacing) in CASES.items():
+    for name, (config, patch, strides, shape, spacing, blocks) in CASES.items():
         random = np.random.default_rng(0)
         order = (1, 2, 0) if spacing else ()  # an order that is no identity, so that a slip shows
         features = tuple(8 * 2**i for i in range(len(strides)))
         kernels = tuple((3,) * len(patch) for _ in strides)
         spacing_there = tuple(spacing[axis] * 1.25 for axis in order) if spacing else (1.0, 1.0)
-        configuration = Configuration(patch, 2, spacing_there, shape, features, tuple(strides), kernels, False)
+        configuration = Configuration(patch, 2, spacing_there, shape, features, tuple(strides), kernels, False,
+                                      blocks=blocks)
         plan = Plan({config: configuration}, ("OCT",), ("rnfl", "gcipl", "choroid"), (STATISTICS,),
                     "mm" if spacing else "px", order)
         torch.manual_seed(0)
-        weights = {str(fold): {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor
+        weights = {str(fold): {part: tensor + 0.1 * torch.randn_like(tensor) for part, tensor
                                in build_network(plan, config, False).state_dict().items()} for fold in range(2)}
         model = Model(plan, (Member(config, weights),), plan.classes, True, (-3, -2, -1), 0.5, "float32",
                       blend="logits")
         image = random.uniform(1, 255, (1, *shape)).astype(np.float32)
-        [exported] = export_model(model, folder / config)
+        [exported] = export_model(model, folder / name)
         found = {kind: Predictor(model, "cpu", mirror)(image, spacing)
                  for kind, mirror in (("plain", False), ("mirrored", True))}
-        np.savez(folder / f"{config}.npz", image=image if spacing else image[:, None],
+        np.savez(folder / f"{name}.npz", image=image if spacing else image[:, None],
                  spacing=spacing or (999.0, 1.0, 1.0), folder=str(exported), **found)
 
 
 def ask_nnunet(folder: Path) -> None:
-    """In nnU-Net's environment: FOLDER/<config>.nnunet.npz with its answers."""
+    """In nnU-Net's environment: FOLDER/<case>.nnunet.npz with its answers."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    for config in CASES:
-        given, found = np.load(folder / f"{config}.npz"), {}
+    for name in CASES:
+        given, found = np.load(folder / f"{name}.npz"), {}
         for kind in ("plain", "mirrored"):
             predictor = nnUNetPredictor(use_mirroring=kind == "mirrored", device=torch.device("cpu"),
                                         perform_everything_on_device=False, allow_tqdm=False)
@@ -70,7 +74,7 @@ def ask_nnunet(folder: Path) -> None:
             _, probabilities = predictor.predict_single_npy_array(
                 given["image"], {"spacing": list(given["spacing"])}, save_or_return_probabilities=True)
             found[kind] = np.asarray(probabilities).reshape(given[kind].shape)
-        np.savez(folder / f"{config}.nnunet.npz", **found)
+        np.savez(folder / f"{name}.nnunet.npz", **found)
 
 
 def main() -> None:
@@ -88,17 +92,17 @@ def main() -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | paths
         subprocess.run([options.nnunet_python, __file__, "--ask", folder], env=environment, check=True,
                        stdout=subprocess.DEVNULL)
-        for config in CASES:
-            ours, theirs = np.load(folder / f"{config}.npz"), np.load(folder / f"{config}.nnunet.npz")
+        for name in CASES:
+            ours, theirs = np.load(folder / f"{name}.npz"), np.load(folder / f"{name}.nnunet.npz")
             for kind in theirs:
                 difference = np.abs(ours[kind] - theirs[kind])
                 masks = (ours[kind].argmax(0) != theirs[kind].argmax(0)).sum()
                 beyond = np.count_nonzero(difference > 1e-4)
-                print(f"{config:12s} {kind:9s} largest difference {difference.max():.1e}; beyond 1e-4 {beyond} of "
+                print(f"{name:12s} {kind:9s} largest difference {difference.max():.1e}; beyond 1e-4 {beyond} of "
                       f"{difference.size}; masks differ in {masks} of {difference[0].size}; probabilities from "
                       f"{ours[kind].min():.3f} to {ours[kind].max():.3f}")
                 if beyond:
-                    sys.exit(f"{config} {kind}: expected at most 1e-4")
+                    sys.exit(f"{name} {kind}: expected at most 1e-4")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Run by hand, in an environment of its own, from the project's root:
     python3.11 -m venv /path/to/nnunet
     /path/to/nnunet/bin/pip install torch==2.13.0
     /path/to/nnunet/bin/pip install nnunetv2==2.8.1 pydantic==2.14.4
-    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 100 --seed 7
+    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 100 --seed 7   [--residual]
 
 Half of the data sets are 2-D, half volumes; sizes, spacings, their spread, the order of axes, the number of cases and
 classes and the memory are drawn at random. nnU-Net's planner runs whole, from its constructor to the plans that it
@@ -27,6 +27,7 @@ from unittest import mock
 import numpy as np
 import torch
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as nnunet
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as residual
 
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
@@ -83,6 +84,12 @@ def nnunet_plans(spacings: list, shapes: list, classes: int, memory_gb: float,
         return planner.plan_experiment()
 
 
+def planner_class(memory_gb: float) -> type[nnunet.ExperimentPlanner]:
+    """nnU-Net's preset of residual encoders for so much memory, as `octkit.planning.rules` takes its yardstick."""
+    return (residual.nnUNetPlannerResEncM if memory_gb < 24 else
+            residual.nnUNetPlannerResEncL if memory_gb < 40 else residual.nnUNetPlannerResEncXL)
+
+
 def nnunet_answer(plans: dict) -> dict:
     """nnU-Net's plans by our names; its cascade inherits from 3d_fullres."""
     answer = {"axis_order": plans["transpose_forward"]}
@@ -117,15 +124,18 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--data-sets", type=int, default=100)
     options.add_argument("--seed", type=int, default=7)
+    options.add_argument("--residual", action="store_true", help="ResEncM below 24 GB, else L, XL from 40")
     chosen = options.parse_args()
     random.seed(chosen.seed)
     equal, kinds = 0, collections.Counter()
     for number in range(chosen.data_sets):
         spacings, shapes, classes, memory = random_data_set(volumes=number % 2 == 1)
-        plan = plan_experiment(Fingerprint(spacings, shapes, 1, classes, [RECORD]), memory)
+        kind = planner_class(memory) if chosen.residual else nnunet.ExperimentPlanner
+        plan = plan_experiment(Fingerprint(spacings, shapes, 1, classes, [RECORD]), memory,
+                               architecture="residual" if chosen.residual else "plain")
         ours = plain(our_answer(plan))
         try:
-            theirs = plain(nnunet_answer(nnunet_plans(spacings, shapes, classes, memory)))
+            theirs = plain(nnunet_answer(nnunet_plans(spacings, shapes, classes, memory, kind)))
         except OverflowError:  # a volume of one or two slices can have none left at its low resolution
             kinds["nnU-Net has no plan"] += 1
             continue

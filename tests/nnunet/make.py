@@ -16,13 +16,11 @@ os.environ |= {name: "/nowhere" for name in ("nnUNet_raw", "nnUNet_preprocessed"
 
 import numpy as np
 import torch
-from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as residual
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from plans import RECORD, nnunet_answer, nnunet_plans, plain
+from plans import RECORD, nnunet_answer, nnunet_plans, plain, planner_class
 
 HERE = Path(__file__).parent
-PLANNERS = {8: residual.nnUNetPlannerResEncM, 24: residual.nnUNetPlannerResEncL, 40: residual.nnUNetPlannerResEncXL}
 # name, shape, spacing (PNGs have none: 1), cases, classes, memory in GB: a preset's own
 CASES = [("GOALS", (800, 1100), (1, 1), 100, 3, 8), ("GOALS, L", (800, 1100), (1, 1), 100, 3, 24),
          ("tiny phantom", (200, 275), (1, 1), 24, 3, 8), ("macular cube", (128, 1024, 512), (0.047, 0.00195, 0.0117),
@@ -37,7 +35,7 @@ MODELS = {"2d": ((32, 48), (4, 8, 8), ((1, 1), (2, 2), (2, 1)), ((3, 3),) * 3, (
 def plans() -> list[dict]:
     found = []
     for name, shape, spacing, cases, classes, memory in CASES:
-        theirs = nnunet_plans([spacing] * cases, [shape] * cases, classes, memory, PLANNERS[memory])
+        theirs = nnunet_plans([spacing] * cases, [shape] * cases, classes, memory, planner_class(memory))
         found.append({"name": name, "shape": shape, "spacing": spacing, "cases": cases, "classes": classes,
                       "memory_gb": memory, "plan": plain(nnunet_answer(theirs))})
     return found
@@ -47,7 +45,7 @@ def model(config: str, folder: Path) -> None:
     """A model's folder with a checkpoint of random weights, a scan, and nnU-Net's answers."""
     patch, features, strides, kernels, blocks, shape, spacing = MODELS[config]
     axes = len(patch)
-    theirs = nnunet_plans([spacing[-axes:]] * 5, [shape] * 5, 3, 8, residual.nnUNetPlannerResEncM)
+    theirs = nnunet_plans([spacing[-axes:]] * 5, [shape] * 5, 3, 8, planner_class(8))
     entry = theirs["configurations"][config]
     entry |= {"patch_size": patch, "batch_size": 2}
     entry["architecture"]["arch_kwargs"] |= {
