@@ -69,8 +69,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: Ints, stride: Ints):
         super().__init__()
-        self.layers = Block(inputs, outputs, kernel, stride).layers[:-1]
-        nn.init.zeros_(self.layers[-1].weight)
+        self.layers = nn.Sequential(*list(Block(inputs, outputs, kernel, stride).layers)[:-1])
+        nn.init.zeros_(self.layers[-1].get_parameter("weight"))
         self.skip = nn.Sequential(AVERAGED[len(kernel)](stride) if max(stride) > 1 else nn.Identity())
         if inputs != outputs:
             self.skip.extend([CONV[len(kernel)](inputs, outputs, 1, bias=False), InstanceNorm(outputs)])
