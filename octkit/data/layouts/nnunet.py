@@ -90,7 +90,7 @@ def label_names(where: Path, numbers: Mapping[str, object]) -> tuple[str, ...]:
         raise bad_file(where, f"the label {regions[0]!r} is a region of several values, which octkit does not learn",
                        "expected one number a label")
     by_number = {value: name for name, value in numbers.items() if type(value) is int}  # True would pass for an int
-    if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number[0] != "background":
+    if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number.get(0) != "background":
         raise bad_file(where, f"found the labels {numbers}", "expected background 0, others 1, 2, … without a gap")
     if numbers.get("ignore", len(numbers) - 1) != len(numbers) - 1:
         raise bad_file(where, f"found the labels {numbers}", "expected ignore as the last, as nnU-Net does")

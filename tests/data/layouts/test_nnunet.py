@@ -137,6 +137,7 @@ def image_of(name, size=(40, 48)):
     (changed(labels={"background": 0, "a": True}), "dataset.json", "labels.a"),
     (changed(labels={"background": 0, "a": "1"}), "dataset.json", "labels.a"),
     (changed(labels={"background": 0}), "dataset.json", "found 1 labels"),
+    (changed(labels={}), "dataset.json", "found the labels {}"),
     (changed(labels=["background", "a"]), "dataset.json", "labels: Input"),
     (image_of("imagesTr/eye_001_0001.png"), "eye_001_0001.png", "from 0000 to 0000"),
     (image_of("imagesTs/eye_001_0000.png"), "imagesTs/eye_001_0000.png", "same name")])
