@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -31,6 +32,8 @@ OPEN_FILES = 4096  # many times what a run with many workers has open
 
 RunFolder = Annotated[Path, Argument(metavar="RUN", help="a run's folder, as octkit run makes it")]
 Language = Annotated[str | None, Option("--language", metavar="en|zh", help="of lessons, figures and report")]
+Scheduler = Annotated[str | None, Option(metavar="tcp://…", help="have workers of Dask's do it (docs/cluster.md)")]
+Workers = Annotated[int | None, Option(metavar="N", min=1, help="so many workers of this machine")]
 Scale = Annotated[tuple[float, float] | None, Option(metavar="AXIAL LATERAL", help="the scans' scale, where known")]
 
 # Plain help: rich's boxes take longer to import than most commands take to say what is wrong.
@@ -52,24 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OctkitError as error:
         _end(str(error), error.exit_code)
     except Exception as error:
-        _end(*_told(error, ["octkit", *(sys.argv[1:] if arguments is None else arguments)]))
+        from octkit.common.machine import in_a_sentence
 
-
-def _told(error: Exception, command: list[str]) -> tuple[str, int]:
-    """A sentence on an error that octkit has none of its own for, and the exit code."""
-    where = "octkit --debug COMMAND … shows where"
-    if isinstance(error, ImportError):
-        from octkit.common.machine import told
-
-        if what_helps := told(str(error)):
-            return what_helps, 2
-    if "Too many open files" in str(error):  # also torch's and zmq's errors
-        return "too many open files: raise the limit (ulimit -n 4096), or lower train.workers", 2
-    if not isinstance(error, OSError):
-        return f"{type(error).__name__}: {error} ({where})", 1
-    if error.filename is None:  # often of no file at all
-        return f"{' '.join(command)}: the system refused something ({error}); {where}", 2
-    return f"{error.filename}: cannot be read or written ({error.strerror or error})", 2
+        _end(*in_a_sentence(error, ["octkit", *(sys.argv[1:] if arguments is None else arguments)]))
 
 
 def _settle_in() -> None:
@@ -125,19 +113,28 @@ def run(
     source: Annotated[Path | None, Option("--from", metavar="FILE", help="a settings.json to repeat")] = None,
     like: Annotated[Path | None, Option("--like", metavar="RUN", help="an experiment: a new run like this one but for "
                                         "--set, which shares what stays the same")] = None,
+    foretell: Annotated[bool, Option("--estimate", help="say what the run would take (a minute), run nothing")] = False,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
     language: Language = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
     A run folder with settings goes on with them; a new one takes the profile's, or the demo's.
     """
-    from octkit.lessons import repeat, run_all
+    from octkit.common.cluster import workers_of
+    from octkit.lessons import estimate, repeat, run_all
 
     choose(language)
-    if source:
-        return print(repeat.repeat(source, run_dir, profile, data, changes, like))
-    run, chosen = repeat.choose(profile, data, run_dir, changes or [], like)
-    run_all.run_story(run, chosen)
+    if foretell:
+        from octkit.training.cost import measured
+
+        return print(estimate.estimate(*repeat.choose(profile, data, run_dir, changes or [], like), measured))
+    with workers_of(scheduler, workers) as crew:
+        if source:
+            return print(repeat.repeat(source, run_dir, profile, data, changes, like, workers=crew))
+        run, chosen = repeat.choose(profile, data, run_dir, changes or [], like)
+        run_all.run_story(run, chosen, workers=crew)
     left = run.claims_file if chosen.story == "claims" else run.report_file
     return print(f"{run.folder}: all done, open {left}")
 
@@ -292,23 +289,25 @@ def predict(
                                           "default: as those that the model was made from")] = None,
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
     pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw boundaries, and index.html")] = True,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
 
     The model in the box (default) reads circle scans around the optic disc. Others are flagged in quality.csv.
     """
+    from octkit.common.cluster import workers_of
     from octkit.figures.overlays import Overlays
-    from octkit.inference.predict import predict_folder
+    from octkit.inference.predict import Crew, predict_folder, predict_scans
     from octkit.inference.sliding_window import Predictor
 
-    predictor, overlays = Predictor.load(model, mirror=mirror, precision=precision), Overlays(out)
-    written: list[Path] = []
-    try:
+    predictor = Predictor.load(model, mirror=mirror, precision=precision)
+    with workers_of(scheduler, workers) as found:
+        if crew := Crew(found, model, (mirror, precision)) if scheduler or workers else None:
+            images, out = images.absolute(), out.absolute()  # a worker may have another working folder
         written = predict_folder(predictor, images, out, probabilities, um_per_px, circle,
-                                 show=overlays.add if pictures else None)
-    finally:  # also where some scans could not be read
-        page = overlays.write_index() if overlays.scans else None
-    print(f"{out}: {len(written)} masks" + (f"; {page} shows them, the worst first" if page else ""))
+                                 way=partial(predict_scans, drawer=Overlays(out) if pictures else None, crew=crew))
+    print(f"{out}: {len(written)} masks" + (f"; {out / 'index.html'} shows them, the worst first" if pictures else ""))
 
 
 @app.command()

@@ -25,7 +25,7 @@ HEAVY = {"torch", "paddle", "matplotlib", "pandas", "papermill", "pydantic", "sc
 def started(monkeypatch):
     """What `octkit run` would have run: [(run_dir, settings)]."""
     calls = []
-    monkeypatch.setattr(run_all, "run_story", lambda run, chosen: calls.append((run.folder, chosen)))
+    monkeypatch.setattr(run_all, "run_story", lambda run, chosen, **_: calls.append((run.folder, chosen)))
     return calls
 
 
@@ -83,7 +83,7 @@ def test_what_the_user_can_mend_is_one_line_and_2(octkit, arguments, message):
     (KeyboardInterrupt(), 130, "octkit: interrupted; the same command goes on from here\n"),
 ])
 def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code, message):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(run_all, "run_story", fail)
@@ -91,7 +91,7 @@ def test_errors_and_their_exit_codes(octkit, monkeypatch, tmp_path, error, code,
 
 
 def test_an_error_of_no_file_says_what_is_known(octkit, monkeypatch, tmp_path):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(run_all, "run_story", fail)

@@ -15,6 +15,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def code_version(package: Path = PACKAGE) -> str:
+    """A hash over the files of the package, all rooms: any edit in them makes every step's result stale."""
+    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc" and path.name[0] != "."]
+    return digest({path.relative_to(package).as_posix(): path.read_bytes().hex() for path in files})
+
+
 def file_hash(path: Path) -> str:
     """BLAKE2b of a file's bytes, 32 digits; about a second a gigabyte."""
     with open(path, "rb") as file:

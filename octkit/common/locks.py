@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def locked(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a folder for this process; raises OctkitError where another one holds it.
+def locked(folder: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for this process; raises OctkitError where another one holds it, unless told to `wait` for its end.
 
     `shared` is for those who may work in it side by side, such as trainings of two folds: it keeps out only the one
     that wants the folder for itself. The system gives the lock back when the process ends, however it ends, so none
@@ -25,7 +25,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     Where the folder's disk has no locks, as on some networks, this process goes on without one, and says so.
     """
     with open_own(Path(folder) / ".lock", buffering=0) as file:
-        lock = _taken(Path(folder), shared, file)
+        lock = _taken(Path(folder), shared, wait, file)
         try:
             with saying_disk_full(Path(folder) / ".lock"):
                 file.truncate(0)
@@ -37,7 +37,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
                 lock.close()
 
 
-def _taken(folder: Path, shared: bool, file: BinaryIO) -> "ReadWriteLock | None":
+def _taken(folder: Path, shared: bool, wait: bool, file: BinaryIO) -> "ReadWriteLock | None":
     """The folder's lock, taken; None, after a word, where there are no locks. `file` tells whether there are any."""
     import sqlite3  # here, as not every command needs it
 
@@ -52,6 +52,11 @@ def _taken(folder: Path, shared: bool, file: BinaryIO) -> "ReadWriteLock | None"
         return lock
     except Timeout:
         reason = why_no_locks(file)  # which SQLite cannot tell from a lock that is taken
+        if reason is None and wait and lock is not None:
+            while True:
+                with suppress(Timeout):  # after each second Ctrl-C is heard
+                    (lock.acquire_read if shared else lock.acquire_write)(timeout=1)
+                    return lock
         if reason is None:
             file.seek(0)
             raise OctkitError(f"{folder}: process {file.read().decode().strip() or '(unknown)'} is running in this "

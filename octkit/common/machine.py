@@ -29,7 +29,7 @@ from octkit.common.system import SHARED
 # module -> the part of requirements.txt that brings it
 LIBRARIES = {**dict.fromkeys(("numpy", "cv2", "sklearn", "pandas", "matplotlib.pyplot", "albumentations", "onnx",
                               "torch"), "core"),
-             "paddle": "classify", "eyepy": "devices",
+             "paddle": "classify", "eyepy": "devices", "distributed": "cluster",
              **dict.fromkeys(("jupyterlab", "ipywidgets", "papermill", "nbformat"), "lessons")}
 OF_LESSONS = ("nbclient", "jupyter_client", "ipykernel", "jinja2")  # light ones: missing, they are named, too
 PACKAGES = {"libgomp.so.1": "libgomp1", "libstdc++.so.6": "libstdc++6", "libGL.so.1": "libgl1"}  # of Debian
@@ -99,6 +99,20 @@ def told(message: str) -> str | None:
         package = PACKAGES.get(found[1], f"the package with {found[1]}")
         return f"the system library {found[1]} is missing; Debian, Ubuntu: apt install {package}"
     return None
+
+
+def in_a_sentence(error: Exception, command: list[str]) -> tuple[str, int]:
+    """A sentence on an error that octkit has none of its own for, and the exit code."""
+    where = "octkit --debug COMMAND … shows where"
+    if isinstance(error, ImportError) and (what_helps := told(str(error))):
+        return what_helps, 2
+    if "Too many open files" in str(error):  # also torch's and zmq's errors
+        return "too many open files: raise the limit (ulimit -n 4096), or lower train.workers", 2
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error} ({where})", 1
+    if error.filename is None:  # often of no file at all
+        return f"{' '.join(command)}: the system refused something ({error}); {where}", 2
+    return f"{error.filename}: cannot be read or written ({error.strerror or error})", 2
 
 
 def check(library: str) -> None:

@@ -6,7 +6,8 @@
 
 import html
 import textwrap
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -87,41 +88,39 @@ def of_files(dataset: Dataset, case: Case, folder: Path, reasons: tuple[str, ...
     return coloured(image[0], mask, case.name, labels=dataset.labels)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Overlays:
-    """The pictures of a folder of predictions; `add` is what `predict_scans` wants to `show` its results."""
+    """The pictures of a folder of predictions: a `Drawer` of `inference.predict`."""
 
     folder: Path
-    scans: list[tuple[bool, float, str, tuple[str, ...]]] = field(default_factory=list)
 
-    def add(self, scan: Any, image: np.ndarray, result: Any) -> None:
-        """Draw a `ScanToPredict` with its `ScanResult`; one without boundaries gets a line on the page alone."""
-        doubt = np.inf
-        if result.boundaries is not None:
-            scale = known_scale(result.mask.shape, scan.spacing)
-            seen = layers_seen(result.doubt, result.mask.shape[0])
-            thickness = profile(result.mask, scale and scale[0], scan.eye, seen=seen)
-            if scan.line or scan.circle is False:
-                thickness = Thickness(thickness.values, thickness.layers, thickness.unit, scan.eye, circle=False)
-            name = scan.name.encode(errors="backslashreplace").decode()  # one that is no UTF-8 cannot be drawn
-            picture = overlay(image[:1], result.boundaries, result.doubt, result.half_widths, thickness, name,
-                              result.quality.reasons)
-            write_atomic(self.folder / f"{scan.name}{OVERLAY}", png(picture))
-            doubt = float(result.doubt.mean())
-        self.scans.append((result.quality.trusted, -doubt, scan.name, result.quality.reasons))
+    def draw(self, scan: Any, image: np.ndarray, result: Any) -> None:
+        """Draw a `ScanToPredict` with its `ScanResult`, where it has boundaries."""
+        if result.boundaries is None:
+            return
+        scale = known_scale(result.mask.shape, scan.spacing)
+        seen = layers_seen(result.doubt, result.mask.shape[0])
+        thickness = profile(result.mask, scale and scale[0], scan.eye, seen=seen)
+        if scan.line or scan.circle is False:
+            thickness = Thickness(thickness.values, thickness.layers, thickness.unit, scan.eye, circle=False)
+        name = scan.name.encode(errors="backslashreplace").decode()  # one that is no UTF-8 cannot be drawn
+        picture = overlay(image[:1], result.boundaries, result.doubt, result.half_widths, thickness, name,
+                          result.quality.reasons)
+        write_atomic(self.folder / f"{scan.name}{OVERLAY}", png(picture))
 
-    def write_index(self) -> Path:
-        """Write index.html over all that was added."""
+    def write_index(self, scans: Sequence[Any]) -> Path:
+        """Write index.html over `Predicted` scans, drawn or not."""
         figures = []
-        for trusted, _, name, reasons in sorted(self.scans):
-            picture, name_text = self.folder / f"{name}{OVERLAY}", html.escape(clean(name))
+        for scan in sorted(scans, key=lambda each: (
+                each.trusted, -np.inf if each.doubt is None else -each.doubt, each.name)):
+            picture, name_text = self.folder / f"{scan.name}{OVERLAY}", html.escape(clean(scan.name))
             link = quote(picture.name, errors="surrogateescape")
             shown = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{name_text} with its boundaries"></a>' \
                 if picture.exists() else ""
-            told = html.escape("; ".join(reasons)) or "not flagged"
-            figures.append(f'<figure{"" if trusted else " class=flagged"}>{shown}'
+            told = html.escape("; ".join(scan.reasons)) or "not flagged"
+            figures.append(f'<figure{"" if scan.trusted else " class=flagged"}>{shown}'
                            f"<figcaption><b>{name_text}</b>: {told}</figcaption></figure>")
-        page = PAGE.format(count=len(self.scans), flagged=sum(not scan[0] for scan in self.scans),
+        page = PAGE.format(count=len(scans), flagged=sum(not scan.trusted for scan in scans),
                            figures="\n".join(figures))
         write_atomic(path := self.folder / "index.html", page)
         return path

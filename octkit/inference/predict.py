@@ -9,24 +9,24 @@ Each of these folders of predictions is written aside (.fold_0.unfinished) and t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from octkit.common import hashes, locks
+from octkit.common import cluster, hashes, locks
 from octkit.common.errors import OctkitError, by
-from octkit.common.files import is_made_from, listing, renewed_folder, replacing, write_csv
+from octkit.common.files import is_made_from, listing, read_json, renewed_folder, replacing, write_csv, write_json
 from octkit.common.messages import say
 from octkit.data.dataset import Case, is_lossy, is_volume, read_scan, read_scan_mask, scan_name, scan_size
 from octkit.data.device_files import is_device_file, open_device
 from octkit.data.geometry import odd_axes
-from octkit.data.image_files import is_image, write_mask
+from octkit.data.image_files import OVERLAY, is_image, write_mask
 from octkit.data.labels import mask_coding
 from octkit.data.layouts import detect
 from octkit.data.matching import KINDS
@@ -37,10 +37,14 @@ from octkit.layers import scan_files
 from octkit.layers.boundaries import FRAME, known_scale
 from octkit.layers.scan_files import ScanFacts
 from octkit.network.model import load_model
+from octkit.network.model_file import DEFAULT
 from octkit.planning.folds import held_out_cases
 from octkit.planning.plan import Plan
 from octkit.planning.preprocess import check_grid, load_preprocessed
 from octkit.planning.run import Run
+
+CHUNK = 16  # scans that a worker gets at once: some seconds of a GPU's work
+RECORDS, BESIDE = ".predicted", (".boundaries.csv", scan_files.FACTS, ".npz", OVERLAY)  # beside a mask
 
 
 def save_mask(folder: Path, name: str, mask: np.ndarray, labels: Sequence[str], like: Path,
@@ -90,57 +94,188 @@ class ScanToPredict:
     line: bool = False
 
 
-Show = Callable[[ScanToPredict, np.ndarray, ScanResult], object]
+class Predicted(NamedTuple):
+    """What is kept of a scan: its mask's file, its flag, its mean doubt (px) where it has one; or why there is none."""
+
+    name: str
+    mask: str = ""
+    trusted: bool = False
+    reasons: Sequence[str] = ()
+    doubt: float | None = None
+    error: str | None = None
+
+
+class Drawer(Protocol):
+    """Who draws scans, `figures.overlays.Overlays`: each with its pixels and its result, and a page of all."""
+
+    def draw(self, scan: ScanToPredict, image: np.ndarray, result: ScanResult) -> None: ...
+    def write_index(self, scans: Sequence[Predicted]) -> Path: ...
 
 
 def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool = False,
-                  progress: bool = True, show: Show | None = None) -> list[Path]:
+                  progress: bool = True, drawer: Drawer | None = None, crew: "Crew | None" = None) -> list[Path]:
     """Predict scans into a folder: <name>.png or <name>.nii.gz, and <name>.npz with the `probabilities`.
 
     quality.csv says which scans are not to be trusted and why; that is printed as well. Where the labels are RNFL,
     GCIPL and choroid of 2-D scans, <name>.boundaries.csv holds the five boundaries with their doubt, and
-    <name>.scale.json what is known of the scan. `show` is called with each scan, its pixels and its result.
+    <name>.scale.json what is known of the scan. A `crew` does the work side by side.
 
     Each file is written whole. A scan that cannot be read does not cost the others: they are predicted, then an
     OctkitError names those that failed, a line each. Returns the masks' paths.
     """
-    say(f"prediction runs on {predictor.describe()}")
-    if any(has_boundaries(predictor.model.labels, len(scan.size)) and known_scale(scan.size, scan.spacing) is None
-           for scan in scans):
+    model = predictor.model
+    lined = [scan for scan in scans if has_boundaries(model.labels, len(scan.size))]
+    if crew is None:
+        say(f"prediction runs on {predictor.describe()}")
+    if any(known_scale(scan.size, scan.spacing) is None for scan in lined):
         say(f"no scale known: boundaries are drawn as if the scan were {FRAME[0] / 1000} mm deep and {FRAME[1] / 1000} "
             "mm long (--um-per-px says it)")
-    calibration = predictor.model.calibration
-    if calibration is None and any(has_boundaries(predictor.model.labels, len(scan.size)) for scan in scans):
+    if model.calibration is None and lined:
         say("this model is uncalibrated: its boundaries' doubt ranks places, and does not say how far off they are")
-    written, rows, failed = [], [], []
-    for scan in tqdm(scans, desc="predict", unit="scan", disable=not progress):
-        try:
-            predictor.check_memory(scan.size)  # before its pixels are decoded
-            result = predict_scan(predictor, image := scan.read(), scan.spacing, scan.circle, scan.line)
-        except OctkitError as error:
-            failed.append(str(error))
-            continue
-        if probabilities:
-            save_probabilities(out, scan.name, result.probabilities)
-        written.append(save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing))
-        if result.boundaries is not None:
-            _save_lines(out, scan, result, calibration.means if calibration else None)
-        rows.append((scan.name, "yes" if result.quality.trusted else "NO", "; ".join(result.quality.reasons)))
-        if show is not None:
-            show(scan, image, result)
-        if not result.quality.trusted:
-            say(f"{scan.name}: do not trust what is found in this scan: {rows[-1][2]}")
-    if rows:
-        write_csv(out / "quality.csv", ("scan", "trusted", "reasons"), rows)
-    if failed:
+    with tqdm(total=len(scans), desc="predict", unit="scan", disable=not progress) as bar:
+        each = crew.predict(scans, out, probabilities, drawer) if crew else (
+            _predict_scan_into(predictor, scan, out, probabilities, drawer) for scan in scans)
+        found = {}
+        for one in each:
+            found[one.name] = one
+            bar.update()
+    in_order = [found[scan.name] for scan in scans]
+    there = [one for one in in_order if one.error is None]
+    if there:
+        write_csv(out / "quality.csv", ("scan", "trusted", "reasons"),
+                  ((one.name, "yes" if one.trusted else "NO", "; ".join(one.reasons)) for one in there))
+    for one in there:
+        if not one.trusted:
+            say(f"{one.name}: do not trust what is found in this scan: {'; '.join(one.reasons)}")
+    if drawer and there:
+        drawer.write_index(there)
+    if failed := [one.error for one in in_order if one.error]:
         raise OctkitError("\n  ".join([f"{out}: {len(failed)} of {len(scans)} scans could not be predicted, the masks "
                                        "of the others are there:", *failed]))
-    return written
+    return [out / one.mask for one in there]
+
+
+def _predict_scan_into(predictor: Predictor, scan: ScanToPredict, out: Path, probabilities: bool,
+                       drawer: Drawer | None) -> Predicted:
+    """Predict a scan and write its files, the mask last."""
+    try:
+        predictor.check_memory(scan.size)  # before its pixels are decoded
+        result = predict_scan(predictor, image := scan.read(), scan.spacing, scan.circle, scan.line)
+    except OctkitError as error:
+        return Predicted(scan.name, error=str(error))
+    if probabilities:
+        save_probabilities(out, scan.name, result.probabilities)
+    if result.boundaries is not None:
+        calibration = predictor.model.calibration
+        _save_lines(out, scan, result, calibration.means if calibration else None)
+    if drawer is not None:
+        drawer.draw(scan, image, result)
+    mask = save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing)
+    return Predicted(scan.name, mask.name, result.quality.trusted, result.quality.reasons,
+                     None if result.doubt is None else float(result.doubt.mean()))
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers who predict with a model (a run's folder, a file, "default") by `options` (mirror, precision).
+
+    A scan that is done leaves .predicted/<name>.json among the masks: what was found, and which files were left. One
+    with such a record by the same model, options and code, whose files are as they were left, is not predicted again.
+    """
+
+    workers: cluster.Here
+    model: Path
+    options: tuple[bool | None, str | None] = (None, None)
+
+    def predict(self, scans: Sequence[ScanToPredict], out: Path, probabilities: bool, drawer: Drawer | None
+                ) -> Iterator[Predicted]:
+        """Predict scans in chunks into a folder that all workers see, in any order; little is held in memory.
+
+        A chunk over which workers have died is given out again scan by scan: only the one to blame has failed.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        own = str(self.model) == "default"
+        files = [DEFAULT] if own else [self.model] if self.model.is_file() else sorted(
+            [*self.model.glob("*.json"), *self.model.glob("models/*/fold_*/checkpoint.pt")])
+        model = self.model if own else self.model.resolve()
+        by = hashes.digest([cluster.own_code(), self.options, [hashes.file_hash(file) for file in files]])
+        missing = []
+        for scan in scans:
+            if known := _known(out, scan, _key(by, scan, probabilities, drawer)):
+                yield known
+            else:
+                missing.append(scan)
+        chunks = [missing[start:start + CHUNK] for start in range(0, len(missing), CHUNK)][::-1]
+        sent: dict[str, list[ScanToPredict]] = {}
+        while chunks or sent:
+            if chunks and not self.workers.full:
+                chunk = chunks.pop()
+                sent[key := f"predict {chunk[0].name}"] = chunk
+                self.workers.submit(key, _predict_chunk, (model, *self.options, by), chunk, out.resolve(),
+                                    probabilities, drawer)
+                continue
+            try:
+                key, found = self.workers.next()
+                yield from found
+                del sent[key]
+            except cluster.WorkersDied as error:
+                chunk = sent.pop(error.key)
+                if len(chunk) == 1:
+                    yield Predicted(chunk[0].name, error=f"{chunk[0].file}: {error}")
+                else:
+                    chunks += [[scan] for scan in chunk]
+
+
+def _predict_chunk(model: tuple, scans: Sequence[ScanToPredict], out: Path, probabilities: bool,
+                   drawer: Drawer | None, tell: object) -> list[Predicted]:  # noqa: ARG001 (all calls get it)
+    if not out.is_dir():
+        raise OctkitError(f"{out}: not found by a worker, expected a folder that all workers see")
+    done = []
+    for scan in scans:
+        key = _key(model[-1], scan, probabilities, drawer)
+        if (found := _known(out, scan, key)) is None:  # else by a worker who was taken for dead
+            found = _predict_scan_into(_loaded(*model), scan, out, probabilities, drawer)
+            if found.error is None:
+                left = (found.mask, *(f"{scan.name}{ending}" for ending in BESIDE))
+                write_json(out / RECORDS / f"{scan.name}.json", {
+                    "key": key, "found": found,
+                    "files": {name: _state(out / name) for name in left if (out / name).exists()}})
+        done.append(found)
+    return done
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: Path, mirror: bool | None, precision: str | None, _by: str) -> Predictor:
+    return Predictor.load(model, mirror=mirror, precision=precision)  # once a worker
+
+
+def _key(by: str, scan: ScanToPredict, probabilities: bool, drawer: Drawer | None) -> str:
+    """A hash of all that decides a scan's files."""
+    pixels = hashes.data_stamp(scan.file) if scan.file.is_dir() else _state(scan.file)
+    return hashes.digest([by, str(scan.file.resolve()), pixels, scan.size, scan.spacing, scan.circle, scan.eye,
+                          scan.line, probabilities, drawer is not None])
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _known(out: Path, scan: ScanToPredict, key: str) -> Predicted | None:
+    """What was found in a scan before, by the same means; None where it was not, or a file of it has changed."""
+    try:
+        record = read_json(out / RECORDS / f"{scan.name}.json")
+        if record["key"] == key and all(_state(out / Path(name).name) == found
+                                        for name, found in record["files"].items()):
+            return Predicted(*record["found"])
+    except (OctkitError, OSError, LookupError, TypeError, AttributeError):  # none, or not as it was written
+        pass
+    return None
 
 
 def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, probabilities: bool = False,
                    um_per_px: Sequence[float] | None = None, circle: bool | None = None,
-                   progress: bool = True, show: Show | None = None) -> list[Path]:
+                   progress: bool = True, way: Callable[..., list[Path]] = predict_scans) -> list[Path]:
     """Predict a scan or a folder of them (images, NIfTI and device files, folders of B-scans) as `predict_scans` does.
 
     Size, scale and number of axes of all scans are checked before the first is predicted. What the folder holds besides
@@ -152,6 +287,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
             smoothness of the boundaries follow it, and a model whose plan is in mm resamples to its own spacing;
             without it scans are taken at their own grid.
         circle: whether the scans are full circles; None: as a device file says, or those that the model was made from.
+        way: `predict_scans`, or a partial of it.
     """
     files, out, plan = detect.list_scans(images), Path(out), predictor.model.plan
     _check_place(out, Path(images), files)
@@ -178,7 +314,7 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
         say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
         say("this model was planned in pixels: the scale given serves the boundaries alone")
-    return predict_scans(predictor, scans, out, probabilities, progress, show)
+    return way(predictor, scans, out, probabilities, progress)
 
 
 def _check_place(out: Path, images: Path, files: Sequence[Path]) -> None:

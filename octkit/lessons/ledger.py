@@ -9,14 +9,13 @@ import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from octkit import __version__
 from octkit.common.files import TEXT, only_file, open_own
-from octkit.common.hashes import PACKAGE, digest, file_hash
+from octkit.common.hashes import code_version, file_hash
 from octkit.common.machine import gpus, processor
 from octkit.common.names import Inside
 from octkit.common.processes import cores
@@ -32,9 +31,10 @@ class Line(BaseModel):
 
     `inputs` is the hash of all that decides the result, `shown` that of the settings that the step only writes down.
     `started` and `made` are times: of this line, and of the execution whose files stand in the folder. `exit` is 0,
-    130 after Ctrl-C, the kernel's exit code (the negative of the signal that killed it), or 1. `data` are the hashes
-    of the data sets' files. `outputs` are the files that the step has left: name in the run's folder -> bytes, time of
-    the last change in ns, `hashes.file_hash`; None in lines of older versions.
+    130 after Ctrl-C, the kernel's exit code (the negative of the signal that killed it), or 1. `lost` are the processes
+    that had begun the step since its line before, and died. `data` are the hashes of the data sets' files. `outputs`
+    are the files that the step has left: name in the run's folder -> bytes, time of the last change in ns,
+    `hashes.file_hash`; None in lines of older versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +51,7 @@ class Line(BaseModel):
     exit: int = 0
     data: list[str | None] | None = None
     made_with: dict | None = None
+    lost: tuple[str, ...] = ()
     outputs: dict[Inside, tuple[int, int, str]] | None = None
 
     @property
@@ -124,12 +125,6 @@ def left_out(run: Run, step: str) -> str | None:
     """What the data lack for a step that was left out for it; None for a step that was not."""
     line = ends(run).get(step)
     return line.error if line and line.status == "left out" else None
-
-
-def code_version(package: Path = PACKAGE) -> str:
-    """A hash over the files of the package, all rooms: any edit in them makes every step's result stale."""
-    files = [path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc" and path.name[0] != "."]
-    return digest({path.relative_to(package).as_posix(): path.read_bytes().hex() for path in files})
 
 
 def made_with() -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from octkit.common import hashes, settings
+from octkit.common.cluster import Here
 from octkit.common.errors import OctkitError
 from octkit.common.messages import say
 from octkit.common.settings import Settings
@@ -63,7 +64,7 @@ def _checked(chosen: Settings, changes: Sequence[str] = ()) -> Settings:
     return chosen
 
 
-def repeat(source: Path, run_dir: Path | None = None, *changes: object) -> str:
+def repeat(source: Path, run_dir: Path | None = None, *changes: object, workers: Here | None = None) -> str:
     """Repeat the run of a settings.json; say what is not as it was, and return a sentence on how it came out.
 
     Raises OctkitError where anything is to be changed (`changes`, what other options of the command hold), and what
@@ -76,7 +77,7 @@ def repeat(source: Path, run_dir: Path | None = None, *changes: object) -> str:
     differ = differences(source)
     say(f"{run.folder}: repeats {before.folder}; "
         + (f"not as it was: {'; '.join(differ)}" if differ else "code, packages, machine and data are as they were"))
-    run_all.run_story(run, chosen)
+    run_all.run_story(run, chosen, workers=workers)
     same, differ = compare(before, run)
     return (f"{run.folder}: all done; {same} of {same + len(differ)} results are the same to the last byte"
             + (f", not {', '.join(differ[:5])}{' …' if len(differ) > 5 else ''}" if differ else ""))

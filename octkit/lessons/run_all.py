@@ -1,6 +1,7 @@
 """The whole story in one call: execute the notebooks in order, keep the ledger, skip what is done."""
 
 import os
+import platform
 import signal
 import sys
 import threading
@@ -17,16 +18,19 @@ from rich.console import Console
 from rich.text import Text
 
 from octkit.common import hashes, locks
+from octkit.common.cluster import Here, WorkersDied
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import clear_unfinished, read_json, saying_disk_full, write_atomic
 from octkit.common.language import language
 from octkit.common.machine import check
 from octkit.common.messages import clean
+from octkit.common.processes import portable
 from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.data.layouts.goals import lacking_diagnoses
 from octkit.lessons import ledger, notebook
+from octkit.lessons.kernel import LOOK_SECONDS
 from octkit.lessons.layout import ORIGINALS, in_language, lay_out
 from octkit.lessons.ledger import Line
 from octkit.lessons.notebook import Notebook, NotebookFailed
@@ -110,6 +114,7 @@ VOLUME_STEPS = (
 CLAIM_STEPS = tuple(step for step in STEPS if step.notebook[:2] not in ("05", "06", "10", "12", "13", "15"))
 STORIES = {"circle": STEPS, "volumes": VOLUME_STEPS, "claims": CLAIM_STEPS}
 NOTEBOOKS = PROJECT / LESSONS
+BEGUN, ENDED = "begun", "ended.json"  # in a step's folder of `Run.steps`: who executes it; its line, for the ledger
 GLOSSARY = "17_glossary.ipynb"  # nothing to run: the executed lessons lead to it
 
 
@@ -137,9 +142,10 @@ class Job(NamedTuple):
 
 
 def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
-              steps: tuple[Step, ...] | None = None) -> None:
+              steps: tuple[Step, ...] | None = None, workers: Here | None = None) -> None:
     """Execute the steps of the settings' story in order, but for those whose last results still hold.
 
+    `workers` (`cluster.workers_of`) execute side by side what does not need each other; without them all is done here.
     The run's folder is made where it does not exist; progress goes to standard output. Raises OctkitError before
     anything runs (missing data, notebooks or parameters, a folder in use) and where the folder cannot be written,
     NotebookFailed at the first notebook that fails, KeyboardInterrupt when stopped (Ctrl-C, SIGTERM). Called again, it
@@ -160,7 +166,7 @@ def run_story(run: Run, settings: Settings, notebooks: Path | None = None,
         with saying_disk_full(run.notebooks):
             run.notebooks.mkdir(parents=True, exist_ok=True)
             with locks.locked(run.folder), _stoppable():
-                _run_jobs(in_order, run, settings)
+                _run_jobs(in_order, run, settings, workers or Here())
     except OSError as error:
         if error.filename is None:
             raise
@@ -216,88 +222,164 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run_jobs(jobs: list[Job], run: Run, settings: Settings) -> None:
-    clear_unfinished(run.folder)  # the lock says that nobody writes now
+def _run_jobs(jobs: list[Job], run: Run, settings: Settings, workers: Here) -> None:
+    if not _others_at_work(run):
+        clear_unfinished(run.folder)  # the lock says that nobody writes now
     # Its live line controls the terminal: what it prints is cleaned here.
     console = Console(file=getattr(sys.stdout, "stream", None), markup=False, highlight=False, soft_wrap=True)
-
-    def tell(text: str) -> None:
-        console.print(clean(text))
-
-    data_set.before_run(settings, run.folder, tell)
+    progress = _Progress(console, [job.name for job in jobs])
+    data_set.before_run(settings, run.folder, progress.say)
     if run.exists and (changed := changes(read_json(run.settings_file), settings.model_dump(mode="json"))):
-        tell(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
+        progress.say(f"{run.settings_file}: changed {', '.join(changed)}; the steps that depend on it run again")
     settings.save(run.settings_file)
-    began, ends = time.monotonic(), ledger.ends(run)
-    done: dict[str, list[str]] = {}  # notebook -> what stands for each of its executions
     copies = {f"{job.step.notebook}.ipynb": f"{job.name}.ipynb" for job in reversed(jobs)}  # of several folds the first
     if (glossary := jobs[0].notebook.path.with_name(GLOSSARY)).is_file():
         copies[GLOSSARY] = GLOSSARY
         write_atomic(run.notebooks / GLOSSARY, glossary.read_bytes())
-    for number, job in enumerate(jobs, 1):
-        progress = _Progress(console, tell, f"[{number:2d}/{len(jobs)}] {job.name}", began)
-        line = _run_job(job, run, settings, done, progress, ends.get(job.name))
-        # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
-        done.setdefault(job.step.notebook, []).append(f"{line.inputs} {line.made}")
-        notebook.reword(job.copy(run), job.notebook.path, copies)  # a step that was skipped may be in another language
+    workers.tell, ends = progress.told, ledger.ends(run)
+    lines: dict[str, Line] = {}  # how each job has ended
+    sent: dict[str, _Sent] = {}
+    with progress:
+        while len(lines) < len(jobs):
+            done = _standing(jobs, lines)
+            job = None if workers.full else next((job for job in jobs if job.name not in lines.keys() | sent.keys()
+                                                  and all(need in done for need in job.step.needs)), None)
+            if job is None:
+                line = _next_end(run, settings, workers, sent, progress, done)
+                job = sent.pop(line.step).job
+            else:
+                line, before = _planned(job, run, settings, done, progress, ends.get(job.name))
+                if line.status == "done":  # once it is executed
+                    sent[job.name] = _Sent(job, line, before, job.step.data and not settings.data.root.is_dir())
+                    workers.submit(job.name, execute, job, run.folder, line, settings.data_roots)
+                    continue
+                ledger.append(run, line)
+            lines[job.name] = line
+            notebook.reword(job.copy(run), job.notebook.path, copies)  # also skipped, it may be in another language
 
 
-def _run_job(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
-             before: Line | None) -> Line:
-    """Execute one notebook, or skip it where its last line, `before`, still holds, or leave it out; the new line."""
+class _Sent(NamedTuple):
+    """A job in the workers' hands: its line so far, that of an execution with the same inputs, if it makes the data."""
+
+    job: Job
+    line: Line
+    before: Line | None
+    data_is_new: bool
+
+
+def _others_at_work(run: Run) -> bool:
+    """Whether a worker still executes a step for a command that was stopped."""
+    for begun in run.steps.glob(f"*/{BEGUN}"):
+        try:
+            with locks.locked(begun.parent):
+                pass
+        except OctkitError:
+            return True
+    return False
+
+
+def _standing(jobs: list[Job], lines: dict[str, Line]) -> dict[str, list[str]]:
+    """Notebook -> what stands for each of its executions, in the jobs' order; of those alone that have all ended."""
+    # Equal inputs alone would not do: a training repeated on a GPU is not the same to the last bit.
+    made = {job.name: f"{line.inputs} {line.made}" for job in jobs if (line := lines.get(job.name))}
+    executions: dict[str, list[str]] = {}
+    for job in jobs:
+        executions.setdefault(job.step.notebook, []).append(job.name)
+    return {name: [made[each] for each in those] for name, those in executions.items() if made.keys() >= set(those)}
+
+
+def _planned(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
+             before: Line | None) -> tuple[Line, Line | None]:
+    """A job's new line: "skipped" where its last one, `before`, still holds, "left out", or "done" once it is executed.
+
+    With it `before`, where it is of an execution with the same inputs.
+    """
     now = datetime.now().astimezone().isoformat()
     words = {"language": language()} if "report.html" in job.step.leaves and language() != "en" else {}
-    line = Line(step=job.name, status="skipped", started=now, made=now, inputs=inputs_of(job, settings, done),
+    line = Line(step=job.name, status="done", started=now, made=now, inputs=inputs_of(job, settings, done),
                 shown=hashes.digest(_sections(settings, job.step.shows) | words))
     if job.step.diagnoses and (lacking := lacking_diagnoses(run.dataset.train)):
         line = line.model_copy(update={"status": "left out", "error": str(lacking)})
         if before and (before.status, before.error) == (line.status, line.error):
             line = line.model_copy(update={"made": before.made})  # nothing has changed for the steps after it
-        progress.left_out(line)
-        ledger.append(run, line)
-        return line
+        progress.of(job.name, f"left out; {line.error}")
+        return line, None
     if before is None or before.status != "done" or before.inputs != line.inputs:
-        return _execute(job, run, settings, done, progress, line)
-    if (lost := job.not_whole(run, before)) is None:
-        line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
-        if before.shown == line.shown:
-            progress.skipped()
-            ledger.append(run, line)
-            return line
-    else:
-        progress.again(lost)
-    return _execute(job, run, settings, done, progress, line, before)
+        return line, None
+    if lost := job.not_whole(run, before):
+        progress.of(job.name, f"done before, but {lost}; it runs again")
+        return line, before
+    line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
+    if before.shown == line.shown:
+        progress.of(job.name, "done before, skipped")
+        line = line.model_copy(update={"status": "skipped"})
+    return line, before
 
 
-def _execute(job: Job, run: Run, settings: Settings, done: dict[str, list[str]], progress: "_Progress",
-             line: Line, before: Line | None = None) -> Line:
-    """Execute a notebook; the ledger's line for it is `line` with how it ended. Raises what the execution raises.
+def execute(job: Job, folder: Path, line: Line, roots: tuple[Path, ...], tell: Callable[[str], None]
+            ) -> tuple[Line, BaseException | None]:
+    """Execute a notebook for the run in a folder, wherever that is seen: `line` with how it ended, and what it raised.
 
-    Where it leaves the same bytes as in its execution `before`, with the same inputs, what was made from them holds.
+    One process at a time does so: another one waits, and takes over what the first has left. So a step that has ended
+    is not executed once more where its worker dies, or the command that it worked for, or the network parts them.
+    `tell` gets what is to be said of it, `roots` are the data sets' folders.
     """
-    inputs, data, outputs = line.inputs, None, None
-    failure: BaseException | None = None
-    data_is_new = job.step.data and not settings.data.root.is_dir()
-    # A killed run leaves no line; with the copy gone, the line of an earlier success does not count either.
-    job.copy(run).unlink(missing_ok=True)
-    began = time.monotonic()
-    with notebook.PeakMemory() as memory:
+    run, failure, outputs, data = Run(folder), None, None, None
+    if not run.exists:
+        raise OctkitError(f"{run.settings_file}: not found by {platform.node()}, expected a folder that workers see")
+    state, lost = run.steps / job.name, list[str]()
+    begun, ended = state / BEGUN, state / ENDED
+    state.mkdir(parents=True, exist_ok=True)
+    tell("")
+    with locks.locked(state, wait=True), notebook.PeakMemory() as memory:
+        began = time.monotonic()
         try:
-            progress.started()
-            notebook.execute(job.notebook, job.parameters, job.copy(run), progress.cell)
-            if data_is_new:  # made by this step: what it depends on are the files that stand there now
-                inputs = inputs_of(job, settings, done)
-            if job.step.data:
-                data = [hashes.data_contents(root) for root in settings.data_roots]
+            if ended.exists():
+                left = Line.model_validate_json(ended.read_bytes())
+                if (left.inputs, left.shown) == (line.inputs, line.shown) and not job.not_whole(run, left):
+                    return left, None
+                ended.unlink()
+            if begun.exists():
+                lost = begun.read_text(encoding="utf-8").splitlines()
+                time.sleep(4 * LOOK_SECONDS)  # by then the kernel has seen that whoever started it is dead
+            write_atomic(begun, "".join(f"{who}\n" for who in (*lost, f"{platform.node()}, process {os.getpid()}")))
+            # A killed run leaves no line; with the copy gone, the line of an earlier success does not count either.
+            job.copy(run).unlink(missing_ok=True)
+            notebook.execute(job.notebook, job.parameters, job.copy(run), lambda at, of: tell(f"cell {at} of {of}"))
+            data = [hashes.data_contents(root) for root in roots] if job.step.data else None
             outputs = ledger.outputs(run, job.files(run))
         except (Exception, KeyboardInterrupt) as error:  # the ledger says of every end how it came
             failure = error
         status, message, code = _ending(failure, memory)
         line = line.model_copy(update={
-            "status": status, "inputs": inputs, "error": message, "exit": code, "data": data, "outputs": outputs,
+            "status": status, "error": message, "exit": code, "data": data, "outputs": outputs, "lost": tuple(lost),
             "made_with": ledger.made_with(), "seconds": round(time.monotonic() - began, 1),
             "peak_memory_mb": memory.peak_mb()})
-    if before is not None and outputs and line.contents == before.contents:
+        if failure is None:
+            write_atomic(ended, line.model_dump_json())
+        begun.unlink(missing_ok=True)
+    return line, portable(failure) if isinstance(failure, Exception) else failure
+
+
+def _next_end(run: Run, settings: Settings, workers: Here, sent: dict[str, _Sent], progress: "_Progress",
+              done: dict[str, list[str]]) -> Line:
+    """Wait for a job's end and enter it into the ledger. Raises what its execution has raised.
+
+    Where it has left the same bytes as an execution before with the same inputs, what was made from them holds.
+    """
+    try:
+        name, (line, failure) = workers.next()
+    except WorkersDied as error:
+        name, failure = error.key, error
+        line = sent[name].line.model_copy(update={"status": "killed", "error": str(error), "exit": 1})
+    except KeyboardInterrupt:
+        for each in sent.values():
+            ledger.append(run, each.line.model_copy(update={"status": "failed", "error": "interrupted", "exit": 130}))
+        raise
+    job, _, before, data_is_new = sent[name]
+    if data_is_new and failure is None:  # made by this step: what it depends on are the files that stand there now
+        line = line.model_copy(update={"inputs": inputs_of(job, settings, done)})
+    if before is not None and line.outputs and line.contents == before.contents:
         line = line.model_copy(update={"made": before.made})
     progress.ended(line)
     try:
@@ -306,7 +388,7 @@ def _execute(job: Job, run: Run, settings: Settings, done: dict[str, list[str]],
         if failure is None:
             raise
     if isinstance(failure, NotebookFailed):
-        raise NotebookFailed(f"{job.name}, {line.error}", failure.exit) from failure
+        raise NotebookFailed(f"{name}, {line.error}", failure.exit) from failure
     if failure:
         raise failure
     return line
@@ -343,34 +425,41 @@ def _sections(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 class _Progress:
-    """What the user sees of one step: a live line on a terminal, plain lines in a log."""
+    """What the user sees of the steps: a live line on a terminal, plain lines in a log."""
 
-    def __init__(self, console: Console, tell: Callable[[str], None], label: str, began: float):
-        self.console, self.tell, self.label, self.began = console, tell, label, began
-        self.live = console.status(Text(label))
+    def __init__(self, console: Console, names: list[str]):
+        self.console, self.began, self.live = console, time.monotonic(), console.status("")
+        self.labels = {name: f"[{number:2d}/{len(names)}] {name}" for number, name in enumerate(names, 1)}
+        self.running: dict[str, str] = {}  # a step -> what it says of itself
 
-    def started(self) -> None:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(clean(text))
+
+    def of(self, name: str, text: str) -> None:
+        self.say(f"{self.labels[name]}: {text}")
+
+    def told(self, name: str, text: str) -> None:
+        """What a step says of itself; that it begins, where `text` is empty."""
+        self.running[name] = text
         if self.console.is_terminal:
+            steps = "; ".join(", ".join(filter(None, (self.labels[each], said))) for each, said in self.running.items())
+            self.live.update(Text(f"{steps}, {self._in_all()} in all"))
             self.live.start()
-        else:
-            self.tell(f"{self.label} ...")
-
-    def cell(self, number: int, of: int) -> None:
-        self.live.update(Text(f"{self.label}, cell {number} of {of}, {self._in_all()} in all"))
-
-    def skipped(self) -> None:
-        self.tell(f"{self.label}: done before, skipped")
-
-    def again(self, lost: str) -> None:
-        self.tell(f"{self.label}: done before, but {lost}; it runs again")
-
-    def left_out(self, line: Line) -> None:
-        self.tell(f"{self.label}: left out; {line.error}")
+        elif not text:
+            self.say(f"{self.labels[name]} ...")
 
     def ended(self, line: Line) -> None:
-        self.live.stop()
-        self.tell(f"{self.label}: {line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
-                  f"{self._in_all()} in all")
+        self.running.pop(line.step, None)
+        if not self.running:
+            self.live.stop()
+        lost = f", after {'; '.join(line.lost)} had begun it and died" if line.lost else ""
+        self.of(line.step, f"{line.status} in {line.seconds} s, peak memory {line.peak_memory_mb} MB, "
+                           f"{self._in_all()} in all{lost}")
 
     def _in_all(self) -> timedelta:
         return timedelta(seconds=round(time.monotonic() - self.began))

@@ -132,6 +132,7 @@ class Run:
     classifier = property(lambda self: self.folder / "classifier")
     figures = property(lambda self: self.folder / "figures")
     notebooks = property(lambda self: self.folder / "notebooks")
+    steps = property(lambda self: self.folder / ".steps")  # a folder each, while a notebook is executed
 
     def preprocessed(self, config: str) -> Path:
         """Where preprocessed cases lie; a cascade's second step shares those of 3d_fullres."""

@@ -2,6 +2,7 @@ import errno
 import fcntl
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
 
 import filelock
@@ -76,3 +77,20 @@ def test_a_lock_that_is_taken_is_no_missing_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(filelock.ReadWriteLock, "acquire_write", raising(filelock.Timeout("busy")))
     with pytest.raises(OctkitError, match="is running in this folder"), locks.locked(tmp_path):
         pass
+
+
+def test_who_waits_gets_the_folder_when_it_is_free(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "False"], cwd=PROJECT,
+                              stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    order = []
+
+    def end():
+        order.append("ended")
+        holder.kill()
+
+    threading.Timer(0.2, end).start()
+    with locks.locked(tmp_path, wait=True):
+        order.append("held")
+    holder.wait()
+    assert order == ["ended", "held"]

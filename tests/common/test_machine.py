@@ -55,12 +55,12 @@ def test_what_is_wrong_with_an_import_is_told(library, code, told):
     ("No module named 'paddle'", '".[classify]"'), ("No module named 'eyepy.io'", '".[devices]"'),
     ("No module named 'jinja2'", '".[lessons]"'), ("No module named 'torch'", "pip install .")])
 def test_a_command_without_its_extra_names_it(message, helps):
-    said, code = cli._told(ModuleNotFoundError(message), ["octkit", "x"])
+    said, code = machine.in_a_sentence(ModuleNotFoundError(message), ["octkit", "x"])
     assert helps in said and code == 2
 
 
 def test_an_import_error_of_octkits_own_stays_as_it_is():
-    assert cli._told(ImportError("cannot import name 'x'"), ["octkit", "x"])[1] == 1
+    assert machine.in_a_sentence(ImportError("cannot import name 'x'"), ["octkit", "x"])[1] == 1
 
 
 def test_without_the_systems_openmp_torchs_is_loaded(monkeypatch):

@@ -27,12 +27,20 @@ def scan(name, line=False):
     return SimpleNamespace(name=name, spacing=(0.01, 0.05), eye="R", circle=not line, line=line)
 
 
+def drawn(folder, results):
+    """The page over scans, by name, and their results."""
+    overlays = Overlays(folder)
+    for name, found in results.items():
+        overlays.draw(scan(name), np.zeros((1, *SIZE)), found)
+    return overlays.write_index([
+        SimpleNamespace(name=name, trusted=found.quality.trusted, reasons=found.quality.reasons,
+                        doubt=None if found.doubt is None else found.doubt.mean())
+        for name, found in results.items()]).read_text("utf-8")
+
+
 def test_the_worst_scan_comes_first_and_names_are_text(tmp_path):
-    overlays = Overlays(tmp_path)
-    for name, found in (("sure #1", result()), ("unsure", result(doubt=0.7)), ("flagged", result(trusted=False)),
-                        ("volume", result(lines=None))):
-        overlays.add(scan(name), np.zeros((1, *SIZE)), found)
-    page = overlays.write_index().read_text("utf-8")
+    page = drawn(tmp_path, {"sure #1": result(), "unsure": result(doubt=0.7), "flagged": result(trusted=False),
+                            "volume": result(lines=None)})
     assert re.findall("<figcaption><b>(.*?)</b>", page) == ["flagged", "volume", "unsure", "sure #1"]
     assert "&lt;b&gt;black&lt;/b&gt;" in page and "<b>black" not in page
     links = re.findall('src="(.*?)"', page)
@@ -55,17 +63,13 @@ def test_an_overlay_says_the_mean_and_shows_gaps(circle):
 
 
 def test_a_name_that_is_no_utf_8_is_drawn_and_linked(tmp_path):
-    overlays = Overlays(tmp_path)
-    overlays.add(scan("e\udcff"), np.zeros((1, *SIZE)), result())
-    page = overlays.write_index().read_text("utf-8")
+    page = drawn(tmp_path, {"e\udcff": result()})
     assert 'src="e%FF.overlay.png"' in page and (tmp_path / "e\udcff.overlay.png").exists()
 
 
 def test_a_name_controls_neither_the_page_nor_the_picture(tmp_path):
-    overlays = Overlays(tmp_path)
     name = "a\x1b[2J\u202e $\\mathdefault{\\frac$"
-    overlays.add(scan(name), np.zeros((1, *SIZE)), result())
-    page = overlays.write_index().read_text("utf-8")
+    page = drawn(tmp_path, {name: result()})
     assert "<b>a\\x1b[2J\\u202e $" in page and not {"\x1b", "\u202e"} & set(page)
     assert (tmp_path / f"{name}.overlay.png").exists()
 

@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import json
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -21,6 +23,7 @@ from helpers import (
 from PIL import Image
 from vol_files import write_vol
 
+from octkit.common import cluster
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.data.dataset import Case
@@ -30,6 +33,7 @@ from octkit.data.heidelberg import open_vol
 from octkit.data.image_files import read_mask, write_png
 from octkit.data.labels import BOUNDARIES, GOALS_GREYS
 from octkit.data.volume_files import write_nifti
+from octkit.figures.overlays import Overlays
 from octkit.inference import predict, select
 from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
 from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
@@ -493,3 +497,69 @@ def test_the_scans_of_a_devices_file_are_predicted_one_by_one(tmp_path, image, c
     (tmp_path / "scan.E2E").rename(tmp_path / "both/scan.E2E")
     with pytest.raises(OctkitError, match=r"scan_2.png: a scan is called scan_2, as .*scan.E2E"):
         predict_folder(model, tmp_path / "both", tmp_path / "again", um_per_px=(4, 11))
+
+
+@pytest.fixture
+def five(tmp_path, image):
+    """A folder of five scans, of which "c" cannot be read."""
+    (tmp_path / "in").mkdir()
+    for name in "abcde":
+        Image.fromarray(np.roll(image[:40, :48], ord(name), 1)).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in/c.png").write_bytes((tmp_path / "in/c.png").read_bytes()[:200])
+    return tmp_path / "in"
+
+
+def in_chunks(run, **crew):
+    return partial(predict.predict_scans, drawer=Overlays(crew.pop("out")),
+                   crew=predict.Crew(crew.pop("workers", None) or cluster.Here(), Path(run), (False, "float32")))
+
+
+def left_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_workers_leave_what_one_process_does_and_go_on_where_they_were_stopped(run, tmp_path, five, monkeypatch):
+    monkeypatch.setattr(predict, "CHUNK", 2)
+    predictor, one, many = Predictor.load(run, mirror=False, precision="float32"), tmp_path / "one", tmp_path / "many"
+    told = []
+    for out, way in ((one, partial(predict.predict_scans, drawer=Overlays(one))), (many, in_chunks(run, out=many))):
+        with pytest.raises(OctkitError, match="1 of 5 scans could not be predicted") as error:
+            predict_folder(predictor, five, out, way=way)
+        told.append(str(error.value).replace(str(out), ""))
+    assert told[0] == told[1] and "c.png" in told[0]
+    assert left_in(one) == left_in(many)
+    assert {"a.png", "e.overlay.png", "quality.csv", "index.html"} <= left_in(one).keys()
+
+    asked = []
+
+    def recorded(predictor, image, *facts):
+        asked.append(image.shape)
+        return predict_scan(predictor, image, *facts)
+
+    predict_scan = predict.predict_scan
+    monkeypatch.setattr(predict, "predict_scan", recorded)
+    (five / "c.png").unlink()
+    (many / "b.png").write_bytes(b"changed")
+    (many / ".predicted/d.json").write_text("{}")
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(five / "e.png")  # another scan of the same name
+    assert [path.stem for path in predict_folder(predictor, five, many, way=in_chunks(run, out=many))] == list("abde")
+    assert sorted(asked) == [(1, 40, 48), (1, 40, 48), (1, 40, 50)]  # b, d and e
+    assert left_in(many)["b.png"] == left_in(one)["b.png"]
+    asked.clear()
+    predict_folder(predictor, five, many, probabilities=True, way=in_chunks(run, out=many))
+    assert len(asked) == 4 and (many / "a.npz").exists()  # asked for more: all again
+
+
+def test_a_scan_that_kills_its_workers_costs_itself_alone(run, tmp_path, five):
+    class Deadly(cluster.Here):
+        def next(self):
+            key, _, (_, scans, *_) = self._calls[0]
+            if any(scan.name == "b" for scan in scans):
+                self._calls.popleft()
+                raise cluster.WorkersDied(key, "4 workers died over it")
+            return super().next()
+
+    with pytest.raises(OctkitError, match=r"2 of 5 scans could not be predicted.*\n  .*b\.png: 4 workers died"):
+        predict_folder(Predictor.load(run, mirror=False), five, tmp_path / "out", progress=False,
+                       way=in_chunks(run, out=tmp_path / "out", workers=Deadly()))
+    assert {"a.png", "d.png", "e.png"} <= left_in(tmp_path / "out").keys()

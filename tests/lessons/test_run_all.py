@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,11 @@ import matplotlib
 import nbformat
 import psutil
 import pytest
+from distributed import LocalCluster
 from helpers import advised, fill, smoke, write_notebook
 from nbformat.v4 import new_code_cell, new_notebook
 
-from octkit.common import locks, settings
+from octkit.common import cluster, locks, settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.data.dataset import Case
@@ -57,10 +59,10 @@ def story(tmp_path, monkeypatch):
         if "fold" in parameters:
             (tmp_path / "run" / f"weights_{parameters['config']}_{parameters['fold']}").touch()
 
-    def again(*changes, steps=steps):
+    def again(*changes, steps=steps, workers=None):
         ran.clear()
         chosen = smoke(f"data.dir={tmp_path / 'scans'}", *changes)
-        run_all.run_story(Run(tmp_path / "run"), chosen, tmp_path / "notebooks", steps)
+        run_all.run_story(Run(tmp_path / "run"), chosen, tmp_path / "notebooks", steps, workers)
         return list(ran)
 
     monkeypatch.setattr(notebook, "execute", pretend)
@@ -324,6 +326,126 @@ def test_too_few_scans_for_the_folds_stop_a_run_before_it_starts_and_the_advice_
     assert story["again"]("data.phantom=null", "splits.folds=9", *advised(error)[-1:]) == [
         "data", "lesson", "train_2d_fold_all", "infer", "report"]
     assert "train_2d_fold_4" in story["again"]("data.phantom=null", "splits.folds=9", *advised(error)[:-1])
+
+
+@pytest.fixture
+def two_workers():
+    """Two workers in this process."""
+    with (LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as found,
+          cluster.workers_of(found.scheduler_address) as workers):
+        yield workers
+
+
+def test_workers_do_side_by_side_what_needs_no_other_and_it_is_the_same_run(story, two_workers):
+    meeting = threading.Barrier(2)
+    story["then"] = lambda name: name.startswith("train") and meeting.wait(60)  # one after the other never meets
+    ran = story["again"](workers=two_workers)
+    assert sorted(ran) == sorted(EVERYTHING)
+    assert [name for name in ran if not name.startswith("train")] == ["data", "lesson", "infer", "report"]
+    assert sorted(statuses(story["run_dir"])) == sorted((name, "done") for name in EVERYTHING)
+    del story["then"]
+    assert story["again"]() == []  # for one process, too
+    assert story["again"]("infer.step=0.25", workers=two_workers) == ["infer", "report"]
+
+
+def test_a_failure_on_a_worker_is_told_as_here(story, two_workers):
+    def fail(name):
+        if name == "infer":
+            raise OctkitError("x.bin: the disk is full")
+
+    story["then"] = fail
+    with pytest.raises(OctkitError, match=r"^x\.bin: the disk is full$"):
+        story["again"](workers=two_workers)
+    line = ledger.read(Run(story["run_dir"]))[-1]
+    assert (line.step, line.status, line.error) == ("infer", "failed", "x.bin: the disk is full")
+    del story["then"]
+    assert story["again"](workers=two_workers) == ["infer", "report"]
+
+
+class Deaf(cluster.Here):
+    """Workers whose command is killed when they have done the step `last`: nobody hears of it."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def next(self):
+        key, result = super().next()
+        if key == self.last:
+            raise SystemExit("killed")
+        return key, result
+
+
+def test_what_a_worker_ends_for_a_command_that_is_gone_is_not_done_again(story):
+    with pytest.raises(SystemExit):
+        story["again"](workers=Deaf("train_2d_fold_1"))
+    assert ("train_2d_fold_1", "done") not in statuses(story["run_dir"])
+    assert story["again"]() == ["infer", "report"]
+    assert [name for name, status in statuses(story["run_dir"]) if status == "done"] == EVERYTHING
+    weights = story["run_dir"] / "weights_2d_1"
+    with pytest.raises(SystemExit):
+        story["again"]("train.epochs=7", "train.folds=[1]", workers=Deaf("train_2d_fold_1"))
+    weights.write_text("changed")  # what it has left is not what stands there
+    assert story["again"]("train.epochs=7", "train.folds=[1]") == ["train_2d_fold_1", "infer", "report"]
+
+
+def test_a_step_that_somebody_is_at_is_waited_for_and_taken_over(story):
+    """As where the network has parted a worker from its scheduler, who has given the step to another."""
+    threads, executed = [], []
+
+    def first(name):
+        executed.append(name)
+        if name == "lesson":
+            threads.append(threading.Thread(target=run_all.execute, args=calls[-1]))
+            threads[0].start()
+
+    class Recorded(cluster.Here):
+        def submit(self, key, function, *arguments):
+            calls.append((*arguments, lambda _: None))
+            super().submit(key, function, *arguments)
+
+    calls, story["then"] = [], first
+    assert story["again"](workers=Recorded()) == EVERYTHING
+    threads[0].join(60)
+    assert not threads[0].is_alive() and executed == EVERYTHING
+
+
+def test_the_ledger_says_who_had_begun_a_step_and_died(story, monkeypatch, capsys):
+    monkeypatch.setattr(run_all, "LOOK_SECONDS", 0)
+    begun = story["run_dir"] / ".steps/infer/begun"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("node7, process 12\n")
+    assert story["again"]() == EVERYTHING
+    lines = {line.step: line.lost for line in ledger.read(Run(story["run_dir"]))}
+    assert lines.pop("infer") == ("node7, process 12",) and set(lines.values()) == {()}
+    assert not begun.exists() and "after node7, process 12 had begun it and died" in capsys.readouterr().out
+
+
+def test_a_step_whose_workers_die_is_named(story):
+    class Deadly(cluster.Here):
+        def next(self):
+            key, *_ = self._calls[0]
+            if key == "infer":
+                raise cluster.WorkersDied(key, "infer: 4 workers died over it")
+            return super().next()
+
+    with pytest.raises(cluster.WorkersDied):
+        story["again"](workers=Deadly())
+    assert statuses(story["run_dir"])[-1] == ("infer", "killed")
+    assert story["again"]() == ["infer", "report"]
+
+
+def test_a_worker_that_is_killed_costs_its_step_alone(tmp_path):
+    write_notebook(tmp_path / "notebooks", "first", "open(run_dir + '/first', 'a').write('once')")
+    write_notebook(tmp_path / "notebooks", "second", "import os, pathlib, time\nmark = pathlib.Path(run_dir, 'mark')",
+                   "if not mark.exists():\n    mark.touch()\n    os.kill(os.getppid(), 9)\n    time.sleep(60)",
+                   "pathlib.Path(run_dir, 'second').write_text('whole')")
+    steps = (Step("first"), Step("second", needs=("first",), leaves=("second",)))
+    with cluster.workers_of(count=1) as workers:
+        run_all.run_story(Run(tmp_path / "run"), smoke(), tmp_path / "notebooks", steps, workers)
+    assert ((tmp_path / "run/first").read_text(), (tmp_path / "run/second").read_text()) == ("once", "whole")
+    first, second = ledger.read(Run(tmp_path / "run"))
+    assert (first.status, first.lost, second.status, len(second.lost)) == ("done", (), "done", 1)
 
 
 def test_real_kernels(tmp_path, monkeypatch, capsys):

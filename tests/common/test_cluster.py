@@ -1,0 +1,103 @@
+import os
+from types import SimpleNamespace
+
+import pytest
+from distributed import KilledWorker, LocalCluster
+
+from octkit.common import cluster
+from octkit.common.cluster import Here, WorkersDied, workers_of
+from octkit.common.errors import OctkitError, bad_file
+
+
+@pytest.fixture
+def scheduler():
+    """A scheduler with two workers in this process."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as found:
+        yield found
+
+
+@pytest.fixture(params=["here", "workers"])
+def workers(request):
+    """One process, or two workers."""
+    if request.param == "here":
+        yield Here()
+        return
+    with workers_of(request.getfixturevalue("scheduler").scheduler_address) as found:
+        yield found
+
+
+def square(number, tell):
+    tell(f"is at {number}")
+    if number == 3:
+        raise bad_file("3.png", "is odd", "expected even")
+    return number * number
+
+
+def test_calls_give_back_what_they_return_or_raise(workers):
+    heard = []
+    workers.tell = lambda key, text: heard.append((key, text))
+    for number in (2, 4):
+        workers.submit(f"number {number}", square, number)
+    assert sorted(workers.next() for _ in range(2)) == [("number 2", 4), ("number 4", 16)]
+    workers.submit("number 3", square, 3)
+    with pytest.raises(OctkitError, match=r"^3\.png: is odd, expected even$"):
+        workers.next()
+    workers.submit("number 5", square, 5)
+    assert workers.next() == ("number 5", 25)
+    assert {("number 2", "is at 2"), ("number 3", "is at 3")} <= set(heard)
+
+
+def test_a_call_sees_the_commands_variables_and_not_an_older_ones(scheduler, monkeypatch):
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")
+    with workers_of(scheduler.scheduler_address) as workers:
+        monkeypatch.setenv("OCTKIT_PHANTOMS", "/data")  # set after the command has found its workers
+        workers.submit("language", lambda tell: (os.environ["OCTKIT_LANGUAGE"], os.environ["OCTKIT_PHANTOMS"]))  # noqa: ARG005
+        assert workers.next() == ("language", ("zh", "/data"))
+
+
+def test_a_worker_of_another_octkit_is_refused(scheduler, monkeypatch):
+    with workers_of(scheduler.scheduler_address) as workers:
+        codes = iter(["the command's", "the worker's"])
+        monkeypatch.setattr(cluster, "own_code", lambda: next(codes))
+        workers.submit("one", square, 1)
+        with pytest.raises(OctkitError, match="has another octkit"):
+            workers.next()
+
+
+def test_a_worker_that_would_share_its_threads_is_refused():
+    with (LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as found,
+          workers_of(found.scheduler_address) as workers):
+        workers.submit("one", square, 1)
+        with pytest.raises(OctkitError, match="2 calls at once, expected one: dask worker --nthreads 1"):
+            workers.next()
+
+
+def killed(key, tell):  # noqa: ARG001
+    raise KilledWorker(key, SimpleNamespace(address="tcp://node7:1"), 3)
+
+
+def test_a_call_that_kills_its_workers_is_named(scheduler):
+    with workers_of(scheduler.scheduler_address) as workers:
+        workers.submit("fold 0", killed, "fold 0")
+        with pytest.raises(WorkersDied, match=r"^fold 0: 4 workers died over it, the last at tcp://node7:1") as error:
+            workers.next()
+    assert error.value.key == "fold 0"
+
+
+def test_a_scheduler_that_goes_is_said(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
+    found = LocalCluster(n_workers=0, processes=False, dashboard_address=None)
+    with workers_of(found.scheduler_address) as workers:
+        workers.submit("never", square, 1)
+        found.close()
+        with pytest.raises(OctkitError, match=r"inproc://.* is gone; what has ended is kept"):
+            workers.next()
+
+
+def test_an_address_where_nobody_answers_is_named(monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
+    for address in ("tcp://127.0.0.1:9", "nowhere"):
+        with pytest.raises(OctkitError, match=f"^--scheduler: {address} does not answer"), workers_of(address):
+            pass
+    with pytest.raises(OctkitError, match="expected no --scheduler with it"), workers_of("tcp://127.0.0.1:9", 2):
+        pass
