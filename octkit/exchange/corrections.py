@@ -23,9 +23,9 @@ from pydantic import BaseModel, Field
 from octkit.common.errors import OctkitError, bad_file, by
 from octkit.common.files import new_folder, read_json_as, write_atomic, write_json
 from octkit.common.messages import say
-from octkit.data.anatomy import out_of_order
+from octkit.data.anatomy import HOPELESS, out_of_order
 from octkit.data.dataset import is_volume, read_scan, read_scan_mask
-from octkit.data.image_files import read_image, write_mask, write_png
+from octkit.data.image_files import write_mask, write_png
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.mask_values import check_size
 from octkit.data.matching import scans_in
@@ -114,8 +114,8 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
 
     `out` is a data set to name in train.extra_data: of 2-D scans in the GOALS layout, with thickness.csv, of volumes in
     that for volumes. Scans whose mask or polygons are not there are left out and named; so are masks whose layers lie
-    less in order than before. Raises OctkitError for labels and sizes that are not those of the export, and where
-    nothing is left.
+    less in order than before. Raises OctkitError for labels and sizes that are not those of the export, layers that are
+    exchanged, and where nothing is left.
     """
     record = read_json_as(edited / RECORD, _Record, "expected a folder of octkit export-masks")
     labels, changed, scales, left_out = record.labels, dict[str, str](), [], []
@@ -126,15 +126,16 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
                 left_out.append(name)
                 continue
             before = read_scan_mask(path, _values(path, labels))
-            if record.program == "itksnap":
-                image, mask = read_scan(picture := edited / f"image/{name}.nii.gz")[0], read_scan_mask(
-                    file, _values(file, labels), picture)
-                check_size(file, mask.shape, before.shape, path)
-            else:
-                image, mask = read_image(edited / f"{name}.png")[0], _edited(file, before, labels)
+            picture = edited / (f"{name}.png" if record.program == "labelme" else f"image/{name}.nii.gz")
+            check_size(picture, (image := read_scan(picture)[0]).shape, before.shape, path)
+            mask = (_edited(file, before, labels) if record.program == "labelme"
+                    else read_scan_mask(file, _values(file, labels), picture))
             changed[name] = f"{(mask != before).sum()} px changed"
-            if tuple(labels) == LAYERS and (wrong := _disorder(mask)) > _disorder(before):
-                say(f"{file}: {wrong:.2%} of the layers' pixels do not lie as {' above '.join(LAYERS)} do")
+            if tuple(labels) == LAYERS and (wrong := _disorder(mask)) > (was := _disorder(before)):
+                found = f"{wrong:.2%} of the layers' pixels do not lie as {' above '.join(LAYERS)} do"
+                if wrong > HOPELESS >= was:
+                    raise bad_file(file, found, "expected the labels that were exported: are they exchanged?")
+                say(f"{file}: {found}")
             if mask.ndim == 3:
                 _write(folder / "Train/Mask", name, mask, picture)
                 write_nifti(folder / f"Train/Image/{name}.nii.gz", image, like=picture)

@@ -1,20 +1,24 @@
 """Masks go out to labelme and ITK-SNAP and come back: the same where nobody edited, exact where somebody did."""
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from helpers import write_goals
 
 from octkit import cli
+from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.data.image_files import read_image, read_mask, write_mask, write_png
 from octkit.data.labels import GOALS_GREYS
-from octkit.data.layouts.detect import open_dataset
+from octkit.data.layouts.detect import open_dataset, open_run
 from octkit.data.volume_files import read_volume_mask, volume_spacing, write_nifti
 from octkit.exchange.corrections import export_masks, import_masks
+from octkit.planning.run import Run
 
 NUMBERS = {number: number for number in range(4)}
 
@@ -187,6 +191,41 @@ def test_layers_that_are_drawn_in_the_wrong_order_are_named(tmp_path, predicted,
     import_masks(hand, tmp_path / "out")
     said = "".join(capsys.readouterr())
     assert "mask/a.nii.gz: " in said and "do not lie as rnfl above gcipl above choroid" in said and "b.nii" not in said
+
+
+@pytest.mark.parametrize("program", ["labelme", "itksnap"])
+def test_exchanged_labels_and_a_picture_of_another_size_are_refused(tmp_path, predicted, program):
+    export_masks(predicted[0], hand := tmp_path / "hand", program, predicted[1])
+    if program == "labelme":
+        picture, file = hand / "b.png", hand / "a.json"
+        file.write_text(file.read_text().replace("rnfl", "x").replace("choroid", "rnfl").replace('"x"', '"choroid"'))
+        write_png(picture, np.zeros((40, 31)))
+    else:
+        picture, file = hand / "image/b.nii.gz", hand / "mask/a.nii.gz"
+        stored = nibabel.load(file)
+        voxels = np.array([0, 3, 2, 1], np.uint8)[np.asarray(stored.dataobj)]
+        nibabel.save(nibabel.Nifti1Image(voxels, stored.affine), file)
+        nibabel.save(nibabel.Nifti1Image(np.zeros((31, 40, 1), np.uint8), stored.affine), picture)
+    with pytest.raises(OctkitError, match="are they exchanged"):
+        import_masks(hand, tmp_path / "out")
+    file.unlink()
+    with pytest.raises(OctkitError, match="40 x 31 px") as error:
+        import_masks(hand, tmp_path / "out")
+    assert error.value.file == picture
+
+
+def test_masks_of_a_run_come_back_as_extra_data_of_another(tmp_path, capsys):
+    goals = write_goals(tmp_path / "goals", train=2, validation=2)
+    chosen = settings.with_overrides(settings.from_profile("smoke"), [f"data.dir={goals}"])
+    chosen.save((run := tmp_path / "run") / "settings.json")
+    shutil.copytree(goals / "Truth/Layer_Masks", Run(run).predictions("validation"))
+    assert export_masks(run, hand := tmp_path / "hand", "labelme") == ["0003", "0004"]
+    assert "cannot be scored on them" in "".join(capsys.readouterr())
+    import_masks(hand, out := tmp_path / "corrected")
+    dataset = open_run(settings.with_overrides(chosen, [f'train.extra_data=["{out}"]']))
+    assert [case.name for case in dataset.extra] == ["corrected_0003", "corrected_0004"]
+    np.testing.assert_array_equal(dataset.read_mask(dataset.extra[0]), read_mask(goals / "Truth/Layer_Masks/0003.png",
+                                                                                GOALS_GREYS))
 
 
 def test_what_a_model_knew_of_its_own_mask_is_not_said_of_a_corrected_one(tmp_path, predicted):
