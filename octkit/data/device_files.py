@@ -8,6 +8,7 @@ import numpy as np
 
 from octkit.common.errors import OctkitError, bad_file, no_file
 from octkit.common.files import new_folder, write_csv, write_json
+from octkit.common.messages import say
 from octkit.data import heidelberg
 from octkit.data.device_scan import DeviceScan, device_mask
 from octkit.data.dicom import open_dicom
@@ -39,10 +40,11 @@ def open_device(path: str | Path) -> dict[str, DeviceScan]:
     Raises OctkitError for a file that is missing, of another kind, damaged, or without a scan that is read.
     """
     path = Path(path)
-    if (ending := path.suffix.lower()) not in READERS:
-        raise bad_file(path, NOT_READ.get(ending, f"found the ending {ending or '(none)'}"), f"expected {KINDS}")
-    if not path.is_file():
+    ending = path.suffix.lower()
+    if path.is_dir() or ending in READERS and not path.is_file():
         raise no_file(path, KINDS)
+    if ending not in READERS:
+        raise bad_file(path, NOT_READ.get(ending, f"found the ending {ending or '(none)'}"), f"expected {KINDS}")
     try:
         scans = READERS[ending](path)
     except OctkitError:
@@ -57,7 +59,7 @@ def open_device(path: str | Path) -> dict[str, DeviceScan]:
 
 
 def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
-    """Write a device's file as files that the other commands take; returns their paths.
+    """Write a device's file as files that the other commands take; returns their paths, and says what is not stated.
 
         out/image/NAME.png     or NAME.nii.gz of a volume, and of greys above 255: for octkit predict
         out/mask/NAME.png      the device's own layers (`device_mask`), in GOALS greys (a volume's by number): for
@@ -71,6 +73,9 @@ def convert(path: str | Path, out: str | Path) -> tuple[Path, ...]:
     be lost.
     """
     scans, out = open_device(path), Path(out)
+    for name, scan in scans.items():
+        if scan.notes:
+            say(f"{name}: {scan}")
     return tuple(file for name, scan in scans.items()
                  for file in _convert(scan, name, out / name if len(scans) > 1 else out))
 

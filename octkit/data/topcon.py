@@ -38,8 +38,9 @@ def open_topcon(path: Path) -> list[DeviceScan]:
                            "expected a whole file")  # another name may be anything that damage moved here
         chunks.get(name, []).append(data[start:place])
     pattern, image, notes = _image(path, chunks)
-    if pattern not in (LINE, VOLUME):
-        raise bad_file(path, f"found a scan of Topcon's pattern {pattern}", "expected a line (0) or a volume (2)")
+    if pattern not in (LINE, VOLUME) or pattern == LINE and len(image) > 1:
+        raise bad_file(path, f"found {len(image)} B-scans of Topcon's pattern {pattern}",
+                       "expected a line (0, one B-scan) or a volume (2)")
     lines, more = _lines(image, chunks["@CONTOUR_INFO"])
     sides = chunks["@CAPTURE_INFO_02"] or chunks["@CAPTURE_INFO"]
     eye = {b"\0": "R", b"\1": "L"}.get(bytes(sides[0][:1])) if sides else None

@@ -117,7 +117,9 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
     less in order than before. Raises OctkitError for labels and sizes that are not those of the export, layers that are
     exchanged, and where nothing is left.
     """
-    record = read_json_as(edited / RECORD, _Record, "expected a folder of octkit export-masks")
+    if not (edited / RECORD).exists():
+        raise bad_file(edited, f"holds no {RECORD}", "expected a folder that octkit export-masks has made")
+    record = read_json_as(edited / RECORD, _Record, "have the masks exported again")
     labels, changed, scales, left_out = record.labels, dict[str, str](), [], []
     with new_folder(out, edited) as folder:
         for name, path in scans_in(edited / BEFORE, masks=True).items():

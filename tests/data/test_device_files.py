@@ -98,8 +98,9 @@ def test_what_is_written_goes_on_to_thickness(tmp_path, make, um):
         np.testing.assert_array_equal(read_image(out / "image" / f"{path.stem}.png"), GREY)
 
 
-def test_greys_above_255_are_written_as_stored(tmp_path):
+def test_greys_above_255_are_written_as_stored_and_this_is_said(tmp_path, capsys):
     convert(fds(tmp_path), tmp_path / "out")
+    assert "scan: volume, " in (said := "".join(capsys.readouterr())) and "nothing says which is white" in said
     np.testing.assert_array_equal(read_volume(tmp_path / "out/image/scan.nii.gz")[0], np.repeat(GREY, 2, 0) * 9)
     assert volume_spacing(tmp_path / "out/image/scan.nii.gz") == pytest.approx((2, 0.0035, 0.375))
 
@@ -114,7 +115,7 @@ def test_scans_of_one_file_get_a_folder_each(tmp_path):
 
 @pytest.mark.parametrize(("name", "reason"), [("a.img", "values alone"), ("a.OCT", "no scale"), ("a.sdb", "data base"),
                                               ("a.xyz", "ending .xyz"), ("a.fda", "not found"),
-                                              ("a", r"ending \(none\)")])
+                                              ("a", r"ending \(none\)"), ("", "is a folder")])
 def test_what_is_not_read_says_why(tmp_path, name, reason):
     with pytest.raises(OctkitError, match=reason) as error:
         open_device(tmp_path / name)

@@ -76,6 +76,7 @@ def test_an_fds_volume_as_stored(tmp_path):
 
 @pytest.mark.parametrize(("chunks", "message"), [
     ({}, "no B-scans"), ({"@IMG_JPEG": topcon_jpeg(np.zeros((1, 8, 8)), 3)}, "pattern 3"),
+    ({"@IMG_JPEG": topcon_jpeg(np.zeros((4, 8, 8)), 0), "@PARAM_SCAN_04": topcon_scale()}, "4 B-scans of .* pattern 0"),
     ({"@IMG_JPEG": struct.pack("<B2I4I", 2, 0, 0, 50000, 50000, 50000, 0)}, "at most"),
     ({"@IMG_JPEG": struct.pack("<B2I4I", 2, 0, 0, 8, 8, 0, 0)}, "at least one"),
     ({"@IMG_JPEG": topcon_jpeg(np.zeros((2, 8, 8)))[:-9]}, "damaged"),
