@@ -156,9 +156,9 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
         old = {(row["case"], row["layer"]): row["global"] for row in thickness_table(edited / BEFORE)}
         write_csv(folder / "thickness.csv", rows := thickness_table(folder / "Train/Layer_Masks"))
         for row in rows:
-            was, now = ("unknown" if mean is None else f"{mean:.2f}"
-                        for mean in (old[row["case"], row["layer"]], row["global"]))
-            changed[row["case"]] += f", {row['layer']} {was} -> {now} {row['unit']}"
+            earlier, now = ("unknown" if mean is None else f"{mean:.2f}"
+                            for mean in (old[row["case"], row["layer"]], row["global"]))
+            changed[row["case"]] += f", {row['layer']} {earlier} -> {now} {row['unit']}"
         if len(set(scales)) > 1:
             say(f"{out}: its scans have several scales, so as a data set it has none (scale.json)")
         elif scales[0]:
