@@ -24,13 +24,13 @@ from octkit.common.errors import OctkitError, bad_file, by
 from octkit.common.files import new_folder, read_json_as, write_atomic, write_json
 from octkit.common.messages import say
 from octkit.data.anatomy import HOPELESS, out_of_order
-from octkit.data.dataset import is_volume, read_scan, read_scan_mask
-from octkit.data.image_files import write_mask, write_png
+from octkit.data.dataset import is_volume, read_scan, read_scan_mask, scan_name
+from octkit.data.image_files import list_images, read_mask, write_mask, write_png
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.mask_values import check_size
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import write_nifti
-from octkit.layers.scan_files import FACTS, facts_beside, write_facts
+from octkit.layers.scan_files import FACTS, facts_beside, write_boundaries, write_facts
 from octkit.layers.thickness import thickness_table, write_csv
 from octkit.planning.run import Run
 
@@ -71,15 +71,7 @@ def export_masks(source: Path, out: Path, program: str, images: Path | None = No
     """
     if program not in get_args(Program):
         raise OctkitError(f"--for: found {program!r}, expected itksnap or labelme")
-    if (run := Run(source)).exists:
-        masks = scans_in(run.predictions("validation"), masks=True)
-        scans, labels = {case.name: case.image for case in run.dataset.validation}, run.dataset.labels
-        if any(case.truth for case in run.dataset.validation):
-            say(f"{source}: these scans have true masks; a model that learns from them cannot be scored on them")
-    elif images is None:
-        raise OctkitError(f"{source}: is no run, expected --images as well: where the scans of these masks lie")
-    else:
-        masks, scans, labels = scans_in(source, masks=True), scans_in(images), LAYERS
+    masks, scans, labels = sources(source, images)
     axes = {3 if is_volume(path) else 2 for path in masks.values()}
     if len(axes) > 1 or 3 in axes and program == "labelme" or 2 in axes and tuple(labels) != LAYERS:
         raise bad_file(source, f"holds masks of {' and '.join(map(str, sorted(axes)))} axes and the labels "
@@ -109,6 +101,36 @@ def export_masks(source: Path, out: Path, program: str, images: Path | None = No
     return list(masks)
 
 
+def sources(source: Path, images: Path | None) -> tuple[dict[str, Path], dict[str, Path], Sequence[str]]:
+    """Masks and their scans by name, and the names of labels, of what `export_masks` takes."""
+    if not (run := Run(source)).exists:
+        if images is None:
+            raise OctkitError(f"{source}: is no run, expected images (--images) as well: where these masks' scans lie")
+        return scans_in(source, masks=True), scans_in(images), LAYERS
+    if any(case.truth for case in run.dataset.validation):
+        say(f"{source}: these scans have true masks; a model that learns from them cannot be scored on them")
+    scans = {case.name: case.image for case in run.dataset.validation}
+    return scans_in(run.predictions("validation"), masks=True), scans, run.dataset.labels
+
+
+def add(out: Path, image: np.ndarray, mask: np.ndarray, boundaries: np.ndarray, proposal: Path,
+        moves: Sequence[dict]) -> str:
+    """Put a scan that was corrected in a notebook into `out`, as `import_masks` leaves it; returns what changed.
+
+    `image` is (1, H, W), `mask` (H, W) and `boundaries` (5, W) px are what has become of the mask in the file
+    `proposal`. They lie beside the mask, without doubt, as a person has looked; the `moves` in changes/NAME.json.
+    """
+    name, masks = scan_name(proposal), out / "Train/Layer_Masks"
+    changed = int((mask != read_mask(proposal, mask_coding(LAYERS), mask.shape)).sum())
+    _write(masks, name, mask)
+    write_png(out / f"Train/Image/{name}.png", image[0])
+    write_facts(masks / f"{name}{FACTS}", replace(facts_beside(proposal), means=None))
+    write_boundaries(masks / f"{name}.boundaries.csv", boundaries, np.zeros_like(boundaries))
+    write_json(out / f"changes/{name}.json", {"pixels": changed, "moves": moves})
+    _measure(out, out)
+    return f"{changed} px changed"
+
+
 def import_masks(edited: Path, out: Path) -> dict[str, str]:
     """Read what `export_masks` wrote and a person has changed, into the new folder `out`: name -> what changed.
 
@@ -120,7 +142,7 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
     if not (edited / RECORD).exists():
         raise bad_file(edited, f"holds no {RECORD}", "expected a folder that octkit export-masks has made")
     record = read_json_as(edited / RECORD, _Record, "have the masks exported again")
-    labels, changed, scales, left_out = record.labels, dict[str, str](), [], []
+    labels, changed, left_out = record.labels, dict[str, str](), []
     with new_folder(out, edited) as folder:
         for name, path in scans_in(edited / BEFORE, masks=True).items():
             file = edited / (f"{name}.json" if record.program == "labelme" else f"mask/{name}.nii.gz")
@@ -145,25 +167,32 @@ def import_masks(edited: Path, out: Path) -> dict[str, str]:
             _write(folder / "Train/Layer_Masks", name, mask)
             write_png(folder / f"Train/Image/{name}.png", image)
             shutil.copyfile(path.with_name(name + FACTS), folder / "Train/Layer_Masks" / (name + FACTS))
-            scales.append(facts_beside(path).um_per_px)
         if left_out:
             say(f"{edited}: left out, as their masks are not there: {', '.join(left_out)}")
         if not changed:
             raise bad_file(edited, "holds no mask of its export", "expected some")
-        if not scales:
+        if (folder / "Train/Mask").exists():
             write_json(folder / "labels.json", {"labels": labels})
             return changed
         old = {(row["case"], row["layer"]): row["global"] for row in thickness_table(edited / BEFORE)}
-        write_csv(folder / "thickness.csv", rows := thickness_table(folder / "Train/Layer_Masks"))
-        for row in rows:
+        for row in _measure(folder, out):
             earlier, now = ("unknown" if mean is None else f"{mean:.2f}"
-                            for mean in (old[row["case"], row["layer"]], row["global"]))
+                        for mean in (old[row["case"], row["layer"]], row["global"]))
             changed[row["case"]] += f", {row['layer']} {earlier} -> {now} {row['unit']}"
-        if len(set(scales)) > 1:
-            say(f"{out}: its scans have several scales, so as a data set it has none (scale.json)")
-        elif scales[0]:
-            write_json(folder / "scale.json", {"um_per_px": scales[0]})
     return changed
+
+
+def _measure(folder: Path, out: Path) -> list[dict]:
+    """thickness.csv of the data set in `folder`, to be called `out`, and scale.json where its scans have one scale."""
+    write_csv(folder / "thickness.csv", rows := thickness_table(masks := folder / "Train/Layer_Masks"))
+    scales = {facts_beside(path).um_per_px for path in list_images(masks)}
+    if len(scales) > 1:
+        say(f"{out}: its scans have several scales, so as a data set it has none (scale.json)")
+    if len(scales) > 1 or None in scales:
+        (folder / "scale.json").unlink(missing_ok=True)
+    else:
+        write_json(folder / "scale.json", {"um_per_px": scales.pop()})
+    return rows
 
 
 def _values(path: Path, labels: Sequence[str]) -> dict[int, int]:

@@ -126,6 +126,7 @@ class Run:
     ablation_file = property(lambda self: self.folder / "ablation.json")
     claims_file = property(lambda self: self.folder / "claims.json")
     thickness_file = property(lambda self: self.folder / "thickness.csv")
+    corrected = property(lambda self: self.folder / "corrected")  # scans corrected in lesson 10: a data set
     ledger_file = property(lambda self: self.folder / "ledger.jsonl")
     submission_file = property(lambda self: self.folder / "submission.zip")
     report_file = property(lambda self: self.folder / "report.html")

@@ -4,10 +4,17 @@ import re
 from urllib.parse import urlsplit
 
 import nbformat
+import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import expect
 
 from octkit.common.files import read_json
+from octkit.data.image_files import read_mask, write_mask, write_png
+from octkit.data.labels import GOALS_GREYS
+from octkit.layers.boundaries import mask_from
+from octkit.layers.scan_files import ScanFacts, read_boundaries, write_boundaries, write_facts
+from octkit.lessons.editing import edit
 
 LESSONS = ("notebooks/01_data.ipynb", "notebooks/02_fingerprint.ipynb", "notebooks/03_plan.ipynb")
 CHINESE = "zh/notebooks/02_fingerprint.ipynb"
@@ -118,6 +125,55 @@ def test_an_exercise_is_answered_wrong_and_right(ran):
         page.keyboard.insert_text(f'answer = {answer}\ncheck("02-1", answer, run);')
         page.keyboard.press("Shift+Enter")
         expect(cell.locator(".jp-OutputArea")).to_contain_text(said)
+
+
+# Flat boundaries in a scan of 100 rows of 4 um and 240 A-scans, of which every tenth, from 5 on, has points.
+FLAT = np.repeat(np.array([10.0, 20, 40, 60, 80])[:, None], 240, axis=1)
+CORRECTION = 'from octkit.lessons.editing import edit\nedit("../proposal", "a", "../corrected", images="../scans")'
+
+
+def test_a_boundary_is_dragged_with_the_mouse_thickness_follows_and_it_is_saved(lab, ran):
+    proposal, scans, saved = lab.folder / "proposal", lab.folder / "scans", lab.folder / "corrected/Train/Layer_Masks"
+    write_png(scans / "a.png", np.full((100, 240), 90))
+    write_mask(proposal / "a.png", mask_from(FLAT, 100), GOALS_GREYS)
+    write_boundaries(proposal / "a.boundaries.csv", FLAT, np.ones_like(FLAT))
+    write_facts(proposal / "a.scale.json", ScanFacts((4.0, 11.0), "R", True))
+    nbformat.write(new_notebook(cells=[new_code_cell(CORRECTION)], metadata={"kernelspec": {
+        "name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}),
+        lab.folder / "notebooks/correction.ipynb")
+    drawn = edit(proposal, "a", lab.folder / "nowhere", scans).picture  # as in the browser, to know where things are
+    drawn.canvas.draw()
+    page = ran("notebooks/correction.ipynb")
+    shown, said = page.locator(".jupyter-matplotlib-canvas-div"), page.locator("[role=status]", has_text="RNFL")
+    expect(shown.locator("canvas").first).to_have_attribute("width", str(int(drawn.bbox.width)))
+    shown.scroll_into_view_if_needed()
+    corner = shown.bounding_box()
+
+    def mouse_to(a_scan, row):
+        x, y = drawn.axes[0].transData.transform((a_scan, row - 0.5))
+        page.mouse.move(corner["x"] + x, corner["y"] + drawn.bbox.height - y)
+
+    expect(said).to_contain_text("RNFL 40.00 µm (+0.00), GCIPL 80.00 µm (+0.00)")
+    mouse_to(105, 20)
+    page.mouse.down()
+    mouse_to(105, 30)  # (10 + 2 * (9 + 8 + … + 1)) / 240 rows of 4 um
+    expect(said).to_contain_text("RNFL 41.67 µm (+1.67), GCIPL 78.33 µm (-1.67)")
+    mouse_to(105, 60)  # beyond the GCIPL's lower boundary in row 40
+    page.mouse.up()
+    expect(said).to_contain_text("RNFL 45.00 µm (+5.00), GCIPL 75.00 µm (-5.00)")  # 11 * 20 + 2 * (16 + 12 + 8 + 4)
+    page.get_by_role("button", name="undo").click()
+    expect(said).to_contain_text("RNFL 40.00 µm (+0.00)")
+    mouse_to(105, 20)
+    page.mouse.down()
+    mouse_to(105, 30)
+    page.mouse.up()
+    expect(said).to_contain_text("RNFL 41.67 µm (+1.67)")
+    page.get_by_role("button", name="save").click()
+    expect(said).to_contain_text("100 px changed")
+    expected = FLAT.copy()
+    expected[1, 95:116] += [0, *range(1, 11), *range(9, -1, -1)]
+    np.testing.assert_allclose(read_boundaries(saved / "a.boundaries.csv")[0], expected)
+    np.testing.assert_array_equal(read_mask(saved / "a.png", GOALS_GREYS), mask_from(expected, 100))
 
 
 def test_a_saved_notebook_without_a_kernel_shows_the_pictures_beside_its_widgets(browser, lab, ran, address):
