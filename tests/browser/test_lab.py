@@ -161,14 +161,14 @@ def test_a_boundary_is_dragged_with_the_mouse_thickness_follows_and_it_is_saved(
     mouse_to(105, 60)  # beyond the GCIPL's lower boundary in row 40
     page.mouse.up()
     expect(said).to_contain_text("RNFL 45.00 µm (+5.00), GCIPL 75.00 µm (-5.00)")  # 11 * 20 + 2 * (16 + 12 + 8 + 4)
-    page.get_by_role("button", name="undo").click()
+    page.get_by_role("button", name="undo", exact=True).click()
     expect(said).to_contain_text("RNFL 40.00 µm (+0.00)")
     mouse_to(105, 20)
     page.mouse.down()
     mouse_to(105, 30)
     page.mouse.up()
     expect(said).to_contain_text("RNFL 41.67 µm (+1.67)")
-    page.get_by_role("button", name="save").click()
+    page.get_by_role("button", name="save", exact=True).click()
     expect(said).to_contain_text("100 px changed")
     expected = FLAT.copy()
     expected[1, 95:116] += [0, *range(1, 11), *range(9, -1, -1)]
