@@ -8,7 +8,6 @@ What `answer` leaves in classifier/:
     predictions.csv     ImgName, GC_Pred: the chosen answer for the validation scans, as the challenge wants it
 """
 
-import csv
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,7 @@ import numpy as np
 
 from octkit.classification import resnet50, thickness_model
 from octkit.classification.answers import Evidence, Fitted, choose, cross_validate, fit, logistic
-from octkit.common.errors import no_file
-from octkit.common.files import write_csv, write_json
+from octkit.common.files import read_table, write_csv, write_json
 from octkit.common.messages import say
 from octkit.data.dataset import Case
 from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
@@ -157,11 +155,8 @@ def _people(cases: Sequence[Case]) -> tuple[str, ...]:
 def _outputs(folder: Path) -> dict[str, dict[str, float]]:
     """outputs.csv of a network: split -> scan -> log odds."""
     path, found = folder / "outputs.csv", dict[str, dict[str, float]]()
-    if not path.exists():
-        raise no_file(path, "the outputs of a trained network (octkit classify RUN)")
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(row["split"], {})[row["scan"]] = float(row["log_odds"])
+    for row in read_table(path, ["log_odds"], ("split", "scan"), "run octkit classify RUN").itertuples():
+        found.setdefault(row.split, {})[row.scan] = row.log_odds
     return found
 
 

@@ -9,15 +9,19 @@ import os
 import re
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from octkit.common.errors import OctkitError, Report, bad_file, cannot_write, first_problem, no_file, refuse
 from octkit.common.memory import check_content
 from octkit.common.messages import clean
 from octkit.common.system import NO_FOLLOW, exchange
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Kind = TypeVar("Kind")
 
@@ -263,13 +267,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
     Text that a spreadsheet would take for a formula gets an apostrophe before it, which `cell_text` takes away.
     Characters that control a terminal or tear a row are shown as what they are (`messages.clean`).
     """
-    write_atomic(path, "".join(_csv_line(row) for row in (columns, *rows)))
-
-
-def _csv_line(row: Iterable) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(map(_cell, row))  # it quotes what stands at its lines' ends: a carriage return, too
-    return f"{text.getvalue()[:-2]}\n"
+    csv.writer(text, lineterminator="\n").writerows(map(_cell, row) for row in (columns, *rows))
+    write_atomic(path, text.getvalue())
 
 
 def _cell(value: Any) -> Any:
@@ -285,6 +285,27 @@ def _cell(value: Any) -> Any:
 def cell_text(cell: str) -> str:
     """What `write_csv` was given for a cell, but for control characters."""
     return WRITTEN.sub(r"\1", cell)
+
+
+def read_table(path: Path, numbers: Iterable[str], texts: Iterable[str], mend: str) -> "DataFrame":
+    """A CSV file with a heading; its columns `numbers` are float64, nan for an empty cell, all others text.
+
+    Raises OctkitError where it cannot be read, has no row, or lacks one of the columns `numbers` and `texts`; `mend`
+    says what helps.
+    """
+    import pandas as pd  # here, as it takes half a second that not every command needs
+
+    try:
+        kinds = defaultdict(lambda: str, dict.fromkeys(numbers, float))
+        found = pd.read_csv(only_file(path, "a table", TEXT), dtype=kinds, keep_default_na=False,
+                            na_values=dict.fromkeys(numbers, ""))
+        if lacking := [name for name in (*texts, *numbers) if name not in found]:
+            raise ValueError(f"no column {lacking[0]}")
+        if found.empty:
+            raise ValueError("no row")
+        return found
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        raise bad_file(path, f"cannot be read as a table ({error})", mend) from None
 
 
 def read_json(path: Path) -> Any:

@@ -13,13 +13,12 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json
+from octkit.common.files import read_json, read_table
 from octkit.data.image_files import read_mask
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.layouts.goals import true_diagnoses
@@ -155,8 +154,9 @@ class Exercises:
 
     def thinness(self) -> dict[str, dict[str, float]]:
         """Sector -> validation scan -> minus the mean RNFL thickness of its predicted mask, -inf without one."""
-        table: Any = pd.read_csv(self.run.thickness_file, dtype={"case": str})
-        means = table[table.layer == "rnfl"].set_index("case")[list(thickness.all_sectors())]
+        sectors = list(thickness.all_sectors())
+        table: Any = read_table(self.run.thickness_file, sectors, ("case", "layer"), "run lesson 10 again")
+        means = table[table.layer == "rnfl"].set_index("case")[sectors]
         return (-means.fillna(math.inf)).to_dict()
 
     def sides(self, values: dict[str, float]) -> tuple[list[float], list[float]]:

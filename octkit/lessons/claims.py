@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from octkit.common import hashes
 from octkit.common.errors import OctkitError
-from octkit.common.files import read_json, write_csv, write_json
+from octkit.common.files import read_json, read_table, write_csv, write_json
 from octkit.common.messages import say
 from octkit.data.layouts.goals import true_diagnoses
 from octkit.evaluation.diagnosis import auc_gain
@@ -234,7 +233,8 @@ def minutes(run: Run) -> dict[str, float]:
         for name in candidates(run):
             other = _candidate(run, name, seed)
             logs = other.folder.glob(f"models/{CONFIG}/fold_*/log.csv")
-            found[other.folder.resolve().name] = sum(float(pd.read_csv(log)["seconds"].sum()) for log in logs) / 60
+            tables = [read_table(log, ["seconds"], (), "run lesson 16 again: it is written anew") for log in logs]
+            found[other.folder.resolve().name] = sum(float(table["seconds"].sum()) for table in tables) / 60
     return found
 
 
@@ -284,7 +284,7 @@ def _imagenet(run: Run, trains: bool) -> Finding:
 
 def _outputs(files: Any) -> list[dict[str, float]]:
     """Scan -> log odds, of the validation scans, of each file; in the order of their names."""
-    tables = [pd.read_csv(path, dtype={"scan": str}) for path in sorted(files)]
+    tables = [read_table(path, ["log_odds"], ("split", "scan"), "classify again") for path in sorted(files)]
     return [dict(zip(own["scan"], own["log_odds"], strict=True))
             for table in tables if len(own := table[table["split"] == "validation"])]
 

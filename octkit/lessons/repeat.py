@@ -8,11 +8,10 @@ the same bits, on a CPU; where something differs, that is what to look at first 
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from octkit.common import hashes, settings
 from octkit.common.cluster import Here
 from octkit.common.errors import OctkitError
+from octkit.common.files import read_table
 from octkit.common.messages import say
 from octkit.common.settings import Settings
 from octkit.data.layouts import detect
@@ -136,5 +135,6 @@ def _results(run: Run) -> dict[str, bytes]:
         files += run.folder.glob(pattern)
     found = {path: path.read_bytes() for path in files if path.exists()}
     for path in (*run.folder.glob("models/*/fold_*/log.csv"), *run.classifier.glob("fold_*/log.csv")):
-        found[path] = pd.read_csv(path, dtype=str).drop(columns="seconds", errors="ignore").to_csv().encode()
+        log = read_table(path, (), (), "run the step again that writes it")
+        found[path] = log.drop(columns="seconds", errors="ignore").to_csv().encode()
     return {path.relative_to(run.folder).as_posix(): content for path, content in found.items()}

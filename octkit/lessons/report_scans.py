@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import write_atomic
+from octkit.common.errors import OctkitError
+from octkit.common.files import read_table, write_atomic
 from octkit.data.dataset import Case, Dataset
 from octkit.data.image_files import OVERLAY
 from octkit.evaluation.metrics import spread
@@ -51,11 +49,11 @@ def all_scans(run: Run) -> Iterator[Block]:
     columns[text("word.mean_med", unit=unit)] = [number(spread(med)["mean"], 2, scale) for med in of(metric)]
     said = [text("scans.how", unit=unit)]
     if run.thickness_file.exists():
-        rows = _table(run.thickness_file, "case", "layer", "global", "unit")
+        rows = read_table(run.thickness_file, ["global"], ("case", "layer", "unit"), AGAIN)
         rows = rows[rows["layer"] == rows["layer"][0]].set_index("case")
         head = text("word.layer_thickness", layer=layer(rows["layer"].iloc[0]), unit=unit_name(rows["unit"].iloc[0]))
-        means = pd.to_numeric(rows["global"], errors="coerce")
-        columns[head] = [number(means.get(case.name) if split == "validation" else None, 1) for split, case, _ in cases]
+        columns[head] = [number(rows["global"].get(case.name) if split == "validation" else None, 1)
+                         for split, case, _ in cases]
         said.append(text("scans.thickness", head=head))
     doubts = [read_boundaries(path)[1:] if (path := folder / f"{case.name}.boundaries.csv").exists() else None
               for _, case, folder in cases]
@@ -77,19 +75,8 @@ def _flags(folder: Path) -> dict[str, str]:
     """Name of a scan -> why it is not to be trusted, "" where it is; nothing where nobody has said it."""
     if not (path := folder / "quality.csv").is_file():
         return {}
-    return {scan: "" if trusted == "yes" else why or "?" for scan, trusted, why in
-            _table(path, "scan", "trusted", "reasons").itertuples(index=False)}
-
-
-def _table(path: Path, *columns: str) -> pd.DataFrame:
-    """Columns of a CSV file as text."""
-    try:
-        found = pd.read_csv(path, dtype=str, keep_default_na=False)[[*columns]]
-        if found.empty:
-            raise ValueError("has no row")
-        return found
-    except (LookupError, ValueError) as error:
-        raise bad_file(path, f"is no table of {', '.join(columns)} ({error})", AGAIN) from None
+    found = read_table(path, (), ("scan", "trusted", "reasons"), AGAIN)
+    return {row.scan: "" if row.trusted == "yes" else row.reasons or "?" for row in found.itertuples()}
 
 
 def _picture(run: Run, dataset: Dataset, case: Case, folder: Path, reasons: str) -> tuple[Link, ...] | str:

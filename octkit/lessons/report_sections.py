@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import read_json_as
+from octkit.common.files import read_json_as, read_table
 from octkit.data.image_files import read_mask
 from octkit.data.labels import mask_coding
 from octkit.evaluation.intervals import bootstrap_interval
@@ -349,13 +349,10 @@ def first_scans(run: Run) -> Iterator[Block]:
 def thickness(run: Run) -> Iterator[Block]:
     path = needed(run.thickness_file)
     parts = ["global", *QUADRANTS]
-    try:
-        rows = pd.read_csv(path, dtype={"case": str})
-        unit = unit_name(str(rows["unit"][0]))
-        rows["coverage"] = rows.get("coverage", np.nan)  # tables of older runs do not say it
-        means = rows.groupby("layer", sort=False)[[*parts, "coverage"]].mean()
-    except (LookupError, TypeError, ValueError) as error:
-        raise bad_file(path, f"is no table of thickness ({error})", AGAIN) from None
+    rows = read_table(path, parts, ("case", "unit", "layer"), AGAIN)
+    rows["coverage"] = pd.to_numeric(rows.get("coverage", np.nan), errors="coerce")  # older runs' tables lack it
+    unit = unit_name(rows["unit"][0])
+    means = rows.groupby("layer", sort=False)[[*parts, "coverage"]].mean()
     yield table(text("thickness.means", scans=rows["case"].nunique(), unit=unit),
                 (text("word.layer"), *(text(f"part.{part}") for part in parts), text("word.seen")),
                 [(layer(label), *(number(mean, 1) for mean in row), number(100 * seen, 1))

@@ -21,6 +21,7 @@ from octkit.common.files import (
     open_own,
     read_json,
     read_json_as,
+    read_table,
     renewed_folder,
     replacing,
     write_atomic,
@@ -292,6 +293,22 @@ def test_cells_read_back_are_those_that_were_written(tmp_path_factory, text):
     write_csv(path, ("name", "also"), [(text, text)])
     [_, row] = cells_of(path)
     assert [cell_text(cell) for cell in row] == [text, text]
+
+
+def test_a_table_has_numbers_and_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("name,x,y\nNA,0.1,1e-3\n,,7\n")
+    found = read_table(tmp_path / "a.csv", ["x"], ["name"], "")
+    assert list(found["name"]) == ["NA", ""] and list(found["y"]) == ["1e-3", "7"]
+    np.testing.assert_array_equal(found["x"], [0.1, np.nan])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b'a,b\n"1,2\n', b"a,b\n", b"a\n1\n", b"a,b\nx,1\n", None])
+def test_a_damaged_table_is_refused(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(OctkitError) as error:
+        read_table(path, ["a"], ["b"], "write it again")
+    assert error.value.file == path and (content is None or error.value.mend == "write it again")
 
 
 def test_folders_and_files_have_the_modes_that_the_user_asks_for(tmp_path):

@@ -187,6 +187,14 @@ def test_a_network_that_no_sector_beats_wins_by_the_run(rivals, capsys):
     assert "at 0.5 there are 1" in said(capsys)
 
 
+def test_a_damaged_table_of_thickness_is_named(rivals):
+    run = rivals((0.2, 0.6), (80, 120))
+    run.thickness_file.write_text("case,layer\n0001,rnfl\n")
+    with pytest.raises(OctkitError) as error:
+        Exercises(run).thinness()
+    assert error.value.file == run.thickness_file and error.value.mend
+
+
 def test_without_the_diagnoses_nothing_is_decided(rivals, goals, capsys):
     run = rivals((0.2, 0.6), (80, 120))
     (goals / "Truth" / "GC_GT.xlsx").unlink()

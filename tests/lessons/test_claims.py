@@ -101,6 +101,18 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
         "supported", *["not tested"] * len(others)]
 
 
+def test_a_damaged_log_is_named(run, monkeypatch):
+    monkeypatch.setattr(claims, "_candidate", lambda *_: run)
+    log = run.fold(claims.CONFIG, 0) / "log.csv"
+    log.parent.mkdir(parents=True)
+    log.write_text("epoch,seconds\n1,60\n2,60\n")
+    assert claims.minutes(run) == {"run": 2}
+    log.write_bytes(b"")
+    with pytest.raises(OctkitError) as error:
+        claims.minutes(run)
+    assert error.value.file == log and error.value.mend
+
+
 def test_all_claims_on_the_smallest_trainings_and_again_without_training(tmp_path, monkeypatch):
     make_data_set(tmp_path / "data", (4, 2, 0), (64, 96), repeated=False)
     run = Run(make_run(tmp_path / "run", tmp_path / "data", *TINY, "claims.seeds=1", "claims.extra_scans=2",
