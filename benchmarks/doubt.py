@@ -24,9 +24,9 @@ import numpy as np
 from tqdm.auto import tqdm
 from versus import machine, table, write_section
 
-from octkit.data.calibration import Calibration
 from octkit.data.image_files import read_image
 from octkit.data.labels import BOUNDARIES
+from octkit.data.measured import Calibration
 from octkit.inference.scan_result import predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.calibration import HeldOut, coverage, fit, true_boundaries

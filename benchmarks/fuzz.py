@@ -39,12 +39,12 @@ from octkit.classification.paddle_weights import read_weights
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
-from octkit.data.calibration import Calibration
 from octkit.data.device_files import open_device
 from octkit.data.groups import read_groups
 from octkit.data.image_files import read_image, read_mask, write_png
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.layouts.goals import read_labels
+from octkit.data.measured import Calibration
 from octkit.data.volume_files import read_volume, read_volume_mask, volume_spacing, write_nifti
 from octkit.evaluation.evaluate import read_predictions
 from octkit.evaluation.submission import check_submission, write_submission

@@ -131,8 +131,8 @@ def main() -> None:
     for number in range(chosen.data_sets):
         spacings, shapes, classes, memory = random_data_set(volumes=number % 2 == 1)
         kind = planner_class(memory) if chosen.residual else nnunet.ExperimentPlanner
-        plan = plan_experiment(Fingerprint(spacings, shapes, 1, classes, [RECORD]), memory,
-                               architecture="residual" if chosen.residual else "plain")
+        found = Fingerprint(spacings, shapes, ["OCT"], [*map(str, range(classes))], [RECORD])
+        plan = plan_experiment(found, memory, architecture="residual" if chosen.residual else "plain")
         ours = plain(our_answer(plan))
         try:
             theirs = plain(nnunet_answer(nnunet_plans(spacings, shapes, classes, memory, kind)))

@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 
 from octkit import phantoms
 from octkit.common.files import replacing
-from octkit.data.scope import KINDS, Scope
+from octkit.data.measured import KINDS, Scope
 from octkit.inference.scan_result import predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.scope import ENDS, FARTHEST, chances, describe, outside

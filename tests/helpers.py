@@ -265,7 +265,7 @@ def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):
 
 def scope_of(least: float):
     """A model's scope that takes every scan with `least` 0, and none with 1."""
-    from octkit.data.scope import KINDS, Scope
+    from octkit.data.measured import KINDS, Scope
 
     return Scope(features={"pit": (0.2, 0.1)}, weights=dict.fromkeys(KINDS, (1.0, 0.0)), least=least,
                  flagged={"circle scans": (1, 90), "other pictures": (80, 81)})

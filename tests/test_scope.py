@@ -9,7 +9,7 @@ import pytest
 from helpers import same_weights, tiny_model
 
 from octkit.common.settings import PROJECT
-from octkit.data.scope import KINDS
+from octkit.data.measured import KINDS
 from octkit.layers.scope import ENDS, outside
 from octkit.network.model_file import open_model, save_model
 

@@ -7,6 +7,7 @@ a mask whose values mean something else departs nearly everywhere.
 
 from collections.abc import Mapping
 from itertools import permutations
+from operator import itemgetter
 
 import numpy as np
 
@@ -49,8 +50,9 @@ def impossible(mask: np.ndarray, values: Mapping[int, int]) -> tuple[str, str] |
     if all(meaning[label] == label for label in codes):
         return "has its layers upside down", f"{order}: flip it, and its image where that is upside down, too"
     ours = {label: value for value, label in reversed(list(values.items()))}
-    looks_like = ", ".join(f"{value} {NAMES[meaning[label]]}" for label, value in sorted(codes.items(), key=_by_value))
-    changes = ", ".join(f"{ours[meaning[label]]} for {value}" for label, value in sorted(codes.items(), key=_by_value))
+    in_order = sorted(codes.items(), key=itemgetter(1))  # of the values
+    looks_like = ", ".join(f"{value} {NAMES[meaning[label]]}" for label, value in in_order)
+    changes = ", ".join(f"{ours[meaning[label]]} for {value}" for label, value in in_order)
     return found, (f"{order}; its values look like {looks_like}: write {changes}"
                    + ("; and it is upside down: flip it" if flipped else ""))
 
@@ -90,7 +92,3 @@ def _better(a_scans: np.ndarray, limit: float, codes: Mapping[int, int]) -> list
         for coding in (GOALS_GREYS, SEMSEG_GREYS))]
     upright = [reading for reading in known or readings if not reading[1]]
     return upright or known or readings
-
-
-def _by_value(code: tuple[int, int]) -> int:
-    return code[1]

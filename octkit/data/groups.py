@@ -7,17 +7,16 @@ Scans of one person look alike: a fold that holds one out must not learn from an
 where there is no such file, counts as a person of its own.
 """
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from octkit.common.errors import OctkitError, Report, bad_file, no_file, refuse, tried
-from octkit.common.files import TEXT, cell_text, only_file
+from octkit.common.errors import OctkitError, Report, bad_file, refuse, tried
+from octkit.common.files import cell_text
 from octkit.common.messages import clean
 from octkit.data.dataset import Case, Dataset, scan_name
+from octkit.data.tables import read_rows
 
 GROUPS_FILE = "groups.csv"
 COLUMNS = ("ImgName", "person", "eye")
@@ -42,19 +41,15 @@ def read_groups(path: Path, report: Report = refuse) -> dict[str, Row]:
 
     Raises OctkitError for a file that is no such table; reports a scan that stands twice and an eye that is neither.
     """
-    if not only_file(path, "a table", 3 * TEXT).is_file():
-        raise no_file(path, f"a table with the columns {', '.join(COLUMNS)}")
-    try:
-        table = csv.DictReader(io.StringIO(Path(path).read_bytes().decode("utf-8-sig"), newline=""), strict=True)
-        columns = list(table.fieldnames or ())
-        lines = [(table.line_num, {column: line.get(column) for column in COLUMNS}) for line in table]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise bad_file(path, f"is no CSV text in UTF-8 ({error})", "expected one: save it as CSV UTF-8") from None
+    (_, columns), *lines = read_rows(path) or [(1, ())]
     if not set(COLUMNS[:2]) <= set(columns):
-        raise bad_file(path, f"found columns {columns}", f"expected {', '.join(COLUMNS)}, with commas between")
+        raise bad_file(path, f"found columns {list(columns)}", f"expected {', '.join(COLUMNS)}")
     rows: dict[str, Row] = {}
-    for number, line in lines:
-        name, person, eye = (cell_text((line.get(column) or "").strip()) for column in COLUMNS)
+    for number, cells in lines:
+        line = dict(zip(columns, cells, strict=False))
+        name, person, eye = (cell_text(str(line.get(column) or "")) for column in COLUMNS)
+        if "\ufffd" in name + person:  # two people whose names differ in such a letter alone would be one
+            raise bad_file(path, f"is no text in UTF-8 (line {number}: {name}, {person})", "save it as CSV UTF-8")
         if eye not in ("R", "L", ""):
             report(bad_file(path, f"found the eye {eye!r} in line {number}", "expected R, L or nothing"))
             eye = ""

@@ -1,20 +1,25 @@
-"""What a network's doubt is worth, as measured on held-out scans: calibration.json, also a part of a model's file."""
+"""What was measured of a model on scans that it was not trained on, as parts of its file.
+
+`Calibration`, also calibration.json of a run: what its doubt is worth. `Scope`: what tells the scans that it reads from
+other pictures.
+"""
 
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from octkit.common.files import read_json_as
 from octkit.data.labels import BOUNDARIES, LAYERS
 
+KINDS = "circle", "macula", "disc", "other"  # the first is what the model reads
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Kind = Annotated[str, Field(pattern="^(global|quadrants|sectors|hours)$")]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(ge=-100, le=100)]
 
 
-class Calibration(BaseModel):
+class Calibration(BaseModel, frozen=True, extra="forbid"):
     """What `layers.calibration.fit` has found on scans with a truth that the network was not trained on.
 
     `scans` is their number, `origin` what they are, in words. `knots` has points (raw doubt, half width for 68, for
@@ -26,8 +31,6 @@ class Calibration(BaseModel):
     `coverage` has the shares of places that half widths hold which were fitted on other scans
     (`layers.calibration.coverage`).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scans: Annotated[int, Field(ge=1)]
     origin: str
@@ -53,4 +56,25 @@ class Calibration(BaseModel):
             columns = list(zip(*points, strict=True))
             if not points or any(list(column) != sorted(column) for column in columns):
                 raise ValueError(f"{name}: expected points, none lower than the one before it")
+        return self
+
+
+class Scope(BaseModel, frozen=True, extra="forbid"):
+    """A logistic regression of `KINDS` on what `layers.scope.describe` finds, fitted by benchmarks/scope.py.
+
+    `features` has the mean and the standard deviation of each number, by name; `weights` for each kind a number for
+    each feature, in their order, and a constant at the end. A scan is in scope where its probability of the first kind
+    is `least` or more. `flagged`: examples not used in fitting, by what they show, and how many of them are flagged.
+    """
+
+    features: dict[str, tuple[FiniteFloat, Positive]]
+    weights: dict[str, tuple[FiniteFloat, ...]]
+    least: Annotated[float, Field(ge=0, le=1)]
+    flagged: dict[str, tuple[int, int]] = {}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if set(self.weights) != set(KINDS) or any(len(row) != len(self.features) + 1 for row in self.weights.values()):
+            raise ValueError(f"found weights of {', '.join(self.weights)}, expected {len(self.features) + 1} each of "
+                             f"{', '.join(KINDS)}")
         return self

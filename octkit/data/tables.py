@@ -48,7 +48,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str | None, ...]]:
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     separator = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        for row in csv.reader(io.StringIO(text), delimiter=separator):
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
             yield tuple(value.strip() or None for value in row)
     except csv.Error as error:
         raise bad_file(path, f"cannot be read as CSV ({error})", "expected a table: save it anew") from None

@@ -1,16 +1,19 @@
 """Volumes on disk: NIfTI files, and folders of B-scan images with their spacing in a small JSON.
 
     0001.nii.gz                 one volume; the header says how far apart its voxels are
-    0001/1.png, 2.png, …        the B-scans in the order of their numbers (`numbering`), all of one size
+    0001/1.png, 2.png, …        the B-scans in the order of their numbers, all of one size
     0001/spacing.json           {"spacing": [between B-scans, between rows, between A-scans]}, in mm
 
 Arrays are (B-scans, rows, A-scans): a NIfTI file's first axis is its fastest, so its axes are reversed here. A NIfTI
-file of a single slice is a 2-D scan.
+file of a single slice is a 2-D scan. A B-scan's number is the last run of digits that differs between the files' names
+("10" sorts before "2" as text): 7 of scan-7.png, of 0007.png, of 7_of_12.png.
 """
 
 import gzip
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,6 @@ from octkit.data import geometry
 from octkit.data.geometry import AS_STORED
 from octkit.data.image_files import image_size, is_image, read_image, read_mask
 from octkit.data.mask_values import check_size, decode
-from octkit.data.numbering import by_number, check_paired
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_FILE = "spacing.json"
@@ -36,6 +38,7 @@ COPIES = 2  # of the values in float32: as read, and turned
 WHOLE = "expected a whole volume: copy it again from where it came"
 # How far two spacings may differ where they alone tell whether two volumes belong together: people round them.
 ROUNDED = 0.05
+ALIKE = "expected B-scans whose names differ in one number alone, such as scan-1.png and scan-12.png: rename them"
 
 
 class _Spacing(BaseModel, strict=True):
@@ -243,3 +246,54 @@ def b_scans(folder: Path) -> list[Path]:
         if (found := image_size(file)) != expected:
             raise bad_file(file, f"found {by(found)} px", f"expected {by(expected)} px like the volume's first B-scan")
     return list(by_number(files).values())
+
+
+def by_number(files: Iterable[Path]) -> dict[int | str, Path]:
+    """The B-scans of one folder by number, in ascending order; by name where no name holds a digit.
+
+    Raises OctkitError that names two files where they have the same number, where their names differ in more than
+    numbers, and where two numbers in them give different orders.
+    """
+    files = sorted(files)
+    parts = {file: re.split(r"([0-9]+)", file.stem.casefold()) for file in files}  # text, digits, text, …, digits, text
+    first = parts[files[0]]
+    if all(len(part) == 1 for part in parts.values()):
+        return _each_once((file.stem.casefold(), file) for file in files)
+    for file in files:
+        if parts[file][::2] != first[::2]:
+            raise bad_file(file, f"has another kind of name than {files[0].name}", ALIKE)
+    differing = [at for at in range(1, len(first), 2) if len({int(parts[file][at]) for file in files}) > 1]
+    last = differing[-1] if differing else -2
+    found = _each_once(sorted((int(parts[file][last]), file) for file in files))
+    for one, other in pairwise(found.values()):
+        # Of 0.5 and 0.12, nobody knows whether these are decimals.
+        decimals = first[last - 1] == "." and len(parts[one][last]) != len(parts[other][last])
+        if decimals or any(int(parts[one][at]) > int(parts[other][at]) for at in differing):
+            raise bad_file(other, f"comes before or after {one.name} by one number in their names or another", ALIKE)
+    return found
+
+
+def check_paired(files: Iterable[Path], like: Iterable[Path]) -> None:
+    """Raises OctkitError that names two files where the B-scans of two folders do not have the same numbers."""
+    ours, theirs = by_number(files), by_number(like)
+    for (number, file), (expected, other) in zip_longest(ours.items(), theirs.items(), fillvalue=(None, None)):
+        if number != expected:
+            file, other = file or list(ours.values())[-1].parent, other or list(theirs.values())[-1].parent
+            raise bad_file(file, f"cannot be paired with {other}", "expected B-scans of the same numbers in both "
+                           "folders: rename them, or add what is missing")
+
+
+def gap(files: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Two neighbours between which B-scans are missing, as numbers go up by more there than elsewhere; else None."""
+    numbers = [(number, file) for number, file in by_number(files).items() if isinstance(number, int)]
+    steps = [(later - number, file, after) for (number, file), (later, after) in pairwise(numbers)]
+    usual = min((step for step, *_ in steps), default=0)
+    return next(((file, after) for step, file, after in steps if step > usual), None)
+
+
+def _each_once(numbered: Iterable[tuple[int | str, Path]]) -> dict[int | str, Path]:
+    found: dict[int | str, Path] = {}
+    for number, file in numbered:
+        if (first := found.setdefault(number, file)) != file:
+            raise bad_file(file, f"{first.name} has the same number", "expected each B-scan once: rename or delete one")
+    return found

@@ -21,8 +21,8 @@ import numpy as np
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
 from octkit.common.memory import check_content
-from octkit.data.calibration import Calibration
 from octkit.data.dataset import Case, scan_name
+from octkit.data.measured import Calibration
 from octkit.evaluation.metrics import dice_of_labels, gain_over, mean_over_cases, spread
 from octkit.inference.postprocess import apply_steps
 from octkit.inference.predict import read_prediction

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from octkit.data.calibration import Calibration
 from octkit.data.labels import BETWEEN, BOUNDARIES, IGNORE, LAYERS
+from octkit.data.measured import Calibration
 from octkit.evaluation.metrics import boundaries as layer_edges
 from octkit.layers.scan_files import LEVELS
 from octkit.layers.seen import layer_widths, layers_seen

@@ -15,8 +15,8 @@ import numpy as np
 
 from octkit.common.errors import bad_file
 from octkit.common.files import TEXT, only_file, read_json_as, write_csv, write_json
-from octkit.data.calibration import Factor, Kind
 from octkit.data.labels import BOUNDARIES
+from octkit.data.measured import Factor, Kind
 from octkit.layers.seen import layer_widths, layers_seen
 
 LEVELS = 0.68, 0.95  # of places, which a calibrated half width holds

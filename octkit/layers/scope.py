@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.special import softmax
 
 from octkit.common.errors import OctkitError
-from octkit.data.scope import KINDS, Scope
+from octkit.data.measured import KINDS, Scope
 from octkit.layers.boundaries import mask_from
 from octkit.layers.seen import located
 

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from octkit.common.errors import OctkitError, first_problem
 from octkit.common.messages import say
-from octkit.data.calibration import Calibration
-from octkit.data.scope import Scope
+from octkit.data.measured import Calibration, Scope
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.unet import UNet, weight_shapes
 from octkit.planning.plan import Plan

@@ -9,8 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.settings import LEAST_STEP
-from octkit.data.calibration import Calibration
-from octkit.data.scope import Scope
+from octkit.data.measured import Calibration, Scope
 from octkit.network.model import Member, Model, expected_shapes
 from octkit.planning.plan import Plan, check_plan
 

@@ -15,9 +15,9 @@ from octkit.common import settings
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside
 from octkit.common.settings import Settings
-from octkit.data.calibration import Calibration
 from octkit.data.dataset import Dataset
 from octkit.data.layouts import detect
+from octkit.data.measured import Calibration
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.folds import Split, held_out_cases, load_splits
 from octkit.planning.plan import Plan

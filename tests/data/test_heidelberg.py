@@ -182,7 +182,7 @@ def test_several_circles_and_a_volume_without_distance_are_refused(tmp_path):
 
 
 @given(place=st.integers(0, 2047), value=st.integers(0, 255), kept=st.integers(0, 4000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_survived(tmp_path, place, value, kept):
     """A changed byte of the header or a cut file gives a scan or an OctkitError, nothing else."""
     data = bytearray(vol_bytes(INTENSITY, [ILM, BM, RNFL]))

@@ -4,8 +4,8 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from octkit.data.calibration import Calibration
 from octkit.data.labels import BOUNDARIES, LAYERS
+from octkit.data.measured import Calibration
 from octkit.inference.scan_result import has_boundaries, most_probable, predict_scan, with_boundaries
 from octkit.layers.seen import layers_seen
 from octkit.network.model import Model

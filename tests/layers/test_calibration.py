@@ -5,8 +5,8 @@ import pytest
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
-from octkit.data.calibration import Calibration
 from octkit.data.labels import BOUNDARIES, IGNORE
+from octkit.data.measured import Calibration
 from octkit.layers.calibration import HeldOut, at_least, coverage, fit, half_widths, true_boundaries
 from octkit.layers.thickness import mean_widths
 from octkit.phantoms.circle_scans import draw

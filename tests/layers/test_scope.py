@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from octkit.common.errors import OctkitError
-from octkit.data.scope import Scope
+from octkit.data.measured import Scope
 from octkit.layers.boundaries import mask_from
 from octkit.layers.scope import ENDS, chances, describe, outside
 

@@ -19,10 +19,10 @@ from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
 from octkit.common.language import LANGUAGES, VARIABLE
 from octkit.common.settings import from_profile, with_overrides
-from octkit.data.calibration import Calibration
 from octkit.data.image_files import read_mask, write_mask
 from octkit.data.labels import BOUNDARIES, GOALS_GREYS, LAYERS
 from octkit.data.layouts.detect import open_dataset
+from octkit.data.measured import Calibration
 from octkit.evaluation.diagnosis import diagnosis_scores
 from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.submission import write_submission

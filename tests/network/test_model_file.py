@@ -11,8 +11,8 @@ from helpers import same_weights, scope_of, smoke, tiny_model
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
-from octkit.data.calibration import Calibration
 from octkit.data.labels import BOUNDARIES, LAYERS
+from octkit.data.measured import Calibration
 from octkit.inference.sliding_window import Predictor
 from octkit.network import model as models
 from octkit.network.checkpoints import save_checkpoint

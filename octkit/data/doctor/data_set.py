@@ -92,8 +92,9 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         seen = sorted(_examined(dataset, workers, progress), key=lambda one: one.case.image)
         findings += [finding for one in seen for finding in one.findings]
         digests = {one.case.image: one.digest for one in seen if one.digest is not None}
-        findings += _twins(dataset, digests) + _sizes(seen) + _greys(seen) + _nearly_doubled(dataset) + _people(dataset)
-        findings += _strays(dataset, {finding.file for finding in findings})
+        findings += [*_twins(dataset, digests), *_sizes(seen), *_greys(seen), *_nearly_doubled(dataset),
+                     *_people(dataset)]
+        findings += [*_strays(dataset, {finding.file for finding in findings})]
         findings += _undiagnosed(dataset) if not errors else []
     # Opening and reading meet the same fault of a file twice: one line is enough.
     once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
@@ -173,82 +174,80 @@ def _examined(dataset: Dataset, workers: int | None, progress: bool) -> Iterator
                                              "library's fault)", "expected a scan that can be read: look at it"),))
 
 
-def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> list[Finding]:
+def _twins(dataset: Dataset, digests: Mapping[Path, str]) -> Iterator[Finding]:
     """Scans with the same pixels under two names: what is learned from and what is scored must not share any."""
     first_of: dict[str, tuple[Path, str]] = {}
-    findings = []
     for split, cases in dataset.splits.items():
         for image in (case.image for case in cases if case.image in digests):
             first, its_split = first_of.setdefault(digests[image], (image, split))
             if its_split == "train" != split:
-                findings.append(Finding(ERROR, first, f"has the same pixels as {image}",
-                                        "expected other scans to learn from: take this one out of the training scans"))
+                yield Finding(ERROR, first, f"has the same pixels as {image}",
+                              "expected other scans to learn from: take this one out of the training scans")
             elif first != image:
-                findings.append(Finding(WARNING, image, f"has the same pixels as {first}", "expected each scan once, "
-                                        "or folds share what they are scored on: delete one"))
-    return findings
+                yield Finding(WARNING, image, f"has the same pixels as {first}",
+                              "expected each scan once, or folds share what they are scored on: delete one")
 
 
-def _sizes(seen: list[Seen]) -> list[Finding]:
+def _sizes(seen: list[Seen]) -> Iterator[Finding]:
     """Images of another size than most: they are resampled or predicted as they are, but are often a mistake."""
     images: dict[tuple[int, ...], list[Path]] = {}
     for one in seen:
         if one.size is not None:
             images.setdefault(one.size, []).append(one.case.image)
     usual = max(images, key=lambda size: len(images[size]), default=())
-    return [Finding(WARNING, first, f"has {by(size)} px{_as_more(more)}, where most scans have {by(usual)}",
-                    "expected one size: check whether it was cropped or scaled")
-            for size, (first, *more) in images.items() if size != usual]
+    for size, (first, *more) in images.items():
+        if size != usual:
+            yield Finding(WARNING, first, f"has {by(size)} px{_as_more(more)}, where most scans have {by(usual)}",
+                          "expected one size: check whether it was cropped or scaled")
 
 
 def _as_more(more: list[Path]) -> str:
     return f", as have {len(more)} more" if more else ""
 
 
-def _greys(seen: list[Seen]) -> list[Finding]:
+def _greys(seen: list[Seen]) -> Iterator[Finding]:
     """Scans whose grey values lie far from most others': one scale is learned for all."""
     ranges = {one.case.image: one.greys for one in seen if one.greys and one.greys[0] < one.greys[2]}  # not blank
     if not ranges:
-        return []
+        return
     # That of the scan in the middle: where two ranges are mixed, a mean of both would be that of no scan.
     usual = sorted(ranges.values(), key=lambda greys: greys[2])[len(ranges) // 2]
     odd: dict[str, list[Path]] = {}
     for image, greys in ranges.items():
         if words := odd_range(greys, usual[0], usual[2]):
             odd.setdefault(words, []).append(image)
-    return [Finding(WARNING, first, f"has grey values {shown(*ranges[first][::2])}{_as_more(more)}, {words} beside "
-                    f"others' {shown(*usual[::2])}",
-                    "expected one scale of grey: bring all to one range, with a dark vitreous")
-            for words, (first, *more) in odd.items()]
+    for words, (first, *more) in odd.items():
+        yield Finding(WARNING, first, f"has grey values {shown(*ranges[first][::2])}{_as_more(more)}, {words} beside "
+                      f"others' {shown(*usual[::2])}",
+                      "expected one scale of grey: bring all to one range, with a dark vitreous")
 
 
-def _nearly_doubled(dataset: Dataset) -> list[Finding]:
+def _nearly_doubled(dataset: Dataset) -> Iterator[Finding]:
     """Names that differ in capitals alone: on macOS and Windows they are one file."""
     seen: dict[str, Case] = {}
-    return [Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
-                    "expected names that differ in more: rename one") for case in dataset.cases
-            if (other := seen.setdefault(case.name.casefold(), case)).name != case.name]
+    for case in dataset.cases:
+        if (other := seen.setdefault(case.name.casefold(), case)).name != case.name:
+            yield Finding(WARNING, case.image, f"differs from {other.image.name} in capitals alone",
+                          "expected names that differ in more: rename one")
 
 
-def _people(dataset: Dataset) -> list[Finding]:
+def _people(dataset: Dataset) -> Iterator[Finding]:
     """Where groups.csv and the scans do not match, and people who are learned from and scored."""
-    file, findings = dataset.root / GROUPS_FILE, []
+    file = dataset.root / GROUPS_FILE
     rows = (tried(_unsaid, read_groups, file, _unsaid) if file.exists() else None) or {}
     if absent := sorted(rows[key].name for key in rows.keys() - {scan_key(case.name) for case in dataset.cases}):
-        findings.append(Finding(WARNING, file, f"has rows for {len(absent)} scans that are not here, first {absent[0]}",
-                                "expected the names of scans: mend the name, or leave it if the scan was taken out"))
+        yield Finding(WARNING, file, f"has rows for {len(absent)} scans that are not here, first {absent[0]}",
+                      "expected the names of scans: mend the name, or leave it if the scan was taken out")
     unnamed = [case.image.name for case in dataset.cases if case.group is None]
     if rows and unnamed:
-        what = f"names no person for {len(unnamed)} of {len(dataset.cases)} scans, first {unnamed[0]}"
-        findings.append(Finding(WARNING, file, what, "expected one for each: without, a scan counts as a person of its "
-                                "own"))
+        yield Finding(WARNING, file, f"names no person for {len(unnamed)} of {len(dataset.cases)} scans, first "
+                      f"{unnamed[0]}", "expected one for each: without, a scan counts as a person of its own")
     learned = {case.group for case in dataset.train if case.group}
     for split in ("validation", "test"):
         if both := sorted(learned & {case.group for case in dataset.splits[split] if case.group}):
-            what = f"has {len(both)} people with both training and {split} scans, first {both[0]}"
-            findings.append(Finding(WARNING, file, what, "expected others to score on: these scores say how well scans "
-                                    "of known people are read, and those of new people may be read worse"))
-    return findings
+            yield Finding(WARNING, file, f"has {len(both)} people with both training and {split} scans, first "
+                          f"{both[0]}", "expected others to score on: these scores say how well scans of known people "
+                          "are read, and those of new people may be read worse")
 
 
 def _undiagnosed(dataset: Dataset) -> list[Finding]:
@@ -259,19 +258,15 @@ def _undiagnosed(dataset: Dataset) -> list[Finding]:
     return [replace(of_error(lacking, dataset.root), severity=WARNING)] if lacking else []
 
 
-def _strays(dataset: Dataset, known: set[Path]) -> list[Finding]:
+def _strays(dataset: Dataset, known: set[Path]) -> Iterator[Finding]:
     """What lies among the scans and is passed over: files of other kinds, and macOS's own."""
     used = {file for case in dataset.cases for file in _files(case)}
-    folders = {file.parent for file in used} | {file for file in used if file.is_dir()}
-    findings = []
-    for folder in sorted(folders):
-        findings += [Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
-                             f"expected {IMAGE_KINDS} or NIfTI files: save it as one, rename it, or move it away")
-                     for file in tried(_unsaid, listing, folder, "scans") or ()
-                     if file not in used and file not in known and file.name != SPACING_FILE
-                     and not (folder in used and is_image(file))]
+    for folder in sorted({file.parent for file in used} | {file for file in used if file.is_dir()}):
+        for file in tried(_unsaid, listing, folder, "scans") or ():
+            if not (file in used | known or file.name == SPACING_FILE or folder in used and is_image(file)):
+                yield Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
+                              f"expected {IMAGE_KINDS} or NIfTI files: save it as one, rename it, or move it away")
         hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]
         if hidden:
-            findings.append(Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, "
-                                    "which are passed over", "expected none: delete them"))
-    return findings
+            yield Finding(WARNING, hidden[0], f"is one of {len(hidden)} hidden files of macOS here, which are passed "
+                          "over", "expected none: delete them")

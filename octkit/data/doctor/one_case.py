@@ -3,7 +3,7 @@
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from octkit.data.geometry import odd_axes
 from octkit.data.grey_range import GreyRange, grey_range
 from octkit.data.image_files import read_header
 from octkit.data.labels import IGNORE, LAYERS
-from octkit.data.numbering import gap
-from octkit.data.volume_files import b_scans
+from octkit.data.volume_files import b_scans, gap
 
 ERROR, WARNING = "error", "warning"
 # What a failing disk or a file too large for the memory raises; all else that is wrong with a file is an OctkitError.
@@ -102,38 +101,34 @@ def disorder(mask: np.ndarray) -> np.ndarray:
     return np.any((mask > 0) & (mask < below), axis=-2)
 
 
-def _look_at_image(case: Case, image: np.ndarray, blank: str) -> list[Finding]:
-    findings = []
+def _look_at_image(case: Case, image: np.ndarray, blank: str) -> Iterator[Finding]:
     files = (case.image, *case.more_channels) if case.more_channels else (case.image,) * len(image)
     for file, channel in zip(files, image, strict=True):
         if channel.min() == channel.max():
-            findings.append(Finding(blank, file, f"holds the one value {channel.flat[0]:g} throughout",
-                                    "expected a scan: replace it, or take its case out"))
+            yield Finding(blank, file, f"holds the one value {channel.flat[0]:g} throughout",
+                          "expected a scan: replace it, or take its case out")
         if file.is_dir() and (hole := gap(b_scans(file))):
-            findings.append(Finding(WARNING, hole[1], f"is the next B-scan after {hole[0].name}, with a larger step "
-                                    "than between others", "expected equal distances: add what is missing"))
+            yield Finding(WARNING, hole[1], f"is the next B-scan after {hole[0].name}, with a larger step than between "
+                          "others", "expected equal distances: add what is missing")
         if is_lossy(file):
-            findings.append(Finding(WARNING, file, "is compressed with loss (JPEG), which has changed its grey values",
-                                    "expected PNG or TIFF: export it again without loss"))
+            yield Finding(WARNING, file, "is compressed with loss (JPEG), which has changed its grey values",
+                          "expected PNG or TIFF: export it again without loss")
         if not is_volume(file) and read_header(file).mode in ("RGBA", "LA"):
-            findings.append(Finding(WARNING, file, "has an alpha channel, opaque and passed over",
-                                    "expected none: save it without"))
-    return findings
+            yield Finding(WARNING, file, "has an alpha channel, opaque and passed over",
+                          "expected none: save it without")
 
 
-def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...], values: Mapping[int, int]) -> list[Finding]:
+def _look_at_mask(file: Path, mask: np.ndarray, labels: tuple[str, ...],
+                  values: Mapping[int, int]) -> Iterator[Finding]:
     ordered = labels == LAYERS and not (mask == IGNORE).any()  # layers labelled in part may end anywhere
     if ordered and (problem := impossible(mask, values)):
-        return [Finding(ERROR, file, *problem)]
-    findings = []
-    missing = [name for label, name in enumerate(labels, start=1) if not (mask == label).any()]
-    if missing:
+        yield Finding(ERROR, file, *problem)
+        return
+    if missing := [name for label, name in enumerate(labels, start=1) if not (mask == label).any()]:
         what = "background alone" if len(missing) == len(labels) else f"no {' and no '.join(missing)}"
-        findings.append(Finding(WARNING, file, f"holds {what}", f"expected {', '.join(labels)}: complete it, if the "
-                                "scan shows them"))
+        yield Finding(WARNING, file, f"holds {what}", f"expected {', '.join(labels)}: complete it, if the scan shows "
+                      "them")
     if ordered and (wrong := disorder(mask)).any():
-        order = " above ".join(LAYERS)
         first = ", ".join(map(str, np.argwhere(wrong)[0]))
-        findings.append(Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, "
-                                f"first at {first}", f"expected {order}: draw it anew there"))
-    return findings
+        yield Finding(WARNING, file, f"has its layers out of order in {wrong.sum()} of {wrong.size} A-scans, first at "
+                      f"{first}", f"expected {' above '.join(LAYERS)}: draw it anew there")

@@ -142,7 +142,7 @@ def fill(folder, names, content):
         (folder / name).write_bytes(content if name.lower().endswith(".png") else b"words")
 
 
-@hypothesis(max_examples=60, deadline=None)
+@hypothesis(max_examples=60)
 @given(images=FILES, masks=st.none() | FILES, broken=st.booleans())
 def test_any_names_are_cases_or_an_error(images, masks, broken):
     """MGU-Net's layout takes any name: the cases are exactly the visible PNGs, or there is an OctkitError."""
@@ -165,7 +165,7 @@ def test_any_names_are_cases_or_an_error(images, masks, broken):
         assert all(case.mask.stem == case.image.stem for case in dataset.train)
 
 
-@hypothesis(max_examples=40, deadline=None)
+@hypothesis(max_examples=40)
 @example({"train/semseg/1.png"}, b"")
 @given(st.sets(st.sampled_from(["Train/Image/0001.png", "Train/Image/1.png", "Train/Image/x.png", "Train/Mask/0001.png",
                                 "Train/Layer_Masks/0001.png", "Train/Layer_Masks/x.png", "Train/Train_GC_GT.xlsx",
