@@ -3,8 +3,12 @@ from pathlib import Path
 
 import helpers
 import pytest
+from hypothesis import settings
 
 from octkit import cli
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

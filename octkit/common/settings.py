@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
@@ -49,9 +49,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = project_folder(PACKAGE, Path.cwd())
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Section(BaseModel, frozen=True, extra="forbid"):
     def __setattr__(self, name: str, value: Any) -> None:
         """Settings stand in a file beside the results that they decided, and never change in memory alone."""
         [section] = [key for key, kind in SECTIONS.items() if isinstance(self, kind)]

@@ -15,7 +15,7 @@ from octkit.inference.postprocess import apply_steps
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.calibration import at_least, half_widths
-from octkit.layers.quality import Quality, boundary_spread, mask_quality, quality
+from octkit.layers.quality import Quality, mask_quality, quality
 from octkit.layers.scope import BY_ITS_FILE, describe, outside
 from octkit.layers.seen import has_signal
 from octkit.network.model import Model
@@ -29,9 +29,8 @@ class ScanResult:
     `mask` is (*spatial) uint8, `probabilities` (classes, *spatial) float32; `quality` says whether what was found may
     be used without a look at it. `boundaries` and `doubt` are (5, W) px, the five `labels.BOUNDARIES` and the standard
     deviation of their places, by the model's own uncertainty and by how far its networks and mirrored copies differ;
-    both are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid. That doubt is raw: it
-    ranks places, and flags and gaps follow it. `half_widths` (2, 5, W) px are what it is worth: the truth lies within
-    them in 68 and in 95 % of places (`layers.calibration`); None where the model is uncalibrated.
+    both are None for volumes, and where the labels are other ones than RNFL, GCIPL and choroid. `half_widths`
+    (2, 5, W) px are what that raw doubt is worth (`layers.calibration`); None where the model is uncalibrated.
     """
 
     mask: np.ndarray
@@ -93,12 +92,12 @@ def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], mod
     told, height = _told(probabilities, signal), probabilities.shape[1]
     boundaries, doubt = ordered_boundaries(told, circle, spacing)
     widths = half_widths(model.calibration, doubt, height) if model.calibration else None
-    if len(single) > 1:  # variances add up
-        apart = boundary_spread([_told(one, signal) for one in single], circle, spacing)
-        doubt = np.hypot(doubt, apart)
+    if len(single) > 1:
+        each = [ordered_boundaries(_told(one, signal), circle, spacing)[0] for one in single]
+        apart = np.std(each, axis=0, ddof=1)
+        doubt = np.hypot(doubt, apart)  # variances add up
         widths = None if widths is None else at_least(widths, apart)
-    mask = (mask_from(boundaries, height) if model.surfaces
-            else most_probable(probabilities, model, circle))
+    mask = mask_from(boundaries, height) if model.surfaces else most_probable(probabilities, model, circle)
     return ScanResult(mask, probabilities, quality(boundaries, doubt, told, circle), boundaries, doubt, widths)
 
 

@@ -16,11 +16,9 @@ each layer lies between two curves, sums down the columns turn the first part in
 curves meet in the constraints alone (order, least thickness; steps have a greatest size).
 
 **What is exact.** On the full grid, in whole rows: no single curve can be moved to lower the cost, the others staying,
-by a move that (a) takes it at most `reach` rows from where it is (8, or a hundredth of the rows) and (b) leaves every
-128th A-scan where it is, beginning with A-scan 0 or with the middle of that. Scans of fewer than 256 A-scans: (b) is
-A-scan 0 or W // 2 on circles, and void on scans with two ends. How it is searched: `curve_search`. It is no proof
-against a better set of curves far away, which the search on a coarse grid, where whole groups move, is there to find.
-From whole rows to fractions of a row: `refined`.
+by a move of at most `reach` rows (8, or a hundredth of the rows) that leaves about every 128th A-scan where it is
+(`curve_search.divisions`). It is no proof against a better set of curves far away, which the search on a coarse grid,
+where whole groups move, is there to find. From whole rows to fractions of a row: `refined`.
 
 The shape of the cost is that of optimal surface detection (Li, Wu, Chen and Sonka, IEEE PAMI 28(1):119, 2006), whose
 graph cut would solve it jointly; this takes a tenth of a second instead.
@@ -34,18 +32,7 @@ from scipy.special import expit
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import LABELS
-from octkit.layers.curve_search import (
-    ALONE,
-    TOGETHER,
-    Grid,
-    coarse_grid,
-    columnwise,
-    descend,
-    feasible,
-    room,
-    smoothed,
-    spread_out,
-)
+from octkit.layers.curve_search import Grid, cheapest, feasible, room
 
 SMALLEST = 8  # rows
 # Lengths are in um so that scans of any number of rows are treated alike. Where a scan's scale is unknown, it is taken
@@ -90,10 +77,7 @@ def ordered_boundaries(probabilities: np.ndarray, circular: bool,
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise OctkitError(f"probabilities: found values from {low} to {high}, expected 0 to 1")
     fine = full_grid(probabilities, circular, spacing)
-    rough, row_step, column_step = coarse_grid(fine)
-    start = descend(rough, smoothed(rough, columnwise(rough)), TOGETHER + ALONE)
-    start = feasible(fine, np.rint(spread_out(fine, start, row_step, column_step)).astype(int))
-    rows = descend(fine, start, ALONE)
+    rows = cheapest(fine)
     mean, variance, flat = seen(fine, rows)
     return feasible(fine, refined(fine, rows, mean, variance, flat)), deviation(fine, rows, variance)
 

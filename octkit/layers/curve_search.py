@@ -1,10 +1,10 @@
 """Five ordered, smooth curves through a grid of costs: how the cheapest are searched. What they mean: `boundaries.py`.
 
-(1) On a coarse grid every column is solved exactly, by itself (`columnwise`). (2) A running median and an envelope make
-curves of that which obey the constraints (`smoothed`). (3) Curves then move (`descend`): a group of them by a common
-shift that varies along the scan, the best such move found by dynamic programming (Viterbi). On the coarse grid groups
-of five, three, two and one move, on the full grid single curves. No move raises the cost, and it ends where none
-lowers it.
+`cheapest` takes three steps. (1) On a coarse grid each column by itself is solved exactly (`columnwise`). (2) A running
+median and an envelope make curves of that which obey the constraints (`smoothed`). (3) Curves then move (`descend`): a
+group of them by a common shift that varies along the scan, the best such move found by dynamic programming (Viterbi).
+On the coarse grid groups of five, three, two and one move, on the full grid single curves. No move raises the cost, and
+it ends where none lowers it.
 """
 
 from collections.abc import Sequence
@@ -51,26 +51,23 @@ def steps(boundaries: np.ndarray, circular: bool) -> np.ndarray:
     return np.diff(boundaries, axis=1, append=boundaries[:, :1]) if circular else np.diff(boundaries, axis=1)
 
 
-def coarse_grid(fine: Grid) -> tuple[Grid, int, int]:
-    """The cost with some rows skipped and some columns summed, and how many: about 128 of each are left."""
-    row_step, column_step = (max(1, round(n / 128)) for n in (fine.rows, fine.summed.shape[2]))
-    starts = np.arange(0, fine.summed.shape[2], column_step)
+def cheapest(fine: Grid) -> np.ndarray:
+    """The best boundaries that are found on the full grid, whole rows, (5, W) int."""
+    # A coarse grid, with some rows skipped and some columns summed: about 128 of each are left.
+    width = fine.summed.shape[2]
+    row_step, column_step = (max(1, round(n / 128)) for n in (fine.rows, width))
+    starts = np.arange(0, width, column_step)
     summed = np.add.reduceat(fine.summed[:, ::row_step], starts, axis=2)
     step = min(max(1, fine.step * column_step // row_step), summed.shape[1])
     # A step of n coarse rows is n row_step fine ones, in column_step equal parts.
     weight = fine.weight * row_step**2 / column_step
-    grid = Grid(summed, -(-fine.gaps // row_step), weight, step, summed.shape[1] // 3, fine.circular)
-    return grid, row_step, column_step
-
-
-def spread_out(fine: Grid, boundaries: np.ndarray, row_step: int, column_step: int) -> np.ndarray:
-    """Boundaries of the coarse grid on the full one, (5, W) float64: straight between the middles of its columns."""
-    width = fine.summed.shape[2]
-    starts = np.arange(0, width, column_step)
+    rough = Grid(summed, -(-fine.gaps // row_step), weight, step, summed.shape[1] // 3, fine.circular)
+    found = descend(rough, smoothed(rough, columnwise(rough)), TOGETHER + ALONE)
+    # Back on the full one: straight between the middles of the coarse columns.
     middles = (starts + np.minimum(starts + column_step, width) - 1) / 2
-    period = width if fine.circular else None
-    return np.array([np.interp(np.arange(width), middles, row_step * row, period=period)
-                     for row in boundaries.astype(float)])
+    spread = [np.interp(np.arange(width), middles, row_step * row, period=width if fine.circular else None)
+              for row in found.astype(float)]
+    return descend(fine, feasible(fine, np.rint(spread).astype(int)), ALONE)
 
 
 def columnwise(grid: Grid) -> np.ndarray:

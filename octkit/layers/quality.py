@@ -1,4 +1,4 @@
-"""How far a scan's boundaries can be trusted: where models disagree, and a flag with its reasons.
+"""How far a scan's boundaries can be trusted: a flag with its reasons.
 
 The flag is for the whole scan and says "look at this one before you use it". Its limits were chosen on phantoms with
 simulated probabilities (blurred labels with noise, two sizes, 8 eyes each), between damage that ordered boundaries mend
@@ -15,7 +15,7 @@ import numpy as np
 
 from octkit.data.anatomy import NAMES, out_of_order
 from octkit.data.labels import BETWEEN, BOUNDARIES, LAYERS
-from octkit.layers.boundaries import mask_from, ordered_boundaries
+from octkit.layers.boundaries import mask_from
 from octkit.layers.seen import located, longest_gap
 
 WIDE_SHARE = MISSING_SHARE = 0.15  # of the A-scans: a boundary may not be located, a layer not be seen in so many
@@ -30,16 +30,6 @@ class Quality:
 
     trusted: bool
     reasons: tuple[str, ...]
-
-
-def boundary_spread(probabilities: Sequence[np.ndarray], circular: bool,
-                    spacing: Sequence[float] | None = None) -> np.ndarray:
-    """How far models disagree: standard deviation of each boundary over them, (5, W) float64 in px.
-
-    `probabilities` are those of at least two models (or mirrored copies, mirrored back), as `ordered_boundaries` takes
-    them, and `spacing`.
-    """
-    return np.std([ordered_boundaries(member, circular, spacing)[0] for member in probabilities], axis=0, ddof=1)
 
 
 def quality(boundaries: np.ndarray, doubt: np.ndarray, probabilities: np.ndarray, circular: bool) -> Quality:

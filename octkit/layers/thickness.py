@@ -39,7 +39,7 @@ from octkit.common.errors import OctkitError
 from octkit.common.messages import say
 from octkit.data.dataset import Case
 from octkit.data.image_files import read_mask
-from octkit.data.labels import GOALS_GREYS, LAYERS
+from octkit.data.labels import BETWEEN, GOALS_GREYS, LAYERS
 from octkit.data.matching import images_in
 from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import layer_thickness
@@ -88,37 +88,29 @@ class Thickness:
         return self.values[self.layers.index(layer)]
 
 
-def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = None, order: str = "TSNIT",
-            layers: Sequence[str] = LAYERS, seen: np.ndarray | None = None) -> Thickness:
-    """Thickness of every layer along the circle from a mask (H, W) of labels.
+def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = None,
+            seen: np.ndarray | None = None) -> Thickness:
+    """Thickness of RNFL, GCIPL and choroid along the circle from a mask (H, W) of labels, A-scans in TSNIT order.
 
-    `um_per_px` is the depth of a pixel; without it thickness stays in px. `order` says how the mask's A-scans
-    run: "TSNIT", or "TINST" for scans stored the other way round (such as left eyes of a device that turns
-    the same way in both), which are mirrored here. `layers` are the names of labels 1, 2, …
+    `um_per_px` is the depth of a pixel; without it thickness stays in px. `seen` (3, W) bool says where each layer was
+    seen (`seen.layers_seen`), as a mask does not: it may be drawn through a gap. What the mask itself says is this. A
+    layer that it has nowhere is unknown all along (some masks carry RNFL alone). An A-scan without a pixel of any layer
+    was not seen. One that has other layers and lacks this one is 0 thick there.
 
-    `seen` (layers, W) bool says where each layer was seen (`seen.layers_seen`), as a mask does not: it may be drawn
-    through a gap. What the mask itself says is this. A layer that it has nowhere is unknown all along (some masks carry
-    RNFL alone). An A-scan without a pixel of any layer was not seen. One that has other layers and lacks this one is
-    0 thick there.
-
-    Raises OctkitError for a scale that is not above 0, another order or eye, or `seen` of another shape.
+    Raises OctkitError for a scale that is not above 0, another eye, or `seen` of another shape.
     """
     if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
         raise OctkitError(f"um_per_px: found {um_per_px}, expected micrometres a pixel in depth, above 0")
-    if order not in ("TSNIT", "TINST"):
-        raise OctkitError(f"order: found {order!r}, expected TSNIT or TINST")
     if eye not in ("R", "L", None):
         raise OctkitError(f"eye: found {eye!r}, expected R or L, or None where it is not known")
-    values = np.stack([layer_thickness(mask, label) for label in range(1, len(layers) + 1)])
+    values = np.stack([layer_thickness(mask, label) for label in BETWEEN])
     if seen is not None and seen.shape != values.shape:
         raise OctkitError(f"seen: found {seen.shape} layers and A-scans, expected {values.shape} as in the mask")
     values[~values.any(axis=1)] = np.nan
     values[:, ~mask.any(axis=0)] = np.nan
     if seen is not None:
         values[~seen] = np.nan
-    if order == "TINST":
-        values = values[:, ::-1].copy()
-    return Thickness(values * (um_per_px or 1.0), tuple(layers), "px" if um_per_px is None else "um", eye)
+    return Thickness(values * (um_per_px or 1.0), LAYERS, "px" if um_per_px is None else "um", eye)
 
 
 def of_case(case: Case, mask: np.ndarray, path: Path | None = None) -> Thickness:

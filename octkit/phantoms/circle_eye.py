@@ -50,6 +50,7 @@ GLIA = 33  # um of the RNFL that are left on average when all its fibres are los
 
 CIRCUMFERENCE = np.pi * 3460  # um: the usual circle of 3.46 mm diameter
 UM_PER_DEGREE = CIRCUMFERENCE / 360
+CIRCLE = CIRCUMFERENCE / 2000 / np.pi  # mm: its radius
 HUMPS = (67, 292)  # degrees: superior-temporal and inferior-temporal nerve fibre bundles, with the large vessels
 HUMP_SHIFT = 5.0  # degrees: how far the course of an eye is displaced, sd
 

@@ -33,15 +33,15 @@ def course(rng: Generator, angle: np.ndarray, weights: ArrayLike) -> np.ndarray:
     return np.cos(phase) @ (amplitude * cosine)[kept] + np.sin(phase) @ (amplitude * sine)[kept]
 
 
-def relief(rng: Generator, x: np.ndarray, y: np.ndarray, length: float, waves: int = 40) -> np.ndarray:
+def relief(rng: Generator, x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:
     """A random height map with mean 0 and variance 1, smooth over `length` mm, at places `x`, `y` in mm.
 
-    A sum of plane waves, their wave numbers drawn from a Gaussian: its covariance falls as exp(-(r / length)^2 / 2).
+    A sum of 40 plane waves, their wave numbers drawn from a Gaussian: its covariance falls as exp(-(r / length)^2 / 2).
     """
-    along, upwards = rng.normal(0, 1 / length, (2, waves))
-    phase = rng.uniform(0, 2 * np.pi, waves)
+    along, upwards = rng.normal(0, 1 / length, (2, 40))
+    phase = rng.uniform(0, 2 * np.pi, 40)
     height = sum(np.cos(a * x + u * y + p) for a, u, p in zip(along, upwards, phase, strict=True))
-    return height * np.sqrt(2 / waves)
+    return height * np.sqrt(2 / 40)
 
 
 def bell(distance: np.ndarray, sd: float) -> np.ndarray:

@@ -32,9 +32,8 @@ def paint(look: Generator, noise: Generator, eye: PlacedEye, looks: str = "spect
     """The image (H, W) uint8 of an eye.
 
     `look` draws the look, the same at any size; `noise` the grain. Two generators with one seed give B-scans of a
-    volume one device. Raises OctkitError for looks that do not exist.
+    volume one device.
     """
-    check_looks(looks)
     if looks == "spectralis":
         return _spectralis(look, noise, eye)
     device = varied_device.draw_device(look)

@@ -9,7 +9,7 @@ exponential about its mean, and the mean of N independent frames follows a gamma
 (Goodman, Speckle Phenomena in Optics, 2007, chapters 3 and 4). The detector's noise adds a field of the same kind.
 """
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +40,7 @@ KINDS = {"averaged": Kind(0.4, (5, 40), (22, 33), 0.25, (0, 0.65)),
          "swept": Kind(0.33, (1.5, 20), (17, 30), 0.75, (0.45, 1))}
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(SimpleNamespace):
     """One device on one day. Levels in dB against a healthy RNFL; lengths in um.
 
     `penetration` 0 loses the light in the choroid, 1 shows the sclera. `contrast` stretches the differences between
@@ -55,27 +54,6 @@ class Device:
     (top, bottom) as shares of the height, `corners` (4, 2) shares of height and width; `stripes` (n, 2) places and
     strengths of fixed lines.
     """
-
-    kind: str
-    penetration: float
-    contrast: float
-    frames: float
-    pooling: float
-    grain: tuple[float, float]
-    noise_grain: tuple[float, float]
-    blur: tuple[float, float]
-    snr: float
-    subtracted: float
-    roll_off: float
-    display: float
-    black: float
-    white: float
-    gamma: float
-    lift: float
-    unevenness: float
-    bands: tuple[float, float]
-    corners: np.ndarray
-    stripes: np.ndarray
 
 
 def draw_device(rng: Generator) -> Device:

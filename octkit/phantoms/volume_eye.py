@@ -16,23 +16,9 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter1d
 
-from octkit.phantoms.circle_eye import (
-    BRUCH,
-    CHOROID,
-    CIRCUMFERENCE,
-    GCIPL,
-    ILM,
-    INL,
-    ONL,
-    OPL,
-    RNFL,
-    SCLERA,
-    Vessel,
-    draw_eye,
-)
+from octkit.phantoms.circle_eye import BRUCH, CHOROID, CIRCLE, GCIPL, ILM, INL, ONL, OPL, RNFL, SCLERA, Vessel, draw_eye
 from octkit.phantoms.draws import bell, relief
 
-CIRCLE = CIRCUMFERENCE / 2000 / np.pi  # mm: the radius at which the tables of `circle_eye` hold
 FOVEA = (-4.5, -0.5)  # mm from the disc's centre: nasal, up; sd 0.15 between eyes
 WINDOWS = ("macular", "peripapillary")
 SAMPLES = 720  # of a course around the circle

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from scipy import ndimage
 
@@ -30,30 +30,22 @@ READERS = 4
 Levels = tuple[np.ndarray, np.ndarray]
 
 
-def _named(word: str) -> BeforeValidator:
-    """Takes a plain number for names: 2 classes become "class_1" and "class_2"."""
-    def names(value: object) -> object:  # of a huge number a few: it is refused all the same
-        return [f"{word}_{i + 1}" for i in range(min(value, 1000))] if isinstance(value, int) else value
-
-    return BeforeValidator(names)
-
-
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Fingerprint:
     """What a data set is like.
 
     `spacings` and `shapes` have one entry a case with one number an axis (2 or 3; 2-D data two), spacings in
     `units`: "mm", or "px" where the scale is unknown and each pixel counts as 1. `channels` and `classes` are
-    names, classes without background; a plain number of either is turned into names. `intensity` has one
-    record a channel: mean, median, min, max, std, percentile_00_5, percentile_99_5 over all labelled pixels.
+    names, classes without background. `intensity` has one record a channel: mean, median, min, max, std,
+    percentile_00_5, percentile_99_5 over all labelled pixels.
 
     Raises ValidationError (a ValueError) for numbers that do not fit together.
     """
 
     spacings: tuple[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], ...]
     shapes: Annotated[tuple[tuple[Annotated[int, Field(gt=0)], ...], ...], Field(min_length=1)]
-    channels: Annotated[tuple[str, ...], Field(min_length=1), _named("channel")]
-    classes: Annotated[tuple[str, ...], Field(min_length=1), _named("class")]
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
     intensity: tuple[dict[str, Annotated[float, Field(allow_inf_nan=False)]], ...]
     units: str = "mm"
 
@@ -156,7 +148,5 @@ def _shape_and_levels(dataset: Dataset, case: Case) -> tuple[tuple[int, ...], li
 def _merged(parts: Sequence[Levels]) -> Levels:
     """Histograms added up: the values that occur in any of them, ascending, and how often each does in all."""
     levels, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(levels)
-    levels, counts = levels[order], counts[order]
-    starts = np.flatnonzero(np.diff(levels, prepend=np.nan) != 0)
-    return levels[starts], np.add.reduceat(counts, starts) if len(starts) else counts
+    merged, where = np.unique(levels, return_inverse=True)
+    return merged, np.bincount(where, counts, len(merged)).astype(np.int64)

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from octkit.common.files import read_json_as, write_json
 from octkit.common.names import Fold, Name
 
 
-class PostprocessingTest(BaseModel):
+class PostprocessingTest(BaseModel, frozen=True):
     """One test of post-processing on the cross-validation masks: what was tried, Dice by layer, kept or not and why."""
-
-    model_config = ConfigDict(frozen=True)
 
     step: str
     labels: tuple[int, ...]
@@ -22,15 +20,13 @@ class PostprocessingTest(BaseModel):
     gain: dict[str, float | int | None] = {}
 
 
-class Candidate(BaseModel):
+class Candidate(BaseModel, frozen=True):
     """A configuration, or a pair whose probabilities are averaged, with its Dice.
 
     `over_cases` is its mean foreground Dice over the cases, `behind_best` how far it lies below the best candidate
     case by case; both {"mean", "sd", "n"}. `dice_by_scan` is scan -> layer -> Dice, before post-processing; empty in
     files of older versions.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     configurations: tuple[str, ...]
@@ -41,15 +37,13 @@ class Candidate(BaseModel):
     dice_by_scan: dict[str, dict[str, float | None]] = {}
 
 
-class Selection(BaseModel):
+class Selection(BaseModel, frozen=True):
     """The chosen configuration or pair and the chosen way from its probabilities to a mask.
 
     `steps` are the post-processing steps to apply, each the labels of which only the largest component stays. `circle`
     says that they were tested on scans that close to a circle, `surfaces` that masks are drawn from ordered
     boundaries. Without held-out cases there are no `candidates` and no tests.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     configuration: str
     configurations: tuple[Name, ...]

@@ -60,7 +60,10 @@ class Augmenter:
         self.patch_size = tuple(patch_size)
         self.rotation_degrees = rotation_degrees if rotation_degrees is not None else rotation_limit(patch_size)
         self.mirror_axes = tuple(axis for axis in MIRROR_AXES if axis in mirror_axes and -axis <= len(patch_size))
-        self.pipeline = _pipeline(self.patch_size, self.mirror_axes) if len(patch_size) == 2 else None
+        # strict: albumentations otherwise drops an unknown argument with a mere warning
+        self.pipeline = None if len(patch_size) == 3 else A.Compose([
+            *(Intensity(change, probability) for probability, change in grey_changes.intensity_changes(patch_size)),
+            *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in self.mirror_axes)])
         self._copies: dict[int, A.Compose] = {}  # by thread
 
     def reach(self, seed: int) -> tuple[int, ...]:
@@ -134,12 +137,6 @@ class Intensity(A.ImageOnlyTransform):
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         return self.change(img, self.random_generator)
-
-
-def _pipeline(patch_size: Sequence[int], mirror_axes: Sequence[int]) -> A.Compose:
-    return A.Compose([  # strict: albumentations otherwise drops an unknown argument with a mere warning
-        *(Intensity(change, probability) for probability, change in grey_changes.intensity_changes(patch_size)),
-        *(MIRRORS[axis](p=MIRROR_PROBABILITY, strict=True) for axis in mirror_axes)])
 
 
 def _channels_first(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:

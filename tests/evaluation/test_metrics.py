@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -137,7 +137,6 @@ def test_what_is_missing_shows_in_coverage():
     assert math.isnan(med(flat(8, 12), nothing, 1)["coverage"])
 
 
-@settings(deadline=None)
 @given(layers(), layers())
 def test_med_is_symmetric_the_same_in_a_mirror_and_zero_only_for_the_same_layer(a, b):
     found = med(a, b, 1)["mean"]

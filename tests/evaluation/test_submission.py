@@ -302,7 +302,7 @@ def content(path: Path) -> dict:
         return said | {TABLE: archive.read(TABLE)}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), kind=st.sampled_from(["flip", "cut", "double"]))
 def test_an_archive_that_is_changed_is_refused_or_says_the_same(valid, images, place, bit, kind):
     """A flipped bit in a date says nothing; whatever changes a mask or a probability must be found."""
@@ -323,7 +323,7 @@ def test_an_archive_that_is_changed_is_refused_or_says_the_same(valid, images, p
     assert content(other) == content(valid)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.integers(0, 9999).map("{:04d}.png".format), st.floats(0, 1), min_size=1, max_size=3),
        st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 10**6))
 def test_whatever_is_written_is_valid_and_says_what_was_meant(tmp_path, probabilities, size, seed):

@@ -93,7 +93,7 @@ def test_augmented_copies_share_the_originals_grey_window():
 
 
 @given(st.integers(1, 9), st.integers(1, 5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_grid_shows_every_scan_once(count, columns):
     titles = [f"scan {i}" for i in range(count)]
     picture = scans.data_grid([IMAGE] * count, titles=titles, title="Scans", columns=columns)

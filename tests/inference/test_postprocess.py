@@ -42,7 +42,7 @@ def test_steps_apply_in_order():
     np.testing.assert_array_equal(apply_steps(mask, ()), mask)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.uint8, (5, 6), elements=st.integers(0, 2)), st.booleans())
 def test_cleaning_only_removes_and_twice_is_once(mask, circle):
     cleaned = keep_largest_component(mask, (1, 2), circle)

@@ -158,7 +158,7 @@ def test_a_scan_of_background_alone_has_boundaries_that_nobody_has_seen(circular
     assert len(deviation) == len(BOUNDARIES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(8, 70), st.integers(1, 60), st.booleans(), st.floats(0.02, 3))
 def test_whatever_the_network_says_the_anatomy_holds(seed, height, width, circular, peak):
     random = np.random.default_rng(seed)
@@ -207,7 +207,7 @@ def test_what_is_no_probability_is_refused(probabilities, message):
         ordered_boundaries(probabilities.astype(np.float32), circular=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(8, 60), st.integers(1, 50), st.booleans(),
        st.sampled_from(["certain", "one label", "all alike", "columns of one label", "upside down", "tiny"]))
 def test_whatever_extreme_the_network_says_the_anatomy_holds(seed, height, width, circular, kind):

@@ -92,7 +92,7 @@ def test_groups_move_as_one_where_single_curves_are_stuck(circular):
     np.testing.assert_array_equal(descend(grid, high, TOGETHER + ALONE), low)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(8, 24), st.integers(1, 12), st.booleans(), st.integers(1, 4))
 def test_moves_never_raise_the_cost_nor_break_the_constraints(seed, rows, columns, circular, step):
     grid = random_grid(seed, rows, columns, circular and columns > 1, step=step, reach=3)
@@ -106,7 +106,7 @@ def test_moves_never_raise_the_cost_nor_break_the_constraints(seed, rows, column
         value = grid.value(boundaries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(9, 30), st.integers(1, 20), st.booleans())
 def test_whatever_is_given_becomes_feasible_and_stays_if_it_is(seed, rows, columns, circular):
     grid = random_grid(0, rows, columns, circular)

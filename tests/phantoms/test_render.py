@@ -63,7 +63,7 @@ def test_the_look_does_not_depend_on_the_size():
 
 def test_unknown_looks_are_refused():
     with pytest.raises(OctkitError, match="pretty.* spectralis, varied"):
-        painted(0, kind="pretty")
+        circle_scans.draw(0, (96, 160), looks="pretty")
 
 
 def test_a_vessel_at_the_edge_wraps_only_round_a_circle():

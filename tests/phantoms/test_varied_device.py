@@ -1,20 +1,22 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from octkit.phantoms import varied_device
 from octkit.phantoms.frame import Frame, PlacedEye
-from octkit.phantoms.varied_device import draw_device, expose, speckle
+from octkit.phantoms.varied_device import Device, draw_device, expose, speckle
+
+
+def but(device: Device, **others) -> Device:
+    return Device(**vars(device) | others)
 
 
 @pytest.fixture(scope="module")
 def plain():
     """A device without noise, blur, frame or gamma: what it is given, it shows, 200 greys for the RNFL."""
-    return replace(draw_device(np.random.default_rng(0)), frames=1e9, pooling=0, blur=(0, 0), snr=90, subtracted=0,
-                   roll_off=0, display=4.0, white=200, gamma=1, lift=0, unevenness=0, bands=(0, 0),
-                   corners=np.zeros((4, 2)), stripes=np.zeros((0, 2)))
+    return but(draw_device(np.random.default_rng(0)), frames=1e9, pooling=0, blur=(0, 0), snr=90, subtracted=0,
+               roll_off=0, display=4.0, white=200, gamma=1, lift=0, unevenness=0, bands=(0, 0),
+               corners=np.zeros((4, 2)), stripes=np.zeros((0, 2)))
 
 
 
@@ -46,7 +48,7 @@ def test_a_plain_device_shows_what_it_is_given(plain):
 
 
 def test_logarithmic_display_by_hand(plain):
-    log = replace(plain, display=0.0, black=-40.0)
+    log = but(plain, display=0.0, black=-40.0)
     for decibel, expected in ((0, 200), (-10, 150), (-30, 50), (-45, 0), (8, 240)):
         grey = np.full((100, 50), 10 ** (decibel / 40), np.float32)
         image = exposed(log, grey)
@@ -54,14 +56,14 @@ def test_logarithmic_display_by_hand(plain):
 
 
 def test_an_averaged_noise_floor_lies_where_the_snr_says(plain):
-    noisy = replace(plain, snr=24.0, display=4.0)
+    noisy = but(plain, snr=24.0, display=4.0)
     image = exposed(noisy, np.zeros((100, 50), np.float32))
     np.testing.assert_allclose(image, 200 * 10 ** (-24 / 40), atol=1)
 
 
 def test_single_frame_shows_the_exponential_law(plain):
     """Raw intensity, no pooling: the share of pixels above t times their mean is exp(-t)."""
-    one = replace(plain, frames=1.0, display=1.0, white=20.0)
+    one = but(plain, frames=1.0, display=1.0, white=20.0)
     image = exposed(one, np.ones((300, 400), np.float32))
     for times in (0.5, 1, 2, 4):
         assert (image > 20 * times + 0.5).mean() == pytest.approx(np.exp(-times - 0.025), abs=0.01)
@@ -70,7 +72,7 @@ def test_single_frame_shows_the_exponential_law(plain):
 def test_large_pixels_average_where_the_device_pools(plain):
     sd = []
     for pooling in (0.0, 1.0):
-        device = replace(plain, frames=8.0, pooling=pooling, display=1.0, white=60.0)
+        device = but(plain, frames=8.0, pooling=pooling, display=1.0, white=60.0)
         image = exposed(device, np.ones((300, 50), np.float32), (8, 21.5))
         sd.append(image.std())
     assert sd[0] / sd[1] == pytest.approx(2, rel=0.03)  # 172 um^2 are four pixels of 43
@@ -78,11 +80,11 @@ def test_large_pixels_average_where_the_device_pools(plain):
 
 def test_frame_is_black_but_never_over_retina_and_choroid(plain):
     grey = np.ones((100, 50), np.float32)
-    framed = replace(plain, bands=(0.9, 0.9), corners=np.full((4, 2), 0.8))
+    framed = but(plain, bands=(0.9, 0.9), corners=np.full((4, 2), 0.8))
     image = exposed(framed, grey.copy())
     assert (image[28:72] > 0).all()
     assert (image[:28] == 0).all() and (image[72:] == 0).all()
-    corner = replace(plain, corners=np.array([[0.2, 0.4], [0, 0], [0, 0], [0, 0]]))
+    corner = but(plain, corners=np.array([[0.2, 0.4], [0, 0], [0, 0], [0, 0]]))
     image = exposed(corner, grey.copy())
     # 20 rows high and 20 A-scans wide: below the diagonal the light comes back.
     assert (image[:20, :20][np.add.outer(np.arange(20), np.arange(20)) < 20] == 0).all()

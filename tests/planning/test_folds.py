@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from helpers import advised
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octkit.common.errors import OctkitError
@@ -102,7 +102,6 @@ def test_a_division_keeps_the_share_of_each_class():
     assert hold_out(scans[::-1], 0.8, seed=3) == split != hold_out(scans, 0.8, seed=4)
 
 
-@settings(deadline=None)
 @given(people, st.sampled_from((0.8, 0.7, 0.5, 0.99)), st.integers(0, 3))
 def test_a_division_by_people_has_both_classes_on_either_side(drawn, share, seed):
     scans = family(drawn + [(0, 2, False), (0, 1, False), (1, 2, False), (1, 1, False)])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json
 from octkit.common.settings import from_profile
+from octkit.data.labels import LAYERS
 from octkit.planning.fingerprint import Fingerprint
 from octkit.planning.plan import Plan
 from octkit.planning.planner import blueprint, plan_experiment
@@ -24,7 +25,7 @@ RECORD = {"mean": 1.0, "median": 1.0, "min": 0.0, "max": 2.0, "std": 1.0, "perce
 
 
 def fingerprint(shape, spacing, cases=20, classes=3) -> Fingerprint:
-    return Fingerprint([spacing] * cases, [shape] * cases, ("OCT",), classes, [RECORD])
+    return Fingerprint([spacing] * cases, [shape] * cases, ("OCT",), [*map(str, range(classes))], [RECORD])
 
 
 def test_the_plan_for_goals():
@@ -132,12 +133,12 @@ def test_fewer_features_are_fewer_in_every_configuration():
 def test_half_a_pixel_more_than_a_multiple_needs_the_next_multiple():
     # half of the scans 384 x 1152, half one pixel larger: median 384.5 x 1152.5; nnU-Net v2.8.1's own answer
     shapes = [(384, 1152)] * 20 + [(385, 1153)] * 20
-    plan = plan_experiment(Fingerprint([(1, 1)] * 40, shapes, ("OCT",), 3, [RECORD])).configurations["2d"]
+    plan = plan_experiment(Fingerprint([(1, 1)] * 40, shapes, ("OCT",), LAYERS, [RECORD])).configurations["2d"]
     assert plan.median_shape == (384.5, 1152.5)
     assert plan.patch_size == (448, 1280) and plan.batch_size == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(40, 700), st.floats(0.2, 5)), min_size=2, max_size=3), st.integers(5, 200),
        st.sampled_from([2, 8, 24]))
 def test_any_plan_is_one_that_a_network_can_be_built_from(axes, cases, memory):
@@ -155,7 +156,7 @@ def test_any_plan_is_one_that_a_network_can_be_built_from(axes, cases, memory):
         assert one.spacing[-2:] == plan.configurations["2d"].spacing or name == "3d_lowres"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.tuples(st.integers(200, 1500), st.integers(200, 1500)))
 def test_more_memory_never_means_less(shape):
     small, large = (plan_experiment(fingerprint(shape, (1, 1), 100), memory).configurations["2d"]
@@ -179,7 +180,7 @@ def test_plan_goes_round_and_each_parameter_has_kind_and_reason(tmp_path, shape,
 
 
 def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
-    found = Fingerprint([(1, 1)] * 9, [(200, 275)] * 9, ("OCT", "OCT-A"), 3, [RECORD] * 2)
+    found = Fingerprint([(1, 1)] * 9, [(200, 275)] * 9, ("OCT", "OCT-A"), LAYERS, [RECORD] * 2)
     assert plan_experiment(found).normalisation == ("ct", "ct")
 
 

@@ -74,7 +74,7 @@ def test_channels_must_match_the_plan():
         normalise(np.zeros((2, 2, 2), np.float32), INTENSITY, ("ct",))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(4, 20), st.integers(4, 20), st.integers(0, 3), st.integers(0, 3))
 def test_restore_undoes_crop_and_puts_background_outside(height, width, top, left):
     image = np.zeros((1, height + top, width + left), np.float32)

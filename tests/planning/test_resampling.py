@@ -49,7 +49,7 @@ def test_within_a_slice_it_is_the_2d_resampling():
         np.testing.assert_array_equal(found[:, k], resample(image[:, slice_], (10, 9), 3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.tuples(*[st.integers(2, 7)] * 3), st.tuples(*[st.integers(2, 7)] * 3),
        st.sampled_from([None, 0, 2]))
 def test_a_mask_is_the_label_with_the_largest_share(seed, shape, new, coarse):

@@ -46,7 +46,7 @@ def test_an_axis_too_short_to_halve_does_not_hold_the_others_up():
     assert strides == ((1, 1, 1),) + ((1, 2, 2),) * 4 and kernels == ((3, 3, 3),) * 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(volumes | scans)
 def test_a_patch_is_rounded_up_by_less_than_it_must_be_divisible_by(data_set):
     shape, spacing = data_set
@@ -59,7 +59,7 @@ def test_a_patch_is_rounded_up_by_less_than_it_must_be_divisible_by(data_set):
     assert rules.topology(spacing, patch) == (patch, strides, kernels)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(volumes | scans)
 def test_a_shrunk_patch_is_smaller_along_one_axis_and_covers_most_there_no_more(data_set):
     shape, spacing = data_set
@@ -154,7 +154,7 @@ def test_fine_axes_are_made_coarser_first():
     assert rules.coarser((4, 2, 3)) == pytest.approx((4.12, 2.06, 3.09))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.tuples(spacings, spacings, spacings))
 def test_growing_coarser_ends_with_comparable_axes(spacing):
     for _ in range(200):

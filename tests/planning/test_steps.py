@@ -6,6 +6,7 @@ from helpers import advised, make_run, write_goals, write_volumes
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.common.settings import DataSettings, SplitSettings, from_profile, with_overrides
+from octkit.data.labels import LAYERS
 from octkit.inference.predict import predict_split
 from octkit.inference.select import select
 from octkit.planning import fingerprint
@@ -24,7 +25,7 @@ def test_a_run_is_planned_with_its_own_settings(tmp_path):
     chosen = with_overrides(from_profile("demo"), ["plan.batch_size=7"])
     chosen.save(tmp_path / "settings.json")
     cube = (0.047, 0.00195, 0.0117)  # mm of a macular cube
-    Fingerprint([cube] * 40, [(128, 1024, 512)] * 40, 1, 3, [RECORD]).save(tmp_path / "fingerprint.json")
+    Fingerprint([cube] * 40, [(128, 1024, 512)] * 40, ["OCT"], LAYERS, [RECORD]).save(tmp_path / "fingerprint.json")
     plan = plan_run(Run(tmp_path))
     assert list(plan.configurations) == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]
     for name, one in plan.configurations.items():

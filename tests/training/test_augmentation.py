@@ -161,7 +161,7 @@ def test_noise_has_its_variance_in_z_scores():
 
 
 @given(st.floats(-50, 50), st.floats(0, 20), st.integers(1, 3), st.integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_range_gives_finite_values(mean, spread, channels, seed):
     random = np.random.default_rng(0)
     image = (mean + spread * random.normal(size=(channels, 16, 24))).astype(np.float32)

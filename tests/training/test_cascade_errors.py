@@ -77,7 +77,7 @@ def test_any_small_piece_may_be_the_one():
 
 
 @given(st.sampled_from(SIZES), st.integers(0, 5), st.integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_labels_stay_legal_and_the_seed_decides(size, blob_seed, seed):
     labels = blobs(size, blob_seed)
     before = labels.copy()
