@@ -17,12 +17,11 @@ from typer import Argument, Context, Exit, Option, Typer
 from typer.exceptions import TyperException
 
 from octkit import __version__
-from octkit.common.caches import use_private_caches
 from octkit.common.errors import OctkitError, one_line
 from octkit.common.language import VARIABLE, choose
 from octkit.common.locks import held
 from octkit.common.messages import utf8_output
-from octkit.common.system import allow_open_files
+from octkit.common.system import allow_open_files, use_private_caches
 from octkit.data.labels import LAYERS
 
 if TYPE_CHECKING:

@@ -9,16 +9,36 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
 from octkit.common.messages import say
-from octkit.common.names import ConfigName, Fold
 from octkit.common.system import is_mine
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or Path(name).drive or ".." in path.parts or {"\0", "\\"} & set(name):
+        raise ValueError("expected a file within the folder")
+    return name
+
+
+def _single(name: str) -> str:
+    if "\0" in name or name == ".." or not name or Path(name).name != name:
+        raise ValueError("expected a name without a folder")
+    return name
+
+
+# Names that files state and that become parts of paths: those that lead elsewhere are refused.
+Inside = Annotated[str, AfterValidator(_inside)]  # a file below some folder
+CaseName = Annotated[str, AfterValidator(_single)]  # of any characters that a file's name may have
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]  # a configuration's, of any model
+ConfigName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]  # those of a run
+Fold = Annotated[int, Field(ge=0)] | Literal["all"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]

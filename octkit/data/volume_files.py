@@ -110,7 +110,9 @@ def fit(path: Path, like: Path) -> np.ndarray:
     elif not is_nifti(path) and not is_nifti(like):
         check_paired(b_scans(path), b_scans(like))
     check_size(path, size, expected, like)
-    _check_spacing(path, like)
+    apart, there = (volume_spacing(one) if is_nifti(one) or is_stack(one) else (1.0,) for one in (path, like))
+    if set(apart) != {1.0} != set(there) and not np.allclose(apart, there, rtol=ROUNDED, atol=0):  # 1: left open
+        raise bad_file(path, f"found voxels {by(apart)} mm apart", f"expected {by(there)} mm like {like}")
     return AS_STORED
 
 
@@ -227,13 +229,6 @@ def _nifti_shape(volume: Any, path: Path) -> tuple[int, ...]:
         raise bad_file(path, f"{by(shape)} voxels are more than the limit of {MAX_VOXELS}",
                        "expected a volume that fits into memory")
     return geometry.spatial(shape)
-
-
-def _check_spacing(path: Path, like: Path) -> None:
-    """Raises OctkitError where two volumes of one size state different spacings: one's axes are in another order."""
-    found, expected = (volume_spacing(one) if is_nifti(one) or is_stack(one) else (1.0,) for one in (path, like))
-    if set(found) != {1.0} != set(expected) and not np.allclose(found, expected, rtol=ROUNDED, atol=0):  # 1: left open
-        raise bad_file(path, f"found voxels {by(found)} mm apart", f"expected {by(expected)} mm like {like}")
 
 
 def b_scans(folder: Path) -> list[Path]:

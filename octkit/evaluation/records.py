@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, model_validator
 
 from octkit.common.files import read_json_as
 
 Number = float | None  # None: undefined
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, frozen=True):
     """A metric's mean and standard deviation over the cases where it is defined; over people with an interval."""
-
-    model_config = ConfigDict(frozen=True)
 
     mean: Number
     std: Number = None
@@ -22,10 +20,8 @@ class Summary(BaseModel):
     undefined: int = 0
 
 
-class Scores(BaseModel):
+class Scores(BaseModel, frozen=True):
     """The parts of scores.json that are shown; `evaluate.score_folder` says what they are."""
-
-    model_config = ConfigDict(frozen=True)
 
     cases: dict[str, dict[str, dict[str, Number]]]
     summary: dict[str, dict[str, Summary]]
@@ -47,10 +43,8 @@ class Scores(BaseModel):
         return read_json_as(path, Scores, "score the masks again")
 
 
-class Estimate(BaseModel):
+class Estimate(BaseModel, frozen=True):
     """A value with its 95 % interval."""
-
-    model_config = ConfigDict(frozen=True)
 
     mean: Number
     low: Number
@@ -62,10 +56,8 @@ class Estimate(BaseModel):
         return f"{self.mean:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
 
 
-class AnswerScores(BaseModel):
+class AnswerScores(BaseModel, frozen=True):
     """What is shown of `diagnosis.diagnosis_scores`, and the Brier score before recalibration."""
-
-    model_config = ConfigDict(frozen=True)
 
     scans: int
     people: int
@@ -77,10 +69,8 @@ class AnswerScores(BaseModel):
     brier_raw: Number
 
 
-class Answers(BaseModel):
+class Answers(BaseModel, frozen=True):
     """answers.json; `classification.measure.answer` says what it holds."""
-
-    model_config = ConfigDict(frozen=True)
 
     chosen: str
     why: str

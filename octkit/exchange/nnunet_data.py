@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside, listing, new_folder, read_json_as, write_json
-from octkit.common.names import Inside
+from octkit.common.settings import Inside
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
 from octkit.data.groups import GROUPS_FILE

@@ -1,11 +1,12 @@
 """What a run's predictions are worth: final masks against their truth, and what mirroring costs and gains."""
 
+import itertools
 import time
 
 import numpy as np
 
 from octkit.common.files import write_json
-from octkit.data.dataset import Case, is_volume
+from octkit.data.dataset import is_volume
 from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.metrics import dice_of_labels
 from octkit.inference.sliding_window import Predictor
@@ -53,25 +54,15 @@ def mirroring_price(run: Run) -> dict[str, dict]:
     for fold in folds:
         ways = {name: Predictor.load(run.folder, run.settings.device, mirror=name == "mirrored", folds=[fold])
                 for name in seconds}
-        for scan in [scan for scan in fold_of if fold_of[scan] == fold][:each]:
-            for name, (times, score) in _taking_turns(run, cases[scan], ways).items():
-                seconds[name] += times
-                dice[name][scan] = score
+        for case in [cases[scan] for scan in fold_of if fold_of[scan] == fold][:each]:
+            image, truth = run.dataset.read_image(case), run.dataset.read_mask(case)
+            for number, (name, predictor) in itertools.product(range(ROUNDS), ways.items()):
+                began = time.perf_counter()
+                mask = predictor(image, case.spacing, case.circle).argmax(0)
+                if number:
+                    seconds[name].append(time.perf_counter() - began)
+                dice[name][case.name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
     prices = {name: {"seconds": float(np.median(times)), "dice": float(np.mean(list(dice[name].values()))),
                      "dice_by_scan": dice[name]} for name, times in seconds.items()}
     write_json(run.mirroring_file, prices)
     return prices
-
-
-def _taking_turns(run: Run, case: Case, ways: dict[str, Predictor]) -> dict[str, tuple[list[float], float]]:
-    """Predict a case in several ways, in turns: name -> the seconds of all rounds but the first, and the Dice."""
-    image, truth = run.dataset.read_image(case), run.dataset.read_mask(case)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    dice = {}
-    for _ in range(ROUNDS):
-        for name, predictor in ways.items():
-            began = time.perf_counter()
-            mask = predictor(image, case.spacing, case.circle).argmax(0)
-            seconds[name].append(time.perf_counter() - began)
-            dice[name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
-    return {name: (seconds[name][1:], dice[name]) for name in ways}

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from octkit import __version__
 from octkit.common.files import TEXT, only_file, open_own
 from octkit.common.hashes import code_version, file_hash
 from octkit.common.machine import gpus, processor
-from octkit.common.names import Inside
 from octkit.common.processes import cores
+from octkit.common.settings import Inside
 from octkit.planning.run import Run
 
 # Those whose version can move a number or a picture.
@@ -26,7 +26,7 @@ PACKAGES = ("torch", "paddlepaddle", "paddlepaddle-gpu", "numpy", "scipy", "albu
             "scikit-image", "scikit-learn", "pillow", "pandas", "matplotlib", "papermill")
 
 
-class Line(BaseModel):
+class Line(BaseModel, frozen=True):
     """One line: a step's execution, or that it was skipped.
 
     `inputs` is the hash of all that decides the result, `shown` that of the settings that the step only writes down.
@@ -36,8 +36,6 @@ class Line(BaseModel):
     are the files that the step has left: name in the run's folder -> bytes, time of the last change in ns,
     `hashes.file_hash`; None in lines of older versions.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     step: str
     status: Literal["done", "failed", "killed", "skipped", "left out"]

@@ -26,7 +26,7 @@ from octkit import __version__
 from octkit.common import settings
 from octkit.common.errors import OctkitError, bad_file, first_problem
 from octkit.common.files import only_file, read_json_as, write_atomic
-from octkit.common.names import Name
+from octkit.common.settings import Name
 from octkit.network.model import Member, Model, load_model
 from octkit.network.model_check import Traits, check_model
 from octkit.planning.plan import Plan

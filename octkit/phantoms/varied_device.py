@@ -108,7 +108,11 @@ def expose(noise: Generator, device: Device, grey: np.ndarray, eye: PlacedEye) -
     dark = dark * np.exp(5 * device.unevenness * noise.standard_normal(width, dtype=np.float32))
     intensity = _speckled(noise, device, signal, dark, eye)
     intensity -= device.subtracted * floor
-    shown = device.white * _displayed(device, intensity) / 255
+    if device.display:  # 0 for black, 1 for the level of a healthy RNFL
+        shown = np.maximum(intensity, 0) ** (1 / device.display)
+    else:
+        shown = 1 - 10 * np.log10(np.maximum(intensity, 1e-9)) / device.black
+    shown = device.white * shown / 255
     image = 255 * np.clip(shown, 0, 1) ** device.gamma * (1 - device.lift / 255) + device.lift
     return np.rint(_framed(device, image, eye.boundaries)).astype(np.uint8)
 
@@ -133,13 +137,6 @@ def speckle(gaussian: np.ndarray, frames: float) -> np.ndarray:
         return cube
     share = (1 - frames**-0.5) / (1 - 2**-0.5)
     return share * cube - (1 - share) * log_ndtr(-gaussian)
-
-
-def _displayed(device: Device, intensity: np.ndarray) -> np.ndarray:
-    """0 for black, 1 for the level of a healthy RNFL."""
-    if device.display:
-        return np.maximum(intensity, 0) ** (1 / device.display)
-    return 1 - 10 * np.log10(np.maximum(intensity, 1e-9)) / device.black
 
 
 def _framed(device: Device, image: np.ndarray, b: np.ndarray) -> np.ndarray:

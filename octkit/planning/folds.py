@@ -10,7 +10,7 @@ import numpy as np
 
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as
-from octkit.common.names import CaseName
+from octkit.common.settings import CaseName
 from octkit.data.dataset import Case
 from octkit.data.layouts.goals import lacking_diagnoses
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json_as, write_json
-from octkit.common.names import ConfigName, Name
+from octkit.common.settings import ConfigName, Name
 from octkit.planning.rules import Ints
 
 # Limits far above what any plan needs: they stop a file that would fill the memory or never end.

@@ -6,7 +6,6 @@
     submission.zip   report.html
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,8 +174,5 @@ class Run:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    found = path.stat() if path.exists() else None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)

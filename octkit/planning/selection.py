@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from octkit.common.files import read_json_as, write_json
-from octkit.common.names import Fold, Name
+from octkit.common.settings import Fold, Name
 
 
 class PostprocessingTest(BaseModel, frozen=True):

@@ -21,12 +21,12 @@ import torch
 from tqdm.auto import tqdm
 
 from octkit.common import locks
-from octkit.common.caches import use_private_caches
 from octkit.common.errors import OctkitError, by, saying_what_is_kept
 from octkit.common.files import clear_unfinished, replacing, saying_disk_full, set_aside
 from octkit.common.hashes import code_files
 from octkit.common.messages import say
 from octkit.common.settings import TrainSettings
+from octkit.common.system import use_private_caches
 from octkit.data.labels import IGNORE
 from octkit.evaluation.metrics import dice_from_counts
 from octkit.network import memory

@@ -1,9 +1,19 @@
 import json
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from octkit.common.errors import OctkitError
-from octkit.common.settings import PROFILES, from_profile, load, with_changes, with_overrides
+from octkit.common.settings import (
+    PROFILES,
+    CaseName,
+    Inside,
+    Name,
+    from_profile,
+    load,
+    with_changes,
+    with_overrides,
+)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -99,3 +109,20 @@ def test_changes_are_those_of_the_command_line():
     assert with_changes(before, {"train": {"epochs": 3, "folds": (0, "all")}, "data": {"phantom": {"train": 5}}}) == (
         with_overrides(before, ["train.epochs=3", 'train.folds=[0, "all"]', "data.phantom.train=5"]))
     assert before == from_profile("goals")
+
+
+def taken(kind, name):
+    try:
+        return TypeAdapter(kind).validate_python(name) == name
+    except ValidationError:
+        return False
+
+
+@pytest.mark.parametrize(("name", "kinds"), [
+    ("2d", {"Inside", "CaseName", "Name"}), ("3d_fullres_bs-8", {"Inside", "CaseName", "Name"}),
+    ("病例 1.a", {"Inside", "CaseName"}), ("...", {"Inside", "CaseName"}), ("=1", {"Inside", "CaseName"}),
+    ("figures/01.png", {"Inside"}), ("a\\b", {"CaseName"}),
+    *((name, set()) for name in ("", ".", "..", "/", "/etc/passwd", "../a", "a/../../b", "a/..", "a\0b"))])
+def test_which_names_lead_nowhere(name, kinds):
+    assert {kind for kind, what in (("Inside", Inside), ("CaseName", CaseName), ("Name", Name))
+            if taken(what, name)} == kinds
