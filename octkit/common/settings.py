@@ -186,10 +186,6 @@ class TrainSettings(Section):
         """The folds whose networks are averaged for final masks."""
         return ("all",) if "all" in self.folds else self.folds
 
-    @property
-    def extra_roots(self) -> tuple[Path, ...]:
-        return tuple(PROJECT / folder for folder in self.extra_data)
-
     def configs_among(self, planned: Collection[str]) -> tuple[str, ...]:
         """The configurations to train of those `planned`, in the plan's order, in which they need each other.
 
@@ -280,7 +276,7 @@ class Settings(Section):
     @property
     def data_roots(self) -> tuple[Path, ...]:
         """The folder of the run's data set and those of the extra ones."""
-        return self.data.root, *self.train.extra_roots
+        return self.data.root, *(PROJECT / folder for folder in self.train.extra_data)
 
     def save(self, path: Path) -> None:
         write_json(path, self.model_dump(mode="json"))

@@ -14,7 +14,7 @@ from octkit.common.errors import bad_file
 from octkit.data import volume_files
 from octkit.data.device_files import READERS
 from octkit.data.geometry import AS_STORED
-from octkit.data.image_files import FORMATS, image_size, is_image, read_header, read_image, read_mask
+from octkit.data.image_files import FORMATS, is_image, read_header, read_image, read_mask
 from octkit.data.mask_values import check_size
 from octkit.data.volume_files import NIFTI_ENDINGS, b_scans, is_nifti, read_volume, read_volume_mask, volume_size
 
@@ -132,7 +132,7 @@ def scan_name(path: Path) -> str:
 
 def scan_size(path: Path) -> tuple[int, ...]:
     """Pixels an axis of a 2-D image or a volume, from headers alone."""
-    return volume_size(path) if is_volume(path) else image_size(path)
+    return volume_size(path) if is_volume(path) else read_header(path).size
 
 
 def fit(path: Path, like: Path) -> np.ndarray:

@@ -79,11 +79,6 @@ def list_images(path: str | Path) -> tuple[Path, ...]:
     return images
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file, from its header alone."""
-    return read_header(path).size
-
-
 def read_header(path: Path) -> Header:
     """An image's `Header`. Raises OctkitError for a file that is none, or of a kind that has no one meaning."""
     with _opened(Path(path)) as image:

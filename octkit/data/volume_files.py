@@ -25,7 +25,7 @@ from octkit.common.files import listing, read_json_as, replacing
 from octkit.common.memory import check_content
 from octkit.data import geometry
 from octkit.data.geometry import AS_STORED
-from octkit.data.image_files import image_size, is_image, read_image, read_mask
+from octkit.data.image_files import is_image, read_header, read_image, read_mask
 from octkit.data.mask_values import check_size, decode
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -61,7 +61,7 @@ def volume_size(path: Path) -> tuple[int, ...]:
     if is_nifti(path):
         return _nifti_shape(_load_nifti(path), path)
     files = b_scans(path)
-    return (len(files), *image_size(files[0]))
+    return (len(files), *read_header(files[0]).size)
 
 
 def volume_spacing(path: Path) -> tuple[float, ...]:
@@ -236,9 +236,9 @@ def b_scans(folder: Path) -> list[Path]:
     files = [path for path in listing(folder, "the B-scans of a volume") if is_image(path)]
     if not files:
         raise bad_file(folder, "found no images", "expected the B-scans of a volume")
-    expected = image_size(files[0])
+    expected = read_header(files[0]).size
     for file in files:
-        if (found := image_size(file)) != expected:
+        if (found := read_header(file).size) != expected:
             raise bad_file(file, f"found {by(found)} px", f"expected {by(expected)} px like the volume's first B-scan")
     return list(by_number(files).values())
 

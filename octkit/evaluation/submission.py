@@ -23,7 +23,7 @@ from PIL import Image
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import only_file, replacing, write_csv
 from octkit.data.dataset import Dataset
-from octkit.data.image_files import image_size, read_mask, write_mask
+from octkit.data.image_files import read_header, read_mask, write_mask
 from octkit.data.labels import GOALS_GREYS
 from octkit.data.matching import images_in
 from octkit.evaluation.evaluate import PREDICTION_COLUMNS, in_lines, parse_predictions, read_predictions
@@ -102,7 +102,7 @@ def check_submission(path: Path, images: Path) -> Submission:
     and places, missing and extra files, PNG format, sizes, grey values, columns, rows and probabilities.
     """
     path = Path(path)
-    sizes = {name: image_size(image) for name, image in _by_png(images).items()}
+    sizes = {name: read_header(image).size for name, image in _by_png(images).items()}
     try:
         with zipfile.ZipFile(only_file(path, "a submission's zip file")) as archive:
             problems, table = _check_members(archive, sizes)
@@ -132,7 +132,7 @@ def _gather(masks: Path, probabilities: Mapping[str, float], images: dict[str, P
     labels = {}
     for name in [name for name in images if name in found]:
         try:
-            labels[name] = read_mask(found[name], GOALS_GREYS, shape=image_size(images[name]))
+            labels[name] = read_mask(found[name], GOALS_GREYS, shape=read_header(images[name]).size)
         except OctkitError as error:
             problems.append(str(error))
     if problems:

@@ -10,7 +10,7 @@ from PIL import Image
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
 from octkit.data.dataset import read_scan
-from octkit.data.image_files import image_size, read_header, write_png
+from octkit.data.image_files import read_header, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import read_volume, volume_spacing
 from octkit.exchange.nnunet_data import export_dataset, import_dataset, is_raw_folder
@@ -238,14 +238,14 @@ def test_a_mask_with_foreign_values_stops_the_export_and_nothing_is_left(tmp_pat
 def test_a_mask_that_has_changed_comes_back_changed_and_a_missing_file_is_named(tmp_path, goals):
     raw = export_dataset(goals, tmp_path / "Dataset007_Tiny")
     mask = raw / "labelsTr" / "0002.png"
-    write_png(mask, np.full(image_size(mask), 2))
+    write_png(mask, np.full(read_header(mask).size, 2))
     back = open_dataset(import_dataset(raw, tmp_path / "back"))
     assert (back.read_mask(back.train[1]) == 2).all()
-    write_png(mask, np.full(image_size(mask), 9))
+    write_png(mask, np.full(read_header(mask).size, 9))
     with pytest.raises(OctkitError, match=r"labelsTr/0002\.png: found mask values 9"):
         import_dataset(raw, tmp_path / "again")
     (raw / "octkit" / "Train" / "Train_GC_GT.xlsx").unlink()
-    write_png(mask, np.full(image_size(mask), 2))
+    write_png(mask, np.full(read_header(mask).size, 2))
     with pytest.raises(OctkitError, match=r"Train_GC_GT\.xlsx: not found"):
         import_dataset(raw, tmp_path / "again")
     assert not (tmp_path / "again").exists()

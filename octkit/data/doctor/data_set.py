@@ -118,8 +118,7 @@ def before_run(chosen: Settings, run_dir: Path, say: Callable[[str], None] = say
     """
     kept = Path(run_dir) / CLEAN_FILE
     before = tried(_unsaid, read_json_as, kept, dict[str, str], "") or {}
-    roots = [root for root in (chosen.data.root, *chosen.train.extra_roots)
-             if root != chosen.data.root or root.is_dir()]
+    roots = [root for root in chosen.data_roots if root != chosen.data.root or root.is_dir()]
     stamps = {str(root): hashes.digest([__version__, hashes.data_stamp(root)]) for root in roots}
     extra = bool(chosen.train.extra_data) and chosen.data.root.is_dir()
     # With extra data all are looked at where one has changed: they are held against each other.
