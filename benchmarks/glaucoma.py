@@ -57,10 +57,11 @@ def report(run: Run, fitted, scans, labels: np.ndarray) -> str:
     from octkit.evaluation.diagnosis import auc_gain, diagnosis_scores
     from octkit.evaluation.records import AnswerScores
 
-    told, rows, lines = fitted.probabilities(scans), [], []
+    told, called, _ = fitted.ask(scans)
+    rows, lines = [], []
     for name, values in told.items():
         scores = AnswerScores.model_validate(diagnosis_scores(
-            labels, values, fitted.called(name, values), scans.people) | {"brier_raw": None})
+            labels, values, called[name], scans.people) | {"brier_raw": None})
         rows.append([name, str(scores.auc), str(scores.sensitivity), str(scores.specificity), f"{scores.brier:.3f}"])
     for name in [name for name in told if name != "both" and "both" in told]:
         gain, p = auc_gain(labels, told[name], told["both"], scans.people)

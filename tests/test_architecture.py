@@ -146,8 +146,7 @@ def test_who_may_import(library):
 def test_torch_and_paddle_never_meet_in_a_module(module):
     found = {"torch", "paddle"} & reached({module})
     assert len(found) < 2
-    # Lesson 16 trains many candidates by one call.
-    assert not found or module == "octkit.lessons.claims" or room_of(module) in (*ONLY["torch"], *ONLY["paddle"])
+    assert not found or room_of(module) in (*ONLY["torch"], *ONLY["paddle"])
 
 
 def test_torch_and_paddle_never_meet_in_a_command():

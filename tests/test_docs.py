@@ -54,7 +54,7 @@ def test_the_package_that_is_installed_is_whole():
     assert all((path.parent / "__init__.py").exists() for path in PACKAGE.rglob("*.py"))
     data = {path for pattern in setup["package-data"]["octkit"] for path in PACKAGE.glob(pattern)}
     others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert data == others and len(data) == 5
+    assert data == others and len(data) == 6
 
 
 def examples() -> list[str]:

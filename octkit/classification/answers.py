@@ -11,7 +11,8 @@ about a scan to fit on may have learned from scans of the part held out. Nested,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -19,7 +20,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from octkit.classification import thickness_model
-from octkit.evaluation.diagnosis import Z, as_json, auc_gain, threshold_for
+from octkit.common.files import read_table
+from octkit.evaluation.diagnosis import Z, auc_gain, threshold_for
 from octkit.evaluation.metrics import THRESHOLD
 from octkit.planning.folds import deal_people, people_of_both
 
@@ -47,13 +49,22 @@ class Evidence:
 
     def where(self, chosen: np.ndarray) -> "Evidence":
         """The scans for which `chosen` (n,) bool is true."""
-        def part(values: Any) -> Any:
-            return None if values is None else values[chosen]
-
         kept = np.flatnonzero(chosen)
+        arrays = {name: values[kept] for name in ("logits", "features", "labels", "folds")
+                  if (values := getattr(self, name)) is not None}
         return replace(self, names=tuple(self.names[i] for i in kept), people=tuple(self.people[i] for i in kept),
-                       logits=self.logits[chosen], features=part(self.features), labels=part(self.labels),
-                       folds=part(self.folds), nested=self.nested and {k: v[chosen] for k, v in self.nested.items()})
+                       nested=self.nested and {fold: logits[kept] for fold, logits in self.nested.items()}, **arrays)
+
+
+class Told(NamedTuple):
+    """What is said of n scans, (n,) each: answer -> probability of glaucoma, and whether it is called (bool).
+
+    `raw` has the log odds of the thickness model and of the ResNet50, as they are.
+    """
+
+    probabilities: dict[str, np.ndarray]
+    called: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
 
 
 class Fitted(NamedTuple):
@@ -66,34 +77,25 @@ class Fitted(NamedTuple):
     regressions: dict[str, Pipeline]
     thresholds: dict[str, float]
 
-    def raw(self, scans: Evidence) -> dict[str, np.ndarray]:
-        """The log odds (n,) of the thickness model and of the ResNet50, as they are."""
-        found = {"resnet50": scans.logits}
+    def ask(self, scans: Evidence) -> Told:
+        raw = {"resnet50": scans.logits}
         if self.model is not None and scans.features is not None:
-            found["thickness"] = self.model.decision_function(scans.features)
-        return found
-
-    def probabilities(self, scans: Evidence) -> dict[str, np.ndarray]:
-        """Answer -> its probability of glaucoma for each scan, (n,)."""
-        raw = self.raw(scans)
+            raw["thickness"] = self.model.decision_function(scans.features)
         if not self.regressions:
-            return {"resnet50": logistic(raw["resnet50"])}
-        return {name: regression.predict_proba(_stacked(raw, name))[:, 1]
+            alone = logistic(raw["resnet50"])
+            return Told({"resnet50": alone}, {"resnet50": alone >= THRESHOLD}, raw)
+        told = {name: regression.predict_proba(_stacked(raw, name))[:, 1]
                 for name, regression in self.regressions.items()}
-
-    def called(self, name: str, probabilities: np.ndarray) -> np.ndarray:
-        """Which scans an answer calls glaucoma, (n,) bool."""
-        if name not in self.thresholds:
-            return probabilities >= THRESHOLD
-        return probabilities > self.thresholds[name]
+        return Told(told, {name: values > self.thresholds[name] for name, values in told.items()}, raw)
 
 
-class Validated(NamedTuple):
-    """What cross-validation says of each scan: answer -> probability, whether it is called, and raw log odds."""
-
-    probabilities: dict[str, np.ndarray]
-    called: dict[str, np.ndarray]
-    raw: dict[str, np.ndarray]
+def read_outputs(folder: Path) -> dict[str, dict[str, float]]:
+    """outputs.csv of a network: split -> scan -> log odds."""
+    found: dict[str, dict[str, float]] = {}
+    table = read_table(folder / "outputs.csv", ["log_odds"], ("split", "scan"), "run octkit classify RUN")
+    for split, scan, log_odds in zip(table["split"], table["scan"], table["log_odds"], strict=True):
+        found.setdefault(split, {})[scan] = log_odds
+    return found
 
 
 def logistic(log_odds: np.ndarray) -> np.ndarray:
@@ -119,7 +121,7 @@ def fit(known: Evidence, seed: int) -> Fitted:
     return Fitted(model, regressions, thresholds)
 
 
-def cross_validate(known: Evidence, seed: int) -> Validated | None:
+def cross_validate(known: Evidence, seed: int) -> Told | None:
     """Ask about each scan what has not learned from its person; None where people are too few for that.
 
     Dealt into FOLDS parts, or nested into the folds that the networks held out.
@@ -128,7 +130,7 @@ def cross_validate(known: Evidence, seed: int) -> Validated | None:
     if labels is None or min(people_of_both(known.people, labels)) < 3:  # two are to be left to fit on
         return None
     parts = known.folds if known.nested and known.folds is not None else deal_people(known.people, labels, FOLDS, seed)
-    found = Validated({}, {}, {})
+    found = Told({}, {}, {})
     for part in np.unique(parts):
         rest = known.where(parts != part)
         if rest.nested:
@@ -136,10 +138,7 @@ def cross_validate(known: Evidence, seed: int) -> Validated | None:
         fitted = fit(rest, seed)
         if not fitted.regressions:
             return None
-        held_out = known.where(parts == part)
-        told = fitted.probabilities(held_out)
-        calls = {name: fitted.called(name, values) for name, values in told.items()}
-        for table, values in zip(found, (told, calls, fitted.raw(held_out)), strict=True):
+        for table, values in zip(found, fitted.ask(known.where(parts == part)), strict=True):
             for name, column in values.items():
                 table.setdefault(name, np.zeros(len(parts), column.dtype))[parts == part] = column
     return found
@@ -160,7 +159,7 @@ def choose(labels: np.ndarray, probabilities: Mapping[str, np.ndarray],
                   if gain.mean <= max(0.0, float(np.nan_to_num((gain.high - gain.mean) / Z))))
     why = (f"the highest AUC in cross-validation of {len(probabilities)}" if chosen == best else
            f"the simplest within one standard error of the highest AUC in cross-validation, that of {best}")
-    return chosen, why, {name: as_json(gain) | {"p": float(p) if np.isfinite(p) else None}
+    return chosen, why, {name: gain.as_json() | {"p": float(p) if np.isfinite(p) else None}
                          for name, (gain, p) in behind.items()}
 
 

@@ -9,20 +9,21 @@ What `answer` leaves in classifier/:
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from octkit.classification import resnet50, thickness_model
-from octkit.classification.answers import Evidence, Fitted, choose, cross_validate, fit, logistic
-from octkit.common.files import read_table, write_csv, write_json
+from octkit.classification.answers import Evidence, Fitted, Told, choose, cross_validate, fit, logistic, read_outputs
+from octkit.common.files import write_csv, write_json
 from octkit.common.messages import say
 from octkit.data.dataset import Case
 from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
 from octkit.evaluation.diagnosis import SPECIFICITY, auc_interval, diagnosis_scores
 from octkit.evaluation.evaluate import PREDICTION_COLUMNS
+from octkit.layers.thickness import Thickness
 from octkit.planning.folds import Split
 from octkit.planning.run import Run
 
@@ -67,8 +68,8 @@ def answer(run: Run) -> dict[str, Any]:
     rows = []
     if validated is not None and known.labels is not None:
         found["chosen"], found["why"], found["behind"] = choose(known.labels, validated.probabilities, known.people)
-        found["scores"]["cross-validation"] = _scores(known, known.labels, *validated, {})
-        rows += _rows("held out", known, known.labels, validated.raw, validated.probabilities)
+        found["scores"]["cross-validation"] = _scores(known, known.labels, validated, {})
+        rows += _rows("held out", known, known.labels, validated)
     else:
         found["why"] = "too few people were held out to compare answers, or to recalibrate one"
     truth = true_diagnoses(dataset)
@@ -76,14 +77,14 @@ def answer(run: Run) -> dict[str, Any]:
         if not cases:
             continue
         scans = split_evidence(run, split, cases)
-        raw, told = fitted.raw(scans), fitted.probabilities(scans)
-        calls = {name: fitted.called(name, values) for name, values in told.items()}
+        told = fitted.ask(scans)
         labels = np.array([truth.get(name, -1) for name in scans.names])
         if (labels >= 0).all():
-            found["scores"][f"{split} scans"] = _scores(scans, labels, told, calls, raw, fitted.thresholds)
-        rows += _rows(split, scans, labels, raw, told)
+            found["scores"][f"{split} scans"] = _scores(scans, labels, told, fitted.thresholds)
+        rows += _rows(split, scans, labels, told)
         if split == "validation":
-            submitted = sorted(zip(scans.names, told.get(found["chosen"], told["resnet50"]), strict=True))
+            chosen = told.probabilities.get(found["chosen"], told.probabilities["resnet50"])
+            submitted = sorted(zip(scans.names, chosen, strict=True))
     write_json(run.classifier / "answers.json", found)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     write_csv(run.classifier / "probabilities.csv", columns, [[row.get(name) for name in columns] for row in rows])
@@ -101,32 +102,32 @@ def fitted_answers(run: Run) -> Fitted:
 
 def held_out_evidence(run: Run) -> Evidence:
     """What is known of the training scans that a fold held out, with their diagnoses: all that answers learn from."""
-    outputs = {fold: _outputs(run.classifier / f"fold_{fold}")["held out"] for fold in _folds(run)}
+    outputs = {fold: read_outputs(run.classifier / f"fold_{fold}")["held out"] for fold in _folds(run)}
     fold_of = {name: fold for fold, logits in outputs.items() for name in logits}
     cases = [case for case in run.dataset.train if case.name in fold_of]
     folds, nested = np.array([fold_of[case.name] for case in cases]), None
     if run.settings.classify.nested:
-        pairs = {frozenset(pair): _outputs(_pair(run, *pair))["held out"]
+        pairs = {frozenset(pair): read_outputs(_pair(run, *pair))["held out"]
                  for pair in itertools.combinations(_folds(run), 2)}
         nested = {int(part): np.array([(pairs[frozenset((part, fold_of[case.name]))] if fold_of[case.name] != part
                                    else outputs[part])[case.name] for case in cases]) for part in outputs}
-    features = None
-    if thickness_model.lacking(run) is None:
-        features = thickness_model.features(thickness_model.held_out_profiles(run, cases), _people(cases))
-    return Evidence(tuple(case.name for case in cases), _people(cases),
-                    np.array([outputs[fold_of[case.name]][case.name] for case in cases]), features,
-                    np.array([case.glaucoma for case in cases]), folds, nested)
+    return _evidence(run, cases, [outputs[fold_of[case.name]][case.name] for case in cases],
+                     lambda: thickness_model.held_out_profiles(run, cases),
+                     labels=np.array([case.glaucoma for case in cases]), folds=folds, nested=nested)
 
 
 def split_evidence(run: Run, split: str, cases: Sequence[Case]) -> Evidence:
     """What is known of validation or test scans: the mean of the networks' log odds, and the predicted thickness."""
-    logits = [_outputs(folder)[split] for folder in network_folders(run)]
-    features = None
-    if thickness_model.lacking(run) is None:
-        profiles = thickness_model.predicted_profiles(run, run.predictions(split), cases)
-        features = thickness_model.features(profiles, _people(cases))
-    return Evidence(tuple(case.name for case in cases), _people(cases),
-                    np.array([np.mean([found[case.name] for found in logits]) for case in cases]), features)
+    logits = [read_outputs(folder)[split] for folder in network_folders(run)]
+    return _evidence(run, cases, [float(np.mean([found[case.name] for found in logits])) for case in cases],
+                     lambda: thickness_model.predicted_profiles(run, run.predictions(split), cases))
+
+
+def _evidence(run: Run, cases: Sequence[Case], logits: Sequence[float], profiles: Callable[[], list[Thickness]],
+              **learned: Any) -> Evidence:
+    people = _people(cases)
+    features = None if thickness_model.lacking(run) else thickness_model.features(profiles(), people)
+    return Evidence(tuple(case.name for case in cases), people, np.array(logits), features, **learned)
 
 
 def _folds(run: Run) -> tuple[int | str, ...]:
@@ -152,26 +153,18 @@ def _people(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(case.person for case in cases)
 
 
-def _outputs(folder: Path) -> dict[str, dict[str, float]]:
-    """outputs.csv of a network: split -> scan -> log odds."""
-    path, found = folder / "outputs.csv", dict[str, dict[str, float]]()
-    for row in read_table(path, ["log_odds"], ("split", "scan"), "run octkit classify RUN").itertuples():
-        found.setdefault(row.split, {})[row.scan] = row.log_odds
-    return found
+def _scores(scans: Evidence, labels: np.ndarray, told: Told,
+            thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    return {name: diagnosis_scores(labels, values, told.called[name], scans.people) | {
+        "brier_raw": float(np.square(logistic(told.raw[name]) - labels).mean()) if name in told.raw else None,
+        "threshold": thresholds.get(name)} for name, values in told.probabilities.items()}
 
 
-def _scores(scans: Evidence, labels: np.ndarray, told: Mapping[str, np.ndarray], called: Mapping[str, np.ndarray],
-            raw: Mapping[str, np.ndarray], thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    return {name: diagnosis_scores(labels, values, called[name], scans.people) | {
-        "brier_raw": float(np.square(logistic(raw[name]) - labels).mean()) if name in raw else None,
-        "threshold": thresholds.get(name)} for name, values in told.items()}
-
-
-def _rows(split: str, scans: Evidence, labels: np.ndarray, raw: Mapping[str, np.ndarray],
-          told: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _rows(split: str, scans: Evidence, labels: np.ndarray, told: Told) -> list[dict[str, Any]]:
     return [{"split": split, "scan": name, "person": scans.people[n], "glaucoma": labels[n] if labels[n] >= 0 else "",
-             **{f"{key} log odds": f"{values[n]:.6f}" for key, values in raw.items()},
-             **{key: f"{values[n]:.6f}" for key, values in told.items()}} for n, name in enumerate(scans.names)]
+             **{f"{key} log odds": f"{values[n]:.6f}" for key, values in told.raw.items()},
+             **{key: f"{values[n]:.6f}" for key, values in told.probabilities.items()}}
+            for n, name in enumerate(scans.names)]
 
 
 def compare_fractions(run: Run) -> dict[str, list[float | None]]:
@@ -189,7 +182,7 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
             place = run.classifier / "comparison" / f"{fraction}_{seed}"
             resnet50.train(run.dataset, chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options}),
                            place)
-            told = _outputs(place)
+            told = read_outputs(place)
             logits = told["validation"] if truth and "validation" in told else told["held out"]
             labels = np.array([truth.get(name, cases[name].glaucoma) for name in logits])
             auc = auc_interval(labels, list(logits.values()), _people([cases[name] for name in logits])).mean

@@ -17,7 +17,6 @@ import os
 import time
 import urllib.request
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -29,16 +28,15 @@ from tqdm.auto import tqdm
 
 from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError, saying_what_is_kept
-from octkit.common.files import only_file, read_json, replacing, set_aside, write_csv, write_json
+from octkit.common.files import only_file, read_arrays, read_json, replacing, set_aside, write_csv, write_json
 from octkit.common.hashes import code_files
 from octkit.common.machine import find_openmp
-from octkit.common.memory import check_content
 from octkit.common.messages import say
 from octkit.common.processes import cores, let_mkl_use_avx2
 from octkit.common.settings import PROJECT, ClassifySettings, Settings
 from octkit.data.dataset import Dataset
 from octkit.data.image_files import read_image
-from octkit.evaluation.metrics import classification_scores
+from octkit.evaluation.diagnosis import auc_interval
 from octkit.planning.folds import Split, hold_out
 
 find_openmp()
@@ -198,13 +196,13 @@ def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], setting
         for epoch in range(len(rows), chosen.epochs):
             start = time.perf_counter()
             loss = _train_epoch(network, optimiser, images["train"], labels["train"], settings, epoch, bar)
-            logits, truth = _logits(network, images["validation"], chosen.batch_size), labels["validation"]
-            if not (math.isfinite(loss) and np.isfinite(logits).all()):
+            odds, truth = _log_odds(network, images["validation"], chosen.batch_size), labels["validation"]
+            if not (math.isfinite(loss) and np.isfinite(odds).all()):
                 raise OctkitError(f"classify.initial_rate: found {chosen.initial_rate:g}, which made the training "
                                   f"diverge in epoch {epoch + 1}; expected a lower one")
             rows.append({
-                "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(logits, truth),
-                "validation_auc": classification_scores(truth.tolist(), _glaucoma(logits).tolist())["auc"],
+                "epoch": epoch + 1, "train_loss": loss, "validation_loss": _cross_entropy(odds, truth),
+                "validation_auc": auc_interval(truth, odds, range(len(truth))).as_json()["mean"],
                 "learning_rate": optimiser.get_lr(), "seconds": round(time.perf_counter() - start, 3)})
             write_csv(out_dir / "log.csv", list(rows[0]), [list(row.values()) for row in rows])
             _save_checkpoint(checkpoint, key, network, optimiser, rows)  # last, so that the log never falls behind
@@ -254,21 +252,17 @@ def _train_epoch(network: paddle.nn.Layer, optimiser: paddle.optimizer.Optimizer
     return total / len(order)
 
 
-def _logits(network: paddle.nn.Layer, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """The network's two outputs for each image, (n, 2) float32, in evaluation mode."""
+def _log_odds(network: paddle.nn.Layer, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The network's log odds of glaucoma for each image, (n,) float64, in evaluation mode."""
     network.eval()
     with paddle.no_grad():
-        return np.concatenate([network(_tensor(images[i:i + batch_size])).numpy()
-                               for i in range(0, len(images), batch_size)])
+        logits = [network(_tensor(images[i:i + batch_size])).numpy() for i in range(0, len(images), batch_size)]
+    healthy, glaucoma = np.concatenate(logits).astype(float).T
+    return glaucoma - healthy
 
 
-def _glaucoma(logits: np.ndarray) -> np.ndarray:
-    """Softmax probability of glaucoma: (n, 2) -> (n,) float64."""
-    return 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -500, 500, dtype=np.float64)))
-
-
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]))
+def _cross_entropy(log_odds: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.logaddexp(0, np.where(labels == 1, -log_odds, log_odds)).mean())
 
 
 def _key(settings: Settings, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> str:
@@ -298,11 +292,9 @@ def _load_checkpoint(path: Path, key: str, network: paddle.nn.Layer, optimiser: 
     if not path.exists():
         return []
     try:
-        with np.load(path, allow_pickle=False) as file:
-            check_content(path, 2 * sum(part.file_size for part in file.zip.infolist()))
-            arrays = dict(file)  # each array's checksum is looked at
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        say(f"{path}: is damaged ({error}): the classifier starts anew")
+        arrays = read_arrays(path, ["key", "rows"], "the classifier starts anew")
+    except OctkitError as error:
+        say(str(error))
         return []
     if str(arrays.pop("key")) != key:
         say(f"{path.name} belongs to other settings or images: the classifier starts anew")
@@ -323,7 +315,6 @@ def reader(folders: Sequence[Path], settings: Settings) -> Callable[[np.ndarray]
         _set_weights(networks[-1], read_weights(path), path, head=True)
 
     def read(images: np.ndarray) -> np.ndarray:
-        found = [_logits(network, images, settings.classify.batch_size).astype(float) for network in networks]
-        return np.mean([logits[:, 1] - logits[:, 0] for logits in found], axis=0)
+        return np.mean([_log_odds(network, images, settings.classify.batch_size) for network in networks], axis=0)
 
     return read

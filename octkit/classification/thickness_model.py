@@ -9,8 +9,6 @@ fold that held it out. A training scan that no fold held out teaches this model 
 paddle.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,12 +19,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_pre
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from octkit.common.errors import bad_file
-from octkit.common.memory import check_content
 from octkit.data.dataset import Case
 from octkit.data.labels import BETWEEN, LAYERS
 from octkit.layers.boundaries import ordered_boundaries
-from octkit.layers.scan_files import read_boundaries
+from octkit.layers.scan_files import read_boundaries, read_probabilities
 from octkit.layers.seen import has_signal, layers_seen
 from octkit.layers.thickness import GARWAY_HEATH, QUADRANTS, WHOLE, Thickness, coverage, sector_means
 from octkit.planning.folds import deal_people
@@ -117,17 +113,9 @@ def held_out_profiles(run: Run, cases: Iterable[Case]) -> list[Thickness]:
     """The thickness of training scans by the folds that held them out, with the chosen configurations."""
     found, scale = [], _in_um(run)
     for case in cases:
-        read = []
-        for config in run.selection.configurations:
-            path = run.cross_validation(config, run.held_out[case.name]) / f"{case.name}.npz"
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    check_content(path, 3 * sum(part.file_size for part in file.zip.infolist()))
-                    read.append(file["probabilities"].astype(np.float32))
-            except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise bad_file(path, f"cannot be read ({error})", "predict the held-out scans again (octkit train RUN "
-                               f"--fold {run.held_out[case.name]})") from None
-        mean = np.mean(read, axis=0)
+        fold = run.held_out[case.name]
+        mean = np.mean([read_probabilities(run.cross_validation(config, fold) / f"{case.name}.npz", fold)
+                        for config in run.selection.configurations], axis=0)
         signal = has_signal(run.dataset.read_image(case))
         mean[:, :, ~signal] = 1 / len(mean)  # as in the scans that are predicted: nothing was seen there
         boundaries, doubt = ordered_boundaries(mean, case.circle, case.spacing)

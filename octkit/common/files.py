@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import uuid
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -296,7 +298,7 @@ def read_table(path: Path, numbers: Iterable[str], texts: Iterable[str], mend: s
     import pandas as pd  # here, as it takes half a second that not every command needs
 
     try:
-        kinds = defaultdict(lambda: str, dict.fromkeys(numbers, float))
+        kinds: Any = defaultdict(lambda: str, dict.fromkeys(numbers, float))
         found = pd.read_csv(only_file(path, "a table", TEXT), dtype=kinds, keep_default_na=False,
                             na_values=dict.fromkeys(numbers, ""))
         if lacking := [name for name in (*texts, *numbers) if name not in found]:
@@ -319,6 +321,24 @@ def read_json(path: Path) -> Any:
         raise bad_file(path, f"cannot be read ({error.strerror})", "expected a JSON file") from None
     except (ValueError, RecursionError) as error:  # also text in no UTF-8, and numbers of thousands of digits
         raise bad_file(path, f"is not valid JSON ({error})", "expected JSON: write it anew") from None
+
+
+def read_arrays(path: Path, names: Sequence[str], mend: str) -> dict[str, Any]:
+    """The arrays of an .npz file by name, those `names` among them; `mend` says what helps where that cannot be.
+
+    Raises OctkitError where it is missing or damaged, lacks an array, or takes more memory than is free.
+    """
+    import numpy as np  # here, as most of what reads files needs none
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            check_content(path, 3 * sum(part.file_size for part in file.zip.infolist()))
+            arrays = dict(file)  # each array's checksum is looked at
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise bad_file(path, f"cannot be read ({error})", mend) from None
+    if lost := [name for name in names if name not in arrays]:
+        raise bad_file(path, f"holds no {', '.join(lost)}", mend)
+    return arrays
 
 
 def read_json_as(path: Path, kind: type[Kind], mend: str) -> Kind:

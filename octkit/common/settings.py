@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from octkit.common.errors import OctkitError, by, first_problem
 from octkit.common.files import read_json, write_json
@@ -69,7 +69,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = project_folder(PACKAGE, Path.cwd())
 
 
-class Section(BaseModel, frozen=True, extra="forbid"):
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Settings stand in a file beside the results that they decided, and never change in memory alone."""
         [section] = [key for key, kind in SECTIONS.items() if isinstance(self, kind)]

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from octkit.evaluation.intervals import Interval
-from octkit.evaluation.metrics import classification_scores
 
 Z = NormalDist().inv_cdf(0.975)
 SPECIFICITY = 0.95  # of the thresholds that are set in training folds
 BINS = 5  # of the reliability curve, each with as many scans
 
 
-def auc_interval(labels: ArrayLike, probabilities: ArrayLike, people: Sequence[str]) -> Interval:
+def auc_interval(labels: ArrayLike, probabilities: ArrayLike, people: Sequence) -> Interval:
     """The AUC with DeLong's interval, for people with several scans by Obuchowski (Biometrics 53:567, 1997).
 
     It is taken on the logit's scale, so that it stays within 0 and 1. nan without scans of both classes; without an
@@ -49,7 +48,7 @@ def auc_gain(labels: ArrayLike, first: ArrayLike, second: ArrayLike,
 
 
 def _moves(labels: ArrayLike, probabilities: ArrayLike,
-           people: Sequence[str]) -> tuple[float, np.ndarray, list[int]]:
+           people: Sequence) -> tuple[float, np.ndarray, list[int]]:
     """The AUC, how each person's scans of either class move it (2, people), and how many people have each class."""
     ill, found = np.asarray(labels) == 1, np.asarray(probabilities, float)
     who, count = np.unique(people, return_inverse=True)[1], len(set(people))
@@ -108,22 +107,28 @@ def diagnosis_scores(labels: ArrayLike, probabilities: ArrayLike, called: ArrayL
     """All that is known of an answer on n scans, ready for JSON (None: undefined).
 
     `called` says which scans it calls glaucoma. Returns scans, people, `auc`, `sensitivity` and `specificity` (each
-    {mean, low, high, n}), `brier` (mean squared error of the probabilities), `f1`, `confusion` and `roc` as
-    `metrics.classification_scores`, and `reliability`: {predicted, observed}, the mean probability and the share of
-    glaucoma in each of at most BINS bins of as many scans.
+    {mean, low, high, n}), `brier` (mean squared error of the probabilities), `f1`, `confusion`, and of scans of both
+    classes `roc`: fpr, tpr and thresholds; its first point (0, 0) lies above every threshold, written as None. Last,
+    `reliability`: {predicted, observed}, the mean probability and the share of glaucoma in each of at most BINS bins
+    of as many scans.
     """
+    from sklearn.metrics import confusion_matrix, roc_curve  # here, for it takes a second to import
+
     known, found, yes = np.asarray(labels), np.asarray(probabilities, float), np.asarray(called, bool)
     who, ill = np.asarray(people), np.asarray(labels) == 1
     bins = [part for part in np.array_split(np.argsort(found, kind="stable"), BINS) if part.size]
-    plain = classification_scores(known.tolist(), found.tolist(), yes.tolist())
-    return {"scans": len(known), "people": len(set(people)), "auc": as_json(auc_interval(known, found, people)),
-            "sensitivity": as_json(wilson(yes[ill], who[ill])), "specificity": as_json(wilson(~yes[~ill], who[~ill])),
+    true_negative, false_positive, false_negative, true_positive = confusion_matrix(
+        ill, yes, labels=[False, True]).ravel().tolist()
+    wrong = false_positive + false_negative
+    roc: dict[str, list] | None = None
+    if 0 < ill.sum() < len(ill):
+        fpr, tpr, thresholds = (column.tolist() for column in roc_curve(known, found))
+        roc = {"fpr": fpr, "tpr": tpr, "thresholds": [None, *thresholds[1:]]}
+    return {"scans": len(known), "people": len(set(people)), "auc": auc_interval(known, found, people).as_json(),
+            "sensitivity": wilson(yes[ill], who[ill]).as_json(), "specificity": wilson(~yes[~ill], who[~ill]).as_json(),
             "brier": float(np.square(found - known).mean()),
-            **{key: plain[key] for key in ("f1", "confusion", "roc")},
+            "f1": 2 * true_positive / (2 * true_positive + wrong) if true_positive + wrong else None,
+            "confusion": {"true_positive": true_positive, "false_negative": false_negative,
+                          "false_positive": false_positive, "true_negative": true_negative}, "roc": roc,
             "reliability": {"predicted": [float(found[part].mean()) for part in bins],
                             "observed": [float(known[part].mean()) for part in bins]}}
-
-
-def as_json(found: Interval) -> dict[str, float | None]:
-    """An interval as JSON holds it: None for nan."""
-    return {name: float(value) if np.isfinite(value) else None for name, value in found._asdict().items()}

@@ -19,7 +19,7 @@ from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
 from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
 from octkit.evaluation.intervals import bootstrap_interval
-from octkit.evaluation.metrics import TOLERANCE, boundary_agreement, dice, med, spread, thickness_error
+from octkit.evaluation.metrics import TOLERANCE, boundary_scores, dice, spread
 
 MOST_LINES = 100_000  # of a table of predictions
 PREDICTION_COLUMNS = ["ImgName", "GC_Pred"]
@@ -56,7 +56,7 @@ def score_folder(predicted: Path, truth: Path | Mapping[str, Path], spacing: Seq
         summary     layer -> metric -> {mean, std, median, counted, undefined}; std over the cases counted
         mean        metric -> mean over the layers of their means
 
-    `octkit.evaluation.metrics` says what each metric means and when it is undefined; such cases are left out of means.
+    `metrics.boundary_scores` says what each metric means and when it is undefined; such cases are left out of means.
     Raises OctkitError that names every missing or extra prediction and every one that does not fit its truth.
     """
     labels, layers = tuple(labels), tuple(labels if layers is None else layers)
@@ -91,9 +91,8 @@ def by_layer(scores: Mapping[str, Any], metric: str) -> dict[str, list[float | N
 
 def by_mean_dice(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Each case's name and its mean Dice, 0 where no layer is in either mask; the worst first."""
-    found = {name: [layer["dice"] for layer in layers.values() if layer["dice"] is not None]
-             for name, layers in scores["cases"].items()}
-    mean = {name: float(np.mean(dice)) if dice else 0.0 for name, dice in found.items()}
+    mean = {name: float(spread(layer["dice"] for layer in layers.values())["mean"] or 0)
+            for name, layers in scores["cases"].items()}
     return sorted(mean.items(), key=lambda case: case[1])
 
 
@@ -109,11 +108,11 @@ def grouped(scores: Mapping[str, Any], groups: Mapping[str, str]) -> dict[str, A
     Adds `people`, their number, and `by_group`: layer -> metric -> {mean, low, high, groups}, the mean over people of
     the means of their cases, its `bootstrap_interval`, and for how many it is defined; None where it is not.
     """
-    people, names = [groups[name] for name in scores["cases"]], ("mean", "low", "high", "groups")
+    people = [groups[name] for name in scores["cases"]]
 
     def row(layer: str, metric: str) -> dict[str, float | None]:
-        found = bootstrap_interval(by_layer(scores, metric)[layer], people)
-        return {name: None if math.isnan(value) else value for name, value in zip(names, found, strict=True)}
+        found = bootstrap_interval(by_layer(scores, metric)[layer], people).as_json()
+        return {"groups" if name == "n" else name: value for name, value in found.items()}
 
     summary = {layer: {metric: row(layer, metric) for metric in scores["units"]} for layer in scores["layers"]}
     return {**scores, "people": len(set(people)), "by_group": summary}
@@ -128,11 +127,16 @@ def in_words(scores: Mapping[str, Any]) -> str:
     table = [["metric", *summary, "unit"]]
     for metric, unit in scores["units"].items():
         table.append([metric, *(_in_words(layer[metric]) for layer in summary.values()), unit])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     over = (f"{len(scores['cases'])} cases" if "by_group" not in scores else
             f"{scores['people']} people ({len(scores['cases'])} cases), with 95 % intervals over people")
-    return "\n".join([f"means over {over}", *(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)])
+    return f"means over {over}\n{aligned(table)}"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, a line each, their columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in table)
 
 
 def _in_words(found: Mapping[str, Any]) -> str:
@@ -221,31 +225,11 @@ def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tup
 
 def _score(predicted: np.ndarray, truth: np.ndarray, label: int,
            spacing: tuple[float, ...] | None) -> dict[str, float | None]:
-    b_scans = [(predicted[i], truth[i]) for i in np.ndindex(truth.shape[:-2])]
-    distance, coverage = _mean_distance(b_scans, label)
-    agreement = [boundary_agreement(*pair, label) for pair in b_scans]
-    in_px = {"boundary_error": _mean(found["boundary_error"] for found in agreement),
-             "thickness_error": _mean(thickness_error(*pair, label) for pair in b_scans)}
-    scores = {"dice": dice(predicted, truth, label), **distance, "coverage": coverage,
-              "nsd": _mean(found["nsd"] for found in agreement), **in_px}
-    if spacing is not None:
-        real, _ = _mean_distance(b_scans, label, spacing[-2:])
-        scores |= {f"{metric}_mm": value for metric, value in real.items()}
-        scores |= {f"{metric}_um": value * spacing[-2] * 1000 for metric, value in in_px.items()}
-    return {metric: None if math.isnan(value) else value for metric, value in scores.items()}
-
-
-def _mean_distance(b_scans: Sequence[tuple[np.ndarray, np.ndarray]], label: int,
-                   spacing: tuple[float, ...] = (1.0, 1.0)) -> tuple[dict[str, float], float]:
-    found = [med(*pair, label, spacing) for pair in b_scans]
-    mean, upper, lower, coverage = (_mean(distance[key] for distance in found)
-                                    for key in ("mean", "upper", "lower", "coverage"))
-    return {"med": mean, "med_upper": upper, "med_lower": lower}, coverage
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan
+    b_scans = [boundary_scores(predicted[i], truth[i], label, spacing and spacing[-2:])
+               for i in np.ndindex(truth.shape[:-2])]
+    overlap = dice(predicted, truth, label)
+    return {"dice": None if math.isnan(overlap) else overlap,
+            **{metric: spread(scan[metric] for scan in b_scans)["mean"] for metric in b_scans[0]}}
 
 
 def _unit(metric: str) -> str:

@@ -14,6 +14,11 @@ class Interval(NamedTuple):
     high: float
     n: int
 
+    def as_json(self) -> dict[str, float | None]:
+        """As JSON holds it: None for nan."""
+        found = {name: float(value) if np.isfinite(value) else None for name, value in self._asdict().items()}
+        return found | {"n": self.n}
+
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] (n = {self.n})"
 

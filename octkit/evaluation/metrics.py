@@ -1,4 +1,4 @@
-"""How good a mask or a probability is: Dice, boundary distance (MED), thickness error, AUC.
+"""How good a mask is: Dice, boundary distance (MED), thickness error.
 
 Pure arrays: masks are (H, W) labels, rows are depth, columns are A-scans. Nothing here reads a file. Every standard
 deviation that octkit states is the sample's (divided by n − 1); grey values alone are normalised by the population's,
@@ -6,7 +6,6 @@ as nnU-Net does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -79,16 +78,6 @@ def layer_thickness(mask: np.ndarray, label: int) -> np.ndarray:
     return np.count_nonzero(mask == label, axis=-2).astype(float)
 
 
-def thickness_error(predicted: np.ndarray, truth: np.ndarray, label: int) -> float:
-    """Mean over A-scans of |predicted - true thickness| of a layer, in px.
-
-    An A-scan without the layer has thickness 0; nan only where the layer is in neither mask.
-    """
-    _same_shape(predicted, truth)
-    ours, theirs = layer_thickness(predicted, label), layer_thickness(truth, label)
-    return float(np.abs(ours - theirs).mean()) if ours.any() or theirs.any() else float("nan")
-
-
 def broken_a_scans(mask: np.ndarray, order: Sequence[int] = (0, 1, 2, 0, 3, 0)) -> float:
     """Share of A-scans of a mask (H, W) whose labels do not come once each and in `order` from top to bottom.
 
@@ -101,88 +90,47 @@ def broken_a_scans(mask: np.ndarray, order: Sequence[int] = (0, 1, 2, 0, 3, 0)) 
     return sum(run not in allowed for run in runs) / len(runs)
 
 
-def med(predicted: np.ndarray, truth: np.ndarray, label: int,
-        spacing: Sequence[float] = (1.0, 1.0)) -> dict[str, float]:
-    """Mean Euclidean distance between predicted and true boundaries of a layer (the MED of GOALS).
+def boundary_scores(predicted: np.ndarray, truth: np.ndarray, label: int,
+                    mm: Sequence[float] | None = None) -> dict[str, float]:
+    """How far a layer's two boundaries, one point an A-scan (`boundaries`), lie from the true ones, and its thickness.
 
-    Each boundary is one point an A-scan (`boundaries`). From every true point the distance to the nearest
-    predicted point is taken, and the other way round; both ways are averaged with equal weight. Distances
-    are in px, or in mm with `spacing` (row, column) in mm. The challenge does not state how it pairs the points.
-    A gap in one mask costs little distance, as the other's points there are nearest to its edge; `coverage` shows it.
+        med              the MED of GOALS, px: from every true point the distance to the nearest predicted one, and the
+                         other way round, both ways averaged with equal weight; the mean over both boundaries, each of
+                         which is `med_upper` and `med_lower`. nan where one mask lacks the layer altogether. The
+                         challenge does not state how it pairs the points.
+        coverage         the share of the truth's A-scans with the layer in which the prediction has it too: a gap
+                         costs little distance, as the points of the other mask there are nearest to its edge
+        nsd              the normalised surface distance (Nikolov et al., arXiv 1809.04430): the share of both masks'
+                         points with a point of the other's boundary within TOLERANCE px; 0 for one in one mask alone
+        boundary_error   px, the mean of |predicted − true row| over the A-scans in which both masks have the layer
+        thickness_error  px, the mean over all A-scans of |predicted − true thickness|, 0 where the layer is not
 
-    Returns `upper`, `lower` and `mean` distance (nan where the layer is missing from one mask altogether) and
-    `coverage`, the share of the truth's A-scans with the layer in which the prediction has it too (nan where the truth
-    has none). Raises ValueError for masks of different shapes.
+    What is undefined is nan. With `mm` a pixel (row, column) also the distances as *_mm and the errors as *_um. Raises
+    ValueError for masks of different shapes.
     """
     _same_shape(predicted, truth)
     ours, theirs = boundaries(predicted, label), boundaries(truth, label)
     have, want = np.isfinite(ours[0]), np.isfinite(theirs[0])
-    upper, lower = (_curve_distance(a, b, spacing) for a, b in zip(ours, theirs, strict=True))
-    return {"upper": upper, "lower": lower, "mean": (upper + lower) / 2,
-            "coverage": float(have[want].mean()) if want.any() else float("nan")}
+    thicker = layer_thickness(predicted, label) - layer_thickness(truth, label)
+    near = np.concatenate([way for pair in zip(ours, theirs, strict=True) for way in _distances(*pair)]) <= TOLERANCE
+    errors = {"boundary_error": _mean(np.abs(ours - theirs)[:, have & want]),
+              "thickness_error": _mean(np.abs(thicker) if have.any() or want.any() else np.array([]))}
+    scores = {**_med(ours, theirs), "coverage": _mean(have[want]), "nsd": _mean(near), **errors}
+    if mm is not None:
+        scores |= {f"{name}_mm": distance for name, distance in _med(ours, theirs, mm).items()}
+        scores |= {f"{name}_um": error * mm[0] * 1000 for name, error in errors.items()}
+    return scores
 
 
-def boundary_agreement(predicted: np.ndarray, truth: np.ndarray, label: int,
-                       tolerance: float = TOLERANCE) -> dict[str, float]:
-    """How far a layer's two boundaries lie from the true ones in depth, and how much of them is right.
-
-    Returns `boundary_error`, the mean over both boundaries and over the A-scans in which both masks have the layer of
-    |predicted − true row|, in px (nan where there are none), and `nsd`, the normalised surface distance (Nikolov et
-    al., arXiv 1809.04430): of the points of both masks' boundaries, one an A-scan, the share with a point of the
-    other's boundary within `tolerance` px; 0 for a layer in one mask alone, nan where it is in neither.
-    """
-    _same_shape(predicted, truth)
-    ours, theirs = boundaries(predicted, label), boundaries(truth, label)
-    off = np.abs(ours - theirs)[:, np.isfinite(ours[0] + theirs[0])]
-    distances = [way for pair in zip(ours, theirs, strict=True) for way in _distances(*pair)]
-    near = np.concatenate(distances) <= tolerance
-    return {"boundary_error": float(off.mean()) if off.size else float("nan"),
-            "nsd": float(near.mean()) if near.size else float("nan")}
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
-def classification_scores(labels: Sequence[int], probabilities: Sequence[float],
-                          called: Sequence[bool] | None = None) -> dict[str, Any]:
-    """AUC, F1, sensitivity, specificity and ROC curve of glaucoma probabilities, ready for JSON.
-
-    `labels` are 1 glaucoma or 0 not, `probabilities` of glaucoma 0 to 1, one of each a scan. F1, sensitivity
-    and specificity are those of the scans `called` glaucoma, by default at p >= 0.5. What is undefined is None:
-    AUC and `roc` with one class only, sensitivity without glaucoma, specificity without healthy scans.
-    `roc` holds fpr, tpr and thresholds; its first point (0, 0) lies above every threshold, written as None.
-    Raises ValueError for lengths that differ, other labels, and probabilities outside 0 to 1 or nan.
-    """
-    known, found = np.asarray(labels), np.asarray(probabilities, float)
-    if known.shape != found.shape or known.ndim != 1:
-        raise ValueError(f"found {known.shape} labels and {found.shape} probabilities, expected as many")
-    if not np.isin(known, (0, 1)).all():
-        raise ValueError(f"found labels {np.unique(known).tolist()}, expected 0 and 1")
-    if not ((found >= 0) & (found <= 1)).all():
-        raise ValueError("found probabilities that are nan or outside 0 to 1")
-    truth, yes = known == 1, found >= THRESHOLD if called is None else np.asarray(called, bool)
-    true_positive, false_negative = int((truth & yes).sum()), int((truth & ~yes).sum())
-    false_positive, true_negative = int((~truth & yes).sum()), int((~truth & ~yes).sum())
-    auc, roc = _roc(known, found) if 0 < truth.sum() < len(truth) else (None, None)
-    return {"auc": auc, "f1": _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative),
-            "sensitivity": _ratio(true_positive, true_positive + false_negative),
-            "specificity": _ratio(true_negative, true_negative + false_positive),
-            "confusion": {"true_positive": true_positive, "false_negative": false_negative,
-                          "false_positive": false_positive, "true_negative": true_negative}, "roc": roc}
-
-
-def _roc(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, dict[str, list[float | None]]]:
-    from sklearn.metrics import roc_auc_score, roc_curve  # here, for it takes a second to import
-
-    fpr, tpr, thresholds = roc_curve(labels, probabilities)
-    return float(roc_auc_score(labels, probabilities)), {
-        "fpr": fpr.tolist(), "tpr": tpr.tolist(), "thresholds": [None, *thresholds[1:].tolist()]}
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _curve_distance(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> float:
-    ways = _distances(first, second, spacing)
-    return float(np.mean([way.mean() for way in ways])) if all(map(len, ways)) else float("nan")
+def _med(ours: np.ndarray, theirs: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> dict[str, float]:
+    """The mean distance of two layers' upper and lower boundaries (2, W); nan where one of them has no point."""
+    upper, lower = (float(np.mean([_mean(way) for way in _distances(*pair, spacing)]))
+                    for pair in zip(ours, theirs, strict=True))
+    return {"med": (upper + lower) / 2, "med_upper": upper, "med_lower": lower}
 
 
 def _distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] = (1.0, 1.0)) -> list[np.ndarray]:

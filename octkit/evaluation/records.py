@@ -10,13 +10,28 @@ from octkit.common.files import read_json_as
 Number = float | None  # None: undefined
 
 
-class Summary(BaseModel, frozen=True):
-    """A metric's mean and standard deviation over the cases where it is defined; over people with an interval."""
+class Estimate(BaseModel, frozen=True):
+    """A value with its 95 % interval, where that is known."""
 
     mean: Number
-    std: Number = None
     low: Number = None
     high: Number = None
+
+    def __str__(self) -> str:
+        return self.shown()
+
+    def shown(self, digits: int = 3) -> str:
+        """As "0.912 [0.850, 0.956]"."""
+        if self.mean is None:
+            return "—"
+        interval = "" if None in (self.low, self.high) else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.mean:.{digits}f}{interval}"
+
+
+class Summary(Estimate, frozen=True):
+    """A metric's mean and standard deviation over the cases where it is defined, or its mean over people."""
+
+    std: Number = None
     undefined: int = 0
 
 
@@ -41,19 +56,6 @@ class Scores(BaseModel, frozen=True):
     def load(path: Path) -> "Scores":
         """Read scores.json. Raises OctkitError where it is missing, damaged, or lacks a layer's metric."""
         return read_json_as(path, Scores, "score the masks again")
-
-
-class Estimate(BaseModel, frozen=True):
-    """A value with its 95 % interval."""
-
-    mean: Number
-    low: Number
-    high: Number
-
-    def __str__(self) -> str:
-        if self.mean is None:
-            return "—"
-        return f"{self.mean:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
 
 
 class AnswerScores(BaseModel, frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -47,8 +48,7 @@ def intensity_histogram(images: Sequence[np.ndarray], masks: Sequence[np.ndarray
     ax.set(xlabel="intensity (grey value as stored)", ylabel="pixels of the layer (%)")
     legend_below(picture)
     said = ", ".join(f"{layer_name(label)} mean {part.mean():.0f}" for label, part in parts.items())
-    picture.alt = f"How bright each layer is: {said}."
-    return picture
+    return picture.with_alt(f"How bright each layer is: {said}.")
 
 
 def class_shares(masks: Sequence[np.ndarray]) -> Picture:
@@ -97,8 +97,7 @@ def learning_curves(logs: Mapping[str, Mapping[str, np.ndarray]], title: str) ->
         dice.legend(frameon=False, fontsize=8, loc="lower right")
     else:
         dice.text(0.5, 0.5, "no validation:\nall cases train", transform=dice.transAxes, ha="center", va="center")
-    picture.alt = f"{title}. Last pseudo-Dice: {', '.join(final) or 'none, there is no validation'}."
-    return picture
+    return picture.with_alt(f"{title}. Last pseudo-Dice: {', '.join(final) or 'none, there is no validation'}.")
 
 
 def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
@@ -133,8 +132,7 @@ def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
         ax.legend(frameon=False, fontsize=8)
     said = ", ".join(f"{' '.join(name.split())} {mean:+.4f} ({low:+.4f} to {high:+.4f})"
                      for name, (mean, low, high, _) in gains.items())
-    picture.alt = f"{title}. Change in Dice, scan by scan, with 95 % intervals: {said}."
-    return picture
+    return picture.with_alt(f"{title}. Change in Dice, scan by scan, with 95 % intervals: {said}.")
 
 
 def claims(gains: Mapping[str, tuple[float, float, float, str]],
@@ -155,9 +153,8 @@ def claims(gains: Mapping[str, tuple[float, float, float, str]],
     else:
         length.text(0.5, 0.5, "this run has trained one length", ha="center", transform=length.transAxes, color=GREY)
     length.set(xlabel="epochs of training", ylabel="mean Dice on validation scans")
-    picture.alt = "; ".join(f"{name}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), {verdict}"
-                            for name, (mean, low, high, verdict) in gains.items()) + "."
-    return picture
+    return picture.with_alt("; ".join(f"{name}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), {verdict}"
+                                      for name, (mean, low, high, verdict) in gains.items()) + ".")
 
 
 def classifier_curves(logs: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
@@ -199,8 +196,7 @@ def layer_scores(values: Mapping[str, Sequence[float]], title: str, quantity: st
     ax.set_yticks(range(len(values)), [layer_name(label) for label in values])
     ax.invert_yaxis()
     ax.set(xlabel=f"{quantity} ({unit})", ylabel=rows)
-    picture.alt = f"{quantity} over the cases: {', '.join(said) or 'no value'}."
-    return picture
+    return picture.with_alt(f"{quantity} over the cases: {', '.join(said) or 'no value'}.")
 
 
 def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
@@ -217,9 +213,8 @@ def mirroring_price(runs: Mapping[str, Mapping]) -> Picture:
     ax.set_xlim(left=0)
     ax.set(xlabel="time (seconds an image)", ylabel="mean foreground Dice ± deviation over scans")
     ax.ticklabel_format(axis="y", useOffset=False)
-    picture.alt = "; ".join(f"{name}: {run['seconds']:.2f} seconds an image, Dice {run['dice']:.4f}"
-                            for name, run in runs.items()) + "."
-    return picture
+    return picture.with_alt("; ".join(f"{name}: {run['seconds']:.2f} seconds an image, Dice {run['dice']:.4f}"
+                                      for name, run in runs.items()) + ".")
 
 
 def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None,
@@ -240,9 +235,8 @@ def thickness_profile(thickness: np.ndarray, unit: str, truth: np.ndarray | None
     legend_below(picture)
     ax.set_ylim(bottom=0)
     mean, seen = sector_means(thickness, WHOLE)["global"], np.isfinite(thickness).mean()
-    picture.alt = (f"RNFL thickness in TSNIT order, seen in {seen:.0%} of the A-scans, "
-                   + (f"mean {mean:.1f} {unit_name(unit)}." if np.isfinite(mean) else "too few for a mean."))
-    return picture
+    return picture.with_alt(f"RNFL thickness in TSNIT order, seen in {seen:.0%} of the A-scans, "
+                            + (f"mean {mean:.1f} {unit_name(unit)}." if np.isfinite(mean) else "too few for a mean."))
 
 
 def mark_unseen(ax: Axes, thickness: np.ndarray) -> None:
@@ -267,8 +261,7 @@ def group_profiles(groups: Mapping[str, np.ndarray], unit: str, title: str) -> P
         told.append(f"{name} {np.ma.filled(lines.mean(), np.nan):.1f} {unit_name(unit)}")
     legend_below(picture)
     ax.set_ylim(bottom=0)
-    picture.alt = f"Mean RNFL thickness: {', '.join(told)}; bands are one standard deviation."
-    return picture
+    return picture.with_alt(f"Mean RNFL thickness: {', '.join(told)}; bands are one standard deviation.")
 
 
 def quadrant_bars(means: Mapping[str, Mapping[str, float]], unit: str, title: str) -> Picture:
@@ -307,8 +300,7 @@ def roc(answers: Mapping[str, Mapping[str, Any]], title: str) -> Picture:
     for ax in (curves, trust):
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     legend_below(picture, columns=1)
-    picture.alt = f"{title}: {'; '.join(said)}."
-    return picture
+    return picture.with_alt(f"{title}: {'; '.join(said)}.")
 
 
 def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> Picture:
@@ -323,8 +315,8 @@ def probability_strip(probabilities: Sequence[float], truth: Sequence[int]) -> P
     ax.set_yticks((0, 1), ("healthy", "glaucoma"))
     ax.set(xlabel="predicted probability of glaucoma (0 to 1)", ylabel="true class",
            xlim=(-0.02, 1.02), ylim=(-0.6, 1.6))
-    picture.alt = f"Probability of glaucoma, by true class. On the right side of {THRESHOLD}: {', '.join(said)}."
-    return picture
+    return picture.with_alt(f"Probability of glaucoma, by true class. On the right side of {THRESHOLD}: "
+                            f"{', '.join(said)}.")
 
 
 def doubt_coverage(coverage: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Picture:
@@ -342,10 +334,9 @@ def doubt_coverage(coverage: Mapping[str, Mapping[str, Sequence[float]]], title:
         ax.set(xlabel="truth should lie within (% of places)", ylabel="truth lies within (% of places)",
                xlim=(60, 100), ylim=(0, 102), xticks=(68, 95))
     legend_below(picture, axes[0].lines, columns=6)
-    picture.alt = f"{title}. " + "; ".join(
-        f"{way}: " + ", ".join(f"{name} {100 * low:.0f} and {100 * high:.0f} %"
-                               for name, (low, high) in coverage[way].items()) for way in ("raw", "calibrated")) + "."
-    return picture
+    said = [f"{way}: " + ", ".join(f"{name} {100 * low:.0f} and {100 * high:.0f} %"
+                                   for name, (low, high) in coverage[way].items()) for way in ("raw", "calibrated")]
+    return picture.with_alt(f"{title}. {'; '.join(said)}.")
 
 
 def _dots(ax: Axes, points: np.ndarray, row: int, height: float, **look: Any) -> None:
@@ -361,19 +352,14 @@ def _loss_lines(ax: Axes, logs: Mapping[str, Mapping]) -> None:
 
 def _fold_lines(ax: Axes, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
     """Draw a column of all folds and return its mean; folds without the column, or empty in it, are left out."""
-    found = [np.asarray(log[column], float) for log in logs.values() if np.isfinite(log.get(column, ())).any()]
+    found = [pd.Series(log[column], dtype=float) for log in logs.values() if np.isfinite(log.get(column, ())).any()]
     if not found:
         return None
-    table = np.full((len(found), max(map(len, found))), np.nan)
-    for row, values in zip(table, found, strict=True):
-        row[:len(values)] = values
     # Folds may have run for different times; at each epoch those that reached it count.
-    epochs = np.flatnonzero(np.isfinite(table).any(axis=0))
-    table = table[:, epochs]
-    mean = np.nanmean(table, axis=0)
-    epochs = epochs + 1  # counted from 1, as in log.csv
+    table = pd.DataFrame(found).dropna(axis="columns", how="all")
+    mean, epochs = table.mean().to_numpy(), table.columns.to_numpy() + 1  # counted from 1, as in log.csv
     if len(found) > 1:
-        ax.fill_between(epochs, np.nanmin(table, axis=0), np.nanmax(table, axis=0), color=colour, alpha=0.2, lw=0)
+        ax.fill_between(epochs, table.min(), table.max(), color=colour, alpha=0.2, lw=0)
     ax.plot(epochs, mean, color=colour, lw=1.8, label=name, marker="o" if len(epochs) < 3 else None)
     return mean
 

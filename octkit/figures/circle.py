@@ -47,8 +47,7 @@ def sector_discs(scans: Mapping[str, Thickness], title: str) -> Picture:
         ax.spines[["left", "bottom"]].set_visible(False)
         said.append(f"{name} ({EYE_NAMES[scan.eye]}): global {_number(values['global'])}, " + ", ".join(
             f"{sector.partition('_')[2]} {_number(values[sector])}" for sector in GARWAY_HEATH))
-    picture.alt = f"Mean RNFL thickness by sector in {unit_name(scan.unit)}. {'; '.join(said)}."
-    return picture
+    return picture.with_alt(f"Mean RNFL thickness by sector in {unit_name(scan.unit)}. {'; '.join(said)}.")
 
 
 def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
@@ -70,10 +69,9 @@ def two_eyes(right: Thickness, left: Thickness, title: str) -> Picture:
         below.fill_between(angles(difference), np.where(side, difference, 0), color=look["color"], alpha=0.4, lw=0)
     circle_axis(below, right.unit, "right minus left")
     seen = difference[np.isfinite(difference)]
-    picture.alt = "RNFL thickness of a right and a left eye in TSNIT order; " + (
-        f"right minus left: mean {means(difference)['global']:+.1f} {unit_name(right.unit)}, from {seen.min():+.1f} to "
-        f"{seen.max():+.1f}." if seen.size else "nowhere seen in both.")
-    return picture
+    said = (f"right minus left: mean {means(difference)['global']:+.1f} {unit_name(right.unit)}, from "
+            f"{seen.min():+.1f} to {seen.max():+.1f}" if seen.size else "nowhere seen in both")
+    return picture.with_alt(f"RNFL thickness of a right and a left eye in TSNIT order; {said}.")
 
 
 def cursor(image: np.ndarray, scan: Thickness, degrees: float, title: str) -> Picture:
@@ -98,9 +96,8 @@ def cursor(image: np.ndarray, scan: Thickness, degrees: float, title: str) -> Pi
         disc.text(1.3 * place[0], 1.3 * place[1], letter, ha="center", va="center", fontweight="bold", color=GREY)
     disc.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xticks=[], yticks=[], xlabel=EYE_NAMES[scan.eye])
     disc.spines[:].set_visible(False)
-    picture.alt = f"{title}: at {degrees:g} degrees the RNFL is {said} thick." if np.isfinite(value) else \
-        f"{title}: at {degrees:g} degrees the RNFL was not seen."
-    return picture
+    told = f"is {said} thick" if np.isfinite(value) else "was not seen"
+    return picture.with_alt(f"{title}: at {degrees:g} degrees the RNFL {told}.")
 
 
 def weighed(scan: Thickness, usual: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray],
@@ -131,8 +128,8 @@ def weighed(scan: Thickness, usual: Mapping[str, np.ndarray], weights: Mapping[s
     above.set(xlabel="", ylim=(0, None))
     below.set_ylabel(f"log odds of 10 {unit_name(scan.unit)}\nless over 30 degrees")
     legend_below(picture)
-    picture.alt = f"{title}. All differences from the usual profile together: {total:+.2f} log odds of glaucoma."
-    return picture
+    return picture.with_alt(f"{title}. All differences from the usual profile together: {total:+.2f} log odds of "
+                            "glaucoma.")
 
 
 def _sector(ax: Axes, ring: int, limits: tuple[float, float], eye: str | None, text: str, colour: ColorType) -> None:

@@ -31,8 +31,7 @@ def image_sizes(shapes: Sequence[Sequence[int]]) -> Picture:
     ax.set(xlim=(0, sizes[:, 1].max() * 1.05), ylim=(sizes[:, 0].max() * 1.12, 0), aspect="equal",
            xlabel="width (A-scans, px)", ylabel="depth (px)")
     found = ", ".join(f"{count} of {h} × {w} px" for (h, w), count in zip(sizes, counts, strict=True))
-    picture.alt = f"Image sizes: {found}."
-    return picture
+    return picture.with_alt(f"Image sizes: {found}.")
 
 
 def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]]) -> Picture:
@@ -59,8 +58,7 @@ def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]
                            *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],
                  columns=len(colours) + 1)
     said = [f"{name} {' × '.join(f'{n:.2g}' for n in extent)}" for name, extent in patches.items()]
-    picture.alt = f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} mm; patches: {', '.join(said)}."
-    return picture
+    return picture.with_alt(f"A volume of {' × '.join(f'{n:.2g}' for n in volume)} mm; patches: {', '.join(said)}.")
 
 
 def plan_rows(plan: Mapping) -> list[tuple[str, object, str, str]]:
@@ -102,8 +100,7 @@ def plan_table(plan: Mapping) -> Picture:
     kinds = [row[2] for row in rows]
     legend_below(picture, [Patch(color=colour, alpha=0.6, label=f"{kind} ({kinds.count(kind)})")
                            for kind, colour in KIND_COLOURS.items()])
-    picture.alt = "; ".join(f"{name} = {' '.join(value)} ({kind})" for name, value, kind, _ in rows) + "."
-    return picture
+    return picture.with_alt("; ".join(f"{name} = {' '.join(value)} ({kind})" for name, value, kind, _ in rows) + ".")
 
 
 def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_size: Sequence[int], channels: int,
@@ -143,9 +140,8 @@ def topology(features: Sequence[int], strides: Sequence[Sequence[int]], patch_si
     ax.text(0, -0.5, f"input: {channels} channel{'s' if channels > 1 else ''}, {patch} px", fontsize=8)
     ax.text(10, -0.5, f"output: {classes} classes", fontsize=8, ha="right")
     ax.text(5, -0.12, "skip connection", fontsize=7, color=GREY, ha="center")
-    picture.alt = (f"U-Net with {stages} stages of {', '.join(map(str, features))} maps on {patch} px, "
-                   f"{outputs} outputs with a loss.")
-    return picture
+    return picture.with_alt(f"U-Net with {stages} stages of {', '.join(map(str, features))} maps on {patch} px, "
+                            f"{outputs} outputs with a loss.")
 
 
 def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequence[Sequence[int]],
@@ -190,8 +186,7 @@ def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]], glaucoma: Mappi
     ax.axvline(sum(not glaucoma.get(name) for name in names), color="black", lw=1.5)
     legend_below(picture, [Patch(color="#D9D9D9", label="training"), Patch(color=VERMILION, label="validation")])
     held = ", ".join(str(int(row.sum())) for row in table)
-    picture.alt = f"{len(splits)} folds over {len(names)} cases, which hold back {held} of them."
-    return picture
+    return picture.with_alt(f"{len(splits)} folds over {len(names)} cases, which hold back {held} of them.")
 
 
 def _arrow(ax: Axes, start: tuple[float, float], stop: tuple[float, float], color: str = GREY, ls: str = "-") -> None:

@@ -132,7 +132,8 @@ class Editor(ipywidgets.VBox):
         return picture
 
     def _press(self, event: MouseEvent) -> None:
-        if event.inaxes is None or event.canvas.toolbar.mode:  # the mouse zooms
+        toolbar = event.canvas.toolbar
+        if event.inaxes is None or toolbar is not None and toolbar.mode:  # the mouse zooms
             return
         rows = self.boundaries[:, self.points] - 0.5  # the axis counts from the first row's centre
         places = np.stack([np.broadcast_to(self.points, rows.shape), rows], axis=-1).reshape(-1, 2)
@@ -149,8 +150,8 @@ class Editor(ipywidgets.VBox):
         if self._held is not None:
             near, a_scan, start = self._held
             rows = round(self._row(event) - start)
-            self._pending = Move(BOUNDARIES[near[-1] if rows > 0 else near[0]], a_scan, rows) if rows else None
-            self._show(moved(self.boundaries, self._size[0], self._pending, self._circle) if rows else self.boundaries)
+            move = self._pending = Move(BOUNDARIES[near[-1] if rows > 0 else near[0]], a_scan, rows) if rows else None
+            self._show(moved(self.boundaries, self._size[0], move, self._circle) if move else self.boundaries)
 
     def _release(self, event: MouseEvent) -> None:
         self._drag(event)

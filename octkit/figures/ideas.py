@@ -40,8 +40,8 @@ def circle_scan(degrees: float = 60) -> Picture:
     unrolled.plot(degrees % 360, course[round(degrees % 360)], "o", ms=10, color=VERMILION)
     circle_axis(unrolled, "um", "RNFL thickness, made up")
     unrolled.set(ylim=(0, 170))
-    picture.alt = f"The point at {degrees:.0f} degrees, on the circle around the disc and on the unrolled RNFL profile."
-    return picture
+    return picture.with_alt(f"The point at {degrees:.0f} degrees, on the circle around the disc and on the unrolled "
+                            "RNFL profile.")
 
 
 def clipping(low: float = 0.5, high: float = 99.5) -> Picture:
@@ -60,9 +60,8 @@ def clipping(low: float = 0.5, high: float = 99.5) -> Picture:
     after.hist(scaled, 80, color=PALE, ec=GREY, lw=0.3)
     before.set(xlabel="grey value as stored", ylabel="pixels")
     after.set(xlabel="what the network sees: mean 0, deviation 1", xlim=(-5, 5))
-    picture.alt = (f"Clipped at {limits[0]:.0f} and {limits[1]:.0f}; z-scored values reach from {scaled.min():.1f} to "
-                   f"{scaled.max():.1f}.")
-    return picture
+    return picture.with_alt(f"Clipped at {limits[0]:.0f} and {limits[1]:.0f}; z-scored values reach from "
+                            f"{scaled.min():.1f} to {scaled.max():.1f}.")
 
 
 def halvings(size: int = 800, smallest: int = 4) -> Picture:
@@ -77,8 +76,7 @@ def halvings(size: int = 800, smallest: int = 4) -> Picture:
         ax.text(length, stage, f" {length} px; one of its pixels stands for {2**stage}", va="center", fontsize=8)
     ax.set(xlabel="pixels of a map along this axis", ylabel="stage", xlim=(0, 1.45 * size), yticks=range(len(lengths)))
     ax.invert_yaxis()
-    picture.alt = f"Lengths of the maps, from stage 0 on: {', '.join(map(str, lengths))} px."
-    return picture
+    return picture.with_alt(f"Lengths of the maps, from stage 0 on: {', '.join(map(str, lengths))} px.")
 
 
 def folds_by_person(people: int = 5, folds: int = 5) -> Picture:
@@ -98,8 +96,7 @@ def folds_by_person(people: int = 5, folds: int = 5) -> Picture:
         ax.set_title(f"{name}: {split} of {people} people in several folds", fontsize=9)
         ax.set(xlim=(-0.1, 3.1), ylim=(people, -0.2), xticks=[], yticks=np.arange(people) + 0.4,
                yticklabels=[f"person {p + 1}" for p in range(people)])
-    picture.alt = "Each row is a person with three scans; hatched scans are held out by fold 0."
-    return picture
+    return picture.with_alt("Each row is a person with three scans; hatched scans are held out by fold 0.")
 
 
 def moved_together(degrees: float = 12, grey: float = 1.3) -> Picture:
@@ -118,8 +115,7 @@ def moved_together(degrees: float = 12, grey: float = 1.3) -> Picture:
         ax.imshow(shown, cmap="gray", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
         ax.set(xticks=[], yticks=[])
-    picture.alt = f"A made-up scan and its mask, before and after a rotation by {degrees:g} degrees."
-    return picture
+    return picture.with_alt(f"A made-up scan and its mask, before and after a rotation by {degrees:g} degrees.")
 
 
 def receptive_field(convolutions: int = 2, halved: int = 1) -> Picture:
@@ -145,8 +141,7 @@ def receptive_field(convolutions: int = 2, halved: int = 1) -> Picture:
                         annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.6})
     ax.set(xticks=[], yticks=[], xlim=(-0.5, size * 1.6), ylim=(size - 0.5, -0.5))
     ax.spines[:].set_visible(False)
-    picture.alt = f"Nested squares: the receptive field grows as {', '.join(map(str, reaches))} px."
-    return picture
+    return picture.with_alt(f"Nested squares: the receptive field grows as {', '.join(map(str, reaches))} px.")
 
 
 def instance_norm(brightness: float = 40, contrast: float = 0.5) -> Picture:
@@ -163,8 +158,7 @@ def instance_norm(brightness: float = 40, contrast: float = 0.5) -> Picture:
     before.set(xlabel="depth (px)", ylabel="before", ylim=(0, 255))
     after.set(xlabel="depth (px)", ylabel="after: mean 0, deviation 1")
     before.legend(frameon=False, fontsize=8)
-    picture.alt = "Two A-scans of other brightness and contrast lie on each other after instance norm."
-    return picture
+    return picture.with_alt("Two A-scans of other brightness and contrast lie on each other after instance norm.")
 
 
 def skip_connection(halved: int = 3) -> Picture:
@@ -184,8 +178,8 @@ def skip_connection(halved: int = 3) -> Picture:
         ax.set(xlabel="depth (px)", ylim=(-0.1, 1.1))
     axes[0, 0].set(ylabel="feature")
     unsure = int(((back > 0.1) & (back < 0.9)).sum())
-    picture.alt = f"After {halved} halvings the edge is spread over {unsure} px; the skip connection brings it back."
-    return picture
+    return picture.with_alt(f"After {halved} halvings the edge is spread over {unsure} px; the skip connection brings "
+                            "it back.")
 
 
 def dice_of_shapes(shift: int = 3, thick: int = 8) -> Picture:
@@ -204,8 +198,7 @@ def dice_of_shapes(shift: int = 3, thick: int = 8) -> Picture:
     ax.set(xticks=[], yticks=[], xlim=(-0.5, 39.5), ylim=(29.5, -0.5))
     ax.spines[:].set_visible(False)
     ax.legend(loc="lower right", fontsize=9, title=f"in both: {both} px")
-    picture.alt = f"A layer of {thick} px, moved by {shift} px: Dice {found:.3f}."
-    return picture
+    return picture.with_alt(f"A layer of {thick} px, moved by {shift} px: Dice {found:.3f}.")
 
 
 def descent(learning_rate: float = 0.3, steps: int = 8) -> Picture:
@@ -219,8 +212,8 @@ def descent(learning_rate: float = 0.3, steps: int = 8) -> Picture:
     curve.set(xlabel="weight", ylabel="loss", xlim=(-4, 4), ylim=(0, 16))
     course.plot(weights**2, "o-", color=VERMILION)
     course.set(xlabel="step", ylabel="loss", ylim=(0, max(9.5, min((weights**2).max(), 100))))
-    picture.alt = f"From weight 3, loss 9, in {steps} steps to weight {weights[-1]:.3g}, loss {weights[-1] ** 2:.3g}."
-    return picture
+    return picture.with_alt(f"From weight 3, loss 9, in {steps} steps to weight {weights[-1]:.3g}, loss "
+                            f"{weights[-1] ** 2:.3g}.")
 
 
 def schedules(epochs: int = 200, initial_rate: float = 0.01, power: float = 0.9) -> Picture:
@@ -235,8 +228,8 @@ def schedules(epochs: int = 200, initial_rate: float = 0.01, power: float = 0.9)
     ax.set(xlabel="epoch", ylabel="learning rate", ylim=(initial_rate / 500, initial_rate * 1.5))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.legend(frameon=False, fontsize=8)
-    picture.alt = f"From {initial_rate:g} on; after half of the epochs the poly rule gives {poly[epochs // 2]:.4g}."
-    return picture
+    return picture.with_alt(f"From {initial_rate:g} on; after half of the epochs the poly rule gives "
+                            f"{poly[epochs // 2]:.4g}.")
 
 
 def window_weights(length: int = 300, window: int = 128, step: float = 0.5) -> Picture:
@@ -256,8 +249,7 @@ def window_weights(length: int = 300, window: int = 128, step: float = 0.5) -> P
     ax.set(xlabel="pixel", ylabel="weight", xlim=(0, length), ylim=(0, None))
     ax.legend(frameon=False, fontsize=8)
     below.set(xlabel="pixel", ylabel="window", xlim=(0, length), yticks=range(count))
-    picture.alt = f"{count} windows start at {', '.join(map(str, starts))}; the centre of each counts most."
-    return picture
+    return picture.with_alt(f"{count} windows start at {', '.join(map(str, starts))}; the centre of each counts most.")
 
 
 def averaged_members(members: int = 5, noise: float = 0.08) -> Picture:
@@ -277,8 +269,7 @@ def averaged_members(members: int = 5, noise: float = 0.08) -> Picture:
     ax.set(xlabel="depth (px)", ylabel="probability of the layer")
     ax.legend(frameon=False, fontsize=8)
     one, all_of_them = (int(((p > 0.5) != (truth > 0.5)).sum()) for p in (single[0], single.mean(axis=0)))
-    picture.alt = f"The first network is wrong in {one} pixels, the mean of {members} in {all_of_them}."
-    return picture
+    return picture.with_alt(f"The first network is wrong in {one} pixels, the mean of {members} in {all_of_them}.")
 
 
 def boundary_path(stiffness: float = 2.0) -> Picture:
@@ -305,8 +296,7 @@ def boundary_path(stiffness: float = 2.0) -> Picture:
     ax.set(xlabel="A-scan (a vessel's shadow from 24 to 30)", ylabel="depth (px)")
     ax.legend(loc="lower right", fontsize=8)
     errors = [float(np.abs(np.array(found) - truth).mean()) for found in (alone, path[::-1])]
-    picture.alt = f"Mean error {errors[0]:.1f} px for each A-scan alone, {errors[1]:.1f} px for the path."
-    return picture
+    return picture.with_alt(f"Mean error {errors[0]:.1f} px for each A-scan alone, {errors[1]:.1f} px for the path.")
 
 
 def roc_threshold(healthy: Sequence[float], glaucoma: Sequence[float], threshold: float,
@@ -334,8 +324,7 @@ def roc_threshold(healthy: Sequence[float], glaucoma: Sequence[float], threshold
     curve.set(xlabel="1 - specificity (false alarms)", ylabel="sensitivity (found)", aspect="equal",
               xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     curve.set_title(f"AUC {auc:.3f}", fontsize=9)
-    picture.alt = f"At threshold {threshold:.3g}: {counts}; AUC {auc:.3f}."
-    return picture
+    return picture.with_alt(f"At threshold {threshold:.3g}: {counts}; AUC {auc:.3f}.")
 
 
 def smoothed_mask(width: int = 3) -> Picture:
@@ -352,8 +341,8 @@ def smoothed_mask(width: int = 3) -> Picture:
     ax.plot(smooth, "o--", color=VERMILION, ms=4, lw=1, label="smoothed")
     ax.set(xlabel="depth (px)", ylabel="grey value of the mask", ylim=(-15, 275))
     ax.legend(frameon=False, fontsize=8)
-    picture.alt = f"Smoothing over {width} px makes {strange} of {len(stored)} greys that stand for no label."
-    return picture
+    return picture.with_alt(f"Smoothing over {width} px makes {strange} of {len(stored)} greys that stand for no "
+                            "label.")
 
 
 def kernels_of_volumes(between_um: float = 120, along_um: float = 12) -> Picture:
@@ -368,8 +357,8 @@ def kernels_of_volumes(between_um: float = 120, along_um: float = 12) -> Picture
         ax.set(xlim=(0, 5 * max(between_um, along_um)), ylim=(0, 5 * between_um), aspect="equal",
                xlabel="along a B-scan (µm)", ylabel="across the B-scans (µm)")
         ax.set_title(f"kernel {name}: {across * between_um:.0f} × {3 * along_um:.0f} µm", fontsize=9)
-    picture.alt = f"A kernel of three B-scans covers {3 * between_um:.0f} µm across, {3 * along_um:.0f} µm along them."
-    return picture
+    return picture.with_alt(f"A kernel of three B-scans covers {3 * between_um:.0f} µm across, {3 * along_um:.0f} µm "
+                            "along them.")
 
 
 def coverage(factor: float = 1.0, points: int = 100) -> Picture:
@@ -387,9 +376,8 @@ def coverage(factor: float = 1.0, points: int = 100) -> Picture:
         ax.scatter(along[chosen], error[chosen], s=18, label=name, **look)
     ax.set(xlabel="A-scan", ylabel="true minus drawn (px)", ylim=(-8, 8))
     ax.legend(frameon=False, fontsize=8, ncols=3)
-    picture.alt = (f"Of {points} true places {inside.sum()} lie in the band. One deviation should hold 68 %; here the "
-                   "errors were made 1.6 times as large as stated.")
-    return picture
+    return picture.with_alt(f"Of {points} true places {inside.sum()} lie in the band. One deviation should hold 68 %; "
+                            "here the errors were made 1.6 times as large as stated.")
 
 
 def paired(people: int = 12, gain: float = 0.01) -> Picture:
@@ -407,9 +395,9 @@ def paired(people: int = 12, gain: float = 0.01) -> Picture:
     change.axvline(0, color="black", lw=1)
     change.plot(second - first, np.arange(people), "o", color=PURPLE)
     change.set(xlabel="B minus A, the same person", yticks=[])
-    picture.alt = (f"B is better in {better} of {people} people; the mean change is {np.mean(second - first):+.4f}, "
-                   f"the scores of one method spread by {first.std(ddof=1):.3f}.")
-    return picture
+    mean, deviation = np.mean(second - first), first.std(ddof=1)
+    return picture.with_alt(f"B is better in {better} of {people} people; the mean change is {mean:+.4f}, the scores "
+                            f"of one method spread by {deviation:.3f}.")
 
 
 def interval_of_mean(people: int = 20) -> Picture:
@@ -424,8 +412,8 @@ def interval_of_mean(people: int = 20) -> Picture:
     for limit in (low, high):
         ax.axvline(limit, color="black", ls="--", lw=1)
     ax.set(xlabel="Dice (ticks: one person each; bars: means of people drawn again)", ylabel="times", xlim=(0.9, 1))
-    picture.alt = f"The mean of {people} people is {values.mean():.3f}; its 95 % interval is {high - low:.3f} wide."
-    return picture
+    return picture.with_alt(f"The mean of {people} people is {values.mean():.3f}; its 95 % interval is "
+                            f"{high - low:.3f} wide.")
 
 
 def _bell(distance: np.ndarray, width: float) -> np.ndarray:

@@ -4,7 +4,6 @@
     index.html            all pictures of a folder: scans not to be trusted first, then by doubt
 """
 
-import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jinja2
 import numpy as np
 
 from octkit.common.files import write_atomic
@@ -29,17 +29,7 @@ from octkit.layers.scan_files import read_boundaries
 from octkit.layers.seen import layers_seen, located
 from octkit.layers.thickness import Thickness, angles, means, of_case, profile
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Predicted scans</title><style>
-body {{ font: 16px/1.5 sans-serif; margin: 1em auto; max-width: 1200px; padding: 0 1em }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr)); gap: 1em }}
-img {{ width: 100% }} figure {{ margin: 0; border: 1px solid #bbb; padding: .5em }}
-.flagged {{ border: 3px solid #d55e00 }} figcaption {{ overflow-wrap: anywhere }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #181818; color: #eee }} a {{ color: #8cf }} }}
-</style><h1>{count} predicted scans, {flagged} to look at first</h1>
-<p>Lines are the boundaries between layers, bands show how far off they may be. Scans with a thick frame are flagged;
-the reason stands below the picture. Not a medical device.</p><main>{figures}</main></html>
-"""
+TEMPLATE = Path(__file__).with_suffix(".html.j2")  # of index.html
 
 
 def overlay(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, half_widths: np.ndarray | None,
@@ -66,8 +56,8 @@ def overlay(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, half_w
     below.plot(place, thickness["rnfl"], color=LAYER_COLOURS["rnfl"], lw=2)
     below.set_ylim(bottom=0)
     legend_below(picture, above.lines, columns=5)
-    picture.alt = f"{name}: scan with five boundaries and their doubt, {said}. {'; '.join(reasons) or 'Not flagged'}."
-    return picture
+    return picture.with_alt(f"{name}: scan with five boundaries and their doubt, {said}. "
+                            f"{'; '.join(reasons) or 'Not flagged'}.")
 
 
 def of_files(dataset: Dataset, case: Case, folder: Path, reasons: tuple[str, ...] = ()) -> Picture:
@@ -110,17 +100,11 @@ class Overlays:
 
     def write_index(self, scans: Sequence[Any]) -> Path:
         """Write index.html over `Predicted` scans, drawn or not."""
-        figures = []
-        for scan in sorted(scans, key=lambda each: (
-                each.trusted, -np.inf if each.doubt is None else -each.doubt, each.name)):
-            picture, name_text = self.folder / f"{scan.name}{OVERLAY}", html.escape(clean(scan.name))
-            link = quote(picture.name, errors="surrogateescape")
-            shown = f'<a href="{link}"><img loading="lazy" src="{link}" alt="{name_text} with its boundaries"></a>' \
-                if picture.exists() else ""
-            told = html.escape("; ".join(scan.reasons)) or "not flagged"
-            figures.append(f'<figure{"" if scan.trusted else " class=flagged"}>{shown}'
-                           f"<figcaption><b>{name_text}</b>: {told}</figcaption></figure>")
-        page = PAGE.format(count=len(scans), flagged=sum(not scan.trusted for scan in scans),
-                           figures="\n".join(figures))
-        write_atomic(path := self.folder / "index.html", page)
+        ranked = sorted(scans, key=lambda each: (
+            each.trusted, -np.inf if each.doubt is None else -each.doubt, each.name))
+        shown = [{"trusted": scan.trusted, "name": clean(scan.name), "told": "; ".join(scan.reasons) or "not flagged",
+                  "drawn": (self.folder / f"{scan.name}{OVERLAY}").exists(),
+                  "link": quote(f"{scan.name}{OVERLAY}", errors="surrogateescape")} for scan in ranked]
+        page = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+        write_atomic(path := self.folder / "index.html", page.render(scans=shown))
         return path

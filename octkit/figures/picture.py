@@ -29,6 +29,11 @@ class Picture(Figure):
 
     alt = ""
 
+    def with_alt(self, alt: str) -> "Picture":
+        """The picture itself, with this text for readers who cannot see it."""
+        self.alt = alt
+        return self
+
     def _repr_png_(self) -> tuple[bytes, dict]:
         return png(self), {"alt": self.alt, "width": round(self.get_figwidth() * 96)}
 

@@ -38,8 +38,7 @@ def thickness_maps(maps: Mapping[str, np.ndarray], spacing: tuple[float, float] 
     if compare:
         colour_bar(picture, shown, axes[0].tolist(), f"thickness ({unit_name(unit)})")
     said = ", ".join(f"{name} mean {np.nanmean(found):.1f} {unit}" for name, found in maps.items())
-    picture.alt = f"{title}: {said}."
-    return picture
+    return picture.with_alt(f"{title}: {said}.")
 
 
 def candidates(scored: Sequence[Candidate], chosen: str) -> Picture:
@@ -64,5 +63,4 @@ def candidates(scored: Sequence[Candidate], chosen: str) -> Picture:
     ax.margins(x=0.15)
     ax.set(xlabel="mean foreground Dice (0 to 1); whiskers: deviation of the distance to the best, case by case",
            ylabel="candidate")
-    picture.alt = "Mean Dice: " + ", ".join(f"{c.name} {c.mean_dice:.4f}" for c in ranked) + "."
-    return picture
+    return picture.with_alt("Mean Dice: " + ", ".join(f"{c.name} {c.mean_dice:.4f}" for c in ranked) + ".")

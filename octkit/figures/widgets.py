@@ -7,7 +7,7 @@ output area and no plotting backend is involved.
 import base64
 import html
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets
@@ -20,8 +20,8 @@ from octkit.figures.picture import Picture, new_picture, png
 from octkit.figures.scans import overlay, show_image
 
 
-def touch(draw: Callable[..., Picture], **controls: Any) -> ipywidgets.VBox:
-    """A control for each argument of `draw`, and the picture that it makes of their values.
+def touch(draw: Callable[..., Picture | str], **controls: Any) -> ipywidgets.VBox:
+    """A control for each argument of `draw`, and the picture, or HTML, that it makes of their values.
 
     Controls are ipywidgets' abbreviations: (least, most[, step]) or (…, start) a slider, a list a choice, a bool a box,
     or a widget. What the argument is called stands before its control.
@@ -35,7 +35,16 @@ def touch(draw: Callable[..., Picture], **controls: Any) -> ipywidgets.VBox:
         widget.style = {"description_width": "initial"}
         if hasattr(widget, "continuous_update"):
             widget.continuous_update = False
-    return _redrawn(lambda: draw(**{name: widget.value for name, widget in made.items()}), *made.values())
+    shown = ipywidgets.HTML()  # ipywidgets' own Image has no text alternative
+
+    def redraw(_change: object = None) -> None:
+        found = draw(**{name: widget.value for name, widget in made.items()})
+        shown.value = found if isinstance(found, str) else image(found)
+
+    for widget in made.values():
+        widget.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([ipywidgets.HBox(list(made.values())), shown])
 
 
 def browse(dataset: Dataset) -> ipywidgets.VBox:
@@ -75,38 +84,8 @@ class Live(ipywidgets.HTML):
         self.value = image(picture)
 
 
-def two_runs(names: Sequence[str], compare: Callable[[str, str], tuple[str, Picture | None]]) -> ipywidgets.VBox:
-    """Choose two runs by their names; `compare(one, other)` -> (a table as text, a picture where there is one)."""
-    one, other = (ipywidgets.Dropdown(options=list(names), value=names[place], description=label)
-                  for place, label in ((0, "run"), (min(1, len(names) - 1), "against")))
-    table = ipywidgets.HTML()
-
-    def draw() -> Picture | None:
-        text, picture = compare(one.value, other.value)
-        table.value = f"<pre>{html.escape(text)}</pre>"
-        return picture
-
-    box = _redrawn(draw, one, other)
-    box.children = (*box.children, table)
-    return box
-
-
 def image(picture: Picture) -> str:
     """A picture as HTML, with its text alternative."""
     data = base64.b64encode(png(picture)).decode()
     return (f'<img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}" '
             'style="width: 864px; max-width: 100%">')
-
-
-def _redrawn(draw: Callable[[], Picture | None], *controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """The controls over a picture that `draw` makes anew whenever one of them changes; None shows none."""
-    shown = ipywidgets.HTML()  # ipywidgets' own Image has no text alternative
-
-    def redraw(_change: object = None) -> None:
-        picture = draw()
-        shown.value = "" if picture is None else image(picture)
-
-    for control in controls:
-        control.observe(redraw, names="value")
-    redraw()
-    return ipywidgets.VBox([ipywidgets.HBox(list(controls)), shown])

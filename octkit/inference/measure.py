@@ -2,11 +2,13 @@
 
 import itertools
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from octkit.common.files import write_json
-from octkit.data.dataset import is_volume
+from octkit.data.dataset import Case, is_volume
 from octkit.evaluation.evaluate import grouped, score_folder
 from octkit.evaluation.metrics import dice_of_labels
 from octkit.inference.sliding_window import Predictor
@@ -55,14 +57,33 @@ def mirroring_price(run: Run) -> dict[str, dict]:
         ways = {name: Predictor.load(run.folder, run.settings.device, mirror=name == "mirrored", folds=[fold])
                 for name in seconds}
         for case in [cases[scan] for scan in fold_of if fold_of[scan] == fold][:each]:
-            image, truth = run.dataset.read_image(case), run.dataset.read_mask(case)
+            truth = run.dataset.read_mask(case)
             for number, (name, predictor) in itertools.product(range(ROUNDS), ways.items()):
-                began = time.perf_counter()
-                mask = predictor(image, case.spacing, case.circle).argmax(0)
+                dice[name][case.name], took = _dice_and_seconds(predictor, run, case, truth)
                 if number:
-                    seconds[name].append(time.perf_counter() - began)
-                dice[name][case.name] = float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels))))
+                    seconds[name].append(took)
     prices = {name: {"seconds": float(np.median(times)), "dice": float(np.mean(list(dice[name].values()))),
                      "dice_by_scan": dice[name]} for name, times in seconds.items()}
     write_json(run.mirroring_file, prices)
     return prices
+
+
+def scan_scores(run: Run, model: Path, config: str, folds: Sequence[int | str],
+                mirror: bool) -> dict[str, dict[str, float]]:
+    """Predict a run's validation scans by folds of the run in `model`: scan -> {"dice", "seconds"}."""
+    predictor = Predictor.load(model, run.settings.device, mirror, [config], folds)
+    cases = run.dataset.validation
+    # The first one twice: it warms up.
+    found = {case.name: _dice_and_seconds(predictor, run, case, run.dataset.read_truth(case))
+             for case in (cases[0], *cases)}
+    return {name: {"dice": dice, "seconds": seconds} for name, (dice, seconds) in found.items()}
+
+
+def _dice_and_seconds(predictor: Predictor, run: Run, case: Case, truth: np.ndarray | None) -> tuple[float, float]:
+    """The mean Dice of a scan's most probable labels, and how long they took."""
+    assert truth is not None
+    image = run.dataset.read_image(case)
+    began = time.perf_counter()
+    mask = predictor(image, case.spacing, case.circle).argmax(0)
+    seconds = time.perf_counter() - began
+    return float(np.nanmean(dice_of_labels(mask, truth, len(run.dataset.labels)))), seconds

@@ -12,15 +12,12 @@ score a mask whose layers cannot break is the better one.
 """
 
 import itertools
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_json
-from octkit.common.memory import check_content
 from octkit.data.dataset import Case, scan_name
 from octkit.data.measured import Calibration
 from octkit.evaluation.metrics import dice_of_labels, gain_over, mean_over_cases, spread
@@ -29,6 +26,7 @@ from octkit.inference.predict import read_prediction
 from octkit.inference.scan_result import has_boundaries
 from octkit.layers.boundaries import mask_from, ordered_boundaries
 from octkit.layers.calibration import HeldOut, fit, true_boundaries
+from octkit.layers.scan_files import read_probabilities
 from octkit.planning.run import Run
 from octkit.planning.selection import Candidate, PostprocessingTest, Selection
 from octkit.planning.steps import check_decidable
@@ -195,13 +193,7 @@ def _found(run: Run, config: str, fold: int, case: Case) -> np.ndarray:
     path = run.cross_validation(config, fold) / f"{case.name}.npz"
     if not path.exists():
         return read_prediction(path.parent, case, run.dataset.labels)
-    try:
-        with np.load(path) as stored:
-            check_content(path, 3 * sum(part.file_size for part in stored.zip.infolist()))
-            return stored["probabilities"].astype(np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise OctkitError(f"{path}: cannot be read as probabilities ({error}), expected what prediction leaves; "
-                          "predict this case again") from None
+    return read_probabilities(path, fold)
 
 
 def _mean_of(found: Sequence[np.ndarray]) -> np.ndarray:

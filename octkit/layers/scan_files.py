@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from octkit.common.errors import bad_file
-from octkit.common.files import TEXT, only_file, read_json_as, write_csv, write_json
+from octkit.common.files import TEXT, only_file, read_arrays, read_json_as, write_csv, write_json
 from octkit.data.labels import BOUNDARIES
 from octkit.data.measured import Factor, Kind
 from octkit.layers.seen import layer_widths, layers_seen
@@ -60,6 +60,12 @@ def read_boundaries(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | No
     if tuple(heads) not in (COLUMNS, COLUMNS + WIDTHS) or len(numbers) != len(heads):
         raise bad_file(path, "is no table of the five boundaries and their doubt", AGAIN)
     return numbers[1:6], numbers[6:11], numbers[11:].reshape(2, 5, -1) if len(numbers) > 11 else None
+
+
+def read_probabilities(path: Path, fold: int) -> np.ndarray:
+    """What was kept of a scan that a fold held out, (classes, *spatial) float32. Raises OctkitError for damage."""
+    again = f"predict the held-out scans again (octkit train RUN --fold {fold})"
+    return read_arrays(path, ["probabilities"], again)["probabilities"].astype(np.float32)
 
 
 def write_facts(path: Path, facts: ScanFacts) -> None:

@@ -22,8 +22,9 @@ from octkit.common.files import read_json, read_table
 from octkit.data.image_files import read_mask
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.layouts.goals import true_diagnoses
+from octkit.evaluation.diagnosis import auc_interval
 from octkit.evaluation.evaluate import examples, read_predictions
-from octkit.evaluation.metrics import THRESHOLD, broken_a_scans, classification_scores, dice
+from octkit.evaluation.metrics import THRESHOLD, broken_a_scans, dice
 from octkit.figures.charts import read_log
 from octkit.layers import thickness
 from octkit.lessons import ledger
@@ -305,8 +306,9 @@ class Exercises:
 
     def network_auc_11_1(self) -> Known:
         sick, healthy = self.sides(self.glaucoma())
-        scores = classification_scores([1] * len(sick) + [0] * len(healthy), sick + healthy)
-        return Known(scores["auc"], {self.count_right(self.glaucoma(), THRESHOLD) / len(sick + healthy):
+        scans = range(len(sick + healthy))
+        auc = auc_interval([number < len(sick) for number in scans], sick + healthy, scans).mean
+        return Known(auc, {self.count_right(self.glaucoma(), THRESHOLD) / len(sick + healthy):
                                      "this is the share of right decisions at one threshold"})
 
     def threshold_11_2(self) -> Known:

@@ -25,7 +25,7 @@ def edit(source: str | Path, name: str, out: str | Path, images: str | Path | No
     is where its scans lie. Raises OctkitError where it has no such scan, or one without the five boundaries.
     """
     source, out = Path(source), Path(out)
-    masks, scans, _ = corrections.sources(source, images and Path(images))
+    masks, scans, _ = corrections.sources(source, Path(images) if images else None)
     if name not in masks or name not in scans:
         raise bad_file(source, f"has no mask and scan named {name}", f"expected one of {', '.join(masks)}")
     proposal = masks[name].with_name(f"{name}.boundaries.csv")

@@ -8,6 +8,7 @@ same under both settings stand in the new folder as second names of the same fil
 the disk has no hard links), with the step's line in the ledger. `octkit run` does the rest.
 """
 
+import html
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from octkit.common.errors import OctkitError
 from octkit.common.files import link, new_folder, write_atomic, write_csv
 from octkit.common.messages import say
 from octkit.common.settings import Settings
+from octkit.evaluation.evaluate import aligned
 from octkit.evaluation.intervals import Interval, bootstrap_interval
 from octkit.evaluation.records import Scores
 from octkit.figures import charts, widgets
@@ -30,7 +32,6 @@ from octkit.figures.picture import Picture, layer_name, png
 from octkit.lessons import ledger, run_all
 from octkit.planning.run import Run
 
-STALE = "with other settings, data or code"
 EDITED = (".json", ".csv", ".html", ".ipynb")  # an editor may write into the file itself: these are copied
 METRICS = {"dice": "Dice", "med": "MED (px)", "thickness_error": "thickness error (px)"}
 
@@ -68,53 +69,32 @@ def run_like(source: Run, folder: Path, chosen: Settings) -> Run:
     return run
 
 
-class _Standing(NamedTuple):
-    """What stands in a run for a job: its inputs' hash, its files, when they were made, and its line in the ledger.
-
-    Where a lesson was executed by hand there is no line. `made` is STALE where there is one of other inputs.
-    """
-
-    inputs: str
-    made: str
-    files: list[str]
-    line: ledger.Line | None
-
-
-def _standing(run: Run) -> dict[str, _Standing]:
-    ends = ledger.ends(run)
-    done: dict[str, list[str]] = {}
-    found: dict[str, _Standing] = {}
-    for job in run_all.jobs(run, run.settings):
-        inputs, line = run_all.inputs_of(job, run.settings, done), ends.get(job.name)
-        if line is None:
-            found[job.name] = _Standing(inputs, "by hand", job.files(run), None)
-        elif line.status == "done" and line.inputs == inputs and not job.not_whole(run, line):
-            # The line may be a stranger's: what the step does not leave is not taken from it.
-            mine = [name for name in job.files(run) if not line.outputs or name in line.outputs]
-            found[job.name] = _Standing(inputs, line.made, mine, line)
-        else:
-            found[job.name] = _Standing(inputs, STALE, [], None)
-        done.setdefault(job.step.notebook, []).append(f"{inputs} {found[job.name].made}")
-    return found
-
-
 def _share(source: Run, chosen: Settings, run: Run) -> list[str]:
     """Put into a new run the files and lines of all steps that are the same under its settings; the steps' names."""
-    standing, shared = _standing(source), []
+    ends, theirs, ours = ledger.ends(source), run_all.jobs(source, source.settings), run_all.jobs(run, chosen)
     done: dict[str, list[str]] = {}
-    for job in run_all.jobs(run, chosen):
-        inputs, theirs = run_all.inputs_of(job, chosen, done), standing.get(job.name)
-        if theirs is None or theirs.inputs != inputs or theirs.made == STALE:
+    anew, shared = set[str](), list[str]()
+    for job in ours:
+        inputs, line = run_all.inputs_of(job, chosen, done), ends.get(job.name)
+        if line is None:  # there is none where a lesson was executed by hand
+            needed, before = ({other.name for other in jobs if other.step.notebook in job.step.needs}
+                              for jobs in (ours, theirs))
+            same = needed == before - anew and inputs == run_all.inputs_of(job, source.settings, done)
+        else:
+            same = line.status == "done" and line.inputs == inputs and not job.not_whole(source, line)
+        if not same or job.name not in {other.name for other in theirs}:
+            anew.add(job.name)
             done.setdefault(job.step.notebook, []).append(f"{inputs} anew")
             continue
-        done.setdefault(job.step.notebook, []).append(f"{inputs} {theirs.made}")
-        if theirs.files or theirs.line:
-            shared.append(job.name)
-        for name in theirs.files:
+        done.setdefault(job.step.notebook, []).append(f"{inputs} {line.made if line else 'by hand'}")
+        # The line may be a stranger's: what the step does not leave is not taken from it.
+        files = [name for name in job.files(source) if not line or not line.outputs or name in line.outputs]
+        for name in files:
             _take_over(source.folder / name, run.folder / name)
-        if theirs.line is not None:
+        if line:
             _take_over(job.copy(source), job.copy(run))
-            ledger.append(run, theirs.line)
+            ledger.append(run, line)
+        shared += [job.name] if files or line else []
     if all(getattr(source.settings, part) == getattr(chosen, part) for part in ("data", "classify", "seed", "device")):
         for path in source.classifier.glob("fold_*/*"):  # each knows what it was made from: `resnet50.train` looks
             target = run.classifier / path.relative_to(source.classifier)
@@ -175,7 +155,7 @@ class Comparison:
                   [(f"means over {len(self.scores)} {self.where} scans", *self.names, *heads),
                    *((row.name, *(f"{mean:.4f}" for mean in row.means), *map(str, row.gains))
                      for row in self.rows)]]
-        lines = [_aligned(table) for table in tables]
+        lines = [aligned(table) for table in tables]
         people = len(set(self.people))
         few = ", and so few make them too narrow" if people < 10 else ""
         said = (f"Differences are scan by scan, with 95 % intervals (bootstrap over {people} people; a scan that names "
@@ -227,15 +207,16 @@ def compare(runs: Sequence[Run]) -> Comparison:
 def chooser(runs: Sequence[Run]) -> ipywidgets.VBox:
     """Choose two runs and see them compared; `compare([one, other])` and its `figure` are the same on paper."""
     by_name = {run.folder.resolve().name: run for run in runs}
+    names = [*by_name]
 
-    def draw(one: str, other: str) -> tuple[str, Picture | None]:
+    def draw(run: str = names[0], against: str = names[min(1, len(names) - 1)]) -> str:
         try:
-            found = compare([by_name[one], by_name[other]])
+            found = compare([by_name[run], by_name[against]])
         except OctkitError as error:
-            return str(error), None
-        return str(found), found.figure()
+            return f"<pre>{html.escape(str(error))}</pre>"
+        return f"{widgets.image(found.figure())}<pre>{html.escape(str(found))}</pre>"
 
-    return widgets.two_runs(list(by_name), draw)
+    return widgets.touch(draw, run=names, against=names)
 
 
 Scored = dict[str, dict[str, dict[str, float | None]]]  # scan -> layer -> metric -> value
@@ -286,9 +267,3 @@ def _logs(run: Run) -> dict[str, dict]:
     """Fold -> columns of log.csv, of the run's first configuration."""
     folds = {fold: run.fold(run.configs[0], fold) / "log.csv" for fold in run.settings.train.folds}
     return {f"fold {fold}": charts.read_log(path) for fold, path in folds.items() if path.exists()}
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in table)

@@ -50,19 +50,17 @@ def lay_out(folder: Path) -> list[Path]:
     after: dict[str, str] = {}
     kept = []
     for english in sorted(ORIGINALS.rglob("*.ipynb")):
-        name = english.relative_to(ORIGINALS)
-        if name.parts[0] in LANGUAGES:
+        name = english.relative_to(ORIGINALS).as_posix()
+        if name.split("/")[0] in LANGUAGES:
             continue
-        original = in_language(ORIGINALS, name.as_posix())
-        copy, text = copies / name, text_of(original)
+        original = in_language(ORIGINALS, name)
+        copy, text, old = copies / name, text_of(original), before.get(name, "")
         mine = text_of(copy) if copy.exists() else None
-        if mine not in (None, text, before.get(name.as_posix())):
-            after[name.as_posix()] = before.get(name.as_posix(), "")
-            if text != before.get(name.as_posix()):
-                kept.append(copy)
-            continue
-        after[name.as_posix()] = text
-        if mine != text:
+        changed = mine not in (None, text, old)
+        after[name] = old if changed else text
+        if changed and text != old:
+            kept.append(copy)
+        elif not changed and mine != text:
             write_atomic(copy, original.read_bytes())
     write_json(copies / RECORD, after)
     for copy in kept:

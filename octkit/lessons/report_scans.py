@@ -76,7 +76,8 @@ def _flags(folder: Path) -> dict[str, str]:
     if not (path := folder / "quality.csv").is_file():
         return {}
     found = read_table(path, (), ("scan", "trusted", "reasons"), AGAIN)
-    return {row.scan: "" if row.trusted == "yes" else row.reasons or "?" for row in found.itertuples()}
+    return {scan: "" if trusted == "yes" else reasons or "?" for scan, trusted, reasons in
+            zip(found["scan"], found["trusted"], found["reasons"], strict=True)}
 
 
 def _picture(run: Run, dataset: Dataset, case: Case, folder: Path, reasons: str) -> tuple[Link, ...] | str:

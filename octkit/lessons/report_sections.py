@@ -23,7 +23,7 @@ from octkit.data.image_files import read_mask
 from octkit.data.labels import mask_coding
 from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import spread, with_spread
-from octkit.evaluation.records import Answers, Number, Scores, Summary
+from octkit.evaluation.records import Answers, Estimate, Number, Scores, Summary
 from octkit.figures import charts, diagrams, picture, scans
 from octkit.figures.picture import Picture, unit_name
 from octkit.layers.thickness import QUADRANTS
@@ -133,14 +133,14 @@ def warnings(run: Run) -> Iterator[Block]:
 
 def key_layers(run: Run) -> Iterator[Block]:
     """Dice of each layer on the validation scans, or in cross-validation where those have no truth."""
-    found: dict[str, tuple[Summary, str]] = {}
+    found: dict[str, tuple[Estimate, str]] = {}
     people = FEW
     if run.scores_file.exists():
         scores = Scores.load(run.scores_file)
         people = scores.people
         for label, metrics in (scores.by_group or scores.summary).items():
             um = metrics["med_mm"].mean if "med_mm" in metrics else None
-            med = f"{_with_interval(metrics['med'], 2)} px" + (f" ({um * 1000:.1f} µm)" if um else "")
+            med = f"{metrics['med'].shown(2)} px" + (f" ({um * 1000:.1f} µm)" if um else "")
             found[label] = metrics["dice"], text("summary.on_validation", med=med, scans=len(scores.cases),
                                                  people=people)
     elif chosen := _selection(run).chosen:
@@ -149,9 +149,9 @@ def key_layers(run: Run) -> Iterator[Block]:
         people = len(set(persons)) or FEW
         for label, dice in chosen.dice.items():
             over = bootstrap_interval((scan.get(label) for scan in chosen.dice_by_scan.values()), persons)
-            found[label] = (Summary(mean=over.mean, low=over.low, high=over.high) if over.n > 1 else Summary(mean=dice),
+            found[label] = (Estimate.model_validate(over.as_json() if over.n > 1 else {"mean": dice}),
                             text("summary.on_cross_validation", scans=_selection(run).cases))
-    yield Block("cards", [(text("word.layer_dice", layer=layer(label)), *_with_interval(dice).split(" ", 1), note)
+    yield Block("cards", [(text("word.layer_dice", layer=layer(label)), *str(dice).split(" ", 1), note)
                           for label, (dice, note) in found.items()])
     if found:
         yield Block("text", text("summary.how") + (" " + text("summary.few") if people < FEW else ""))
@@ -290,7 +290,7 @@ def validation(run: Run) -> Iterator[Block]:
     if scores.by_group:
         yield table(text("scores.people", people=scores.people, tolerance=f"{scores.nsd_tolerance_px:g}"),
                     (text("word.metric"), *map(layer, scores.by_group)),
-                    [(name, *(_with_interval(found[metric], 4 if scores.units[metric] in ("0 to 1", "mm") else 2)
+                    [(name, *(found[metric].shown(4 if scores.units[metric] in ("0 to 1", "mm") else 2)
                               for found in scores.by_group.values())) for metric, name in names.items()])
     yield table(text("scores.spread", scans=len(scores.cases)), (text("word.metric"), *map(layer, scores.summary)),
                 [(name, *(_in_words(found[metric]) for found in scores.summary.values()))
@@ -468,12 +468,6 @@ def _in_words(found: Summary) -> str:
     digits = 4 if found.mean is None or found.mean < 1 else 2
     shown = "—" if found.mean is None else f"{number(found.mean, digits)} ± {number(found.std, digits)}"
     return text("scores.undefined", text=shown, number=found.undefined) if found.undefined else shown
-
-
-def _with_interval(found: Summary, digits: int = 3) -> str:
-    """A mean and its interval: "0.912 [0.850, 0.956]"."""
-    interval = "" if found.low is None else f" [{number(found.low, digits)}, {number(found.high, digits)}]"
-    return number(found.mean, digits) + interval
 
 
 def _selection(run: Run) -> Selection:

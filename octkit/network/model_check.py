@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from octkit.common.errors import OctkitError, by
 from octkit.common.settings import LEAST_STEP
@@ -18,8 +18,10 @@ def _renamed(blend: object) -> object:
     return "logits" if blend == "scores" else blend  # older files say "scores"
 
 
-class Traits(BaseModel, frozen=True, extra="forbid"):
+class Traits(BaseModel):
     """How a model predicts, beside its plan and weights: the fields of `Model` by their own names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mirror: bool
     mirror_axes: tuple[Literal[-3, -2, -1], ...]

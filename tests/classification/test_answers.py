@@ -24,9 +24,9 @@ def evidence(people=40, scans=2, network=2.0, thickness=2.0, seed=0):
 def test_each_answer_listens_to_its_own_evidence():
     known = evidence()
     fitted = fit(known, 0)
-    told = fitted.probabilities(known)
+    told = fitted.ask(known).probabilities
     assert list(told) == list(ANSWERS) and all(((p > 0) & (p < 1)).all() for p in told.values())
-    other = fitted.probabilities(replace(known, logits=-known.logits))
+    other = fitted.ask(replace(known, logits=-known.logits)).probabilities
     assert np.array_equal(told["thickness"], other["thickness"])
     assert not np.allclose(told["resnet50"], other["resnet50"]) and not np.allclose(told["both"], other["both"])
     plain = LogisticRegression().fit((known.logits[:, None] - known.logits.mean()) / known.logits.std(), known.labels)
@@ -36,11 +36,10 @@ def test_each_answer_listens_to_its_own_evidence():
 
 def test_both_are_better_than_either_where_each_knows_something():
     known, more = evidence(seed=1), evidence(300, seed=2)
-    told = fit(known, 0).probabilities(more)
-    auc = {name: auc_interval(more.labels, p, more.people).mean for name, p in told.items()}
+    told = fit(known, 0).ask(more)
+    auc = {name: auc_interval(more.labels, p, more.people).mean for name, p in told.probabilities.items()}
     assert auc["both"] > max(auc["thickness"], auc["resnet50"])
-    called = fit(known, 0).called("both", told["both"])
-    assert 0.85 < (~called[more.labels == 0]).mean() < 1
+    assert 0.85 < (~told.called["both"][more.labels == 0]).mean() < 1
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -80,12 +79,12 @@ def test_a_threshold_never_comes_from_the_scans_that_it_is_used_on():
 
 def test_without_thickness_the_network_answers_alone_and_with_few_people_as_it_is():
     known = replace(evidence(), features=None)
-    assert list(fit(known, 0).probabilities(known)) == ["resnet50"]
+    assert list(fit(known, 0).ask(known).probabilities) == ["resnet50"]
     assert list(cross_validate(known, 0).probabilities) == ["resnet50"]
     few = evidence(3)
-    fitted = fit(few, 0)
-    assert fitted.probabilities(few)["resnet50"] == pytest.approx(1 / (1 + np.exp(-few.logits)))
-    assert list(fitted.called("resnet50", np.array([0.5, 0.4]))) == [True, False]
+    told = fit(few, 0).ask(few)
+    assert told.probabilities["resnet50"] == pytest.approx(1 / (1 + np.exp(-few.logits)))
+    assert list(told.called["resnet50"]) == list(few.logits >= 0)
     assert cross_validate(few, 0) is None
 
 

@@ -85,7 +85,7 @@ def test_three_answers_are_scored_and_the_chosen_one_is_what_is_submitted(run):
     assert submitted == {f"{row['scan']}.png": float(row["thickness"]) for row in rows if row["split"] == "validation"}
     # The same answers can be asked about other scans.
     scans = measure.split_evidence(run, "validation", run.dataset.validation)
-    told = measure.fitted_answers(Run(run.folder)).probabilities(scans)["thickness"]
+    told = measure.fitted_answers(Run(run.folder)).ask(scans).probabilities["thickness"]
     assert told == pytest.approx([submitted[f"{name}.png"] for name in scans.names], abs=1e-6)
 
 

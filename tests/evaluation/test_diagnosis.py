@@ -90,6 +90,24 @@ def test_a_threshold_keeps_its_specificity_on_the_scans_that_it_is_set_by(specif
     assert threshold_for([0.2, 0.7]) == 0.7
 
 
+def test_counts_and_the_roc_by_hand():
+    # Called are two of three glaucomas and one of four healthy scans.
+    known, found = [1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.3, 0.6, 0.4, 0.2, 0.1]
+    scores = diagnosis_scores(known, found, np.array(found) >= 0.5, list("abcdefg"))
+    assert scores["confusion"] == {"true_positive": 2, "false_negative": 1, "false_positive": 1, "true_negative": 3}
+    assert [scores["sensitivity"]["mean"], scores["specificity"]["mean"], scores["f1"]] == pytest.approx(
+        [2 / 3, 3 / 4, 4 / 6])
+    # Of 12 pairs of a glaucoma and a healthy scan, 0.9 wins 4, 0.5 wins 3, 0.3 wins 2.
+    roc = scores["roc"]
+    assert scores["auc"]["mean"] == pytest.approx(9 / 12) == pytest.approx(np.trapezoid(roc["tpr"], roc["fpr"]))
+    assert (roc["fpr"][0], roc["tpr"][0], roc["thresholds"][0]) == (0, 0, None)
+    assert (roc["fpr"][-1], roc["tpr"][-1]) == (1, 1)
+    one_class = diagnosis_scores([1, 1], [0.9, 0.2], [True, False], list("ab"))
+    assert (one_class["auc"]["mean"], one_class["roc"], one_class["specificity"]["mean"]) == (None, None, None)
+    assert (one_class["sensitivity"]["mean"], one_class["f1"]) == (0.5, pytest.approx(2 / 3))
+    assert diagnosis_scores([0], [0.2], [False], ["a"])["f1"] is None
+
+
 def test_scores_by_hand():
     found = diagnosis_scores([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], [True, False, False, False], list("abcc"))
     assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)

@@ -1,4 +1,3 @@
-import json
 import math
 
 import numpy as np
@@ -10,18 +9,15 @@ from hypothesis.extra.numpy import arrays
 from octkit.data.labels import IGNORE
 from octkit.evaluation.metrics import (
     boundaries,
-    boundary_agreement,
+    boundary_scores,
     broken_a_scans,
-    classification_scores,
     dice,
     dice_from_counts,
     dice_of_labels,
     gain_over,
     layer_thickness,
     mean_over_cases,
-    med,
     spread,
-    thickness_error,
     with_spread,
 )
 
@@ -106,8 +102,13 @@ def test_a_layer_without_gaps_is_as_thick_as_its_boundaries_are_apart(mask):
     np.testing.assert_array_equal(layer_thickness(mask, 1), lower - upper)
 
 
+def scores(found, truth, *keys, mm=None):
+    found = boundary_scores(found, truth, 1, mm)
+    return found[keys[0]] if len(keys) == 1 else tuple(found[key] for key in keys)
+
+
 def test_med_tells_upper_from_lower():
-    assert med(flat(8, 15), flat(8, 12), 1) == {"upper": 0, "lower": 3, "mean": 1.5, "coverage": 1}
+    assert scores(flat(8, 15), flat(8, 12), "med_upper", "med_lower", "med", "coverage") == (0, 3, 1.5, 1)
 
 
 def test_med_in_mm_weighs_rows_and_columns_by_their_spacing():
@@ -118,29 +119,27 @@ def test_med_in_mm_weighs_rows_and_columns_by_their_spacing():
         truth[true:, column], found[predicted:, column] = 1, 1
     # True points (0,0) (0,1) (6,2) (6,3), predicted (0,0) (0,1) (0,2) (6,3): (6,2) -> (6,3) and (0,2) -> (0,1)
     # are 1 column apart, the others 0.
-    assert med(found, truth, 1)["upper"] == pytest.approx(1 / 4)
-    # With columns 100 times the rows the way within the column is nearer: 6 rows.
-    result = med(found, truth, 1, spacing=(0.01, 1.0))
-    assert result["upper"] == pytest.approx(6 * 0.01 / 4)
-    assert result["lower"] == 0
+    assert scores(found, truth, "med_upper") == pytest.approx(1 / 4)
+    # With columns 100 times the rows the way within the column is nearer: 6 rows. Its own column's error is 6 rows.
+    upper, lower, error = scores(found, truth, "med_upper_mm", "med_lower_mm", "boundary_error_um", mm=(0.01, 1.0))
+    assert (upper, lower, error) == (pytest.approx(6 * 0.01 / 4), 0, pytest.approx(6 * 10 / 8))
 
 
 def test_what_is_missing_shows_in_coverage():
     gap, nothing = flat(8, 12), flat(0, 0)
     gap[:, :3] = 0
     # From the truth the columns 0, 1, 2 are 3, 2, 1 px from the gap's edge; the other way all is 0.
-    result = med(gap, flat(8, 12), 1)
-    assert (result["mean"], result["coverage"]) == (pytest.approx((6 / 12 + 0) / 2), 9 / 12)
-    assert med(flat(8, 12), gap, 1)["coverage"] == 1
-    result = med(nothing, flat(8, 12), 1)
-    assert all(math.isnan(result[key]) for key in ("upper", "lower", "mean")) and result["coverage"] == 0
-    assert math.isnan(med(flat(8, 12), nothing, 1)["coverage"])
+    assert scores(gap, flat(8, 12), "med", "coverage") == (pytest.approx((6 / 12 + 0) / 2), 9 / 12)
+    assert scores(flat(8, 12), gap, "coverage") == 1
+    *distances, covered = scores(nothing, flat(8, 12), "med_upper", "med_lower", "med", "coverage")
+    assert all(map(math.isnan, distances)) and covered == 0
+    assert math.isnan(scores(flat(8, 12), nothing, "coverage"))
 
 
 @given(layers(), layers())
 def test_med_is_symmetric_the_same_in_a_mirror_and_zero_only_for_the_same_layer(a, b):
-    found = med(a, b, 1)["mean"]
-    assert found == pytest.approx(med(b, a, 1)["mean"]) == pytest.approx(med(a[:, ::-1], b[:, ::-1], 1)["mean"])
+    found = scores(a, b, "med")
+    assert found == pytest.approx(scores(b, a, "med")) == pytest.approx(scores(a[:, ::-1], b[:, ::-1], "med"))
     assert (found == 0) == np.array_equal(a, b)
 
 
@@ -152,63 +151,31 @@ def test_med_equals_the_definition_computed_naively():
     first, second = ([(r * 0.5, c * 2.0) for c, r in enumerate(upper)] for upper in (a[0], b[0]))
     forth = np.mean([min(math.dist(p, q) for q in second) for p in first])
     back = np.mean([min(math.dist(p, q) for q in first) for p in second])
-    assert med(*masks, 1, (0.5, 2.0))["upper"] == pytest.approx((forth + back) / 2)
+    assert scores(*masks, "med_upper_mm", mm=(0.5, 2.0)) == pytest.approx((forth + back) / 2)
 
 
-def test_boundary_agreement_by_hand():
+def test_boundary_error_and_surface_distance_by_hand():
     # Found 3 rows deeper in columns 0 to 5, right in 6 and 7, lost in 8 to 11: the mean of |error| where both have it
     # is 18 / 8 rows. Near (2 px) are, of each boundary: columns 6 and 7 of both masks, and of the truth 4, 5, 8
     # and 9, which are 2 and 1 columns away from the found 6 and 7. That is 8 of 12 + 8 points.
     found = np.where(np.arange(12) < 6, flat(11, 15), flat(8, 12))
     found[:, 8:] = 0
-    agreement = boundary_agreement(found, flat(8, 12), 1)
-    assert agreement == {"boundary_error": pytest.approx(18 / 8), "nsd": pytest.approx(8 / 20)}
-    assert boundary_agreement(found, flat(8, 12), 1, tolerance=3)["nsd"] == pytest.approx(19 / 20)
-    lost = boundary_agreement(flat(0, 0), flat(8, 12), 1)
-    assert lost["nsd"] == 0 and math.isnan(lost["boundary_error"])
-    assert all(map(math.isnan, boundary_agreement(flat(0, 0), flat(0, 0), 1).values()))
+    assert scores(found, flat(8, 12), "boundary_error", "nsd") == pytest.approx((18 / 8, 8 / 20))
+    error, near = scores(flat(0, 0), flat(8, 12), "boundary_error", "nsd")
+    assert near == 0 and math.isnan(error)
+    assert all(map(math.isnan, boundary_scores(flat(0, 0), flat(0, 0), 1, (1, 1)).values()))
 
 
 def test_thickness_error_by_hand():
     # True thickness 2 1 0 2, found 2 1 1 1.
-    assert thickness_error(FOUND, TRUTH, 1) == pytest.approx(2 / 4)
-    assert thickness_error(np.zeros_like(TRUTH), TRUTH, 1) == pytest.approx(5 / 4)
-    assert math.isnan(thickness_error(FOUND, TRUTH, 3))
+    assert scores(FOUND, TRUTH, "thickness_error", "thickness_error_um", mm=(0.01, 1)) == pytest.approx((2 / 4, 5))
+    assert scores(np.zeros_like(TRUTH), TRUTH, "thickness_error") == pytest.approx(5 / 4)
 
 
-@pytest.mark.parametrize("metric", [dice, med, boundary_agreement, thickness_error])
+@pytest.mark.parametrize("metric", [dice, boundary_scores])
 def test_masks_of_different_shapes_are_refused(metric):
     with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 3\)"):
         metric(TRUTH, TRUTH[:, :3], 1)
-
-
-def test_classification_scores_by_hand():
-    # Above 0.5: two of three glaucomas, one of four healthy scans (0.5 itself counts as glaucoma).
-    scores = classification_scores([1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.3, 0.6, 0.4, 0.2, 0.1])
-    assert scores["confusion"] == {"true_positive": 2, "false_negative": 1, "false_positive": 1, "true_negative": 3}
-    assert [scores[key] for key in ("sensitivity", "specificity", "f1")] == pytest.approx([2 / 3, 3 / 4, 4 / 6])
-    # Of 12 pairs of a glaucoma and a healthy scan, 0.9 wins 4, 0.5 wins 3, 0.3 wins 2.
-    assert scores["auc"] == pytest.approx(9 / 12)
-    roc = scores["roc"]
-    assert (roc["fpr"][0], roc["tpr"][0], roc["thresholds"][0]) == (0, 0, None)
-    assert (roc["fpr"][-1], roc["tpr"][-1]) == (1, 1)
-    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(9 / 12)
-    json.dumps(scores, allow_nan=False)
-
-
-def test_classification_scores_with_one_class_leave_undefined_what_is():
-    scores = classification_scores([1, 1], [0.9, 0.2])
-    assert (scores["auc"], scores["roc"], scores["specificity"]) == (None, None, None)
-    assert (scores["sensitivity"], scores["f1"]) == (0.5, pytest.approx(2 / 3))
-    assert classification_scores([0], [0.2])["f1"] is None
-
-
-@pytest.mark.parametrize(("labels", "probabilities", "message"), [
-    ([1, 0], [0.5], "as many"), ([1, 2], [0.5, 0.5], r"\[1, 2\]"), ([1, 0], [0.5, float("nan")], "nan or outside"),
-    ([1, 0], [0.5, 1.1], "nan or outside")])
-def test_classification_scores_refuse_what_is_no_probability(labels, probabilities, message):
-    with pytest.raises(ValueError, match=message):
-        classification_scores(labels, probabilities)
 
 
 def columns(*texts: str) -> np.ndarray:
@@ -233,9 +200,9 @@ def test_a_layer_moved_by_k_rows_is_k_px_away(layer, k):
     """Flat boundaries, as a slope comes nearer sideways: then the distance is at most k."""
     deep = np.pad(layer, ((0, 12), (0, 0)))
     moved = np.roll(deep, k, axis=0)
-    assert med(moved, deep, 1)["mean"] <= k + 1e-9
+    assert scores(moved, deep, "med") <= k + 1e-9
     level = np.repeat(deep[:, :1], deep.shape[1], axis=1)
-    assert med(np.roll(level, k, axis=0), level, 1)["mean"] == pytest.approx(k)
+    assert scores(np.roll(level, k, axis=0), level, "med") == pytest.approx(k)
 
 
 def test_spread_by_hand():

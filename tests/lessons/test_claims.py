@@ -11,12 +11,14 @@ from helpers import make_run
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_csv, write_json
 from octkit.evaluation.intervals import Interval
+from octkit.inference import measure
 from octkit.lessons import claims
-from octkit.lessons.claims import Way, decide
+from octkit.lessons.claims import Trials, Way, decide
 from octkit.network import model
 from octkit.phantoms.data_sets import make_data_set
 from octkit.planning import steps
 from octkit.planning.run import Run
+from octkit.training.train import train_fold
 
 TINY = ("plan.base_features=2", "plan.max_features=4", "train.epochs=1", "train.iterations_per_epoch=1",
         "train.folds=[0,1]", "splits.folds=2")
@@ -42,14 +44,15 @@ def test_a_gain_is_paired_scan_by_scan_and_has_each_seeds_mean(run, monkeypatch)
     first, second = (case.name for case in run.dataset.validation)
     table = {("a", 0): (0.4, 0.9), ("b", 0): (0.41, 0.93), ("a", 1): (0.3, 0.8), ("b", 1): (0.32, 0.84)}
 
-    def judged(_, way, seed):
+    def judged(way, seed):
         return {first: {"dice": table[way.candidate, seed][0]}, second: {"dice": table[way.candidate, seed][1]}}
 
-    monkeypatch.setattr(claims, "judged", judged)
-    gain, by_seed = claims.gain(run, [Way("b")], [Way("a")])
+    trials = Trials(run, None, None)
+    monkeypatch.setattr(trials, "judged", judged)
+    gain, by_seed = trials.gain([Way("b")], [Way("a")])
     assert gain.mean == pytest.approx(0.025) and gain.n == 2 and by_seed == pytest.approx((0.02, 0.03))
     assert 0.015 - 1e-9 <= gain.low < gain.high <= 0.035 + 1e-9
-    halved, _ = claims.gain(run, [Way("b")], [Way("a"), Way("b")])  # against the mean of both: half of it
+    halved, _ = trials.gain([Way("b")], [Way("a"), Way("b")])  # against the mean of both: half of it
     assert halved.mean == pytest.approx(0.0125)
 
 
@@ -58,19 +61,18 @@ def test_lengths_are_halves_and_twice_and_stand_once():
 
 
 def test_candidates_differ_in_one_thing(run):
-    assert claims.candidates(run) == {"base": {}, "adam": {"train": claims.ADAM}, "epochs-2": {"train": {"epochs": 2}}}
+    assert Trials(run, None, None).candidates == {
+        "base": {}, "adam": {"train": claims.ADAM}, "epochs-2": {"train": {"epochs": 2}}}
 
 
 def test_8_to_2_against_7_to_3_on_common_scans(run, tmp_path):
     """Seeds disagree at 7:3, so that its mean ranks by chance; 8:2 ranks all scans rightly."""
     names = [case.name for case in run.dataset.validation]
-    for share, seed, log_odds in ((0.8, 0, (-1, 1)), (0.8, 1, (-2, 3)), (0.7, 0, (-1, 1)), (0.7, 1, (1, -1))):
+    for share, seed, log_odds in ((0.8, 0, (1, -1)), (0.8, 1, (3, -2)), (0.7, 0, (1, -1)), (0.7, 1, (-1, 1))):
         write_csv(run.classifier / f"comparison/{share}_{seed}/outputs.csv", ("split", "scan", "log_odds"),
                   [("held out", "0001", 5.0), *(("validation", *row) for row in zip(names, log_odds, strict=True))])
-    worse, better = (claims._outputs((run.classifier / "comparison").glob(f"{share}_*/outputs.csv"))
-                     for share in (0.7, 0.8))
-    gain, by_seed = claims._auc(run, dict(zip(names, (0, 1), strict=True)), worse, better)
-    assert gain.mean == pytest.approx(0.5) and by_seed == pytest.approx((0, 1))
+    found = claims._fractions(run)  # of the two validation scans the first has glaucoma
+    assert found.gain.mean == pytest.approx(0.5) and found.by_seed == pytest.approx((0, 1))
     assert claims._fractions(Run(make_run(tmp_path / "other", run.settings.data.root, *TINY))).verdict == "not tested"
 
 
@@ -92,7 +94,7 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
     write_json(cheap.mirroring_file, {
         "plain": {"seconds": 1.0, "dice": 0.9, "dice_by_scan": {"0001": 0.90, "0002": 0.80, "0003": 0.7}},
         "mirrored": {"seconds": 4.0, "dice": 0.92, "dice_by_scan": {"0001": 0.93, "0002": 0.82, "0003": 0.71}}})
-    mirroring, *others = claims.findings(cheap)
+    mirroring, *others = Trials(cheap, None, None).findings()
     assert mirroring.verdict == "supported" and mirroring.gain.mean == pytest.approx(0.02) and "4.0" in mirroring.note
     assert {one.verdict for one in others} == {"not tested"}
     assert all(claims.COMMAND in one.note for one in others)
@@ -102,22 +104,23 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
 
 
 def test_a_damaged_log_is_named(run, monkeypatch):
-    monkeypatch.setattr(claims, "_candidate", lambda *_: run)
+    trials = claims.Trials(run, None, None)
+    monkeypatch.setattr(trials, "_candidate", lambda *_: run)
     log = run.fold(claims.CONFIG, 0) / "log.csv"
     log.parent.mkdir(parents=True)
     log.write_text("epoch,seconds\n1,60\n2,60\n")
-    assert claims.minutes(run) == {"run": 2}
+    assert trials.minutes() == {"run": 2}
     log.write_bytes(b"")
     with pytest.raises(OctkitError) as error:
-        claims.minutes(run)
+        trials.minutes()
     assert error.value.file == log and error.value.mend
 
 
-def test_all_claims_on_the_smallest_trainings_and_again_without_training(tmp_path, monkeypatch):
+def test_all_claims_on_the_smallest_trainings_and_again_without_training(tmp_path):
     make_data_set(tmp_path / "data", (4, 2, 0), (64, 96), repeated=False)
     run = Run(make_run(tmp_path / "run", tmp_path / "data", *TINY, "claims.seeds=1", "claims.extra_scans=2",
                        'data.phantom={"train": 4, "validation": 2, "size": [64, 96]}'))
-    found = claims.findings(run)
+    found = Trials(run, train_fold, measure.scan_scores).findings()
     assert [one.claim for one in found if one.tested] == [
         "mirroring gains accuracy", "mirroring costs time", "`all` beats the mean of its folds",
         "`all` beats its folds averaged together", "Adam with the plateau rule beats SGD",
@@ -131,11 +134,11 @@ def test_all_claims_on_the_smallest_trainings_and_again_without_training(tmp_pat
     with open(run.claims_file.with_suffix(".csv"), newline="", encoding="utf-8") as file:
         assert [row["verdict"] for row in csv.DictReader(file)] == [one.verdict for one in found]
 
-    monkeypatch.setattr(claims.Predictor, "load", None)  # nothing is predicted again: the networks are the same
-    assert [one.gain for one in claims.findings(run)] == [one.gain for one in found]
+    again = Trials(run, train_fold, None)  # nothing is predicted again: the networks are the same
+    assert [one.gain for one in again.findings()] == [one.gain for one in found]
     extra.plan_file.write_text(re.sub(r'("batch_size": {\s*"value": )\d+', r"\g<1>7", extra.plan_file.read_text()))
     with pytest.raises(OctkitError, match="another network"):
-        claims.judged(run, Way("extra"))
+        again.judged(Way("extra"))
 
 
 def test_fold_all_beside_others_makes_the_final_masks_alone(goals, tmp_path, monkeypatch):
