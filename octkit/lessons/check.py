@@ -5,10 +5,9 @@ paddle are not imported.
 """
 
 import math
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, product
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from octkit.common.files import read_json, read_table
 from octkit.data.image_files import read_mask
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.layouts.goals import true_diagnoses
-from octkit.evaluation.diagnosis import auc_interval
 from octkit.evaluation.evaluate import examples, read_predictions
 from octkit.evaluation.metrics import THRESHOLD, broken_a_scans, dice
 from octkit.figures.charts import read_log
@@ -34,18 +32,20 @@ from octkit.planning.preprocess import normalise
 from octkit.planning.run import Run
 
 TOLERANCE = 0.01  # of the right number: answers may be rounded to three digits
+NEAR = 0.02  # of the training scans: a rule that decides so many fewer rightly than the best is nearly the best
 TRIES: Counter[tuple[str, str]] = Counter()  # (run, exercise) -> wrong answers so far
 
 
 class Known(NamedTuple):
     """The right answer (a number, a text, or a tuple of them), and usual wrong ones with the remark that helps.
 
-    Where many answers are right, `judge` says of one whether it is, and why; None where it is not of the kind of
-    `right`.
+    An answer may be `within` so much of a number, for what the lesson prints with few digits. Where many answers are
+    right, `judge` says of one whether it is, and why; None where it is not of the kind of `right`.
     """
 
     right: Any
     wrong: dict[Any, str] = {}
+    within: float = 1e-9
     judge: Callable[[Any], tuple[bool, str] | None] | None = None
 
 
@@ -66,6 +66,16 @@ def check(name: str, answer: Any, run: Run) -> bool:
     return _show(name, right, f"{'Right.' if right else 'Not yet.'} {remark[:1].upper()}{remark[1:]}{hint}".strip())
 
 
+def count_right(sides: tuple[list[float], list[float]], limit: float | None = None) -> int:
+    """How many scans, with glaucoma and without, are decided rightly by "from `limit` on it is glaucoma".
+
+    None: by the limit that suits best. nan is never called glaucoma.
+    """
+    sick, healthy = sides
+    limits = [*filter(math.isfinite, sick + healthy), math.inf] if limit is None else [limit]
+    return max(sum(value >= cut for value in sick) + sum(not value >= cut for value in healthy) for cut in limits)
+
+
 def exercises() -> dict[str, Callable[["Exercises"], Known]]:
     """Name of each exercise -> the method of `Exercises` that knows it; the method's name ends in the exercise's."""
     return {name[-4:].replace("_", "-"): method for name, method in vars(Exercises).items() if name[-1].isdigit()}
@@ -80,7 +90,7 @@ def judged(known: Known, answer: Any) -> tuple[bool, str]:
         return verdict
     if known.judge or not _fits(right, answer):
         return False, f"expected {_kind(right)}, found {answer!r:.40} ({type(answer).__name__})."
-    if _same(right, answer):
+    if _same(right, answer, known.within):
         return True, ""
     other = ("it is another one" if isinstance(right, str) else "look at each of the values" if isinstance(right, tuple)
              else f"too {'large' if answer > right else 'small'}")
@@ -113,12 +123,13 @@ def _fits(right: Any, answer: Any) -> bool:
     return isinstance(answer, Real) and not isinstance(answer, bool) and math.isfinite(answer)
 
 
-def _same(right: Any, answer: Any) -> bool:
+def _same(right: Any, answer: Any, within: float = 1e-9) -> bool:
     if isinstance(right, tuple):
         return all(map(_same, right, answer))
-    if isinstance(right, str):
-        return right.strip("+ ").casefold() == answer.strip("+ ").casefold()
-    return answer == right if isinstance(right, int) else math.isclose(answer, right, rel_tol=TOLERANCE, abs_tol=1e-9)
+    if isinstance(right, str):  # scans and steps may be called by their files
+        plain = answer.strip("+ ").removesuffix(".ipynb").removesuffix(".png")
+        return right.strip("+ ").casefold() == plain.casefold()
+    return answer == right if isinstance(right, int) else math.isclose(answer, right, rel_tol=TOLERANCE, abs_tol=within)
 
 
 def _show(name: str, right: bool, text: str) -> bool:
@@ -154,11 +165,16 @@ class Exercises:
         return {name.rpartition(".")[0]: value for name, value in found.items()}
 
     def thinness(self) -> dict[str, dict[str, float]]:
-        """Sector -> validation scan -> minus the mean RNFL thickness of its predicted mask, -inf without one."""
+        """Sector -> validation scan -> minus the mean RNFL thickness of its predicted mask, nan without one."""
         sectors = list(thickness.all_sectors())
         table: Any = read_table(self.run.thickness_file, sectors, ("case", "layer"), "run lesson 10 again")
-        means = table[table.layer == "rnfl"].set_index("case")[sectors]
-        return (-means.fillna(math.inf)).to_dict()
+        return (-table[table.layer == "rnfl"].set_index("case")[sectors]).to_dict()
+
+    def thinness_in_training(self, sector: str) -> tuple[list[float], list[float]]:
+        """The same of a sector in the training masks: of scans with glaucoma and of scans without."""
+        found = [(case.glaucoma, -thickness.means(self.rnfl(case))[sector]) for case in self.data.train]
+        sick, healthy = ([value for label, value in found if label == side] for side in (1, 0))
+        return sick, healthy
 
     def sides(self, values: dict[str, float]) -> tuple[list[float], list[float]]:
         """Values by validation scan as those of scans with glaucoma and those of scans without."""
@@ -166,12 +182,6 @@ class Exercises:
             raise OctkitError(f"{self.data.root}: keeps the diagnoses of the validation scans to itself")
         sick, healthy = ([value for name, value in values.items() if known.get(name) == label] for label in (1, 0))
         return sick, healthy
-
-    def count_right(self, values: dict[str, float], limit: float | None = None) -> int:
-        """How many scans are decided rightly by "from `limit` on it is glaucoma"; None: the limit that suits best."""
-        sick, healthy = self.sides(values)
-        limits = [*filter(math.isfinite, sick + healthy), math.inf] if limit is None else [limit]
-        return max(sum(value >= cut for value in sick) + sum(value < cut for value in healthy) for cut in limits)
 
     def degrees_of_an_a_scan_00_1(self) -> Known:
         return Known(float(np.diff(thickness.angles(np.zeros(768)))[0]), {2 * math.pi / 768: "this is in radians"})
@@ -273,7 +283,8 @@ class Exercises:
     def mirroring_08_2(self) -> Known:
         prices = read_json(self.run.mirroring_file)
         plain, mirrored = (prices[name]["dice_by_scan"] if prices else {} for name in ("plain", "mirrored"))
-        return Known(sum(mirrored[name] - plain[name] for name in plain) / len(plain) if plain else None)
+        gain = sum(mirrored[name] - plain[name] for name in plain) / len(plain) if plain else None
+        return Known(gain, within=0.51e-4)  # the lesson prints four digits
 
     def worst_scan_09_1(self) -> Known:
         scores, layer = read_json(self.run.scores_file), self.data.labels[0]
@@ -304,43 +315,51 @@ class Exercises:
             float(np.nanpercentile([*found.values()], 5)): "this is the limit of all scans; take the healthy ones",
             min(healthy): "this is the thinnest healthy scan"})
 
-    def network_auc_11_1(self) -> Known:
-        sick, healthy = self.sides(self.glaucoma())
-        scans = range(len(sick + healthy))
-        auc = auc_interval([number < len(sick) for number in scans], sick + healthy, scans).mean
-        return Known(auc, {self.count_right(self.glaucoma(), THRESHOLD) / len(sick + healthy):
-                                     "this is the share of right decisions at one threshold"})
+    def auc_of_thickness_11_1(self) -> Known:
+        def auc(values: dict[str, float]) -> float:
+            pairs = list(product(*([value for value in side if value == value] for side in self.sides(values))))
+            return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs) if pairs else math.nan
+
+        right = auc(self.thinness()["I"])
+        return Known(right, {1 - right: "thin speaks for glaucoma: count the pairs the other way round",
+                             auc(self.glaucoma()): "this is the submitted answer's; asked was the inferior quadrant's"})
 
     def threshold_11_2(self) -> Known:
         def judge(answer: Any) -> tuple[bool, str] | None:
             if not _fits(THRESHOLD, answer):
                 return None
-            ours, usual, best = (self.count_right(self.glaucoma(), limit) for limit in (answer, THRESHOLD, None))
-            return ours == best, f"{ours} decisions are right; at {THRESHOLD} there are {usual}."
+            missed, alarmed = sum(p < answer for p in sick), sum(p >= answer for p in healthy)
+            fewest = sum(value >= min(sick) for value in healthy)
+            more = f"; it can be as few as {fewest}" if not missed and alarmed > fewest else ""
+            return not missed and not more, f"{missed} with glaucoma are missed, {alarmed} healthy ones alarmed{more}."
 
-        return Known(THRESHOLD, judge=judge)
+        sick, healthy = self.sides(self.glaucoma())
+        return Known(min(sick, default=None), judge=judge)
 
     def rival_11_3(self) -> Known:
         def judge(answer: Any) -> tuple[bool, str] | None:
-            network = self.count_right(self.glaucoma())
-            by = f"the submitted answer, with the threshold that suits it best, {network}."
-            if answer == "none":
-                best = max(map(self.count_right, thin.values()))
-                return best < network, f"the best rule decides {best} scans rightly, {by}"
             if not _fits(("", 0.0), answer):
                 return None
-            if answer[0] not in thin:
+            if answer[0] not in (thin := self.thinness()):
                 return False, f"the sectors are {', '.join(thin)}."
-            ours = self.count_right(thin[answer[0]], -answer[1])
-            return ours >= network, f"your rule decides {ours} scans rightly, {by}"
+            learned = self.thinness_in_training(answer[0])
+            ours, best = count_right(learned, -answer[1]), count_right(learned)
+            chosen = f"of {sum(map(len, learned))} training scans your rule decides {ours} rightly"
+            if ours < best - NEAR * sum(map(len, learned)):
+                return False, f"{chosen}, the best limit of this sector {best}."
+            rule, submitted = self.sides(thin[answer[0]]), self.sides(self.glaucoma())
+            found, rival = count_right(rule, -answer[1]), count_right(submitted, THRESHOLD)
+            return True, (f"{chosen}, the best of this sector {best}: honestly chosen. Does it reach the submitted "
+                          f"answer? {'Yes' if found >= rival else 'No'}: of {sum(map(len, rule))} validation scans "
+                          f"it decides {found} rightly, the submitted answer (from {THRESHOLD} on it is glaucoma) "
+                          f"{rival}.")
 
-        thin = self.thinness()
         return Known(("I", 0.0), judge=judge)
 
-    def files_12_1(self) -> Known:
-        with zipfile.ZipFile(self.run.submission_file) as archive:
-            files = sum(not member.is_dir() for member in archive.infolist())
-        return Known(files, {files - 1: "the table of probabilities belongs to it"})
+    def called_glaucoma_12_1(self) -> Known:
+        values = self.glaucoma().values()
+        called = sum(value >= THRESHOLD for value in values)
+        return Known(called, {len(values) - called: "these are the ones below 0.5", len(values): "these are all scans"})
 
     def rnfl_pixels_12_2(self) -> Known:
         name = self.data.validation[0].name

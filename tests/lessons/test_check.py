@@ -1,3 +1,4 @@
+import math
 import re
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from helpers import make_run
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_csv
 from octkit.common.settings import PROJECT
-from octkit.lessons.check import TRIES, Exercises, Known, check, exercises, judged
+from octkit.layers import thickness
+from octkit.lessons.check import TRIES, Exercises, Known, check, count_right, exercises, judged
 from octkit.planning.run import Run
 
 LESSONS = sorted(path for path in (PROJECT / "notebooks").glob("*.ipynb") if path.stem[:2] <= "16")
@@ -83,6 +85,14 @@ def test_a_wrong_answer_is_told_what_is_off(right, answer, remark):
                                            ((0.5, 0.0), np.array([0.5, 0])), ("+ looks", " Looks"), (-0.01, -0.01)])
 def test_an_answer_may_be_rounded_and_of_any_fitting_kind(right, answer):
     assert judged(Known(right), answer) == (True, "")
+
+
+def test_a_scan_and_a_step_may_be_called_by_their_files():
+    assert judged(Known("0175"), "0175.png")[0] and judged(Known("11_classify"), "11_classify.ipynb")[0]
+
+
+def test_what_is_printed_with_few_digits_may_be_answered_with_them():
+    assert judged(Known(5.7e-05, within=0.51e-4), 0.0001)[0] and not judged(Known(5.7e-05, within=0.51e-4), 0.0002)[0]
 
 
 def test_a_usual_wrong_answer_has_its_own_remark():
@@ -165,26 +175,51 @@ def rivals(tmp_path, goals):
     return make
 
 
-def test_a_sector_that_beats_the_network_is_found_by_the_run(rivals, capsys):
-    run = rivals((0.2, 0.6), (80, 120))
-    assert check("11-3", ("I", 100), run) and check("11-3", ("I", 80), run)
-    assert "decides 2 scans rightly, the submitted answer, with the threshold that suits it best, 1." in said(capsys)
-    assert not check("11-3", "none", run)
-    assert check("11-3", ("I", 79), run)  # one right, as many as the network
-    assert check("11-1", 0, run) and check("11-2", 0.1, run) and check("11-2", 0.9, run)
-    assert not check("11-2", 0.5, run)
+def best_limit(run):
+    """A limit of the sector I that decides the training scans as rightly as any."""
+    sick, healthy = Exercises(run).thinness_in_training("I")
+    return -max([*sick, *healthy, math.inf], key=lambda cut: count_right((sick, healthy), cut))
 
 
-def test_a_network_that_no_sector_beats_wins_by_the_run(rivals, capsys):
-    run = rivals((0.7, 0.6), (120, 80))
-    assert check("11-3", "none", run)
-    assert not check("11-3", ("I", 100), run) and not check("11-3", ("I", 130), run)
-    assert "Your rule decides 0 scans rightly" in said(capsys)
-    assert not check("11-3", ("T", 100), run) and not check("11-3", ("X", 100), run) and not check("11-3", 100, run)
+@pytest.mark.parametrize("probabilities, inferior, reached", [
+    ((0.2, 0.6), (1, 120), "Yes: of 2 validation scans it decides 2 rightly, the submitted answer (from 0.5 on it is "
+                           "glaucoma) 0."),
+    ((0.7, 0.2), (120, 1), "No: of 2 validation scans it decides 0 rightly, the submitted answer (from 0.5 on it is "
+                           "glaucoma) 2.")])
+def test_a_rule_chosen_by_the_training_scans_is_right_whoever_wins(rivals, capsys, monkeypatch, probabilities, inferior,
+                                                                   reached):
+    run = rivals(probabilities, inferior)
+    monkeypatch.setattr(Exercises, "thinness_in_training", lambda *_: ([-90.0, -80.0], [-110.0, math.nan]))
+    assert check("11-3", ("I", best_limit(run)), run) and check("11-3", ("I", 100), run)
+    assert reached in said(capsys)
+    assert not check("11-3", ("I", 85), run)  # one of four is wrong
+    assert "your rule decides 3 rightly, the best limit of this sector 4." in said(capsys)
+    assert not check("11-3", ("X", 100), run) and not check("11-3", 100, run)
     found = said(capsys)
     assert "The sectors are global, T, S," in found and "Expected (a text in quotes, a number)" in found
-    assert check("11-2", 0.65, run) and not check("11-2", 0.5, run)
-    assert "at 0.5 there are 1" in said(capsys)
+
+
+def test_the_thickness_of_the_training_scans_is_that_of_their_masks(rivals):
+    run = rivals((0.2, 0.6), (80, 120))
+    sick, healthy = Exercises(run).thinness_in_training("I")
+    cases = run.dataset.train
+    assert (len(sick), len(healthy)) == tuple(sum(case.glaucoma == side for case in cases) for side in (1, 0))
+    profile = thickness.of_case(cases[0], run.dataset.read_mask(cases[0]))["rnfl"]
+    assert -thickness.means(profile)["I"] in (sick if cases[0].glaucoma else healthy)
+
+
+def test_the_auc_of_a_thickness_and_the_lowest_price_of_missing_nobody(rivals, capsys):
+    run = rivals((0.2, 0.6), (80, 120))
+    assert check("11-1", 1, run) and not check("11-1", 0, run)
+    assert check("11-2", 0.2, run) and check("11-2", 0.1, run) and not check("11-2", 0.3, run)
+    assert "1 with glaucoma are missed, 1 healthy ones alarmed" in said(capsys)
+    assert check("12-1", 1, run) and not check("12-1", 2, run)
+
+
+def test_nobody_is_missed_and_nobody_alarmed_where_a_threshold_can(rivals, capsys):
+    run = rivals((0.6, 0.4), (80, 120))
+    assert check("11-2", 0.5, run) and not check("11-2", 0.3, run)
+    assert "1 healthy ones alarmed; it can be as few as 0" in said(capsys)
 
 
 def test_a_damaged_table_of_thickness_is_named(rivals):
