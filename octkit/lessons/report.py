@@ -19,7 +19,7 @@ import jinja2
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_atomic
 from octkit.common.settings import flat
-from octkit.evaluation.records import Answers, Scores
+from octkit.evaluation.records import Answers, Estimate, Scores
 from octkit.evaluation.submission import check_submission
 from octkit.figures import diagrams
 from octkit.lessons import ledger
@@ -160,11 +160,15 @@ VOLUME_SECTIONS: Sections = {
 
 
 def key_numbers(run: Run) -> list[str]:
-    """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the glaucoma answers."""
-    scores = Scores.load(run.scores_file).summary if run.scores_file.exists() else {}
-    lines = [", ".join([f"{layer:8s}", *(f"{metric} {number(found[metric].mean)}"
-                                         for metric in ("dice", "med", "thickness_error"))])
-             for layer, found in scores.items()]
+    """The run's main results, a line each: Dice, MED and thickness error of the layers, AUC of the glaucoma answers.
+
+    As in the report they are means over people with 95 % intervals; over scans in files that count no people.
+    """
+    scores = Scores.load(run.scores_file) if run.scores_file.exists() else None
+    lines = [f"{layer:8s} " + ", ".join(
+        f"{metric} {Estimate(mean=found[metric].mean, low=found[metric].low, high=found[metric].high)}{unit}"
+        for metric, unit in (("dice", ""), ("med", " px"), ("thickness_error", " px")))
+        for layer, found in (scores.by_group or scores.summary if scores else {}).items()]
     if ledger.left_out(run, steps.CLASSIFIER_STEP):
         return lines
     path = run.classifier / "answers.json"
