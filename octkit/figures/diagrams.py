@@ -52,7 +52,7 @@ def patch_extents(volume: Sequence[float], patches: Mapping[str, Sequence[float]
         # A patch may reach over the edge: it is rounded up to what can be halved.
         over = ((widest - volume[2]) / 2 + 0.04 * widest, (tallest - volume[vertical]) / 2 + 0.04 * tallest)
         ax.set(xlim=(-over[0], volume[2] + over[0]), ylim=(volume[vertical] + over[1], -over[1]), aspect="equal",
-               xlabel="along the A-scans (mm)", ylabel=("across the B-scans (mm)", "depth (mm)")[vertical])
+               xlabel="along a B-scan (mm)", ylabel=("across the B-scans (mm)", "depth (mm)")[vertical])
         ax.set_title(name, fontsize=9)
     legend_below(picture, [Patch(fc="#E5E5E5", ec=GREY, label="the median volume"),
                            *(Patch(fill=False, ec=colour, lw=1.8, label=name) for name, colour in colours.items())],

@@ -65,10 +65,10 @@ def clipping(low: float = 0.5, high: float = 99.5) -> Picture:
 
 
 def halvings(size: int = 800, smallest: int = 4) -> Picture:
-    """How often an axis is halved until its maps would have fewer than `smallest` pixels."""
+    """How often an axis is halved until its maps would have fewer than `smallest` pixels; odd ones are rounded up."""
     lengths = [size]
     while lengths[-1] >= 2 * smallest:
-        lengths.append(lengths[-1] // 2)
+        lengths.append((lengths[-1] + 1) // 2)
     picture, ((ax,),) = new_picture(f"{size} px can be halved {len(lengths) - 1} times: {len(lengths)} stages",
                                     size=(9, 1.2 + 0.26 * len(lengths)))
     ax.barh(range(len(lengths)), lengths, color=PALE, ec=GREY)
@@ -91,7 +91,8 @@ def folds_by_person(people: int = 5, folds: int = 5) -> Picture:
             held_out = fold == 0
             ax.add_patch(Rectangle((scan, person), 0.9, 0.8, fc=VERMILION if held_out else PALE, ec=GREY,
                                    hatch="//" if held_out else ""))
-            ax.text(scan + 0.45, person + 0.4, f"fold {fold}", ha="center", va="center", fontsize=8)
+            ax.text(scan + 0.45, person + 0.4, f"fold {fold}", ha="center", va="center", fontsize=8,
+                    bbox={"fc": "white", "ec": "none", "pad": 1.5} if held_out else None)  # else the hatch crosses it
         split = sum(len(set(dealt[3 * p:3 * p + 3])) > 1 for p in range(people))
         ax.set_title(f"{name}: {split} of {people} people in several folds", fontsize=9)
         ax.set(xlim=(-0.1, 3.1), ylim=(people, -0.2), xticks=[], yticks=np.arange(people) + 0.4,

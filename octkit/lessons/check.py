@@ -33,20 +33,23 @@ from octkit.planning.run import Run
 
 TOLERANCE = 0.01  # of the right number: answers may be rounded to three digits
 NEAR = 0.02  # of the training scans: a rule that decides so many fewer rightly than the best is nearly the best
+VAGUE = "too ", "off by one", "look at ", "it is another"  # remarks after which the hint is worth a look
 TRIES: Counter[tuple[str, str]] = Counter()  # (run, exercise) -> wrong answers so far
 
 
 class Known(NamedTuple):
     """The right answer (a number, a text, or a tuple of them), and usual wrong ones with the remark that helps.
 
-    An answer may be `within` so much of a number, for what the lesson prints with few digits. Where many answers are
-    right, `judge` says of one whether it is, and why; None where it is not of the kind of `right`.
+    An answer may be off by `tolerance` of a number, and `within` so much of it, for what the lesson prints with few
+    digits. Where many answers are right, `judge` says of one whether it is, and why; None where it is not of the kind
+    of `right`.
     """
 
     right: Any
     wrong: dict[Any, str] = {}
     within: float = 1e-9
     judge: Callable[[Any], tuple[bool, str] | None] | None = None
+    tolerance: float = TOLERANCE
 
 
 def check(name: str, answer: Any, run: Run) -> bool:
@@ -62,7 +65,8 @@ def check(name: str, answer: Any, run: Run) -> bool:
     except (OctkitError, OSError) as error:
         return _show(name, False, f"Cannot be checked: {error}. Have the lessons up to this one been run (octkit run)?")
     TRIES[str(run.folder), name] += not right
-    hint = "" if right or TRIES[str(run.folder), name] < 2 else " The hint under the question helps."
+    vague = remark.startswith(VAGUE) and TRIES[str(run.folder), name] > 1
+    hint = " The hint under the question helps." if vague else ""
     return _show(name, right, f"{'Right.' if right else 'Not yet.'} {remark[:1].upper()}{remark[1:]}{hint}".strip())
 
 
@@ -90,16 +94,30 @@ def judged(known: Known, answer: Any) -> tuple[bool, str]:
         return verdict
     if known.judge or not _fits(right, answer):
         return False, f"expected {_kind(right)}, found {answer!r:.40} ({type(answer).__name__})."
-    if _same(right, answer, known.within):
+    if _same(right, answer, known.within, known.tolerance):
         return True, ""
-    other = ("it is another one" if isinstance(right, str) else "look at each of the values" if isinstance(right, tuple)
-             else f"too {'large' if answer > right else 'small'}")
     wrong = chain(known.wrong.items(), _relations(right))
-    return False, next((remark for value, remark in wrong if _same(value, answer)), other) + "."
+    remarks = (remark for value, remark in wrong if _same(value, answer, tolerance=known.tolerance))
+    return False, (next(remarks, "") or _what_is_off(right, answer)) + "."
+
+
+def _what_is_off(right: Any, answer: Any) -> str:
+    if isinstance(right, str):
+        return "it is another one"
+    if isinstance(right, tuple):
+        off = [str(at) for at, pair in enumerate(zip(right, answer, strict=True), 1) if not _same(*pair)]
+        return f"look at value {' and '.join(off)} of the {len(right)}"
+    if isinstance(right, int) and answer % 1:
+        return "asked for is a whole number"
+    return f"too {'large' if answer > right else 'small'}"
 
 
 def _relations(right: Any) -> Iterator[tuple[Any, str]]:
     """Wrong numbers that say by themselves what went wrong."""
+    if isinstance(right, tuple):
+        yield right[::-1], "the values are swapped"
+    if isinstance(right, float):
+        yield round(right, 2), "rounded too far: give one digit more"
     if isinstance(right, int):
         yield from ((right + 1, "off by one, too large"), (right - 1, "off by one, too small"))
     if isinstance(right, Real):
@@ -123,13 +141,13 @@ def _fits(right: Any, answer: Any) -> bool:
     return isinstance(answer, Real) and not isinstance(answer, bool) and math.isfinite(answer)
 
 
-def _same(right: Any, answer: Any, within: float = 1e-9) -> bool:
+def _same(right: Any, answer: Any, within: float = 1e-9, tolerance: float = TOLERANCE) -> bool:
     if isinstance(right, tuple):
-        return all(map(_same, right, answer))
+        return all(_same(*pair, within, tolerance) for pair in zip(right, answer, strict=True))
     if isinstance(right, str):  # scans and steps may be called by their files
         plain = answer.strip("+ ").removesuffix(".ipynb").removesuffix(".png")
         return right.strip("+ ").casefold() == plain.casefold()
-    return answer == right if isinstance(right, int) else math.isclose(answer, right, rel_tol=TOLERANCE, abs_tol=within)
+    return answer == right if isinstance(right, int) else math.isclose(answer, right, rel_tol=tolerance, abs_tol=within)
 
 
 def _show(name: str, right: bool, text: str) -> bool:
@@ -184,7 +202,10 @@ class Exercises:
         return sick, healthy
 
     def degrees_of_an_a_scan_00_1(self) -> Known:
-        return Known(float(np.diff(thickness.angles(np.zeros(768)))[0]), {2 * math.pi / 768: "this is in radians"})
+        return Known(float(np.diff(thickness.angles(np.zeros(768)))[0]), {
+            2 * math.pi / 768: "this is in radians",
+            360 / 767: "from the last A-scan it is one more step to the first: the two ends are neighbours"},
+                     tolerance=0.001)
 
     def leaves_selection_00_2(self) -> Known:
         from octkit.lessons.run_all import STEPS  # here, for it takes a second to import
@@ -242,7 +263,8 @@ class Exercises:
 
     def mirrored_05_2(self) -> Known:
         axes = len({-1, -2} & set(self.run.settings.augment.mirror_axes))
-        return Known(2**axes, {2**axes - 1: "the patch as it is counts, too"})
+        return Known(2**axes, {2**axes - 1: "the patch as it is counts, too",
+                               4: f"in this run only {axes} of the two axes may be mirrored: see `mirror_axes`"})
 
     def dice_by_hand_06_1(self) -> Known:
         ours, theirs = np.zeros((2, 4, 7), int)
@@ -251,18 +273,20 @@ class Exercises:
             12 / 28: "this is the intersection over the union; Dice is twice the overlap over the sum of both",
             12 / 16: "this is the share of A that is hit", 12 / 24: "this is the share of B that is hit"})
 
-    def half_way_06_2(self) -> Known:
+    def rate_06_2(self) -> Known:
         rate = self.train.initial_rate
-        return Known(rate * 0.5**0.9, {rate / 2: "this is a straight line; the rule has a power of 0.9",
-                                       0.5**0.9: "this is the factor, times the first rate"})
+        return Known(rate * 0.4**0.9, {0.4 * rate: "this is a straight line; the rule has a power of 0.9",
+                                       rate * 0.6**0.9: "after 60 % of the epochs 40 % of them are left",
+                                       0.4**0.9: "this is the factor, times the first rate"})
 
     def receptive_field_06_3(self) -> Known:
-        field, apart = [1], 1
-        for (kernel, _), (stride, _) in zip(self.plan.kernels[:2], self.plan.strides[:2], strict=True):
+        field, apart, blind = [1], 1, 1
+        for (kernel, _), (stride, _) in zip(self.plan.kernels[:3], self.plan.strides[:3], strict=True):
+            blind += 2 * (kernel - 1)
             field += [field[-1] + (kernel - 1) * apart, field[-1] + (kernel - 1) * apart * (1 + stride)]
             apart *= stride
-        return Known(field[-1], {field[2]: "this is the end of the first stage",
-                                 2 * field[2] - 1: "after the stride neighbours lie 2 px apart"})
+        return Known(field[-1], {field[4]: "this is the end of the second stage",
+                                 blind: "after each stride neighbours lie twice as far apart"})
 
     def patches_07_1(self) -> Known:
         batches = self.train.epochs * self.train.iterations_per_epoch
@@ -271,9 +295,12 @@ class Exercises:
 
     def best_epoch_07_2(self) -> Known:
         log = read_log(self.run.fold("2d", self.train.folds[0]) / "log.csv")
-        at = {name: int(log["epoch"][np.argmin(log[name])]) for name in ("validation_loss", "train_loss")}
-        held_out = np.isfinite(log["validation_loss"]).all()  # fold "all" holds none out
-        return Known(at["validation_loss"] if held_out else None, {at["train_loss"]: "this is the training loss's"})
+        dice_of, loss = log[f"dice_{self.data.labels[0]}"], log["validation_loss"]
+        if not np.isfinite(dice_of).any():  # fold "all" holds none out
+            return Known(None)
+        best, of_loss = (int(log["epoch"][at]) for at in (np.nanargmax(dice_of), np.nanargmin(loss)))
+        return Known(best, {best - 1: "epochs are counted from 1; read the column `epoch` at this place",
+                            of_loss: "in this epoch the loss is best, not this Dice"})
 
     def windows_08_1(self) -> Known:
         gaps = math.ceil((1100 - 384) / (384 / 2))

@@ -39,8 +39,9 @@ def test_the_threshold_counts_and_the_auc():
 
 
 def test_halvings_stop_before_a_map_is_too_small():
-    assert "800, 400, 200, 100, 50, 25, 12, 6 px" in ideas.halvings(800).alt
+    assert "800, 400, 200, 100, 50, 25, 13, 7 px" in ideas.halvings(800).alt
     assert "can be halved 2 times" in ideas.halvings(40, 8).get_suptitle()  # 40, 20, 10
+    assert "can be halved 2 times" in ideas.halvings(15).get_suptitle()  # 15, 8, 4: as the rules count
 
 
 @pytest.mark.parametrize(("length", "window", "step", "starts"), [

@@ -67,7 +67,11 @@ def test_every_exercise_has_its_lesson():
     (95.5, 0.0955, "1000 times too small"),
     (95.5, 95500.0, "1000 times too large"),
     (95.5, 80, "too small"),
-    ((4, 7), (4, 8), "each of the values"),
+    ((4, 7), (4, 8), "look at value 2 of the 2"),
+    ((4, 7), (7, 4), "swapped"),
+    ((0.73, 0.0), (0.1, 0.2), "value 1 and 2"),
+    (4, 4.26, "whole number"),
+    (0.0882, 0.09, "rounded too far"),
     ("gcipl", "choroid", "another one"),
     (5, "5", "expected a number, found '5' (str)"),
     (1, True, "expected a number"),
@@ -105,6 +109,13 @@ def test_a_run_without_an_answer_says_so(right):
         judged(Known(right), 3)
 
 
+def test_a_circle_has_as_many_steps_as_a_scans(tmp_path):
+    known = Exercises(Run(tmp_path)).degrees_of_an_a_scan_00_1()
+    assert judged(known, 360 / 768)[0] and judged(known, 0.469)[0]
+    found, remark = judged(known, 360 / 767)
+    assert not found and "neighbours" in remark
+
+
 def said(capsys):
     return " ".join(re.sub(r"[─│╭╮╰╯]", " ", capsys.readouterr().out).split())
 
@@ -124,8 +135,10 @@ def test_the_second_wrong_answer_is_shown_the_hint(tmp_path, capsys):
     TRIES.clear()
     assert not check("03-1", 5, Run(tmp_path))
     assert "hint" not in said(capsys)
-    assert not check("03-1", 4, Run(tmp_path))
-    assert "5 px are not halved again" in (found := said(capsys)) and "hint" in found
+    assert not check("03-1", 2, Run(tmp_path))
+    assert "Off by one" in (found := said(capsys)) and "hint" in found
+    assert not check("03-1", 4, Run(tmp_path))  # this remark says it all
+    assert "5 px are not halved again" in (found := said(capsys)) and "hint" not in found
     assert check("03-1", 3, Run(tmp_path))
     assert "Right." in said(capsys)
 
@@ -144,18 +157,18 @@ def test_what_is_worked_out_here_is_what_the_package_does(tmp_path, goals):
     from octkit.training.train import poly_rate
 
     known = Exercises(run := Run(make_run(tmp_path / "run", goals)))
-    assert known.half_way_06_2().right == pytest.approx(poly_rate(run.settings.train.initial_rate, 50, 100))
+    assert known.rate_06_2().right == pytest.approx(poly_rate(run.settings.train.initial_rate, 60, 100))
     assert known.windows_08_1().right == len(window_starts(1100, 384, 0.5))
     chances = [chance for chance, _ in grey_changes.intensity_changes((40, 48))]
     chances += [rotate_scale.ROTATION_PROBABILITY, rotate_scale.SCALING_PROBABILITY]
     assert known.not_drawn_05_1().right == pytest.approx(np.prod(1 - np.array(chances)))
-    # The receptive field: the rows of the input from which a value of the second stage has a gradient.
-    first, second = build_network(run.plan, "2d", deep_supervision=False).train().encoder[:2]
-    for block in (first, second):  # the norm would look at the whole map
+    # The receptive field: the rows of the input from which a value of the third stage has a gradient.
+    first, second, third = build_network(run.plan, "2d", deep_supervision=False).train().encoder[:3]
+    for block in (first, second, third):  # the norm would look at the whole map
         for place in (1, 4):
             block.layers[place] = torch.nn.Identity()
     image = torch.rand(1, 1, 40, 48, requires_grad=True)
-    second(first(image))[0, :, 10, 12].sum().backward()
+    third(second(first(image)))[0, :, 5, 6].sum().backward()
     assert known.receptive_field_06_3().right == int((image.grad != 0).any(dim=3).sum())
 
 
