@@ -18,12 +18,14 @@ from rich.text import Text
 
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, read_table
+from octkit.common.language import in_words
 from octkit.data.image_files import read_mask
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.layouts.goals import true_diagnoses
 from octkit.evaluation.evaluate import examples, read_predictions
 from octkit.evaluation.metrics import THRESHOLD, broken_a_scans, dice
 from octkit.figures.charts import read_log
+from octkit.figures.chinese import translated
 from octkit.layers import thickness
 from octkit.lessons import ledger
 from octkit.planning import rules
@@ -58,7 +60,7 @@ def check(name: str, answer: Any, run: Run) -> bool:
         near = [other for other in known if other[:2] == name[:2]] or known
         return _show(name, False, f"There is no such exercise. There are {', '.join(near)}.")
     if answer is None:
-        print(f"Exercise {name}: not answered. Write your answer in the place of None and run this cell.")
+        print(_said(f"Exercise {name}: not answered. Write your answer in the place of None and run this cell."))
         return False
     try:
         right, remark = judged(known[name](Exercises(run)), answer)
@@ -66,8 +68,16 @@ def check(name: str, answer: Any, run: Run) -> bool:
         return _show(name, False, f"Cannot be checked: {error}. Have the lessons up to this one been run (octkit run)?")
     TRIES[str(run.folder), name] += not right
     vague = remark.startswith(VAGUE) and TRIES[str(run.folder), name] > 1
-    hint = " The hint under the question helps." if vague else ""
-    return _show(name, right, f"{'Right.' if right else 'Not yet.'} {remark[:1].upper()}{remark[1:]}{hint}".strip())
+    verdict = in_words("Right.", "正确。") if right else in_words("Not yet.", "还不对。")
+    told = [remark, *["The hint under the question helps."] * vague]
+    return _show(name, right, " ".join([verdict, *map(_said, filter(None, told))]))
+
+
+def _said(remark: str) -> str:
+    """A remark as a sentence, in the language that people read; what has no Chinese stays in English."""
+    words = remark.rstrip(".")
+    shown = in_words(words, translated(words))
+    return remark[:1].upper() + remark[1:] if shown == words else f"{shown}。"
 
 
 def count_right(sides: tuple[list[float], list[float]], limit: float | None = None) -> int:
@@ -151,8 +161,8 @@ def _same(right: Any, answer: Any, within: float = 1e-9, tolerance: float = TOLE
 
 
 def _show(name: str, right: bool, text: str) -> bool:
-    Console(highlight=False).print(Panel.fit(Text(text), title=f"Exercise {name}", title_align="left",
-                                             border_style="green" if right else "red"))
+    Console(highlight=False).print(Panel.fit(Text(text), title=in_words(f"Exercise {name}", f"练习 {name}"),
+                                             title_align="left", border_style="green" if right else "red"))
     return right
 
 
