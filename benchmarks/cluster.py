@@ -42,7 +42,8 @@ def smoke(folder, *options):
     """A started smoke run; its data set is shared by all runs beside it."""
     data = ("--set", f"data.dir={folder.parent / 'data'}")
     return subprocess.Popen([*OCTKIT, "run", "--profile", "smoke", "--run-dir", str(folder), *data, *options],
-                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            encoding="utf-8")
 
 
 def finished(process):

@@ -395,7 +395,7 @@ CASES = [
     ("thickness {truth} -o t.csv", "t.csv: ", folder("t.csv")),
 
     # --- device ---
-    ("device nowhere.vol -o out", "nowhere.vol: cannot be read (No such file"),
+    ("device nowhere.vol -o out", "nowhere.vol: not found, expected a device's file"),
     ("device s.vol -o out", "s.vol: found", cut("scan.vol", "s.vol", 0.95)),
     ("device s.vol -o out", "expected at least one pixel", vol_header(12, "<I", 0)),
     ("device s.vol -o out", "s.vol: ", vol_header(12, "<3I", 2**32 - 1, 2**32 - 1, 2**32 - 1)),

@@ -23,7 +23,7 @@ def test_each_remark_has_its_chinese():
 
 
 def test_a_check_answers_in_the_language_that_people_read(monkeypatch, capsys):
-    monkeypatch.setattr(check, "exercises", lambda: {"00-1": lambda exercises: check.Known(4, {8: "this is one epoch"})})
+    monkeypatch.setattr(check, "exercises", lambda: {"00-1": lambda _: check.Known(4, {8: "this is one epoch"})})
     run = type("Run", (), {"folder": "somewhere"})()
     for language, verdict, remark in (("en", "Not yet.", "This is one epoch."), ("zh", "还不对。", "这只是一轮。")):
         monkeypatch.setenv("OCTKIT_LANGUAGE", language)

@@ -120,7 +120,7 @@ def test_a_repetition_never_writes_into_another_run(made):
 
 
 def test_a_repetition_says_how_it_came_out(made, monkeypatch, capsys):
-    def pretend(run, chosen):
+    def pretend(run, chosen, **_):
         assert chosen == smoke(f"data.dir={made / 'scans'}")
         for name, text in (("thickness.csv", "1,2"), ("models/2d/fold_0/log.csv", "epoch,seconds\n1,9\n")):
             (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
