@@ -73,3 +73,6 @@ def say(message: str, level: int = logging.INFO) -> None:
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     logger.log(level, "%s", message)
+
+
+say_once = cache(say)  # once a process, however often

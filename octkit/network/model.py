@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from octkit.common.errors import OctkitError, first_problem
-from octkit.common.messages import say
+from octkit.common.messages import say, say_once
 from octkit.data.measured import Calibration, Scope
 from octkit.network.checkpoints import load_checkpoint
 from octkit.network.unet import UNet, weight_shapes
@@ -142,8 +142,8 @@ def load_model(run: Run, configs: Sequence[str] | None = None, folds: Sequence[i
     if configs is None and decided is not None:
         configs = decided.configurations
     elif configs is None:
-        say(f"{run.selection_file}: not there, so that no post-processing is applied and scans count as no circles; "
-            f"`octkit select {run.folder}` decides both")
+        say_once(f"{run.selection_file}: not there, so that no post-processing is applied and scans count as no "
+                 f"circles; `octkit select {run.folder}` decides both")
         configs = run.configs
         if len(configs) > 1:
             raise OctkitError(f"{run.selection_file}: not found, and the plan has {len(configs)} configurations to "
