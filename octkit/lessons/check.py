@@ -353,13 +353,9 @@ class Exercises:
             min(healthy): "this is the thinnest healthy scan"})
 
     def auc_of_thickness_11_1(self) -> Known:
-        def auc(values: dict[str, float]) -> float:
-            pairs = list(product(*([value for value in side if value == value] for side in self.sides(values))))
-            return sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs) if pairs else math.nan
-
-        right = auc(self.thinness()["I"])
-        return Known(right, {1 - right: "thin speaks for glaucoma: count the pairs the other way round",
-                             auc(self.glaucoma()): "this is the submitted answer's; asked was the inferior quadrant's"})
+        pairs = list(product(*self.thinness_in_training("I")))
+        right = sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs) if pairs else math.nan
+        return Known(right, {1 - right: "thin speaks for glaucoma: count the pairs the other way round"})
 
     def threshold_11_2(self) -> Known:
         def judge(answer: Any) -> tuple[bool, str] | None:
