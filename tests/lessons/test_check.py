@@ -221,9 +221,11 @@ def test_the_thickness_of_the_training_scans_is_that_of_their_masks(rivals):
     assert -thickness.means(profile)["I"] in (sick if cases[0].glaucoma else healthy)
 
 
-def test_the_auc_of_a_thickness_and_the_lowest_price_of_missing_nobody(rivals, capsys):
+def test_the_auc_of_a_thickness_and_the_lowest_price_of_missing_nobody(rivals, capsys, monkeypatch):
     run = rivals((0.2, 0.6), (80, 120))
-    assert check("11-1", 1, run) and not check("11-1", 0, run)
+    # Sick 80 and 100 um, healthy 120 and 100: of four pairs three are thinner, one is as thick.
+    monkeypatch.setattr(Exercises, "thinness_in_training", lambda *_: ([-80.0, -100.0], [-120.0, -100.0]))
+    assert check("11-1", 0.875, run) and not check("11-1", 0.125, run)
     assert check("11-2", 0.2, run) and check("11-2", 0.1, run) and not check("11-2", 0.3, run)
     assert "1 with glaucoma are missed, 1 healthy ones alarmed" in said(capsys)
     assert check("12-1", 1, run) and not check("12-1", 2, run)
@@ -246,5 +248,5 @@ def test_a_damaged_table_of_thickness_is_named(rivals):
 def test_without_the_diagnoses_nothing_is_decided(rivals, goals, capsys):
     run = rivals((0.2, 0.6), (80, 120))
     (goals / "Truth" / "GC_GT.xlsx").unlink()
-    assert not check("11-1", 0.5, run)
+    assert not check("11-2", 0.5, run)
     assert "to itself" in said(capsys)
