@@ -1,3 +1,5 @@
+import ast
+import inspect
 import math
 import re
 import subprocess
@@ -12,8 +14,9 @@ from helpers import make_run
 from octkit.common.errors import OctkitError
 from octkit.common.files import write_csv
 from octkit.common.settings import PROJECT
+from octkit.figures.chinese import translated
 from octkit.layers import thickness
-from octkit.lessons.check import TRIES, Exercises, Known, check, count_right, exercises, judged
+from octkit.lessons.check import TRIES, Exercises, Known, _relations, check, count_right, exercises, judged
 from octkit.planning.run import Run
 
 LESSONS = sorted(path for path in (PROJECT / "notebooks").glob("*.ipynb") if path.stem[:2] <= "16")
@@ -250,3 +253,31 @@ def test_without_the_diagnoses_nothing_is_decided(rivals, goals, capsys):
     (goals / "Truth" / "GC_GT.xlsx").unlink()
     assert not check("11-2", 0.5, run)
     assert "to itself" in said(capsys)
+
+
+def remarks() -> list[str]:
+    """The remarks on usual wrong answers: the values of dicts in `Exercises`, and of pairs in `_relations`."""
+    dicts = [node for node in ast.walk(ast.parse(inspect.getsource(Exercises))) if isinstance(node, ast.Dict)]
+    pairs = ast.walk(ast.parse(inspect.getsource(_relations)))
+    values = [value for node in dicts for value in node.values] + [
+        node.elts[1] for node in pairs if isinstance(node, ast.Tuple) and len(node.elts) == 2]
+    return [node.value for node in values if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_each_remark_has_its_chinese():
+    found = remarks()
+    assert len(found) > 40
+    assert [text for text in found if translated(text) == text] == []
+
+
+def test_a_check_answers_in_the_language_that_people_read(monkeypatch, capsys):
+    known = Known(4, {8: "this is one epoch"})
+    monkeypatch.setattr("octkit.lessons.check.exercises", lambda: {"00-1": lambda _: known})
+    run = type("Run", (), {"folder": "somewhere"})()
+    for language, verdict, remark in (("en", "Not yet.", "This is one epoch."), ("zh", "还不对。", "这只是一轮。")):
+        monkeypatch.setenv("OCTKIT_LANGUAGE", language)
+        assert not check("00-1", 8, run)
+        told = capsys.readouterr().out
+        assert verdict in told and remark in told
+        assert check("00-1", 4, run)
+        assert ("正确" in capsys.readouterr().out) == (language == "zh")
