@@ -297,7 +297,7 @@ PROFILES: dict[str, dict] = {
     # beside it and makes no final mask: on the scans that it holds out post-processing is chosen and mirroring judged.
     "report": {"plan": {"batch_size": 32}, "infer": {"mirror": False},
                "train": {"folds": [0, "all"], "optimiser": "adam", "amsgrad": True, "precision": "bfloat16"}},
-    # Two CPU cores, 20 minutes: phantoms, half the maps, two of five folds.
+    # Two CPU cores: phantoms, half the maps, two of five folds.
     "demo": {
         "data": {"dir": "data/phantom", "phantom": {}},
         "plan": {"units": "px", "base_features": 16, "max_features": 128, "batch_size": 2},
