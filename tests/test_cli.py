@@ -39,6 +39,13 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     assert [words[0] for words in listed] == COMMANDS
 
 
+def test_predictions_and_their_pictures_load_no_library_that_only_others_need():
+    code = ("import sys, octkit.inference.predict, octkit.figures.overlays; print({'pandas', 'scipy.stats', "
+            "'distributed', 'sklearn', 'nibabel', 'matplotlib.pyplot'} & set(sys.modules))")
+    run = subprocess.run([sys.executable, "-c", code], cwd=settings.PROJECT, capture_output=True, text=True)
+    assert run.stdout.endswith("set()\n")
+
+
 def test_python_m_octkit():
     run = subprocess.run([sys.executable, "-m", "octkit", "evaluate", "no", "where"], cwd=settings.PROJECT,
                          capture_output=True, text=True)

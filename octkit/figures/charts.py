@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -352,6 +351,8 @@ def _loss_lines(ax: Axes, logs: Mapping[str, Mapping]) -> None:
 
 def _fold_lines(ax: Axes, logs: Mapping[str, Mapping], column: str, colour: str, name: str) -> np.ndarray | None:
     """Draw a column of all folds and return its mean; folds without the column, or empty in it, are left out."""
+    import pandas as pd  # here, as pictures of predicted scans do without it, and it takes half a second
+
     found = [pd.Series(log[column], dtype=float) for log in logs.values() if np.isfinite(log.get(column, ())).any()]
     if not found:
         return None

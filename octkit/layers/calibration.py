@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from octkit.data.labels import BETWEEN, BOUNDARIES, IGNORE, LAYERS
 from octkit.data.measured import Calibration
@@ -38,7 +38,7 @@ BINS = 0.1, 0.3, 0.5, 0.7, 0.85, 0.95  # shares of the A-scans, by raw doubt, at
 FEWEST = 30  # scans; fewer have one bin, so that their curve is a factor, and no correction by scan
 RIDGE = 1e-3  # pulls the slopes of a feature that hardly varies to 0, as the rows of scans of one size
 FLOOR = 0.1  # px; errors against masks, whose edges are whole rows, already have the rounding in them
-NORMAL = norm.ppf((1 + np.reshape(LEVELS, (2, 1, 1))) / 2)  # standard deviations that hold 68 and 95 % of a normal one
+NORMAL = ndtri((1 + np.reshape(LEVELS, (2, 1, 1))) / 2)  # standard deviations that hold 68 and 95 % of a normal one
 
 Pooled = tuple[np.ndarray, np.ndarray]  # values of many scans and their weights
 

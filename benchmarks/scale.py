@@ -1,0 +1,159 @@
+"""The pieces that predicting many scans over many workers is made of, each measured; docs/scale.md adds them up.
+
+    PYTHONPATH=. .venv/bin/python benchmarks/scale.py [--listed 10000] [--calls 2000] [--simulated 200] [--write]
+
+Of a phantom of GOALS's size with the model in the box: reading, network, boundaries, writing. Of a folder: what is
+done before its first scan. Of Dask: seconds a call that does nothing, with two workers in processes of their own and
+with simulated ones, threads of one process. With --write the tables go into benchmarks/README.md.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+
+from versus import PROJECT, machine, octkit_environment, seconds_of, table, write_section
+
+from octkit.common import cluster
+from octkit.figures.overlays import Overlays
+from octkit.inference import predict, scan_result
+from octkit.inference.sliding_window import ConfigPredictor, Predictor
+
+SCANS, SIZE = 8, "800x1100"
+PIECES = {"reading": (predict, "read_scan"), "network": (ConfigPredictor, "_sliding_window"),
+          "boundaries": (scan_result, "with_boundaries"), "picture": (Overlays, "draw"),
+          "boundaries.csv, scale.json": (predict, "_save_lines"), "mask": (predict, "save_mask")}
+WHOLE = "a scan"
+
+
+@contextmanager
+def timed(spent: dict):
+    """Add up in `spent` the seconds of each piece while this lasts."""
+    before = {}
+    for piece, (owner, name) in {**PIECES, WHOLE: (predict, "_predict_scan_into")}.items():
+        before[piece] = owner, name, getattr(owner, name)
+
+        def call(*arguments, inner=before[piece][2], piece=piece, **named):
+            began = time.perf_counter()
+            try:
+                return inner(*arguments, **named)
+            finally:
+                spent.setdefault(piece, []).append(time.perf_counter() - began)
+        setattr(owner, name, wraps(before[piece][2])(call))
+    try:
+        yield
+    finally:
+        for owner, name, inner in before.values():
+            setattr(owner, name, inner)
+
+
+def phantoms(folder: Path, count: int, size: str) -> Path:
+    subprocess.run([sys.executable, "-m", "octkit", "phantom", folder, "--train", "1", "--val", str(count),
+                    "--size", size], check=True, cwd=PROJECT, env=octkit_environment(2), capture_output=True)
+    return folder / "Validation" / "Image"
+
+
+def of_a_scan(work: Path) -> tuple[list, dict]:
+    """Rows of seconds a scan, and what a scan leaves: files and bytes, without pictures."""
+    images, spent = phantoms(work / "phantoms", SCANS + 1, SIZE), {}
+    loading = seconds_of(lambda: Predictor.load("default"))
+    predictor = Predictor.load("default")
+    with timed(spent):
+        predict.predict_folder(predictor, images, work / "out", um_per_px=(3.87, 9.9), progress=False,
+                               way=lambda *some: predict.predict_scans(*some, drawer=Overlays(work / "out")))
+    # The first scan makes buffers and tries ways.
+    rows = [[piece, f"{1000 * statistics.median(seconds[1:]):.0f} ms"] for piece, seconds in spent.items()]
+    known = sum(statistics.median(seconds[1:]) for piece, seconds in spent.items() if piece != WHOLE)
+    rows.append(["what is left: scaling, quality", f"{1000 * (statistics.median(spent[WHOLE][1:]) - known):.0f} ms"])
+    imports = statistics.median(seconds_of(lambda: subprocess.run(
+        [sys.executable, "-c", "import octkit.inference.predict, octkit.figures.overlays"], check=True, cwd=PROJECT,
+        env=octkit_environment(2))) for _ in range(5))
+    rows = [["start: imports", f"{imports:.1f} s"], ["start: the model is loaded", f"{loading:.1f} s"],
+            ["the first scan takes longer by", f"{spent[WHOLE][0] - statistics.median(spent[WHOLE][1:]):.1f} s"], *rows]
+    left = [path for path in (work / "out").iterdir() if path.name.startswith("0") and "overlay" not in path.name]
+    return rows, {"files": len(left) / (SCANS + 1), "bytes": sum(path.stat().st_size for path in left) / (SCANS + 1)}
+
+
+def before_the_first(work: Path, count: int) -> list:
+    """Seconds and bytes of memory a scan that a folder of so many takes before the first is predicted."""
+    [first, *_], many = sorted((work / "phantoms" / "Validation" / "Image").iterdir()), work / "many"
+    many.mkdir()
+    for number in range(count):
+        os.link(first, many / f"{number:07d}.png")
+    predictor = Predictor.load("default")
+    began = time.perf_counter()
+    predict.predict_folder(predictor, many, work / "nothing", (3.87, 9.9), way=lambda *_: [], progress=False)
+    seconds = time.perf_counter() - began
+    tracemalloc.start()
+    predict.predict_folder(predictor, many, work / "nothing", (3.87, 9.9), way=lambda *_: [], progress=False)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return [["list, look into it, check", f"{1000 * seconds / count:.2f} ms"],
+            ["memory of the command", f"{memory / count / 1000:.1f} kB"]]
+
+
+def nothing(number: int, tell) -> int:  # noqa: ARG001 (all calls get it)
+    return number
+
+
+def a_call(workers, calls: int) -> float:
+    """Seconds a call that does nothing, given out as `Crew` and `octkit run` do."""
+    began, sent, back = time.perf_counter(), 0, 0
+    while back < calls:
+        if sent < calls and not workers.full:
+            workers.submit(f"call {sent}", nothing, sent)
+            sent += 1
+            continue
+        workers.next()
+        back += 1
+    return (time.perf_counter() - began) / calls
+
+
+def of_dask(calls: int, simulated: int) -> list:
+    from distributed import LocalCluster
+
+    began = time.perf_counter()
+    with cluster.workers_of(count=2) as workers:
+        a_call(workers, 10)
+        start, real = time.perf_counter() - began, a_call(workers, calls)
+    with LocalCluster(n_workers=simulated, threads_per_worker=1, processes=False, dashboard_address=None,
+                      host="127.0.0.1", protocol="tcp") as many, \
+            cluster.workers_of(many.scheduler_address) as workers:
+        a_call(workers, simulated)
+        threads = a_call(workers, calls)
+    return [["two workers: until the first ten calls are back", f"{start:.1f} s"],
+            ["two workers: a call", f"{1000 * real:.1f} ms"],
+            [f"{simulated} simulated workers: a call", f"{1000 * threads:.1f} ms"]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--listed", type=int, default=10_000)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--simulated", type=int, default=200)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows, left = of_a_scan(Path(folder))
+        listed = before_the_first(Path(folder), options.listed)
+    text = "\n\n".join([
+        "    PYTHONPATH=. .venv/bin/python benchmarks/scale.py --write",
+        f"{machine()}. Phantoms of 800 x 1100 px, the model in the box, mirrored copies as it asks for; medians of "
+        f"{SCANS}.", table(["of a scan", ""], rows),
+        f"A scan leaves {left['files']:.1f} files of {left['bytes'] / 1000:.0f} kB together, without its picture.",
+        table([f"before the first of {options.listed:,} scans, a scan", ""], listed),
+        table(["Dask, calls that do nothing", ""], of_dask(options.calls, options.simulated))])
+    print(text)
+    if options.write:
+        write_section("The pieces of a large prediction", text)
+
+
+if __name__ == "__main__":
+    main()
