@@ -2,9 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python benchmarks/scale.py [--listed 10000] [--calls 2000] [--simulated 200] [--write]
 
-Of a phantom of GOALS's size with the model in the box: reading, network, boundaries, writing. Of a folder: what is
-done before its first scan. Of Dask: seconds a call that does nothing, with two workers in processes of their own and
-with simulated ones, threads of one process. With --write the tables go into benchmarks/README.md.
+Of a phantom of GOALS's size with the model in the box: reading, networks, boundaries, writing, one after the other, and
+a scan's share of a whole folder. Of a folder: what is done before its first scan. Of Dask: seconds a call that does
+nothing, with two workers in processes of their own and with simulated ones, threads of one process. With --write the
+tables go into benchmarks/README.md.
 """
 
 import argparse
@@ -15,43 +16,20 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from contextlib import contextmanager
-from functools import wraps
+from functools import partial
+from math import prod
 from pathlib import Path
 
+import torch
 from versus import PROJECT, machine, octkit_environment, seconds_of, table, write_section
 
 from octkit.common import cluster
 from octkit.figures.overlays import Overlays
-from octkit.inference import predict, scan_result
-from octkit.inference.sliding_window import ConfigPredictor, Predictor
+from octkit.inference import predict
+from octkit.inference.scan_result import ask, read_off
+from octkit.inference.sliding_window import Predictor, window_starts
 
-SCANS, SIZE = 8, "800x1100"
-PIECES = {"reading": (predict, "read_scan"), "network": (ConfigPredictor, "_sliding_window"),
-          "boundaries": (scan_result, "with_boundaries"), "picture": (Overlays, "draw"),
-          "boundaries.csv, scale.json": (predict, "_save_lines"), "mask": (predict, "save_mask")}
-WHOLE = "a scan"
-
-
-@contextmanager
-def timed(spent: dict):
-    """Add up in `spent` the seconds of each piece while this lasts."""
-    before = {}
-    for piece, (owner, name) in {**PIECES, WHOLE: (predict, "_predict_scan_into")}.items():
-        before[piece] = owner, name, getattr(owner, name)
-
-        def call(*arguments, inner=before[piece][2], piece=piece, **named):
-            began = time.perf_counter()
-            try:
-                return inner(*arguments, **named)
-            finally:
-                spent.setdefault(piece, []).append(time.perf_counter() - began)
-        setattr(owner, name, wraps(before[piece][2])(call))
-    try:
-        yield
-    finally:
-        for owner, name, inner in before.values():
-            setattr(owner, name, inner)
+SCANS, SIZE, UM = 8, "800x1100", (3.87, 9.9)
 
 
 def phantoms(folder: Path, count: int, size: str) -> Path:
@@ -61,24 +39,50 @@ def phantoms(folder: Path, count: int, size: str) -> Path:
 
 
 def of_a_scan(work: Path) -> tuple[list, dict]:
-    """Rows of seconds a scan, and what a scan leaves: files and bytes, without pictures."""
-    images, spent = phantoms(work / "phantoms", SCANS + 1, SIZE), {}
-    loading = seconds_of(lambda: Predictor.load("default"))
-    predictor = Predictor.load("default")
-    with timed(spent):
-        predict.predict_folder(predictor, images, work / "out", um_per_px=(3.87, 9.9), progress=False,
-                               way=lambda *some: predict.predict_scans(*some, drawer=Overlays(work / "out")))
-    # The first scan makes buffers and tries ways.
-    rows = [[piece, f"{1000 * statistics.median(seconds[1:]):.0f} ms"] for piece, seconds in spent.items()]
-    known = sum(statistics.median(seconds[1:]) for piece, seconds in spent.items() if piece != WHOLE)
-    rows.append(["what is left: scaling, quality", f"{1000 * (statistics.median(spent[WHOLE][1:]) - known):.0f} ms"])
+    """Rows of seconds a scan, and what a scan leaves: files and bytes, without its picture."""
+    images, scans, spent = phantoms(work / "phantoms", SCANS + 1, SIZE), [], {}
     imports = statistics.median(seconds_of(lambda: subprocess.run(
         [sys.executable, "-c", "import octkit.inference.predict, octkit.figures.overlays"], check=True, cwd=PROJECT,
         env=octkit_environment(2))) for _ in range(5))
-    rows = [["start: imports", f"{imports:.1f} s"], ["start: the model is loaded", f"{loading:.1f} s"],
-            ["the first scan takes longer by", f"{spent[WHOLE][0] - statistics.median(spent[WHOLE][1:]):.1f} s"], *rows]
-    left = [path for path in (work / "out").iterdir() if path.name.startswith("0") and "overlay" not in path.name]
-    return rows, {"files": len(left) / (SCANS + 1), "bytes": sum(path.stat().st_size for path in left) / (SCANS + 1)}
+    loading = seconds_of(lambda: Predictor.load("default"))
+    predictor, drawer, out = Predictor.load("default"), Overlays(work / "out"), work / "out"
+    predict.predict_folder(predictor, images, out, um_per_px=UM, way=lambda _, found, *__: scans.extend(found))
+    out.mkdir()
+
+    def timed(piece, call, *given):
+        began = time.perf_counter()
+        result = call(*given)
+        spent.setdefault(piece, []).append(time.perf_counter() - began)
+        return result
+
+    for scan in scans:
+        image = timed("reading", scan.read)
+        told = timed("networks", ask, predictor, image, scan.spacing, scan.circle)
+        result = timed("boundaries, quality", read_off, predictor.model, image, told, scan.spacing, scan.circle)
+        timed("boundaries.csv, scale.json", predict._save_lines, out, scan, result, predictor.model.calibration.means)
+        timed("mask", predict.save_mask, out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing)
+        timed("picture", drawer.draw, scan, image, result)
+    [config] = predictor.configs
+    patch, windows = torch.rand(1, 1, *config.window), prod(
+        len(window_starts(n + 2 * config._around(n) * (axis == 1), w, config.step))
+        for axis, (n, w) in enumerate(zip(image.shape[1:], config.window, strict=True)))
+    with torch.inference_mode():
+        bare = [seconds_of(lambda: [config._windows(patch, config.networks, each=False) for _ in range(windows)])
+                for _ in range(SCANS + 1)]
+    whole = {}
+    for name, drawn_by in (("without pictures", None), ("with pictures", Overlays(work / "with pictures"))):
+        whole[name] = seconds_of(partial(predict.predict_folder, predictor, images, work / name, um_per_px=UM,
+                                         progress=False, way=partial(predict.predict_scans, drawer=drawn_by)))
+    # The first scan makes buffers and tries ways.
+    first, *others = spent["networks"]
+    rows = [["start: imports", f"{imports:.1f} s"], ["start: the model is loaded", f"{loading:.2f} s"],
+            ["the first scan takes longer by", f"{first - statistics.median(others):.1f} s"],
+            [f"its windows alone ({windows})", f"{1000 * statistics.median(bare[1:]):.0f} ms"],
+            *([piece, f"{1000 * statistics.median(seconds[1:]):.0f} ms"] for piece, seconds in spent.items()),
+            *([f"a scan among {len(scans)}, {name}", f"{1000 * seconds / len(scans):.0f} ms"]
+              for name, seconds in whole.items())]
+    left = [path for path in (work / "without pictures").iterdir() if path.name.startswith("0")]
+    return rows, {"files": len(left) / len(scans), "bytes": sum(path.stat().st_size for path in left) / len(scans)}
 
 
 def before_the_first(work: Path, count: int) -> list:
@@ -89,10 +93,10 @@ def before_the_first(work: Path, count: int) -> list:
         os.link(first, many / f"{number:07d}.png")
     predictor = Predictor.load("default")
     began = time.perf_counter()
-    predict.predict_folder(predictor, many, work / "nothing", (3.87, 9.9), way=lambda *_: [], progress=False)
+    predict.predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
     seconds = time.perf_counter() - began
     tracemalloc.start()
-    predict.predict_folder(predictor, many, work / "nothing", (3.87, 9.9), way=lambda *_: [], progress=False)
+    predict.predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return [["list, look into it, check", f"{1000 * seconds / count:.2f} ms"],

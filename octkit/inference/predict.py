@@ -10,8 +10,10 @@ Each of these folders of predictions is written aside (.fold_0.unfinished) and t
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,12 +33,12 @@ from octkit.data.labels import mask_coding
 from octkit.data.layouts import detect
 from octkit.data.matching import KINDS
 from octkit.data.volume_files import SPACING_FILE, is_stack, volume_spacing, write_nifti
-from octkit.inference.scan_result import ScanResult, has_boundaries, predict_scan
+from octkit.inference.scan_result import ScanResult, Told, ask, has_boundaries, read_off
 from octkit.inference.sliding_window import ConfigPredictor, Predictor, first_step_mask
 from octkit.layers import scan_files
 from octkit.layers.boundaries import FRAME, known_scale
 from octkit.layers.scan_files import ScanFacts
-from octkit.network.model import load_model
+from octkit.network.model import Model, load_model
 from octkit.network.model_file import DEFAULT
 from octkit.planning.folds import held_out_cases
 from octkit.planning.plan import Plan
@@ -133,8 +135,8 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     if model.calibration is None and lined:
         say("this model is uncalibrated: its boundaries' doubt ranks places, and does not say how far off they are")
     with tqdm(total=len(scans), desc="predict", unit="scan", disable=not progress) as bar:
-        each = crew.predict(scans, out, probabilities, drawer) if crew else (
-            _predict_scan_into(predictor, scan, out, probabilities, drawer) for scan in scans)
+        each = (crew.predict(scans, out, probabilities, drawer) if crew else
+                _predict_in_turn(predictor, scans, out, probabilities, drawer))
         found = {}
         for one in each:
             found[one.name] = one
@@ -155,22 +157,49 @@ def predict_scans(predictor: Predictor, scans: Sequence[ScanToPredict], out: Pat
     return [out / one.mask for one in there]
 
 
-def _predict_scan_into(predictor: Predictor, scan: ScanToPredict, out: Path, probabilities: bool,
-                       drawer: Drawer | None) -> Predicted:
-    """Predict a scan and write its files, the mask last."""
-    try:
-        predictor.check_memory(scan.size)  # before its pixels are decoded
-        result = predict_scan(predictor, image := scan.read(), scan.spacing, scan.circle, scan.line)
-    except OctkitError as error:
-        return Predicted(scan.name, error=str(error))
+def _predict_in_turn(predictor: Predictor, scans: Sequence[ScanToPredict], out: Path, probabilities: bool,
+                     drawer: Drawer | None) -> Iterator[Predicted]:
+    """Predict scans and write their files, as they end; one that cannot be read or predicted says why.
+
+    While the networks are at a scan the next is read, and boundaries and files of the one before are made; volumes, of
+    which memory may hold only one, take turns.
+    """
+    ahead = all(len(scan.size) == 2 for scan in scans)
+    read = finished = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as finisher:
+        for scan, following in zip_longest(scans, scans[1:]):
+            this, read = read, None
+            try:
+                if this is None:
+                    predictor.check_memory(scan.size)  # before its pixels are decoded
+                    this = reader.submit(scan.read)
+                image = this.result()
+                if ahead and following:
+                    read = reader.submit(following.read)
+                told = ask(predictor, image, scan.spacing, scan.circle)
+            except OctkitError as error:
+                yield Predicted(scan.name, error=str(error))
+                continue
+            if finished:
+                yield finished.result()
+            finished = finisher.submit(_finish, predictor.model, scan, image, told, out, probabilities, drawer)
+            if not ahead:
+                finished.result()
+        if finished:
+            yield finished.result()
+
+
+def _finish(model: Model, scan: ScanToPredict, image: np.ndarray, told: Told, out: Path, probabilities: bool,
+            drawer: Drawer | None) -> Predicted:
+    """Find in a scan what there is, by what the networks said of it, and write its files, the mask last."""
+    result = read_off(model, image, told, scan.spacing, scan.circle, scan.line)
     if probabilities:
         save_probabilities(out, scan.name, result.probabilities)
     if result.boundaries is not None:
-        calibration = predictor.model.calibration
-        _save_lines(out, scan, result, calibration.means if calibration else None)
+        _save_lines(out, scan, result, model.calibration.means if model.calibration else None)
     if drawer is not None:
         drawer.draw(scan, image, result)
-    mask = save_mask(out, scan.name, result.mask, predictor.model.labels, scan.file, scan.spacing)
+    mask = save_mask(out, scan.name, result.mask, model.labels, scan.file, scan.spacing)
     return Predicted(scan.name, mask.name, result.quality.trusted, result.quality.reasons,
                      None if result.doubt is None else float(result.doubt.mean()))
 
@@ -230,16 +259,15 @@ def _predict_chunk(model: tuple, scans: Sequence[ScanToPredict], out: Path, prob
                    drawer: Drawer | None, tell: object) -> list[Predicted]:  # noqa: ARG001 (all calls get it)
     if not out.is_dir():
         raise OctkitError(f"{out}: not found by a worker, expected a folder that all workers see")
-    done = []
-    for scan in scans:
-        key = _key(model[-1], scan, probabilities, drawer)
-        if (found := _known(out, scan, key)) is None:  # else by a worker who was taken for dead
-            found = _predict_scan_into(_loaded(*model), scan, out, probabilities, drawer)
-            if found.error is None:
-                left = (found.mask, *(f"{scan.name}{ending}" for ending in BESIDE))
-                write_json(out / RECORDS / f"{scan.name}.json", {
-                    "key": key, "found": found,
-                    "files": {name: _state(out / name) for name in left if (out / name).exists()}})
+    keys = {scan.name: _key(model[-1], scan, probabilities, drawer) for scan in scans}
+    done = [found for scan in scans if (found := _known(out, scan, keys[scan.name]))]  # by one taken for dead
+    missing = [scan for scan in scans if scan.name not in {found.name for found in done}]
+    for found in _predict_in_turn(_loaded(*model), missing, out, probabilities, drawer):
+        if found.error is None:
+            left = (found.mask, *(f"{found.name}{ending}" for ending in BESIDE))
+            write_json(out / RECORDS / f"{found.name}.json", {
+                "key": keys[found.name], "found": found,
+                "files": {name: _state(out / name) for name in left if (out / name).exists()}})
         done.append(found)
     return done
 

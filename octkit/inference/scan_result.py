@@ -21,6 +21,8 @@ from octkit.layers.seen import has_signal
 from octkit.network.model import Model
 from octkit.planning.preprocess import odd_greys
 
+Told = tuple[np.ndarray, Sequence[np.ndarray]]  # probabilities (classes, *spatial) float32, and those they are mean of
+
 
 @dataclass(frozen=True)
 class ScanResult:
@@ -52,13 +54,24 @@ def predict_scan(predictor: Predictor, image: np.ndarray, spacing: Sequence[floa
 
     `line`: its file says that it is a line, which is out of scope for a model of circle scans.
     """
-    model = predictor.model
-    circle = model.circle if circle is None else circle
+    return read_off(predictor.model, image, ask(predictor, image, spacing, circle), spacing, circle, line)
+
+
+def ask(predictor: Predictor, image: np.ndarray, spacing: Sequence[float] | None = None,
+        circle: bool | None = None) -> Told:
+    """What the networks say of a scan: the first half of `predict_scan`."""
+    if has_boundaries(predictor.model.labels, image.ndim - 1):
+        return predictor.predict_each(image, spacing, circle)
+    return predictor(image, spacing, circle), []
+
+
+def read_off(model: Model, image: np.ndarray, told: Told, spacing: Sequence[float] | None = None,
+             circle: bool | None = None, line: bool = False) -> ScanResult:
+    """What there is in a scan by what the model's networks said: the second half of `predict_scan`, without torch."""
+    circle, probabilities = model.circle if circle is None else circle, told[0]
     if has_boundaries(model.labels, image.ndim - 1):
-        found = with_boundaries(*predictor.predict_each(image, spacing, circle), model, circle, spacing,
-                                has_signal(image))
+        found = with_boundaries(*told, model, circle, spacing, has_signal(image))
     else:
-        probabilities = predictor(image, spacing, circle)
         mask = most_probable(probabilities, model, circle)
         found = ScanResult(mask, probabilities, mask_quality(mask, model.labels))
     reasons = odd_greys(image, model.plan) + _out_of_scope(found, model, circle, line) + found.quality.reasons

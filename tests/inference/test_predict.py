@@ -3,6 +3,7 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import cv2
@@ -413,7 +414,7 @@ def pretended(goals, tmp_path, monkeypatch):
         def off_grid(self, values, _):
             return values
 
-    def result(network, image, *_):
+    def result(_, image, network, *__):
         mask = np.full(image.shape[1:], network.label, np.uint8)
         return ScanResult(mask, network.on_grid(image)[0][0], Quality(True, ()))
 
@@ -424,7 +425,8 @@ def pretended(goals, tmp_path, monkeypatch):
 
     monkeypatch.setattr(predict, "Predictor", Network)
     monkeypatch.setattr(predict, "load_model", lambda run, _, folds: run.checkpoint("2d", folds[0]).read_text())
-    monkeypatch.setattr(predict, "predict_scan", result)
+    monkeypatch.setattr(predict, "ask", lambda network, *_: network)
+    monkeypatch.setattr(predict, "read_off", result)
     return run, train_all
 
 
@@ -534,10 +536,10 @@ def test_workers_leave_what_one_process_does_and_go_on_where_they_were_stopped(r
 
     def recorded(predictor, image, *facts):
         asked.append(image.shape)
-        return predict_scan(predictor, image, *facts)
+        return ask(predictor, image, *facts)
 
-    predict_scan = predict.predict_scan
-    monkeypatch.setattr(predict, "predict_scan", recorded)
+    ask = predict.ask
+    monkeypatch.setattr(predict, "ask", recorded)
     (five / "c.png").unlink()
     (many / "b.png").write_bytes(b"changed")
     (many / ".predicted/d.json").write_text("{}")
@@ -563,3 +565,42 @@ def test_a_scan_that_kills_its_workers_costs_itself_alone(run, tmp_path, five):
         predict_folder(Predictor.load(run, mirror=False), five, tmp_path / "out", progress=False,
                        way=in_chunks(run, out=tmp_path / "out", workers=Deadly()))
     assert {"a.png", "d.png", "e.png"} <= left_in(tmp_path / "out").keys()
+
+
+@pytest.fixture
+def stages(monkeypatch):
+    """Predicts scans a and b of a size by pretended stages, each handed in by name: what began, in order."""
+    def predicted(out, size, **slow):
+        began = []
+
+        def stage(name, gives):
+            def call(scan):
+                began.append(f"{name} {scan}")
+                slow.get(name, lambda *_: None)(scan, began)
+                return gives(scan)
+            return call
+
+        read, asked, finished = (stage(name, gives) for name, gives in (
+            ("read", lambda name: np.full((1, *size), ord(name), np.float32)), ("ask", lambda _: (np.zeros(size), [])),
+            ("finish", lambda _: ScanResult(np.zeros(size, np.uint8), np.zeros((2, *size)), Quality(True, ())))))
+        monkeypatch.setattr(predict, "ask", lambda _, image, *__: asked(chr(int(image.flat[0]))))
+        monkeypatch.setattr(predict, "read_off", lambda _, image, *__: finished(chr(int(image.flat[0]))))
+        predictor = SimpleNamespace(describe=str, check_memory=lambda _: None, model=SimpleNamespace(
+            labels=("fluid",), calibration=None))
+        scans = [predict.ScanToPredict(name, Path(name), size, None, None, partial(read, name)) for name in "ab"]
+        predict.predict_scans(predictor, scans, out, progress=False)
+        return began
+    return predicted
+
+
+def test_while_the_networks_are_at_a_scan_the_next_is_read_and_the_one_before_is_finished(stages, tmp_path):
+    meets = Barrier(2)
+
+    stages(tmp_path, (4, 6), ask=lambda *_: meets.wait(20),  # a: the reading of b, b: the finishing of a
+           read=lambda scan, _: scan == "b" and meets.wait(20),
+           finish=lambda scan, _: scan == "a" and meets.wait(20))
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "b.png"]
+
+
+def test_a_volume_is_done_with_before_the_next_is_read(stages, tmp_path):
+    assert stages(tmp_path, (2, 4, 6)) == ["read a", "ask a", "finish a", "read b", "ask b", "finish b"]
