@@ -1,12 +1,16 @@
-"""Many workers: bits after kills, two network namespaces as two machines, many scans over workers.
+"""Many workers: bits after kills, two network namespaces as two machines, a lost scheduler, a full disk, many scans.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/cluster.py kills --work NEW     smoke runs; 50 kills (-9) of their workers
-                                                      … machines --work NEW  as root: two namespaces, one of which is
-                                                                             cut off the network while both train
-                                                      … scans --work NEW     2000 scans: throughput, memory, resumption
+    PYTHONPATH=. .venv/bin/python benchmarks/cluster.py kills --work NEW      smoke runs; 50 kills (-9) of their workers
+                                                      … machines --work NEW   as root: two namespaces, one of which is
+                                                                              cut off the network while both train
+                                                      … scheduler --work NEW  killed (-9) while both workers train, and
+                                                                              started again
+                                                      … disk --work NEW       as root: a disk that is full, then larger
+                                                      … scans --work NEW      2000 scans: throughput, memory, resumption
 
-Runs are of profile smoke, with one thread each, and compared with one of a single process by all files that a run's
-ledger names (`outputs`), but for the columns of seconds in logs. What was found is printed as JSON.
+Runs are of profile smoke, with one thread each, and compared with one of a single process (the results that
+`lessons.repeat.compare` names, to the last byte). Several modes may share a folder and with it that one. What was found
+is printed as JSON.
 """
 
 import argparse
@@ -22,55 +26,60 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import psutil
 
+from octkit.common.settings import PACKAGE
 from octkit.lessons import ledger
 from octkit.lessons.repeat import compare
 from octkit.planning.run import Run
 
 OCTKIT = [sys.executable, "-m", "octkit"]
-SCHEDULER = "tcp://10.91.0.2:8786"
+SIZE = "256x320"
 SPACES = ("octkit-a", "octkit-b")  # network namespaces; the host end of a bridge is 10.91.0.1
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent),
+                            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}
 
 
-def environment():
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}
-
-
-def smoke(folder, *options):
-    """A started smoke run; its data set is shared by all runs beside it."""
-    data = ("--set", f"data.dir={folder.parent / 'data'}")
-    return subprocess.Popen([*OCTKIT, "run", "--profile", "smoke", "--run-dir", str(folder), *data, *options],
-                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            encoding="utf-8")
+def smoke(work, folder, *options):
+    """A started smoke run; its data set is shared by all runs of `work`. What it says goes to a file there."""
+    with open(work / f"{folder.name}.log", "a") as log:
+        return subprocess.Popen([*OCTKIT, "run", "--profile", "smoke", "--run-dir", str(folder), "--set",
+                                 f"data.dir={work / 'data'}", *options], env=ENVIRONMENT, stdout=log,
+                                stderr=subprocess.STDOUT)
 
 
 def finished(process):
-    said = process.communicate()[0]
-    if process.returncode:
-        sys.exit(f"{' '.join(process.args)} ended with {process.returncode}:\n{said[-3000:]}")
+    if process.wait():
+        sys.exit(f"{' '.join(process.args)} ended with {process.returncode}, see its log")
 
 
 def undisturbed(work):
-    """The run of one process that the others are compared with, and its seconds."""
+    """The run of one process that the others are compared with, and its seconds (0 where it was there before)."""
     began = time.monotonic()
-    finished(smoke(work / "alone"))
+    finished(smoke(work, work / "alone"))
     return Run(work / "alone"), round(time.monotonic() - began)
 
 
 def told(run, alone):
     """Whether a run has the same bits, and what its ledger says of lost executions and of steps done twice."""
     same, differ = compare(alone, run)
-    done = [line.step for line in ledger.read(run) if line.status == "done"]
+    lines = ledger.read(run)
+    done = [line.step for line in lines if line.status == "done"]
     return {"same": same, "differ": differ, "steps done": len(done), "of them twice": len(done) - len(set(done)),
-            "executions lost": sum(len(line.lost) for line in ledger.read(run))}
+            "executions lost": sum(len(line.lost) for line in lines),
+            "failed": [f"{line.step}: {line.error}" for line in lines if line.status in ("failed", "killed")]}
 
 
 def workers_of(process):
     """The processes of Dask's workers of a command."""
-    return [child for child in psutil.Process(process.pid).children()
-            if any("spawn_main" in part for part in child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children():
+        try:
+            found += [child] * any("spawn_main" in part for part in child.cmdline())
+        except psutil.Error:  # killed, and not yet missed
+            continue
+    return found
 
 
 def kills(options):
@@ -78,12 +87,10 @@ def kills(options):
     chance, left, rounds = random.Random(options.seed), options.kills, []
     while left:
         run = Run(options.work / f"killed-{len(rounds)}")
-        process, killed, began = smoke(run.folder, "--workers", "2"), 0, time.monotonic()
-        reader = threading.Thread(target=process.stdout.read, daemon=True)
-        reader.start()
+        process, killed, began = smoke(options.work, run.folder, "--workers", "2"), 0, time.monotonic()
         while process.poll() is None:
             time.sleep(chance.uniform(0.5, options.every))
-            if left and (found := workers_of(process)):
+            if left and process.poll() is None and (found := workers_of(process)):
                 chance.choice(found).kill()
                 left, killed = left - 1, killed + 1
         rounds.append({"kills": killed, "exit": process.returncode, "seconds": round(time.monotonic() - began),
@@ -119,33 +126,106 @@ def namespaces():
         subprocess.run(["ip", "link", "delete", "octkit0"], check=False)
 
 
-def inside(space, module, *arguments):
-    """A program of Dask's in a namespace; its scheduler takes a worker that is silent for 20 s for dead."""
-    command = ["ip", "netns", "exec", space, sys.executable, "-m", f"distributed.cli.{module}", *arguments]
-    return subprocess.Popen(command, env=environment() | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s"},
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+class Cluster:
+    """Programs of Dask's, what they say in files; the scheduler takes a worker that is silent for 20 s for dead."""
+
+    def __init__(self, work, host):
+        self.work, self.host, self.address, self.parts = work, host, f"tcp://{host}:8796", []
+
+    def start(self, module, *arguments, space=None, **environment):
+        command = ["ip", "netns", "exec", space] if space else []
+        command += [sys.executable, "-m", f"distributed.cli.{module}", *arguments, "--no-dashboard"]
+        with open(self.work / f"{len(self.parts)}-{module}.log", "a") as log:
+            self.parts.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT | {
+                "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s"} | environment))
+        return self.parts[-1]
+
+    def scheduler(self, space=None):
+        return self.start("dask_scheduler", "--host", self.host, "--port", "8796", space=space)
+
+    def worker(self, host=None, space=None, **environment):
+        return self.start("dask_worker", self.address, "--nthreads", "1", "--host", host or self.host,
+                          "--local-directory", str(self.work), space=space, **environment)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for part in self.parts:
+            part.terminate()
+            part.wait()
+
+
+def both_train(run, process):
+    """Wait until both folds are trained, or the command has ended."""
+    while process.poll() is None and not all((run.fold("2d", fold) / "log.csv").exists() for fold in (0, 1)):
+        time.sleep(0.2)
 
 
 def machines(options):
     """A scheduler and a worker on one machine, a worker on another, which is cut off while both train."""
     alone, seconds = undisturbed(options.work)
-    with namespaces():
-        parts = [inside(SPACES[0], "dask_scheduler", "--host", "10.91.0.2", "--port", "8786")]
-        parts += [inside(space, "dask_worker", SCHEDULER, "--nthreads", "1", "--host", f"10.91.0.{number}")
-                  for number, space in enumerate(SPACES, 2)]
-        try:
-            run = Run(options.work / "two-machines")
-            process, began = smoke(run.folder, "--scheduler", SCHEDULER), time.monotonic()
-            logs = [run.fold("2d", fold) / "log.csv" for fold in (0, 1)]
-            while process.poll() is None and not all(log.exists() for log in logs):
-                time.sleep(0.5)
-            ip("-n", SPACES[1], "link", "set", "eth0", "down")
-            finished(process)
-            return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), **told(run, alone)}
-        finally:
-            for part in parts:
-                part.terminate()
-                part.wait()
+    with namespaces(), Cluster(options.work, "10.91.0.2") as cluster:
+        cluster.scheduler(SPACES[0])
+        for number, space in enumerate(SPACES, 2):
+            cluster.worker(f"10.91.0.{number}", space)
+        run, began = Run(options.work / "two-machines"), time.monotonic()
+        process = smoke(options.work, run.folder, "--scheduler", cluster.address)
+        both_train(run, process)
+        ip("-n", SPACES[1], "link", "set", "eth0", "down")
+        finished(process)
+        return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), **told(run, alone)}
+
+
+def scheduler(options):
+    """A scheduler that is killed while both workers train, and started again; then the same command."""
+    alone, seconds = undisturbed(options.work)
+    with Cluster(options.work, "127.0.0.1") as cluster:
+        first, run, began = cluster.scheduler(), Run(options.work / "scheduler"), time.monotonic()
+        workers = [cluster.worker(), cluster.worker()]
+        process = smoke(options.work, run.folder, "--scheduler", cluster.address)
+        both_train(run, process)
+        first.kill()
+        gone, first = time.monotonic(), first.wait()
+        code, noticed = process.wait(), round(time.monotonic() - gone)
+        cluster.scheduler()
+        time.sleep(60)  # more than a worker waits before it looks for its scheduler again
+        back = [worker.poll() is None for worker in workers]
+        workers += [cluster.worker() for found in back if not found]
+        finished(smoke(options.work, run.folder, "--scheduler", cluster.address))
+        return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), "exit": code,
+                "seconds until the command ended": noticed, "workers came back": back, **told(run, alone)}
+
+
+def disk(options):
+    """Runs on a disk of 1, 2, 4 MB … until it is large enough; a worker whose temporary files have no room."""
+    alone, _ = undisturbed(options.work)
+    place, full, ends = options.work / "disk", options.work / "full", []
+    for folder in (place, full):
+        folder.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
+    run = Run(place / "run")
+    try:
+        for size in (2 ** power for power in range(11)):
+            subprocess.run(["mount", "-o", f"remount,size={size}m", str(place)], check=True)
+            code = smoke(options.work, run.folder, "--workers", "2").wait()
+            ends.append({"MB": size, "exit": code})
+            if not code:
+                break
+        found = {"ends": ends, **told(run, alone)}
+        (full / "full").write_bytes(bytes(2**20 - 2**14))  # no room for a kernel's files, some for Dask's
+        with Cluster(options.work, "127.0.0.1") as cluster:
+            cluster.scheduler()
+            cluster.worker(TMPDIR=str(full))
+            run = Run(options.work / "no-room")
+            code = smoke(options.work, run.folder, "--scheduler", cluster.address).wait()
+            cluster.worker()
+            cluster.parts[1].terminate()
+            finished(smoke(options.work, run.folder, "--scheduler", cluster.address))
+        return found | {"temporary files": {"exit": code, **told(run, alone)}}
+    finally:
+        for folder in (place, full):
+            subprocess.run(["umount", str(folder)], check=True)
 
 
 class Memory(threading.Thread):
@@ -154,15 +234,19 @@ class Memory(threading.Thread):
     def __init__(self, process):
         super().__init__(daemon=True)
         self.process, self.seen = psutil.Process(process.pid), []
+        self.start()
 
     def run(self):
-        while self.process.is_running():
+        while True:
             total = 0
-            for each in (self.process, *self.process.children(recursive=True)):
-                try:
-                    total += each.memory_info().rss
-                except psutil.Error:
-                    continue
+            try:
+                for each in (self.process, *self.process.children(recursive=True)):
+                    try:
+                        total += each.memory_info().rss
+                    except psutil.Error:
+                        continue
+            except psutil.Error:
+                return
             self.seen.append(total / 1e9)
             time.sleep(1)
 
@@ -172,24 +256,24 @@ def scans(options):
     images = options.work / "scans"
     if not images.exists():
         subprocess.run([*OCTKIT, "phantom", str(options.work / "phantoms"), "--train", "1", "--val", str(options.scans),
-                        "--size", "256x320"], check=True, env=environment())
+                        "--size", SIZE], check=True, env=ENVIRONMENT)
         os.rename(next((options.work / "phantoms").glob("Val*/Image")), images)
-    found = {}
-    for name, extra in (("alone", []), ("two workers", ["--workers", "2"]), ("killed", ["--workers", "2"])):
-        out = options.work / name
-        command = [*OCTKIT, "predict", "default", str(images), "-o", str(out), "--no-pictures", *extra]
-        began = time.monotonic()
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        memory = Memory(process)
-        memory.start()
-        half = options.scans // 2
+    found, memories = {}, {}
+    for name, extra in (("one process", []), ("two workers", ["--workers", "2"]), ("killed", ["--workers", "2"])):
+        out, began = options.work / name, time.monotonic()
+
+        def start(out=out, extra=extra):
+            return subprocess.Popen([*OCTKIT, "predict", "default", str(images), "-o", str(out), "--no-pictures",
+                                     *extra], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        process = start()
+        memory = memories[name] = Memory(process)
         while name == "killed" and process.poll() is None:
-            if len(done := list(out.glob(".predicted/*.json"))) >= half:
+            if len(done := list(out.glob(".predicted/*.json"))) >= options.scans // 2:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
                 before = {path: path.stat().st_mtime_ns for path in done}
-                process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL,
-                                           stderr=subprocess.DEVNULL)
+                process = start()
                 break
             time.sleep(0.2)
         code = process.wait()
@@ -200,15 +284,22 @@ def scans(options):
                                                     round(max(memory.seen[-third:]), 2)]}
         if name == "killed":
             found[name]["done twice"] = sum(path.stat().st_mtime_ns != when for path, when in before.items())
-        if name != "alone":
+        if name != "one process":
             found[name]["files that differ"] = sum(path.read_bytes() != (out / path.name).read_bytes() for path in
-                                                   (options.work / "alone").iterdir() if path.is_file())
+                                                   (options.work / "one process").iterdir() if path.is_file())
+    figure, axes = plt.subplots(figsize=(6, 2.5), layout="constrained")
+    for name in ("one process", "two workers"):
+        axes.plot([second / 60 for second in range(len(memories[name].seen))], memories[name].seen, label=name)
+    axes.set(xlabel="minutes", ylabel="memory (GB)", ylim=(0, None))
+    axes.legend()
+    figure.savefig(options.work / "memory.png", dpi=80)
     return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("kills", "machines", "scans"))
+    modes = {each.__name__: each for each in (kills, machines, scheduler, disk, scans)}
+    parser.add_argument("what", choices=modes)
     parser.add_argument("--work", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=float, default=20, help="most seconds between two kills")
@@ -217,7 +308,7 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.work = options.work.resolve()
-    print(json.dumps({"kills": kills, "machines": machines, "scans": scans}[options.what](options), indent=2))
+    print(json.dumps(modes[options.what](options), indent=2))
 
 
 if __name__ == "__main__":

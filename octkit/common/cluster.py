@@ -10,6 +10,7 @@ which worker it came from.
 """
 
 import os
+import pickle
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -62,28 +63,37 @@ class Here:
 class Workers(Here):
     """Dask's workers."""
 
-    def __init__(self, client: Any, where: str, threads: dict[str, str]):
+    def __init__(self, client: Any, where: str):
         from distributed import as_completed
 
         super().__init__()
-        self._client, self._where, self._threads = client, where, threads
+        self._client, self._where = client, where
         self._keys: dict[str, str] = {}
         self._ended, self._topic = as_completed(loop=client.loop), f"octkit-{uuid.uuid4().hex}"
         client.subscribe_topic(self._topic, lambda event: self.tell(*event[1]))
 
     @property
     def full(self) -> bool:
-        return len(self._keys) >= max(LEAST_SENT, 2 * len(self._client.scheduler_info()["workers"]))
+        return len(self._keys) >= max(LEAST_SENT, 2 * len(self.known()))
+
+    def known(self) -> dict[str, dict]:
+        """What the scheduler knows of its workers, by their addresses."""
+        # Not client.scheduler_info: its thread replaces what it has asked for by an answer without workers.
+        return self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
 
     def submit(self, key: str, function: Callable, *arguments: Any) -> None:
-        workers = self._client.scheduler_info()["workers"]
-        if not workers:
+        from distributed.protocol.pickle import dumps
+
+        if not (workers := self.known()):
             say(f"{self._where} has no workers yet: waiting for the first")
         gpu = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers.values()) else None
-        environment = self._threads | _variables()
-        # A name of its own: another command's call of the same key must not pass for this one.
-        future = self._client.submit(_call, own_code(), environment, (self._topic, key), function, arguments,
-                                     key=f"{key}-{uuid.uuid4().hex}", pure=False, resources=gpu)
+        # Pickled here, for a worker has to take the variables over before it imports what the call needs.
+        call = dumps((function, arguments))
+        # A name of its own: another command's call of the same key must not pass for this one. What stands before the
+        # first hyphen is the same for all: else Dask takes them for calls of other lengths, and leaves some to wait
+        # behind a long one while other workers have nothing to do.
+        future = self._client.submit(_call, own_code(), _variables(), (self._topic, key), call,
+                                     key=f"octkit-{key}-{uuid.uuid4().hex}", pure=False, resources=gpu)
         self._keys[future.key] = key
         self._ended.add(future)
 
@@ -98,11 +108,11 @@ class Workers(Here):
             raise WorkersDied(key, f"{key}: {error.allowed_failures + 1} workers died over it, the last at "
                               f"{error.last_worker.address}; expected memory enough, or see what they say") from None
         except CancelledError:
-            raise OctkitError(f"{self._where} is gone; what has ended is kept: have a scheduler started, and give the "
-                              "same command again") from None
+            raise OctkitError(f"{self._where} was lost; what has ended is kept: see that a scheduler runs, and give "
+                              "the same command again") from None
 
 
-def _call(code: str, environment: dict[str, str], told: tuple[str, str], function: Callable, arguments: tuple) -> Any:
+def _call(code: str, environment: dict[str, str], told: tuple[str, str], call: bytes) -> Any:
     """On a worker: make the call with the command's environment. Raises OctkitError for a worker that does not fit."""
     from distributed import get_worker
 
@@ -116,6 +126,7 @@ def _call(code: str, environment: dict[str, str], told: tuple[str, str], functio
     for name in _variables():
         del os.environ[name]
     os.environ.update(environment)
+    function, arguments = pickle.loads(call)
     return function(*arguments, tell=lambda text: worker.log_event(topic, [key, text]))
 
 
@@ -139,7 +150,6 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
     from distributed import Client
 
     where = f"--scheduler: {scheduler}" if scheduler else "the scheduler of --workers"
-    threads = {THREADS[0]: str(max(1, cores() // count))} if count else {}
     try:
         cluster = scheduler or _of_this_machine(count or 1)
         client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -148,8 +158,9 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
                           ) from None
     with client:
         try:
-            say(f"workers: {len(client.scheduler_info()['workers'])}; dashboard: {client.dashboard_link}")
-            yield Workers(client, where, threads)
+            workers = Workers(client, where)
+            say(f"workers: {len(workers.known())}; dashboard: {client.dashboard_link}")
+            yield workers
         finally:
             if not isinstance(cluster, str):
                 cluster.close(timeout=10)
@@ -159,10 +170,12 @@ def _of_this_machine(count: int) -> Any:
     """A scheduler and workers in processes of their own, whom nobody else of the machine can talk to."""
     import dask.config
     from distributed import Nanny, Scheduler, Security, SpecCluster
+    from distributed.gc import disable_gc_diagnosis
 
-    # Workers start processes; what Dask says of one that died, octkit says itself.
-    dask.config.set({"distributed.worker.daemon": False,
-                     "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical"})
+    # Workers start processes; what Dask says of one that died, octkit says itself. Dask sets these variables for this
+    # process, too, where the user has not: its own would be one thread.
+    dask.config.set({"distributed.worker.daemon": False, "distributed.nanny.pre-spawn-environ": {
+        "DASK_LOGGING__DISTRIBUTED": "critical", THREADS[0]: max(1, cores() // count)}})
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = seen.split(",") if seen else list(map(str, range(len(gpus()))))
     security = Security.temporary()
@@ -172,4 +185,6 @@ def _of_this_machine(count: int) -> Any:
         "env": {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}}} for i in range(count)}
     scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard": True,
                                                         "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(nannies, scheduler, security=security, silence_logs="CRITICAL")
+    cluster = SpecCluster(nannies, scheduler, security=security, silence_logs="CRITICAL")
+    disable_gc_diagnosis()  # it measures within the collection of garbage, where Ctrl-C is lost
+    return cluster

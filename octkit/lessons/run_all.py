@@ -337,6 +337,7 @@ def execute(job: Job, folder: Path, line: Line, roots: tuple[Path, ...], tell: C
             if ended.exists():
                 left = Line.model_validate_json(ended.read_bytes())
                 if (left.inputs, left.shown) == (line.inputs, line.shown) and not job.not_whole(run, left):
+                    begun.unlink(missing_ok=True)  # whoever was killed when it had left its line
                     return left, None
                 ended.unlink()
             if begun.exists():
@@ -373,8 +374,9 @@ def _next_end(run: Run, settings: Settings, workers: Here, sent: dict[str, _Sent
         name, failure = error.key, error
         line = sent[name].line.model_copy(update={"status": "killed", "error": str(error), "exit": 1})
     except KeyboardInterrupt:
-        for each in sent.values():
-            ledger.append(run, each.line.model_copy(update={"status": "failed", "error": "interrupted", "exit": 130}))
+        for name in filter(progress.running.__contains__, sent):  # the others had not begun
+            ledger.append(run, sent[name].line.model_copy(update={"status": "failed", "error": "interrupted",
+                                                                  "exit": 130}))
         raise
     job, _, before, data_is_new = sent[name]
     if data_is_new and failure is None:  # made by this step: what it depends on are the files that stand there now

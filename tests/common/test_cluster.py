@@ -7,6 +7,7 @@ from distributed import KilledWorker, LocalCluster
 from octkit.common import cluster
 from octkit.common.cluster import Here, WorkersDied, workers_of
 from octkit.common.errors import OctkitError, bad_file
+from octkit.common.processes import cores
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ def test_a_call_sees_the_commands_variables_and_not_an_older_ones(scheduler, mon
         assert workers.next() == ("language", ("zh", "/data"))
 
 
+class Arrived:
+    """Becomes, where it is unpickled, what a variable says there."""
+
+    def __reduce__(self):
+        return os.environ.get, ("OCTKIT_LANGUAGE",)
+
+
+def test_workers_of_this_machine_share_its_cores_and_have_the_variables_before_they_import(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with workers_of(count=1) as workers:
+        monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")  # when they have started
+        workers.submit("threads", lambda arrived, tell: (arrived, os.environ["OMP_NUM_THREADS"]), Arrived())  # noqa: ARG005
+        assert workers.next() == ("threads", ("zh", str(cores())))
+
+
 def test_a_worker_of_another_octkit_is_refused(scheduler, monkeypatch):
     with workers_of(scheduler.scheduler_address) as workers:
         codes = iter(["the command's", "the worker's"])
@@ -90,7 +107,7 @@ def test_a_scheduler_that_goes_is_said(monkeypatch):
     with workers_of(found.scheduler_address) as workers:
         workers.submit("never", square, 1)
         found.close()
-        with pytest.raises(OctkitError, match=r"inproc://.* is gone; what has ended is kept"):
+        with pytest.raises(OctkitError, match=r"inproc://.* was lost; what has ended is kept"):
             workers.next()
 
 

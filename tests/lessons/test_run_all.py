@@ -380,13 +380,32 @@ def test_what_a_worker_ends_for_a_command_that_is_gone_is_not_done_again(story):
     with pytest.raises(SystemExit):
         story["again"](workers=Deaf("train_2d_fold_1"))
     assert ("train_2d_fold_1", "done") not in statuses(story["run_dir"])
+    begun = story["run_dir"] / ".steps/train_2d_fold_1/begun"
+    begun.write_text("node7, process 12\n")  # killed between its last two files
     assert story["again"]() == ["infer", "report"]
+    assert not begun.exists()
     assert [name for name, status in statuses(story["run_dir"]) if status == "done"] == EVERYTHING
     weights = story["run_dir"] / "weights_2d_1"
     with pytest.raises(SystemExit):
         story["again"]("train.epochs=7", "train.folds=[1]", workers=Deaf("train_2d_fold_1"))
     weights.write_text("changed")  # what it has left is not what stands there
     assert story["again"]("train.epochs=7", "train.folds=[1]") == ["train_2d_fold_1", "infer", "report"]
+
+
+def test_of_steps_that_are_interrupted_the_ledger_names_those_that_had_begun(story):
+    class Stopped(cluster.Here):
+        full = False
+
+        def next(self):
+            if len(self._calls) < 2:
+                return super().next()
+            self.tell(self._calls[1][0], "")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        story["again"](workers=Stopped())
+    failed = [line for line in ledger.read(Run(story["run_dir"])) if line.status == "failed"]
+    assert [(line.step, line.error, line.exit) for line in failed] == [("train_2d_fold_1", "interrupted", 130)]
 
 
 def test_a_step_that_somebody_is_at_is_waited_for_and_taken_over(story):
