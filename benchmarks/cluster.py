@@ -6,6 +6,7 @@
                                                       … scheduler --work NEW  killed (-9) while both workers train, and
                                                                               started again
                                                       … disk --work NEW       as root: a disk that is full, then larger
+                                                      … twice --work NEW      one training given to two workers at once
                                                       … scans --work NEW      2000 scans: throughput, memory, resumption
 
 Runs are of profile smoke, with one thread each, and compared with one of a single process (the results that
@@ -18,6 +19,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +31,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import psutil
 
+from octkit.common import cluster
 from octkit.common.settings import PACKAGE
-from octkit.lessons import ledger
+from octkit.lessons import ledger, run_all
 from octkit.lessons.repeat import compare
 from octkit.planning.run import Run
 
@@ -165,12 +168,12 @@ def both_train(run, process):
 def machines(options):
     """A scheduler and a worker on one machine, a worker on another, which is cut off while both train."""
     alone, seconds = undisturbed(options.work)
-    with namespaces(), Cluster(options.work, "10.91.0.2") as cluster:
-        cluster.scheduler(SPACES[0])
+    with namespaces(), Cluster(options.work, "10.91.0.2") as dask:
+        dask.scheduler(SPACES[0])
         for number, space in enumerate(SPACES, 2):
-            cluster.worker(f"10.91.0.{number}", space)
+            dask.worker(f"10.91.0.{number}", space)
         run, began = Run(options.work / "two-machines"), time.monotonic()
-        process = smoke(options.work, run.folder, "--scheduler", cluster.address)
+        process = smoke(options.work, run.folder, "--scheduler", dask.address)
         both_train(run, process)
         ip("-n", SPACES[1], "link", "set", "eth0", "down")
         finished(process)
@@ -180,19 +183,21 @@ def machines(options):
 def scheduler(options):
     """A scheduler that is killed while both workers train, and started again; then the same command."""
     alone, seconds = undisturbed(options.work)
-    with Cluster(options.work, "127.0.0.1") as cluster:
-        first, run, began = cluster.scheduler(), Run(options.work / "scheduler"), time.monotonic()
-        workers = [cluster.worker(), cluster.worker()]
-        process = smoke(options.work, run.folder, "--scheduler", cluster.address)
+    with Cluster(options.work, "127.0.0.1") as dask:
+        first, run, began = dask.scheduler(), Run(options.work / "scheduler"), time.monotonic()
+        workers = [dask.worker(), dask.worker()]
+        process = smoke(options.work, run.folder, "--scheduler", dask.address)
         both_train(run, process)
         first.kill()
-        gone, first = time.monotonic(), first.wait()
-        code, noticed = process.wait(), round(time.monotonic() - gone)
-        cluster.scheduler()
+        gone = time.monotonic()
+        code = process.wait()
+        noticed = round(time.monotonic() - gone)
+        first.wait()
+        dask.scheduler()
         time.sleep(60)  # more than a worker waits before it looks for its scheduler again
         back = [worker.poll() is None for worker in workers]
-        workers += [cluster.worker() for found in back if not found]
-        finished(smoke(options.work, run.folder, "--scheduler", cluster.address))
+        workers += [dask.worker() for found in back if not found]
+        finished(smoke(options.work, run.folder, "--scheduler", dask.address))
         return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), "exit": code,
                 "seconds until the command ended": noticed, "workers came back": back, **told(run, alone)}
 
@@ -214,18 +219,35 @@ def disk(options):
                 break
         found = {"ends": ends, **told(run, alone)}
         (full / "full").write_bytes(bytes(2**20 - 2**14))  # no room for a kernel's files, some for Dask's
-        with Cluster(options.work, "127.0.0.1") as cluster:
-            cluster.scheduler()
-            cluster.worker(TMPDIR=str(full))
+        with Cluster(options.work, "127.0.0.1") as dask:
+            dask.scheduler()
+            dask.worker(TMPDIR=str(full))
             run = Run(options.work / "no-room")
-            code = smoke(options.work, run.folder, "--scheduler", cluster.address).wait()
-            cluster.worker()
-            cluster.parts[1].terminate()
-            finished(smoke(options.work, run.folder, "--scheduler", cluster.address))
+            code = smoke(options.work, run.folder, "--scheduler", dask.address).wait()
+            dask.worker()
+            dask.parts[1].terminate()
+            finished(smoke(options.work, run.folder, "--scheduler", dask.address))
         return found | {"temporary files": {"exit": code, **told(run, alone)}}
     finally:
         for folder in (place, full):
             subprocess.run(["umount", str(folder)], check=True)
+
+
+def twice(options):
+    """One training given to two workers at once: in how many executions it ends, with the same bits or not."""
+    alone, _ = undisturbed(options.work)
+    run = Run(shutil.copytree(alone.folder, options.work / "twice"))
+    job = next(job for job in run_all.jobs(run, run.settings) if job.name == "07_train_2d_fold_0")
+    shutil.rmtree(run.steps / job.name)
+    shutil.rmtree(run.fold("2d", 0))
+    line = ledger.ends(run)[job.name].model_copy(update={"outputs": None})
+    os.environ |= ENVIRONMENT
+    with cluster.workers_of(count=2) as workers:
+        for name in ("first", "second"):
+            workers.submit(name, run_all.execute, job, run.folder, line, run.settings.data_roots)
+        ends = [workers.next()[1] for _ in range(2)]
+    return {"failed": [str(failure) for _, failure in ends if failure],
+            "executions": len({found.model_dump_json() for found, _ in ends}), "differ": compare(alone, run)[1]}
 
 
 class Memory(threading.Thread):
@@ -298,7 +320,7 @@ def scans(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    modes = {each.__name__: each for each in (kills, machines, scheduler, disk, scans)}
+    modes = {each.__name__: each for each in (kills, machines, scheduler, disk, twice, scans)}
     parser.add_argument("what", choices=modes)
     parser.add_argument("--work", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=50)
