@@ -46,7 +46,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.pa
 
 def smoke(work, folder, *options):
     """A started smoke run; its data set is shared by all runs of `work`. What it says goes to a file there."""
-    with open(work / f"{folder.name}.log", "a") as log:
+    with open(work / f"{folder.name}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen([*OCTKIT, "run", "--profile", "smoke", "--run-dir", str(folder), "--set",
                                  f"data.dir={work / 'data'}", *options], env=ENVIRONMENT, stdout=log,
                                 stderr=subprocess.STDOUT)
@@ -138,7 +138,7 @@ class Cluster:
     def start(self, module, *arguments, space=None, **environment):
         command = ["ip", "netns", "exec", space] if space else []
         command += [sys.executable, "-m", f"distributed.cli.{module}", *arguments, "--no-dashboard"]
-        with open(self.work / f"{len(self.parts)}-{module}.log", "a") as log:
+        with open(self.work / f"{len(self.parts)}-{module}.log", "a", encoding="utf-8") as log:
             self.parts.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=ENVIRONMENT | {
                 "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s"} | environment))
         return self.parts[-1]
