@@ -68,11 +68,6 @@ def _weights(length: int, sigma: float, periodic: bool) -> np.ndarray:
     return (weights / np.linalg.norm(weights, axis=1, keepdims=True)).astype(np.float32)
 
 
-def mixed(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Two textures of variance 1 as one of variance 1, with the `share` of the second."""
-    return ((1 - share) * first + share * second) / np.hypot(1 - share, share)
-
-
 @dataclass(frozen=True)
 class Deep:
     """The rows of an image from just above Bruch's membrane on: the choroid, above row `bottom`, and what lies below.

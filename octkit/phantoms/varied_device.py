@@ -20,7 +20,7 @@ from scipy.special import log_ndtr
 from octkit.phantoms.circle_eye import ILM, SCLERA
 from octkit.phantoms.draws import log_uniform
 from octkit.phantoms.frame import PlacedEye, centres
-from octkit.phantoms.painting import mixed, texture
+from octkit.phantoms.painting import texture
 
 PIXEL = 43  # um^2: a pixel of the usual device, 3.9 x 11 um
 
@@ -121,8 +121,10 @@ def _speckled(noise: Generator, device: Device, signal: np.ndarray, dark: np.nda
     """A random intensity (H, W) whose mean is signal and noise together, with the grain of whichever is stronger."""
     mean = signal + dark
     of_tissue, of_noise = (texture(noise, eye.frame, grain, mean.shape) for grain in (device.grain, device.noise_grain))
+    share = signal / mean
+    grain = ((1 - share) * of_noise + share * of_tissue) / np.hypot(1 - share, share)  # of variance 1, as both are
     area = max(eye.frame.um_per_px[0] * eye.frame.um_per_px[1] / PIXEL, 1)
-    return mean * speckle(mixed(of_noise, of_tissue, signal / mean), device.frames * area**device.pooling)
+    return mean * speckle(grain, device.frames * area**device.pooling)
 
 
 def speckle(gaussian: np.ndarray, frames: float) -> np.ndarray:

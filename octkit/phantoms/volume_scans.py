@@ -12,7 +12,7 @@ from numpy.random import Generator
 from octkit.common.errors import OctkitError, by
 from octkit.data.volume_files import MAX_VOXELS
 from octkit.phantoms.circle_eye import Vessel
-from octkit.phantoms.circle_scans import LEAST_FIELD, SMALLEST, Seed, scale_of
+from octkit.phantoms.circle_scans import SMALLEST, Seed, scale_of
 from octkit.phantoms.frame import Frame, PlacedEye, place, rasterise
 from octkit.phantoms.render import check_looks, paint
 from octkit.phantoms.volume_eye import WINDOWS, VesselCourse, draw_volume_eye
@@ -45,17 +45,15 @@ def spacing_of(size: tuple[int, ...]) -> tuple[float, float, float]:
     return FIELD / size[0], scale_of((size[1], size[2]))[0] / 1000, FIELD / size[2]
 
 
-def draw_volume(seed: Seed, size: tuple[int, int, int], kind: str = "macular",
-                spacing: tuple[float, float, float] | None = None, glaucoma: bool = False,
+def draw_volume(seed: Seed, size: tuple[int, int, int], kind: str = "macular", glaucoma: bool = False,
                 looks: str = "spectralis") -> VolumePhantom:
     """Draw one volume of `size` (B, H, W); `seed` is whatever numpy's default_rng takes, None excepted.
 
     `kind` is "macular" or "peripapillary". As in a fundus photograph the first B-scan is the highest, and left eyes are
-    mirrored. `looks` as for circle scans. Raises OctkitError for another kind, other looks, and for a size or a
-    spacing that cannot hold an eye.
+    mirrored. `looks` as for circle scans. Raises OctkitError as `check`.
     """
-    check(size, kind, spacing, looks)
-    spacing = spacing if spacing is not None else spacing_of(size)
+    check(size, kind, looks)
+    spacing = spacing_of(size)
     shape_rng, look_rng, noise_rng = np.random.default_rng(seed).spawn(3)
     side = str(shape_rng.choice(("R", "L")))
     down, across = ((np.arange(n) - (n - 1) / 2) * mm for n, mm in ((size[0], spacing[0]), (size[2], spacing[2])))
@@ -70,21 +68,14 @@ def draw_volume(seed: Seed, size: tuple[int, int, int], kind: str = "macular",
     return VolumePhantom(image, mask, np.where(eye.opening, np.nan, rows), spacing, kind, side, bool(glaucoma))
 
 
-def check(size: tuple[int, ...], kind: str, spacing: tuple[float, float, float] | None, looks: str) -> None:
-    """Raise OctkitError for a kind or looks that do not exist, and for a size or a spacing that cannot hold an eye."""
+def check(size: tuple[int, ...], kind: str, looks: str) -> None:
+    """Raise OctkitError for a kind or looks that do not exist, and for a size that cannot hold an eye."""
     if kind not in WINDOWS:
         raise OctkitError(f"phantom kind: found {kind!r}, expected one of {', '.join(WINDOWS)}")
     check_looks(looks)
     if len(size) != 3 or size[0] < 2 or min(size[1:]) < SMALLEST or np.prod(size, dtype=float) > MAX_VOXELS:
         raise OctkitError(f"phantom size: found {by(size)} voxels, expected at least 2 B-scans of "
                           f"{SMALLEST} x {SMALLEST} px, at most {MAX_VOXELS} voxels in all")
-    apart, axial, lateral = spacing if spacing is not None else spacing_of(size)
-    if not (axial <= 0.015 and 1000 * size[1] * axial > LEAST_FIELD - 1e-6):
-        raise OctkitError(f"phantom spacing: found {axial:g} mm a row over {size[1]} rows, expected at most 0.015 mm "
-                          f"and a frame at least {LEAST_FIELD / 1000} mm deep")
-    if not (2 <= apart * size[0] <= 9 and 2 <= lateral * size[2] <= 9):
-        raise OctkitError(f"phantom spacing: found a field of {apart * size[0]:g} x {lateral * size[2]:g} mm, expected "
-                          "2 to 9 mm along and across B-scans (6 is usual)")
 
 
 def _painted(look_rng: Generator, noise_rng: Generator, rows: np.ndarray, vessels: tuple[VesselCourse, ...],
