@@ -54,7 +54,9 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
         for link in links_inside(root, report, hidden=False):
             if not link.exists():
                 report(no_file(link, "a file"))
-        return with_groups(LAYOUTS[found[0]][1](root, report), report)
+        dataset = LAYOUTS[found[0]][1](root, report)
+        refuse_doubled_names(dataset, report)
+        return with_groups(dataset, report)
     except OSError as error:  # a folder without the right to look into it, a disk that fails
         raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
                        "expected a data set that you may read") from None

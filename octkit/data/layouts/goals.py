@@ -23,7 +23,7 @@ from octkit.common.errors import OctkitError, Report, bad_file, refuse, tried
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, scan_name
 from octkit.data.labels import GOALS_GREYS, LAYERS
-from octkit.data.matching import check_pairs, images_in, refuse_doubled_names, true_masks
+from octkit.data.matching import check_pairs, images_in, true_masks
 from octkit.data.tables import read_rows
 
 COLUMNS = {"ImgName": "imgname", "GC_Label": "gclabel"}  # as they are called, and without case and signs
@@ -55,10 +55,8 @@ def open_goals(root: Path, report: Report = refuse) -> Dataset:
 
     train = tuple(Case(name, image, masks.get(name), glaucoma.get(name), spacing, eyes.get(name), circle=True)
                   for name, image in images.items())
-    dataset = Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
-                      unlabelled("Validation"), unlabelled("Test"))
-    refuse_doubled_names(dataset, report)
-    return dataset
+    return Dataset(root.name, root, "goals", LAYERS, ("OCT",), dict(GOALS_GREYS), train,
+                   unlabelled("Validation"), unlabelled("Test"))
 
 
 def true_diagnoses(dataset: Dataset, report: Report = refuse) -> dict[str, int]:

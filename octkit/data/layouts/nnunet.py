@@ -23,7 +23,7 @@ from octkit.common.files import listing, read_json_as
 from octkit.data.dataset import Case, Dataset, fit, is_volume
 from octkit.data.image_files import is_image, read_header
 from octkit.data.labels import IGNORE, LAYERS
-from octkit.data.matching import check_pairs, refuse_doubled_names
+from octkit.data.matching import check_pairs
 from octkit.data.volume_files import volume_spacing
 
 
@@ -65,10 +65,8 @@ def open_raw(root: Path, report: Report = refuse) -> Dataset:
     coding = {number: number for number in range(len(labels) + 1)}
     if "ignore" in described.labels:
         coding[len(coding)] = IGNORE
-    dataset = Dataset(root.name, root, "nnunet", labels, channels, coding, _cases(images, masks, report),
-                      test=_cases(test, {}, report))
-    refuse_doubled_names(dataset, report)
-    return dataset
+    return Dataset(root.name, root, "nnunet", labels, channels, coding, _cases(images, masks, report),
+                   test=_cases(test, {}, report))
 
 
 def _cases(images: dict[str, dict[int, Path]], masks: dict[str, Path], report: Report) -> tuple[Case, ...]:

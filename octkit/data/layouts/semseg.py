@@ -16,7 +16,7 @@ from octkit.common.files import listing
 from octkit.data.dataset import Case, Dataset
 from octkit.data.labels import LAYERS, SEMSEG_GREYS
 from octkit.data.layouts.goals import training_labels
-from octkit.data.matching import check_pairs, images_in, refuse_doubled_names
+from octkit.data.matching import check_pairs, images_in
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -34,9 +34,7 @@ def open_semseg(root: Path, report: Report = refuse) -> Dataset:
         split = SPLITS.get(folder.name.lower())
         if split and any((folder / name).is_dir() for name in ("bscan", "semseg")):
             cases[split] += _cases(root, folder, split, report)
-    dataset = Dataset(root.name, root, "semseg", LAYERS, ("OCT",), dict(SEMSEG_GREYS), **cases)
-    refuse_doubled_names(dataset, report)
-    return dataset
+    return Dataset(root.name, root, "semseg", LAYERS, ("OCT",), dict(SEMSEG_GREYS), **cases)
 
 
 def _cases(root: Path, folder: Path, split: str, report: Report) -> tuple[Case, ...]:

@@ -19,7 +19,7 @@ from octkit.common.errors import Report, bad_file, by, refuse, tried
 from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
-from octkit.data.matching import check_pairs, refuse_doubled_names, scans_found, true_masks
+from octkit.data.matching import check_pairs, scans_found, true_masks
 from octkit.data.volume_files import volume_spacing
 
 LABELS_FILE = "labels.json"
@@ -56,10 +56,8 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
 
     train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
                   for name, image in images.items())
-    dataset = Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
-                      unlabelled("Validation"), unlabelled("Test"))
-    refuse_doubled_names(dataset, report)
-    return dataset
+    return Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
+                   unlabelled("Validation"), unlabelled("Test"))
 
 
 def _volumes_among(scans: dict[str, Path], report: Report) -> dict[str, Path]:
