@@ -336,7 +336,7 @@ def import_nnunet(
     """Take in a model or a data set of nnU-Net's."""
     from octkit.exchange import nnunet_data, nnunet_models
 
-    if nnunet_data.is_raw_folder(source):
+    if (source / "imagesTr").is_dir():
         nnunet_data.import_dataset(source, out)
     else:
         nnunet_models.import_model(source, out, checkpoint)

@@ -3,7 +3,7 @@
     Dataset001_GOALS/
         dataset.json  imagesTr/  labelsTr/  imagesTs/     what nnU-Net reads; imagesTs are validation and test scans
         groups.csv                                        ours: whose eye each scan is of, where that is known
-    octkit.json                                       ours: which file each original is made from again
+        octkit.json                                       ours: which file each original is made from again
         octkit/…                                          all other originals (tables, truth, scale), in their places
 
 The only channel is called "CT", as nnU-Net then scales grey values by the data set's own percentiles, mean and
@@ -36,8 +36,6 @@ from octkit.data.volume_files import b_scans, is_nifti, is_packed, is_stack, rea
 from octkit.exchange.nnunet_plans import dataset_to
 
 MANIFEST, ORIGINALS = "octkit.json", "octkit"
-
-
 _Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -57,11 +55,6 @@ class _Manifest(BaseModel):
     format: Literal["octkit data set"]
     version: Literal[1]
     files: Annotated[list[_Original], Field(min_length=1)]
-
-
-def is_raw_folder(folder: str | Path) -> bool:
-    """Whether a folder holds a raw data set of nnU-Net's."""
-    return (Path(folder) / "imagesTr").is_dir()
 
 
 def export_dataset(path: str | Path, folder: str | Path) -> Path:

@@ -24,18 +24,8 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, ValidationError
 
 from octkit import __version__
+from octkit.common import files
 from octkit.common.errors import OctkitError, bad_file
-from octkit.common.files import (
-    links_inside,
-    new_folder,
-    only_file,
-    read_json,
-    read_json_as,
-    replacing,
-    saying_disk_full,
-    write_atomic,
-    write_json,
-)
 from octkit.common.messages import say
 from octkit.exchange.nnunet_plans import dataset_to, plan_from, plans_to
 from octkit.network.checkpoints import read_archive
@@ -73,11 +63,6 @@ class Checkpoint(BaseModel):
     inference_allowed_mirroring_axes: Axes = ()
 
 
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a model that nnU-Net has trained."""
-    return (Path(folder) / "plans.json").is_file()
-
-
 def import_model(path: str | Path, out: str | Path, checkpoint: str | None = None) -> Model:
     """Write a model of nnU-Net's as one file, to predict with.
 
@@ -93,7 +78,7 @@ def import_model(path: str | Path, out: str | Path, checkpoint: str | None = Non
         model, trainer = _open(folder, checkpoint)
         save_model(model, out, {
             "name": (path if folder == root else folder).resolve().name.removesuffix(".zip"),
-            "data": str(read_json(folder / "plans.json").get("dataset_name", "not stated")),
+            "data": str(files.read_json(folder / "plans.json").get("dataset_name", "not stated")),
             "folds": list(model.members[0].weights), "trained_by": f"nnU-Net, {trainer}",
             "checkpoint": _checkpoint_name(folder, checkpoint), "versions": {"octkit": __version__}, "licence": LICENCE,
             "created_by": "octkit import-nnunet"})
@@ -107,12 +92,13 @@ def _unpacked(path: Path) -> Iterator[Path]:
     zipfile itself keeps every file below the folder, whatever its name says.
     """
     if path.is_dir():
-        links_inside(path)
+        files.links_inside(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="octkit-") as folder:
         try:
-            with zipfile.ZipFile(only_file(path, "a zip")) as archive, saying_disk_full(Path(folder) / path.name):
+            with (zipfile.ZipFile(files.only_file(path, "a zip")) as archive,
+                  files.saying_disk_full(Path(folder) / path.name)):
                 if "model.json" in archive.namelist():
                     raise bad_file(path, "is a model of octkit's", "give it to octkit predict as it is")
                 parts = [part for part in archive.infolist() if WANTED.fullmatch(part.filename)]
@@ -166,8 +152,8 @@ def _open(folder: Path, kind: str | None = None) -> tuple[Model, str]:
     traits: dict[str, Any] = {"mirror": bool(axes), "mirror_axes": tuple(axis - dimensions for axis in axes),
                               "step": 0.5, "precision": "float32", "blend": "logits"}
     if (folder / CARRIED).exists():
-        traits = dict(read_json_as(folder / CARRIED, Traits, "expected what export-nnunet leaves; without this file it "
-                                   "predicts as nnU-Net does"))
+        traits = dict(files.read_json_as(folder / CARRIED, Traits, "expected what export-nnunet leaves; without this "
+                                         "file it predicts as nnU-Net does"))
     model = Model(plan, (member,), plan.classes, **traits)
     check_model(model, folder)
     return model, checkpoint.trainer_name
@@ -185,7 +171,7 @@ def export_model(model: Model, folder: str | Path) -> list[Path]:
     targets = {config: folder / f"{TRAINER}__{PLANS}__{config}" for config in steps}
     with ExitStack() as unfinished:  # all are finished, or none is left: nnU-Net takes all folds that it finds
         for config, member in steps.items():
-            target = unfinished.enter_context(new_folder(targets[config]))
+            target = unfinished.enter_context(files.new_folder(targets[config]))
             _write_folder(model, member, target, folder.resolve().name)
     for sentence in what_is_lost(model):
         say(sentence)
@@ -271,7 +257,7 @@ def weights_to(ours: Weights, network: Configuration) -> Weights:
 def read_checkpoint(path: Path) -> Checkpoint:
     """What nnU-Net has saved of a fold, on the CPU. Raises OctkitError where it is damaged or asks for code."""
     try:
-        content = read_archive(only_file(path, "a checkpoint", 2).read_bytes())
+        content = read_archive(files.only_file(path, "a checkpoint", 2).read_bytes())
     except OctkitError:
         raise
     except Exception as error:  # zip, pickle and torch raise a dozen kinds for a damaged file
@@ -325,7 +311,7 @@ def _trained(folder: Path, kind: str | None, top: Plan | None = None,
         raise OctkitError(f"{folder}: its folds are of different trainings, found {sorted(stated)}, expected one "
                           "configuration and one choice of axes to mirror")
     [(config, _)] = stated
-    plan = plan_from(read_json(folder / "plans.json"), read_json(folder / "dataset.json"), config, folder)
+    plan = plan_from(files.read_json(folder / "plans.json"), files.read_json(folder / "dataset.json"), config, folder)
     configuration = plan.configurations[config]
     if top and (config != asked or configuration != top.configurations[asked]):
         raise OctkitError(f"{folder}: is no {asked} of the same plan as the cascade's second step, expected its first")
@@ -334,7 +320,7 @@ def _trained(folder: Path, kind: str | None, top: Plan | None = None,
     previous = None
     if first := configuration.previous_stage:
         beside = folder.resolve().parent / f"{prefix}{separator}{first}"
-        if not is_model_folder(beside):
+        if not (beside / "plans.json").is_file():
             raise OctkitError(f"{folder}: is the second step of a cascade and cannot predict without its first, "
                               f"expected that one in {beside}")
         previous = _trained(beside, kind, top or plan, first)[0]
@@ -346,17 +332,17 @@ def _write_folder(model: Model, member: Member, target: Path, name: str) -> None
     axes = len(configuration.patch_size)
     mirrored = tuple(sorted(axis + axes for axis in model.mirror_axes if axis >= -axes))
     for fold, state in member.weights.items():
-        with replacing(target / f"fold_{fold}" / CHECKPOINT) as temporary:
+        with files.replacing(target / f"fold_{fold}" / CHECKPOINT) as temporary:
             torch.save({
                 "network_weights": weights_to(state, configuration),
                 "init_args": {"configuration": member.config, "fold": fold if fold == "all" else int(fold)},
                 "trainer_name": TRAINER, "inference_allowed_mirroring_axes": mirrored or None,
             }, temporary)
-    write_json(target / "plans.json", plans_to(plan, name))
+    files.write_json(target / "plans.json", plans_to(plan, name))
     ending = ".png" if plan.units == "px" and not plan.axis_order else ".nii.gz"
-    write_json(target / "dataset.json", dataset_to(plan.channels, plan.classes, ending))
+    files.write_json(target / "dataset.json", dataset_to(plan.channels, plan.classes, ending))
     traits = Traits.model_validate({name: getattr(model, name) for name in Traits.model_fields})
-    write_json(target / CARRIED, traits.model_dump(mode="json"))
-    write_atomic(target / "README.txt", "\n".join([
+    files.write_json(target / CARRIED, traits.model_dump(mode="json"))
+    files.write_atomic(target / "README.txt", "\n".join([
         f"Written by octkit {__version__} for nnU-Net v2: nnUNetv2_predict_from_modelfolder -m THIS_FOLDER", "",
         *what_is_lost(model)]) + "\n")

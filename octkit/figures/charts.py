@@ -115,12 +115,8 @@ def compared_runs(logs: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
             if epochs := min(map(len, found), default=0):
                 ax.plot(np.arange(1, epochs + 1), np.mean([one[:epochs] for one in found], axis=0), line, color=colour,
                         lw=1.8, label=name, marker="o" if epochs < 3 else None)
-    for row, (mean, low, high, _) in enumerate(gains.values()):
-        gain.plot((low, high), (row, row), color="black", lw=2)
-        gain.plot(mean, row, "o", color="black")
+    _intervals(gain, {name: (*found[:3], "black") for name, found in gains.items()})
     gain.axvline(0, color=GREY, lw=1, ls=":")
-    gain.set_yticks(range(len(gains)), list(gains))
-    gain.invert_yaxis()
     for ax, name, label, unit in ((loss, "training loss, mean of the folds", "epoch", "Dice + cross-entropy loss"),
                                   (dice, "pseudo-Dice, mean of folds and layers", "epoch", "Dice (0 to 1)"),
                                   (gain, "change scan by scan, 95 % interval", "difference in Dice", "")):
@@ -139,12 +135,9 @@ def claims(gains: Mapping[str, tuple[float, float, float, str]],
     """What the better side of each claim gains: name -> (mean, low, high, verdict); and epochs -> (mean, low, high)."""
     picture, ((gain, length),) = new_picture("Was the team right?", 1, 2, (11, 1.6 + 0.4 * len(gains)))
     colours = {"supported": BLUE, "not supported": VERMILION}
-    for row, (mean, low, high, verdict) in enumerate(gains.values()):
-        gain.plot((low, high), (row, row), color=colours.get(verdict, GREY), lw=2)
-        gain.plot(mean, row, "o", color=colours.get(verdict, GREY))
+    _intervals(gain, {f"{name}\n{verdict}": (mean, low, high, colours.get(verdict, GREY))
+                      for name, (mean, low, high, verdict) in gains.items()}, fontsize=8)
     gain.axvline(0, color="black", lw=1, ls=":")
-    gain.set_yticks(range(len(gains)), [f"{name}\n{verdict}" for name, (*_, verdict) in gains.items()], fontsize=8)
-    gain.invert_yaxis()
     gain.set(xlabel="gain with 95 % interval: above 0 the claim holds")
     if curve:
         epochs, (means, lows, highs) = list(curve), np.array(list(curve.values())).T
@@ -336,6 +329,15 @@ def doubt_coverage(coverage: Mapping[str, Mapping[str, Sequence[float]]], title:
     said = [f"{way}: " + ", ".join(f"{name} {100 * low:.0f} and {100 * high:.0f} %"
                                    for name, (low, high) in coverage[way].items()) for way in ("raw", "calibrated")]
     return picture.with_alt(f"{title}. {'; '.join(said)}.")
+
+
+def _intervals(ax: Axes, rows: Mapping[str, tuple[float, float, float, str]], **look: Any) -> None:
+    """Draw a row for each name: (mean, low, high, colour)."""
+    for row, (mean, low, high, colour) in enumerate(rows.values()):
+        ax.plot((low, high), (row, row), color=colour, lw=2)
+        ax.plot(mean, row, "o", color=colour)
+    ax.set_yticks(range(len(rows)), list(rows), **look)
+    ax.invert_yaxis()
 
 
 def _dots(ax: Axes, points: np.ndarray, row: int, height: float, **look: Any) -> None:

@@ -152,25 +152,24 @@ def sliding_window(image: np.ndarray, patch_size: Sequence[int], starts: Sequenc
     """
     height, width = np.shape(image)[-2:]
     total = np.zeros((height, width))
-    picture, axes = new_picture("Sliding window: where it stops, and how each pixel counts", 1, 3,
-                                (11, 1.0 + 2.9 * height / width),
-                                f"{len(starts)} windows of {patch_size[0]} × {patch_size[1]} px over a scan of "
-                                f"{height} × {width} px; weights fall from the centre outwards.")
-    show_image(axes[0, 0], image)
+    tall, wide = patch_size
+    picture, ((scan, one, whole),) = new_picture("Sliding window: where it stops, and how each pixel counts", 1, 3,
+                                                 (11, 1.0 + 2.9 * height / width))
+    show_image(scan, image)
     for number, (row, column) in enumerate(starts):
         # Inset by a step each, or windows that share an edge hide one another.
         inset = 1.5 + 1.5 * (number % 4)
-        axes[0, 0].add_patch(Rectangle((column + inset, row + inset), patch_size[1] - 2 * inset,
-                                       patch_size[0] - 2 * inset, fill=False, lw=1.8,
-                                       color=(*LAYER_COLOURS.values(), *OTHER_COLOURS)[number % 7]))
-        part = total[row:row + patch_size[0], column:column + patch_size[1]]
+        scan.add_patch(Rectangle((column + inset, row + inset), wide - 2 * inset, tall - 2 * inset, fill=False, lw=1.8,
+                                 color=(*LAYER_COLOURS.values(), *OTHER_COLOURS)[number % 7]))
+        part = total[row:row + tall, column:column + wide]
         part += weights[:part.shape[0], :part.shape[1]]
-    axes[0, 0].set_title(f"{len(starts)} window{'s' if len(starts) > 1 else ''}", fontsize=9)
-    for ax, values, name in ((axes[0, 1], weights, "weight in one window"), (axes[0, 2], total, "sum of weights")):
+    scan.set_title(f"{len(starts)} window{'s' if len(starts) > 1 else ''}", fontsize=9)
+    for ax, values, name in ((one, weights, "weight in one window"), (whole, total, "sum of weights")):
         colour_bar(picture, ax.imshow(values, cmap="cividis", vmin=0), ax, "weight")
         ax.set_title(name, fontsize=9)
         ax.set(xlabel="A-scan", ylabel="depth (px)")
-    return picture
+    return picture.with_alt(f"{len(starts)} windows of {tall} × {wide} px over a scan of {height} × {width} px; "
+                            "weights fall from the centre outwards.")
 
 
 def split_diagram(splits: Sequence[Mapping[str, Sequence[str]]], glaucoma: Mapping[str, int | None]) -> Picture:

@@ -116,8 +116,7 @@ class Editor(ipywidgets.VBox):
 
     def _drawn(self, image: np.ndarray, title: str) -> Picture:
         height, width = self._size
-        picture, ((ax,),) = new_picture(title, size=(9, 1.4 + 8 * max(0.3, height / width)),
-                                        alt=f"{title}: OCT B-scan with five boundaries to correct.")
+        picture, ((ax,),) = new_picture(title, size=(9, 1.4 + 8 * max(0.3, height / width)))
         draw_boundaries(ax, image, self.boundaries, np.zeros((5, 1)), np.ones((5, width), bool))
         for line in ax.lines:
             line.set(marker="o", markersize=5, markevery=self.points.tolist())
@@ -129,7 +128,7 @@ class Editor(ipywidgets.VBox):
         for name, act in {"button_press_event": self._press, "motion_notify_event": self._drag,
                           "button_release_event": self._release}.items():
             canvas.mpl_connect(name, act)
-        return picture
+        return picture.with_alt(f"{title}: OCT B-scan with five boundaries to correct.")
 
     def _press(self, event: MouseEvent) -> None:
         toolbar = event.canvas.toolbar

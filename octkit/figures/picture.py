@@ -38,12 +38,12 @@ class Picture(Figure):
         return png(self), {"alt": self.alt, "width": round(self.get_figwidth() * 96)}
 
 
-def new_picture(title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4), alt: str = "",
+def new_picture(title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (9, 4),
                 **grid: Any) -> tuple[Picture, np.ndarray]:
     """An empty Picture with a title over a grid of axes: (picture, axes (rows, columns)); size in inches."""
     picture = Picture(figsize=size, layout="constrained")
     FigureCanvasAgg(picture)
-    picture.alt = alt or title
+    picture.alt = title
     picture.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes = picture.subplots(rows, columns, squeeze=False, **grid)
     for ax in axes.flat:

@@ -46,11 +46,10 @@ def overlay(image: np.ndarray, mask: np.ndarray, title: str, um_per_px: Scale = 
     """A scan with its mask's layers filled in colour."""
     height, width = mask.shape
     names = [layer_name(label) for n, label in enumerate(labels, 1) if (mask == n).any()]
-    picture, axes = new_picture(title, size=(9, min(8.0, 1.2 + 8.2 * height / width)),
-                                alt=f"{title}: OCT B-scan with {', '.join(names) or 'no layer'} coloured in.")
-    show_scan(axes[0, 0], image, mask, um_per_px, labels, opacity)
+    picture, ((ax,),) = new_picture(title, size=(9, min(8.0, 1.2 + 8.2 * height / width)))
+    show_scan(ax, image, mask, um_per_px, labels, opacity)
     _legend(picture, labels)
-    return picture
+    return picture.with_alt(f"{title}: OCT B-scan with {', '.join(names) or 'no layer'} coloured in.")
 
 
 def data_grid(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None] | None = None,
@@ -61,8 +60,7 @@ def data_grid(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None] |
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height, width = np.shape(images[0])[-2:]
-    picture, axes = new_picture(title, rows, columns, (9, 0.7 + rows * (0.45 + 8.2 / columns * height / width)),
-                                f"{title}: {len(images)} scans.")
+    picture, axes = new_picture(title, rows, columns, (9, 0.7 + rows * (0.45 + 8.2 / columns * height / width)))
     for i, ax in enumerate(axes.flat):
         if i >= len(images):
             ax.axis("off")
@@ -75,7 +73,7 @@ def data_grid(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None] |
             ax.set_xlabel("")
     if any(mask is not None for mask in masks):
         _legend(picture, labels)
-    return picture
+    return picture.with_alt(f"{title}: {len(images)} scans.")
 
 
 def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, title: str,
@@ -87,35 +85,33 @@ def comparison(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, titl
     wrong = {"missed": (predicted == 0) & (truth > 0), "added": (predicted > 0) & (truth == 0),
              "swapped": (predicted != truth) & (predicted > 0) & (truth > 0)}
     share = 100 * (predicted != truth).mean()
-    picture, axes = new_picture(title, 1, 3, (11, 1.3 + 3.1 * truth.shape[0] / truth.shape[1]),
-                                f"{title}: the two differ in {share:.1f} % of the pixels.")
-    for ax, mask, name in zip(axes[0], (predicted, truth, None), ("predicted", "truth", ""), strict=True):
+    picture, (axes,) = new_picture(title, 1, 3, (11, 1.3 + 3.1 * truth.shape[0] / truth.shape[1]))
+    differing = f"difference: {share:.1f} % of the pixels"
+    for ax, mask, name in zip(axes, (predicted, truth, None), ("predicted", "truth", differing), strict=True):
         show_scan(ax, image, mask, labels=labels)
         ax.set_title(name, fontsize=9)
-    for ax in axes[0, 1:]:
-        ax.set_ylabel("")
-    axes[0, 2].set_title(f"difference: {share:.1f} % of the pixels", fontsize=9)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
     colours = np.zeros((*truth.shape, 4))
     for kind, where in wrong.items():
         colours[where] = (*to_rgb(ERROR_COLOURS[kind]), 0.9)
-    axes[0, 2].imshow(colours, interpolation="nearest")
+    axes[2].imshow(colours, interpolation="nearest")
     _legend(picture, labels, [Patch(color=colour, label=f"{kind} ({100 * wrong[kind].mean():.2f} %)")
                               for kind, colour in ERROR_COLOURS.items()])
-    return picture
+    return picture.with_alt(f"{title}: the two differ in {share:.1f} % of the pixels.")
 
 
 def relevance(image: np.ndarray, weights: np.ndarray, title: str) -> Picture:
     """A scan beside itself under what speaks for glaucoma (red) and against it (blue): `weights` (H, W) log odds."""
     shape = np.shape(weights)
-    picture, ((plain, ax),) = new_picture(title, 1, 2, (9, 1.2 + 4.2 * shape[0] / shape[1]),
-                                          f"{title}: from {weights.min():+.2f} to {weights.max():+.2f} log odds.")
+    picture, ((plain, ax),) = new_picture(title, 1, 2, (9, 1.2 + 4.2 * shape[0] / shape[1]))
     most = max(float(np.abs(weights).max()), 1e-6)
     for one in (plain, ax):
         show_image(one, image)
     shown = ax.imshow(weights, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.45)
     ax.set_ylabel("")
     colour_bar(picture, shown, ax, "for glaucoma (log odds)")
-    return picture
+    return picture.with_alt(f"{title}: from {weights.min():+.2f} to {weights.max():+.2f} log odds.")
 
 
 def before_after(before: np.ndarray, after: np.ndarray) -> Picture:
@@ -146,8 +142,7 @@ def augment_grid(image: np.ndarray, mask: np.ndarray, augmented: Mapping[str, tu
     blocks = -(-len(tiles) // columns)
     height, width = np.shape(mask)
     window = np.percentile(image, (0.5, 99.5))
-    picture, axes = new_picture(title, 2 * blocks, columns, (10, 0.8 + blocks * (0.5 + 3.7 * height / width)),
-                                f"{title}: {', '.join(tiles)}.")
+    picture, axes = new_picture(title, 2 * blocks, columns, (10, 0.8 + blocks * (0.5 + 3.7 * height / width)))
     for i in range(blocks * columns):
         above, below = axes[2 * (i // columns), i % columns], axes[2 * (i // columns) + 1, i % columns]
         if i >= len(tiles):
@@ -163,7 +158,7 @@ def augment_grid(image: np.ndarray, mask: np.ndarray, augmented: Mapping[str, tu
         above.set(xticks=[], yticks=[], ylabel="image\ndepth (px)" if first else "")
         below.set(xticks=[], yticks=[], ylabel="mask\ndepth (px)" if first else "", xlabel="A-scan")
     _legend(picture, LAYERS)
-    return picture
+    return picture.with_alt(f"{title}: {', '.join(tiles)}.")
 
 
 def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, title: str,
@@ -178,10 +173,8 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, 
     height, width = np.shape(image)[-2:]
     spread = doubt if half_widths is None else half_widths[0]
     meaning = "± 1 standard deviation, uncalibrated" if half_widths is None else "holds the boundary in 68 % of places"
-    picture, ((above,), (below,)) = new_picture(
-        title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1], sharex=True,
-        alt=f"{title}: OCT B-scan with five boundaries. A band's median half width is {np.median(spread):.1f} px; "
-            f"{meaning}.")
+    picture, ((above,), (below,)) = new_picture(title, 2, 1, (9, 2.6 + 7.6 * height / width), height_ratios=[3, 1],
+                                                sharex=True)
     draw_boundaries(above, image, boundaries, spread, located(doubt, height))
     for sigma, look in zip(spread, BOUNDARY_LINES, strict=True):
         below.plot(np.arange(width), np.maximum(sigma, 0.1), **look)
@@ -191,7 +184,8 @@ def boundary_band(image: np.ndarray, boundaries: np.ndarray, doubt: np.ndarray, 
     below.yaxis.set_minor_formatter(NullFormatter())
     above.set_xlabel("")
     legend_below(picture, [*above.lines, Patch(color="grey", alpha=0.4, label=meaning)], columns=6)
-    return picture
+    return picture.with_alt(f"{title}: OCT B-scan with five boundaries. A band's median half width is "
+                            f"{np.median(spread):.1f} px; {meaning}.")
 
 
 def draw_boundaries(ax: Axes, image: np.ndarray, boundaries: np.ndarray, spread: np.ndarray, there: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from octkit.data.dataset import read_scan
 from octkit.data.image_files import read_header, write_png
 from octkit.data.layouts.detect import open_dataset
 from octkit.data.volume_files import read_volume, volume_spacing
-from octkit.exchange.nnunet_data import export_dataset, import_dataset, is_raw_folder
+from octkit.exchange.nnunet_data import export_dataset, import_dataset
 
 
 def files_of(root):
@@ -201,7 +201,7 @@ def test_a_foreign_raw_data_set_is_checked_and_copied(tmp_path, ending, channels
     (raw / "notes.txt").write_text("no case's")
     back = import_dataset(raw, tmp_path / "back")
     assert files_of(back) == {name: data for name, data in files_of(raw).items() if name != "notes.txt"}
-    assert open_dataset(back).layout == "nnunet" and is_raw_folder(back)
+    assert open_dataset(back).layout == "nnunet"
 
 
 def test_a_raw_data_set_that_does_not_fit_together_is_refused_and_nothing_is_left(tmp_path):

@@ -10,9 +10,9 @@ from octkit.planning.run import Run
 
 
 def drawn(title: str) -> picture_.Picture:
-    picture, ((ax,),) = picture_.new_picture(title, alt="One point.")
+    picture, ((ax,),) = picture_.new_picture(title)
     ax.plot([1], [1])
-    return picture
+    return picture.with_alt("One point.")
 
 
 def test_colours_are_okabe_and_itos_and_one_for_each_layer():

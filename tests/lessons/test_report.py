@@ -276,9 +276,9 @@ def test_names_from_outside_are_escaped(run_without_figures):
         (data / folder / "0003.png").rename(data / folder / f"{data.name}.png")
     with_overrides(from_profile("smoke"), [f"data.dir={data}"]).save(odd / "settings.json")
     shutil.copytree(data / "Truth/Layer_Masks", odd / "predictions/validation", dirs_exist_ok=True)
-    picture, ((ax,),) = picture_.new_picture("title", alt=f'"><script>{NASTY}')
+    picture, ((ax,),) = picture_.new_picture("title")
     ax.plot([0, 1])
-    picture_.save(Run(odd), picture, "02_odd")
+    picture_.save(Run(odd), picture.with_alt(f'"><script>{NASTY}'), "02_odd")
     page = Page(report.write_report(Run(odd)))
     assert page.tags.count("script") == 1
     assert NASTY in page.text["plan"] and NASTY in page.text["summary"] and NASTY in page.text["ledger"]
@@ -289,9 +289,9 @@ def test_names_from_outside_are_escaped(run_without_figures):
 
 def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
     run = run_without_figures
-    picture, ((ax,),) = picture_.new_picture("Sizes", alt="All scans have one size.")
+    picture, ((ax,),) = picture_.new_picture("Sizes")
     ax.plot([0, 1])
-    picture_.save(Run(run), picture, "02_sizes")
+    picture_.save(Run(run), picture.with_alt("All scans have one size."), "02_sizes")
     page = Page(report.write_report(Run(run)))
     (image,) = [image for section, image in page.images if section == "fingerprint"]
     with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as shown, \
