@@ -62,7 +62,7 @@ class Reader:
 
 def phantoms(reader: Reader, seed: int, looks: str, size: tuple[int, int], count: int) -> Iterator[HeldOut]:
     for i in tqdm(range(count), f"{looks} {size[0]} x {size[1]}", leave=False):
-        drawn = circle_scans.draw((seed, size[0], i), size, None, bool(i % 2), looks)
+        drawn = circle_scans.draw((seed, size[0], i), size, bool(i % 2), looks)
         yield reader(drawn.image, true_boundaries(drawn.mask))
 
 

@@ -2,10 +2,9 @@
 
 An eye of `circle_eye` is put into a frame and painted by `render`. All of it is periodic along the A-scans. With the
 looks "spectralis" all scans come from one kind of device and share one scale. With "varied" eyes go beyond the norm,
-each scan has a device of its own, and, where no scale is given, a scale of its own too.
+and each scan has a device and a scale of its own.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,22 +50,19 @@ def scale_of(size: tuple[int, int]) -> tuple[float, float]:
     return min(max(3.9 * size[0], LEAST_FIELD), FULL_FIELD) / size[0], CIRCUMFERENCE / size[1]
 
 
-def draw(seed: Seed, size: tuple[int, int], um_per_px: tuple[float, float] | None = None, glaucoma: bool = False,
-         looks: str = "spectralis", person: Seed | None = None, fellow: bool = False) -> CirclePhantom:
+def draw(seed: Seed, size: tuple[int, int], glaucoma: bool = False, looks: str = "spectralis",
+         person: Seed | None = None, fellow: bool = False) -> CirclePhantom:
     """Draw one scan of `size` (H, W) px; `seed` is whatever numpy's default_rng takes, None excepted.
 
-    `looks` "spectralis" or "varied"; without `um_per_px` the scale is `scale_of(size)`, or drawn around it for
-    "varied". With `person`, another seed, the eye is that person's, or the `fellow` of it: scans of one eye differ as
-    two looks at it do. Raises OctkitError for looks that do not exist and for a size or a scale that cannot hold an
-    eye.
+    `looks` "spectralis", at the scale `scale_of(size)`, or "varied", at one drawn around it. With `person`, another
+    seed, the eye is that person's, or the `fellow` of it: scans of one eye differ as two looks at it do. Raises
+    OctkitError as `check`.
     """
-    check(size, um_per_px, looks)
+    check(size, looks)
     # Separate streams: the pixels' noise depends on the size, the eye and its look must not.
     shape_rng, look_rng, noise_rng, scale_rng = np.random.default_rng(seed).spawn(4)
     varied = looks == "varied"
-    if um_per_px is None:
-        um_per_px = _drawn_scale(scale_rng, size) if varied else scale_of(size)
-    um_per_px = float(um_per_px[0]), float(um_per_px[1])  # numpy's numbers would make float64 of float32 images
+    um_per_px = _drawn_scale(scale_rng, size) if varied else scale_of(size)
     eye_rng = shape_rng if person is None else np.random.default_rng(person)
     eye = draw_eye(eye_rng, size[1], glaucoma, varied, fellow)
     side = "RL"[eye_rng.integers(2) ^ fellow]
@@ -85,20 +81,14 @@ def _drawn_scale(rng: Generator, size: tuple[int, int]) -> tuple[float, float]:
     shallow = max(LEAST_FIELD, 1.9 * size[0])
     deep = max(shallow, min(2.2 * scale_of(size)[0] * size[0], 2900, 15 * size[0]))
     depth = shallow * (deep / shallow) ** rng.beta(1.2, 1.6)
+    # numpy's numbers would make float64 of float32 images
     return float(depth / size[0]), float(CIRCUMFERENCE * rng.uniform(0.95, 1.05) / size[1])
 
 
-def check(size: tuple[int, int], um_per_px: tuple[float, float] | None, looks: str) -> None:
-    """Raise OctkitError for looks that do not exist and for a size or a scale that cannot hold an eye."""
+def check(size: tuple[int, int], looks: str) -> None:
+    """Raise OctkitError for looks that do not exist and for a size that cannot hold an eye."""
     check_looks(looks)
     height, width = size
     if min(height, width) < SMALLEST or height * width > MAX_PIXELS:
         raise OctkitError(f"phantom size: found {height} x {width} px, expected at least {SMALLEST} x {SMALLEST} "
                           f"and at most {MAX_PIXELS} px in all")
-    axial, lateral = um_per_px if um_per_px is not None else scale_of(size)
-    if not (axial <= 15 and height * axial > LEAST_FIELD - 1e-6):
-        raise OctkitError(f"phantom scale: found {axial:g} um a row over {height} rows, expected at most 15 um and "
-                          f"a frame at least {LEAST_FIELD} um deep")
-    if not 1000 <= lateral * width / math.pi <= 12000:
-        raise OctkitError(f"phantom scale: found {lateral:g} um an A-scan over {width} A-scans, expected a circle of "
-                          "1 to 12 mm diameter (3.46 mm is usual)")

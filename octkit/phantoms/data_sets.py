@@ -153,7 +153,7 @@ def _checked(kind: str, size: tuple[int, ...], looks: str) -> dict[str, list[flo
         raise OctkitError(f"phantom kind: found {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "circle":
         height, width = size
-        circle_scans.check((height, width), None, looks)
+        circle_scans.check((height, width), looks)
         return {"um_per_px": None if looks == "varied" else list(circle_scans.scale_of((height, width)))}
     volume_scans.check(size, kind, looks)
     return {"spacing": list(volume_scans.spacing_of(size))}
@@ -163,7 +163,7 @@ def _drawn(seed: tuple[int, ...], size: tuple[int, ...], kind: str, glaucoma: bo
            looks: str, person: tuple[int, bool] | None) -> CirclePhantom | VolumePhantom:
     if kind == "circle":
         (height, width), who = size, person and (*seed[:2], person[0], 2)
-        return circle_scans.draw(seed, (height, width), None, glaucoma, looks, who, bool(person and person[1]))
+        return circle_scans.draw(seed, (height, width), glaucoma, looks, who, bool(person and person[1]))
     b_scans, height, width = size
     return volume_scans.draw_volume(seed, (b_scans, height, width), kind, glaucoma, looks)
 

@@ -141,7 +141,7 @@ def test_scans_of_one_eye_share_their_layers_and_nobody_is_in_two_splits(tmp_pat
 @pytest.mark.parametrize("looks", ["spectralis", "varied"])
 def test_a_person_is_known_by_its_seed_and_the_fellow_eye_is_much_alike(looks):
     def scan(seed, person, fellow=False):
-        return draw(seed, (128, 160), (9.0, 68.0), True, looks, person, fellow)
+        return draw(seed, (128, 160), True, looks, person, fellow)
 
     first, again, fellow = scan(1, 7), scan(2, 7), scan(3, 7, fellow=True)
     assert first.eye == again.eye != fellow.eye

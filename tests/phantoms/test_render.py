@@ -51,11 +51,17 @@ def test_one_seed_is_one_image_and_another_seed_another(kind, periodic):
     assert (first != other).mean() > 0.3
 
 
-def test_the_look_does_not_depend_on_the_size():
+def scaled(monkeypatch, depth_um: float) -> None:
+    """The varied look at one scale, in frames `depth_um` deep."""
+    monkeypatch.setattr(circle_scans, "_drawn_scale", lambda _, size: (depth_um / size[0], 10880 / size[1]))
+
+
+def test_the_look_does_not_depend_on_the_size(monkeypatch):
     """The same scan with twice the pixels, averaged in fours, shows the same layers in the same greys."""
+    scaled(monkeypatch, 1800)
     for seed in (3, 5, 8):
-        small = circle_scans.draw(seed, (200, 160), (9.0, 68.0), looks="varied").image.astype(float)
-        large = circle_scans.draw(seed, (400, 320), (4.5, 34.0), looks="varied").image.astype(float)
+        small = circle_scans.draw(seed, (200, 160), looks="varied").image.astype(float)
+        large = circle_scans.draw(seed, (400, 320), looks="varied").image.astype(float)
         large = large.reshape(200, 2, 160, 2).mean(axis=(1, 3))
         rough = [uniform_filter1d(uniform_filter1d(image, 8, axis=0), 8, axis=1) for image in (small, large)]
         assert np.corrcoef(rough[0].ravel(), rough[1].ravel())[0, 1] > 0.85
@@ -101,11 +107,12 @@ def test_layers_of_no_thickness_are_no_trouble(kind):
     assert image.std() > 5
 
 
-def test_edges_lie_where_the_labels_have_them():
+def test_edges_lie_where_the_labels_have_them(monkeypatch):
     """The upper edge of the RNFL, flattened and averaged along the scan, is within a row of the truth."""
+    scaled(monkeypatch, 1200)
     found = []
     for seed in range(40):
-        scan = circle_scans.draw(seed, (200, 160), (6.0, 68.0), looks="varied")
+        scan = circle_scans.draw(seed, (200, 160), looks="varied")
         near = np.arange(-6, 7)
         rows = np.floor(scan.boundaries[0]).astype(int) + near[:, None]
         profile = np.median(np.take_along_axis(scan.image.astype(float), rows, axis=0), axis=1)
