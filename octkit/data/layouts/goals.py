@@ -1,15 +1,7 @@
 """The GOALS layout (MICCAI 2022 GOALS, arXiv 2207.14447), which the phantoms of circle scans have too.
 
-    Train/Image/0001.png            grey, stored as grey or RGB; here and below also other formats than PNG
-    Train/Layer_Masks/0001.png      0 RNFL, 80 GCIPL, 160 choroid, 255 everything else
-    Train/Train_GC_GT.xlsx          optional, or .csv: ImgName (1 = 0001.png), GC_Label (1 = glaucoma)
-    Validation/Image/0101.png …     Test/Image/0201.png …     no labels
-    Truth/Layer_Masks/0101.png …    optional: true masks of validation and test scans, read for scoring alone
-    Truth/GC_GT.xlsx                optional, or .csv: their true diagnoses, likewise
-    phantom.json                    optional: which eye each phantom is
-    scale.json                      optional, ours: {"um_per_px": [axial, lateral]}
-
-GOALS does not state its scale; without scale.json lengths stay in pixels.
+data/README.md shows its folders and tables; beside them phantoms have phantom.json, which tells each one's eye. GOALS
+does not state its scale: without scale.json lengths stay in pixels.
 """
 
 import re

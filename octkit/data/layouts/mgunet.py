@@ -1,9 +1,5 @@
 """The MGU-Net authors' peripapillary set (Li et al., Biomed. Opt. Express 12(4):2204, 2021), as they give it.
 
-    train/img/NAME.png              B-scans
-    train/mask/NAME.png             grey values, one for each of nine layers and the optic disc, 0 for background
-    eval/img, eval/mask             test/img, test/mask
-
 GCL and IPL together are GCIPL; what is none of RNFL, GCIPL and choroid becomes background. The scale is not stated,
 and nor is that the scans are whole circles: they are taken for plain B-scans.
 """

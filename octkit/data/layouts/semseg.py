@@ -1,12 +1,8 @@
-"""Copies of GOALS as they are handed on, with other folders, and other meanings for the same greys.
+"""Copies of GOALS as they are handed on, with other folders (data/README.md), and other meanings for the same greys.
 
-    bscan/0001.png                  grey scans
-    semseg/0001.png                 0 elsewhere, 80 RNFL, 160 GCIPL, 255 choroid
-    Train_GC_GT.xlsx                optional, here or among the training scans: their diagnoses, as in the GOALS layout
-
-Both folders lie in the data set's own folder, whose scans are then the training scans, or in one for each split: train,
-val or validation, test, in capitals or not. There the training scans need their masks; those of the other splits, where
-there are any, are read for scoring alone.
+bscan/ and semseg/ lie in the data set's own folder, whose scans are then the training scans, or in one for each split:
+train, val or validation, test, in capitals or not. There the training scans need their masks; those of the other
+splits, where there are any, are read for scoring alone.
 """
 
 from pathlib import Path
