@@ -230,13 +230,6 @@ def test_images_come_in_the_order_of_their_names(tmp_path):
     assert list_images(tmp_path / "b.png") == (tmp_path / "b.png",)
 
 
-def test_folders_without_images_are_named(tmp_path):
-    with pytest.raises(OctkitError, match="found no images in this folder"):
-        list_images(tmp_path)
-    with pytest.raises(OctkitError, match="nothing: no such file or folder"):
-        list_images(tmp_path / "nothing")
-
-
 def test_masks_go_round_in_every_coding(tmp_path):
     mask = np.array([[0, 1], [2, 3]], np.uint8)
     write_mask(tmp_path / "m.png", mask, CODING)
@@ -316,12 +309,6 @@ def test_shallow_masks_are_values_or_spread_ones_whichever_fits(tmp_path):
         read_mask(one, {0: 0, 1: 1, 255: 2})
     np.testing.assert_array_equal(read_mask(write_tiff(tmp_path / "t.tif", bytes([0x01, 0x23]), 4, bits=4), NUMBERS),
                                   [[0, 1, 2, 3]])
-
-
-def test_foreign_mask_values_are_all_named(tmp_path):
-    Image.fromarray(np.array([[0, 7, 255, 81]], np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(OctkitError, match=r"m\.png: found mask values 7, 81, expected only 0, 80, 160, 255"):
-        read_mask(tmp_path / "m.png", CODING)
 
 
 def test_a_label_without_a_code_is_refused_and_nothing_is_written(tmp_path):

@@ -37,12 +37,6 @@ def test_only_masks_need_no_spacing(mixed):
         scans_in(mixed)
 
 
-def test_two_files_of_one_name_are_refused(mixed):
-    write_nifti(mixed / "b.nii.gz", striped_volume(2)[0])
-    with pytest.raises(OctkitError, match=r"b.png: b.nii.gz has the same name"):
-        scans_in(mixed)
-
-
 def test_an_image_in_two_formats_is_refused(mixed):
     Image.fromarray(striped_scan(1)[0]).save(mixed / "b.jpg")
     for listed in (scans_in, images_in):

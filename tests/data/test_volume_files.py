@@ -7,7 +7,6 @@ import pytest
 from helpers import striped_volume, write_stack, write_volumes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from octkit.common.errors import OctkitError
 from octkit.data.doctor.data_set import look_through
@@ -259,10 +258,3 @@ def test_a_data_set_reads_images_and_masks_in_the_same_order(tmp_path):
     with pytest.raises(OctkitError, match=r"Mask/0001/scan-00013.png: cannot be paired with .*Image/0001/12.png"):
         open_dataset(root)
     assert look_through(root, workers=0, progress=False).errors == 1
-
-
-def test_one_number_twice_is_no_volume(tmp_path):
-    for name in ("1", "01", "2"):
-        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{name}.png")
-    with pytest.raises(OctkitError, match=r"/1\.png: 01\.png has the same number"):
-        read_volume(tmp_path)

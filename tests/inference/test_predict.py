@@ -199,13 +199,6 @@ def test_a_volume_whose_axes_are_in_an_odd_order_is_said(tmp_path, capsys, axes,
     assert ("v.nii.gz: has" in capsys.readouterr().out) == said
 
 
-def test_two_images_of_one_name_are_refused(predictor, tmp_path, image):
-    for name in ("a.PNG", "a.png"):
-        Image.fromarray(image).save(tmp_path / name, format="PNG")
-    with pytest.raises(OctkitError, match="same name"):
-        predict_folder(predictor, tmp_path, tmp_path / "out")
-
-
 def test_unfinished_or_missing_folds_are_errors(run, tmp_path):
     with pytest.raises(OctkitError, match="no settings.json"):
         load_model(Run(tmp_path))
@@ -306,15 +299,6 @@ def test_a_devices_file_is_predicted_like_its_picture(predictor, tmp_path, image
     for name in ("scan.vol", "picture.png"):
         predict_folder(predictor, tmp_path / name, tmp_path / "out", circle=None if name == "scan.vol" else True)
     assert (tmp_path / "out/scan.png").read_bytes() == (tmp_path / "out/picture.png").read_bytes()
-
-
-def test_a_devices_line_scan_is_predicted_as_one_and_has_no_sectors(predictor, tmp_path, image):
-    write_vol(tmp_path / "line.vol", (image / 255.0)[None] ** 4, [], pattern=1)
-    predict_folder(predictor, tmp_path / "line.vol", tmp_path / "out")
-    facts = read_json(tmp_path / "out/line.scale.json")
-    assert (facts["eye"], facts["circle"]) == ("R", False) and facts["um_per_px"] == pytest.approx([4, 11])
-    row = thickness_table(tmp_path / "out")[0]
-    assert (row["eye"], row["unit"], row["T"], row["hour_9"]) == ("R", "um", None, None)
 
 
 def flags(folder):

@@ -227,13 +227,6 @@ def test_exchanged_eyes_have_the_opposite_asymmetry(count, seed):
         assert difference == pytest.approx(means(one)[name] - means(other)[name], nan_ok=True)
 
 
-def test_a_layer_unknown_in_one_eye_is_unknown_in_the_comparison():
-    nothing = [np.nan] * 3
-    found = asymmetry(eye("R", [1, 2, 3], [4, 5, 6], layers=("rnfl", "gcipl")),
-                      eye("L", [1, 1, 1], nothing, layers=("rnfl", "gcipl")))
-    np.testing.assert_array_equal(found.values, [[0, 1, 2], nothing])
-
-
 def test_profiles_by_group_are_on_the_finest_grid_and_of_scans_that_have_the_layer():
     scans = [eye("R", row) for row in ([1, 1, 3, 3], [0, 4], [2, 2, 2, 2], [np.nan] * 4, [np.nan] * 4)]
     groups = grouped(scans, ["healthy", "healthy", "glaucoma", "healthy", "undiagnosed"], "rnfl")

@@ -54,13 +54,6 @@ def test_scale_file_gives_the_spacing_in_mm(goals):
     assert open_dataset(goals).train[0].spacing == pytest.approx((0.00387, 0.0147))
 
 
-@pytest.mark.parametrize("scale", [[1], [0, 1], [1, -1], [1, "x"], "x"])
-def test_a_scale_that_is_none_is_refused(goals, scale):
-    write_json(goals / "scale.json", {"um_per_px": scale})
-    with pytest.raises(OctkitError, match=r"scale\.json: .*um_per_px"):
-        open_dataset(goals)
-
-
 def test_masks_of_our_own_are_greys_for_the_three_layers_alone():
     assert mask_coding(LAYERS) == GOALS_GREYS
     assert mask_coding(["ilm", "rpe"]) == {0: 0, 1: 1, 2: 2}
@@ -76,10 +69,6 @@ def test_the_truth_is_known_where_it_is_there(goals):
     dataset = open_dataset(goals)
     assert [case.truth for case in dataset.validation] == [None, goals / "Truth/Layer_Masks/0008.png"]
     assert true_diagnoses(dataset) == {}
-
-
-def test_labels_are_read_by_number(goals):
-    assert read_labels(goals / "Train" / "Train_GC_GT.xlsx") == {1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 6: 0}
 
 
 def saved(path, *rows):
