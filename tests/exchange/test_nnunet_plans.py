@@ -89,10 +89,8 @@ def test_labels():
     # A label to ignore is for training alone.
     labels = {"background": 0, "disc": 1, "ignore": 2}
     assert plan_from(plans, dataset | {"labels": labels}, "2d", HERE).classes == ("disc",)
-    for labels, found in (({"background": 0, "whole": [1, 2], "core": 2}, "'whole' is a region"),
-                          ({"background": 0, "a": 1, "b": 3}, "without a gap"), ({"a": 1}, "expected background 0")):
-        with pytest.raises(OctkitError, match=f"here/dataset.json.*{found}"):
-            plan_from(plans, dataset | {"labels": labels}, "2d", HERE)
+    with pytest.raises(OctkitError, match="here/dataset.json.*'whole' is a region"):
+        plan_from(plans, dataset | {"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "2d", HERE)
 
 
 CONFIG, SIZES = "configurations/2d", "configurations/2d/architecture/arch_kwargs"

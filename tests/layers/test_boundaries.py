@@ -158,11 +158,23 @@ def test_a_scan_of_background_alone_has_boundaries_that_nobody_has_seen(circular
     assert len(deviation) == len(BOUNDARIES)
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 10**6), st.integers(8, 70), st.integers(1, 60), st.booleans(), st.floats(0.02, 3))
-def test_whatever_the_network_says_the_anatomy_holds(seed, height, width, circular, peak):
+@settings(max_examples=100)
+@given(st.integers(0, 10**6), st.integers(8, 70), st.integers(1, 60), st.booleans(),
+       st.floats(0.02, 3) | st.sampled_from(["certain", "one label", "all alike", "columns", "upside down", "tiny"]))
+def test_whatever_the_network_says_the_anatomy_holds(seed, height, width, circular, kind):
     random = np.random.default_rng(seed)
-    probabilities = random.dirichlet(np.full(4, peak), (height, width)).transpose(2, 0, 1).astype(np.float32)
+    if isinstance(kind, float):
+        probabilities = random.dirichlet(np.full(4, kind), (height, width)).transpose(2, 0, 1).astype(np.float32)
+    else:
+        labels = {"one label": np.full((height, width), random.integers(4)),
+                  "columns": np.tile(random.integers(0, 4, width), (height, 1)),
+                  "upside down": np.tile(np.sort(random.integers(0, 4, height))[::-1, None], width)}.get(
+                      kind, random.integers(0, 4, (height, width)))
+        probabilities = (labels == np.arange(4)[:, None, None]).astype(np.float32)
+        if kind == "all alike":
+            probabilities[:] = 0.25
+        if kind == "tiny":
+            probabilities *= np.float32(1e-45)  # the smallest float above 0
     boundaries, deviation = ordered_boundaries(probabilities, circular)
     assert_anatomy(boundaries, (height, width), circular)
     assert_layers_in_order(mask_from(boundaries, height))
@@ -205,23 +217,3 @@ def test_a_thin_choroid_is_not_drawn_thicker_than_it_is():
 def test_what_is_no_probability_is_refused(probabilities, message):
     with pytest.raises(OctkitError, match=message):
         ordered_boundaries(probabilities.astype(np.float32), circular=False)
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 10**6), st.integers(8, 60), st.integers(1, 50), st.booleans(),
-       st.sampled_from(["certain", "one label", "all alike", "columns of one label", "upside down", "tiny"]))
-def test_whatever_extreme_the_network_says_the_anatomy_holds(seed, height, width, circular, kind):
-    random = np.random.default_rng(seed)
-    labels = {"one label": np.full((height, width), random.integers(4)),
-              "columns of one label": np.tile(random.integers(0, 4, width), (height, 1)),
-              "upside down": np.tile(np.sort(random.integers(0, 4, height))[::-1, None], width)}.get(
-                  kind, random.integers(0, 4, (height, width)))
-    probabilities = (labels == np.arange(4)[:, None, None]).astype(np.float32)
-    if kind == "all alike":
-        probabilities[:] = 0.25
-    if kind == "tiny":
-        probabilities *= np.float32(1e-45)  # the smallest float above 0
-    boundaries, deviation = ordered_boundaries(probabilities, circular)
-    assert_anatomy(boundaries, (height, width), circular)
-    assert_layers_in_order(mask_from(boundaries, height))
-    assert np.isfinite(deviation).all()

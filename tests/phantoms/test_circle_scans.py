@@ -4,15 +4,13 @@ import pytest
 from octkit.common.errors import OctkitError
 from octkit.phantoms import circle_eye, circle_scans
 from octkit.phantoms.circle_eye import BRUCH, OS_RPE
-from octkit.phantoms.frame import rasterise
-
-SMALL = (64, 72)
 
 
-@pytest.mark.parametrize("size", [SMALL, (65, 131), (96, 128), (256, 160)])
-def test_boundaries_are_ordered_and_inside_the_frame(size):
+@pytest.mark.parametrize("looks", ["spectralis", "varied"])
+@pytest.mark.parametrize("size", [(64, 72), (65, 131), (96, 128), (256, 160)])
+def test_boundaries_are_ordered_and_inside_the_frame(size, looks):
     for seed in range(12):
-        scan = circle_scans.draw(seed, size, glaucoma=bool(seed % 2))
+        scan = circle_scans.draw(seed, size, bool(seed % 2), looks)
         assert scan.image.shape == scan.mask.shape == size
         assert scan.image.dtype == scan.mask.dtype == np.uint8
         assert scan.boundaries.shape == (len(circle_eye.BOUNDARIES), size[1])
@@ -32,16 +30,11 @@ def test_mask_is_the_boundaries_rasterised():
             assert scan.mask[row, column] == {1: 1, 2: 2, 9: 3}.get(layer, 0)
 
 
-def test_scan_is_periodic():
-    seam, inside = [], []
+def test_boundaries_are_periodic():
     for seed in range(8):
         scan = circle_scans.draw(seed, (96, 160))
         steps = abs(np.diff(scan.boundaries, axis=1, append=scan.boundaries[:, :1]))
         assert (steps[:, -1] <= steps[:, :-1].max(axis=1) + 1e-9).all()
-        grey = abs(np.diff(scan.image.astype(float), axis=1, append=scan.image[:, :1])).mean(axis=0)
-        seam.append(grey[-1])
-        inside.append(grey[:-1].mean())
-    assert np.mean(seam) < 1.3 * np.mean(inside)
 
 
 def test_layers_have_their_order_of_brightness():
@@ -70,14 +63,6 @@ def test_large_vessels_cast_shadows():
     assert np.mean(darker) < 0.75
 
 
-def test_draw_repeats_itself_and_seeds_differ():
-    first, again, other = (circle_scans.draw(seed, SMALL) for seed in ((3, 1), (3, 1), (3, 2)))
-    np.testing.assert_array_equal(first.image, again.image)
-    np.testing.assert_array_equal(first.boundaries, again.boundaries)
-    assert (first.image != other.image).any()
-    assert first.eye in ("R", "L")
-
-
 def test_scale():
     assert circle_scans.scale_of((256, 320)) == pytest.approx((3.9, 33.968), abs=1e-3)  # pi * 3460 / 320
     assert circle_scans.scale_of((496, 768))[0] == pytest.approx(1900 / 496)
@@ -95,16 +80,6 @@ def test_varied_scans_draw_a_scale():
         assert all(axial >= 1.9 for axial, _ in scales)
     scan = circle_scans.draw(1, (128, 96), looks="varied")
     assert np.diff(scan.boundaries[:2], axis=0).mean() * scan.um_per_px[0] == pytest.approx(scan.rnfl_um)
-
-
-@pytest.mark.parametrize("size", [SMALL, (65, 131), (256, 160)])
-def test_varied_scans_are_whole_too(size):
-    for seed in range(20):
-        scan = circle_scans.draw(seed, size, glaucoma=bool(seed % 2), looks="varied")
-        assert (np.diff(scan.boundaries, axis=0) > 0).all()
-        assert scan.boundaries.min() >= 0 and scan.boundaries.max() <= size[0]
-        assert all((scan.mask == label).any(axis=0).all() for label in (1, 2, 3))
-        np.testing.assert_array_equal(scan.mask, rasterise(scan.boundaries, size[0]))
 
 
 @pytest.mark.parametrize("size", [(63, 200), (200, 40), (20000, 20000)])
