@@ -12,15 +12,10 @@ from scipy import ndimage
 
 
 def keep_largest_component(mask: np.ndarray, labels: Sequence[int], circle: bool = False) -> np.ndarray:
-    """Set to background all of `labels` but their largest connected component (edges connect, corners do not).
+    """Set to background all of `labels`, taken as one object, but their largest connected component: a new mask.
 
-    Args:
-        mask: (*spatial) uint8 labels.
-        labels: taken together as one object.
-        circle: the last axis is periodic, so a component may run through the seam.
-
-    Returns:
-        A new mask, (*spatial) uint8. On a tie the component that comes first in reading order stays.
+    `mask` is (*spatial) uint8 labels; edges connect, corners do not. On a `circle` a component may run through the seam
+    of the last axis. On a tie the component that comes first in reading order stays.
     """
     member = np.isin(mask, labels)
     components, count = ndimage.label(member)

@@ -95,12 +95,9 @@ def with_boundaries(probabilities: np.ndarray, single: Sequence[np.ndarray], mod
     In A-scans without a signal the boundaries do not follow what the network says, which has seen nothing there: they
     bridge them, and their doubt is that of a boundary whose place is not known.
 
-    Args:
-        probabilities: (4, H, W) float32.
-        single: those of each network and mirrored copy, whose average they are: the same shape.
-        circle: the last A-scan is the neighbour of the first.
-        spacing: mm a row and an A-scan, where known.
-        signal: (W,) bool, whether an A-scan shows anything (`seen.has_signal`); None: all do.
+    `probabilities` (4, H, W) float32 are the average of the `single` ones, of each network and mirrored copy. `circle`:
+    the last A-scan is the neighbour of the first. `spacing` is mm a row and an A-scan, where known. `signal` (W,) bool
+    says whether an A-scan shows anything (`seen.has_signal`); None: all do.
     """
     told, height = _told(probabilities, signal), probabilities.shape[1]
     boundaries, doubt = ordered_boundaries(told, circle, spacing)

@@ -54,19 +54,13 @@ STEEPEST = 1.0  # no boundary climbs more (45 degrees). Phantoms reach 0.62 besi
 
 def ordered_boundaries(probabilities: np.ndarray, circular: bool,
                        spacing: Sequence[float] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The five boundaries of a B-scan and how uncertain each is: two arrays (5, W) float64, in px.
+    """The five boundaries of a B-scan, and the `deviation` of their places: two arrays (5, W) float64, in px.
 
-    Args:
-        probabilities: (4, H, W) float32 of background, RNFL, GCIPL, choroid; at least 8 rows.
-        circular: the last A-scan is the neighbour of the first, and no boundary jumps there.
-        spacing: mm a row and an A-scan, which least thicknesses and smoothness follow; see `known_scale`.
-
-    Returns:
-        boundaries: rows of ILM, RNFL/GCIPL, GCIPL/INL, choroid top and bottom in the convention of
-            `metrics.boundaries`: 0.0 is the upper edge of the first row. Whatever the probabilities, they are ordered,
-            as far apart as `bounds` says at least, and step from A-scan to A-scan as far as it says at most.
-        deviation: the standard deviation of each one's place, see `deviation`.
-
+    `probabilities` are (4, H, W) float32 of background, RNFL, GCIPL, choroid, at least 8 rows. `circular`: the last
+    A-scan is the neighbour of the first, and no boundary jumps there. Least thicknesses and smoothness follow the
+    `spacing`, mm a row and an A-scan (`known_scale`). Row 0.0 is the upper edge of the first row, as in
+    `metrics.boundaries`. Whatever the probabilities, boundaries are ordered, as far apart as `bounds` says at least,
+    and step from A-scan to A-scan as far as it says at most.
     Raises OctkitError for another shape, fewer rows, and what is no probability (nan, outside 0 to 1).
     """
     shape = np.shape(probabilities)
