@@ -21,6 +21,7 @@ from device_makers import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vol_files import write_vol
 
 from octkit import cli
 from octkit.common.errors import OctkitError
@@ -64,6 +65,10 @@ def xml(folder: Path) -> Path:
 
 def dicom(folder: Path) -> Path:
     return write_dicom(folder / "scan.dcm", GREY, points=(1, 2, 3, 4))
+
+
+def vol(folder: Path) -> Path:
+    return write_vol(folder / "scan.vol", GREY / 256, [ILM, ILM, RNFL])
 
 
 MAKERS = [e2e, fda, fds, xml, dicom]
@@ -122,7 +127,7 @@ def test_what_is_not_read_says_why(tmp_path, name, reason):
     assert error.value.file == tmp_path / name
 
 
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("make", [*MAKERS, vol])
 @given(data=st.data())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_damage_is_survived(tmp_path, make, data):
