@@ -62,7 +62,8 @@ def draw(seed: Seed, size: tuple[int, int], glaucoma: bool = False, looks: str =
     # Separate streams: the pixels' noise depends on the size, the eye and its look must not.
     shape_rng, look_rng, noise_rng, scale_rng = np.random.default_rng(seed).spawn(4)
     varied = looks == "varied"
-    um_per_px = _drawn_scale(scale_rng, size) if varied else scale_of(size)
+    scale = _drawn_scale(scale_rng, size) if varied else scale_of(size)
+    um_per_px = float(scale[0]), float(scale[1])  # numpy's numbers would make float64 of float32 images
     eye_rng = shape_rng if person is None else np.random.default_rng(person)
     eye = draw_eye(eye_rng, size[1], glaucoma, varied, fellow)
     side = "RL"[eye_rng.integers(2) ^ fellow]
@@ -81,7 +82,6 @@ def _drawn_scale(rng: Generator, size: tuple[int, int]) -> tuple[float, float]:
     shallow = max(LEAST_FIELD, 1.9 * size[0])
     deep = max(shallow, min(2.2 * scale_of(size)[0] * size[0], 2900, 15 * size[0]))
     depth = shallow * (deep / shallow) ** rng.beta(1.2, 1.6)
-    # numpy's numbers would make float64 of float32 images
     return float(depth / size[0]), float(CIRCUMFERENCE * rng.uniform(0.95, 1.05) / size[1])
 
 

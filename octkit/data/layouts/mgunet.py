@@ -1,7 +1,7 @@
 """The MGU-Net authors' peripapillary set (Li et al., Biomed. Opt. Express 12(4):2204, 2021), as they give it.
 
-GCL and IPL together are GCIPL; what is none of RNFL, GCIPL and choroid becomes background. The scale is not stated,
-and nor is that the scans are whole circles: they are taken for plain B-scans.
+GCL and IPL together are GCIPL; what is none of RNFL, GCIPL and choroid becomes background. The scale is not stated, and
+nor is that the scans are whole circles: they are taken for plain B-scans. data/README.md shows the folders.
 """
 
 from pathlib import Path
