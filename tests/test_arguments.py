@@ -241,9 +241,10 @@ VOLUME = np.full((3, 40, 48), 100, np.uint8)
 CASES = [
     # --- which command, which option ---
     ("segment x", "No such command 'segment'"),
-    ("predict", "Missing argument"),
+    ("predict", "Missing argument 'model'."),
     ("export {w}/run --zip x", "No such option: --zip"),
-    ("phantom out --train many", "--train"),
+    ("run --profil demo", "No such option: --profil (Possible options: --profile)"),
+    ("phantom out --train many", "Invalid value for '--train': Input should be a valid integer"),
     ("predict default {scans} -o out --um-per-px 3", "--um-per-px"),
 
     # --- run ---
@@ -266,6 +267,10 @@ CASES = [
     ("phantom out", "out: ", files(out__x_txt="x")),
     ("phantom {w}/words.txt/out --size 64x64 --train 1 --val 0", "words.txt"),
 
+    # --- report, doctor ---
+    ("report nowhere", "nowhere: no such folder"),
+    ("doctor", "--machine"),
+
     # --- commands that take a run ---
     *((f"{name} nowhere", "nowhere") for name in RUN_COMMANDS),
     *((f"{name} {{w}}/empty", "/empty") for name in RUN_COMMANDS),
@@ -283,7 +288,7 @@ CASES = [
     ("fingerprint x", "no such folder", edited("run", "settings.json", lambda s: s["data"].update(dir="a\0b"))),
     ("plan x", "fingerprint.json: not found", changed("new")),
     ("select x", "has no prediction for", changed("untrained")),
-    (EXPORT, "train this fold first", changed("untrained")),
+    (EXPORT, "train this fold first with `octkit train x --config 2d --fold 0`", changed("untrained")),
     ("train x --fold 7", "fold: found 7, expected 0 to 1", edited("untrained", "plan.json", lambda _: None)),
     ("train {w}/run --config 4d", "has no configuration '4d', expected one of 2d"),
     ("plan x", "fingerprint.json: is not valid", damaged_run(fingerprint_json="{}")),
@@ -404,7 +409,8 @@ CASES = [
     ("device {w}/scan.vol -o out", "holds the scan b.png", files(out__image__b_png=b"")),
 
     # --- submit ---
-    ("submit", "submit: expected RUN -o ZIP, or"),
+    ("submit", "submit: expected RUN -o ZIP, or --check ZIP --images DIR"),
+    ("submit run --check x.zip --images x", "submit: expected RUN -o ZIP"),
     ("submit {w}/run -o s.tar", "s.tar: found no name ending in .zip"),
     ("submit {w}/run -o s.zip", "s: holds other things", files(s__notes_txt="x")),
     ("submit x -o s.zip", "predictions.csv: cannot be read", lacking("run", "classifier/predictions.csv")),

@@ -43,6 +43,11 @@ def wait_for(condition, process):
     assert process.poll() is None, f"ended before it was to be killed: {process.communicate()[0]}"
 
 
+def let_end(process):
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+
+
 def holds_the_fold(process, run):
     """Whether a training has taken its folder; it writes its process number there."""
     lock = run / FOLD / ".lock"
@@ -56,8 +61,7 @@ def undisturbed_training(run):
     taken = time.monotonic()
     wait_for((run / FOLD / "checkpoint.pt").exists, process)
     begun = time.monotonic()
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    let_end(process)
     return begun - taken, time.monotonic() - begun
 
 
@@ -114,9 +118,7 @@ def test_a_kill_changes_nothing(tmp_path):
     process.communicate()
     assert load_checkpoint(previous_of(run / FOLD / "checkpoint.pt"))["epoch"] < 15
     for folder, workers in ((run, 1), (undisturbed, 0)):
-        last = start(folder, workers)
-        said = last.communicate()[0]
-        assert last.returncode == 0, said
+        let_end(start(folder, workers))
     assert_same_results(run, undisturbed)
 
 
@@ -129,9 +131,7 @@ def test_twenty_kills_change_nothing(tmp_path):
     undisturbed = shutil.copytree(run, tmp_path / "undisturbed")
     beginning, training = undisturbed_training(undisturbed)
     done = [killed_training(run, beginning, training, chance) for _ in range(KILLS)]
-    last = start(run, workers=1)
-    said = last.communicate()[0]
-    assert last.returncode == 0, said
+    let_end(start(run, workers=1))
     assert_same_results(run, undisturbed)
     print(json.dumps({"seed": seed, "kills": KILLS, "epochs done at each": done, "of": EPOCHS,
                       "seconds": round(time.monotonic() - started)}))

@@ -8,24 +8,24 @@ from octkit.classification.paddle_weights import read_weights
 from octkit.common.errors import OctkitError
 
 
-class Asking:
-    """A pickle that asks for a function to be called when it is read."""
+class Made:
+    """A pickle that asks for `make(*arguments)` when it is read, filled with `state` where there is one."""
 
-    def __init__(self, *what):
-        self.what = what
+    def __init__(self, make, *arguments, state=None):
+        self.parts = (make, arguments) if state is None else (make, arguments, state)
 
     def __reduce__(self):
-        return self.what
+        return self.parts
 
 
 def test_a_pickle_that_runs_something_is_refused_and_not_run(tmp_path):
     path = tmp_path / "weights.pdparams"
-    path.write_bytes(pickle.dumps({"conv1.weight": Asking(os.mkdir, (str(tmp_path / "ran"),))}))
+    path.write_bytes(pickle.dumps({"conv1.weight": Made(os.mkdir, str(tmp_path / "ran"))}))
     with pytest.raises(OctkitError, match="weights.pdparams.*mkdir"):
         read_weights(path)
     assert not (tmp_path / "ran").exists()
     # 8 TB for a few bytes
-    path.write_bytes(pickle.dumps({"conv1.weight": Asking(np.array(0).__reduce__()[0], (np.ndarray, (10**12,), b"d"))}))
+    path.write_bytes(pickle.dumps({"conv1.weight": Made(np.array(0).__reduce__()[0], np.ndarray, (10**12,), b"d")}))
     with pytest.raises(OctkitError, match="weights.pdparams.*an array of its own making"):
         read_weights(path)
 
@@ -38,16 +38,6 @@ def test_what_holds_no_arrays_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(OctkitError, match="weights.pdparams"):
         read_weights(path)
-
-
-class Made:
-    """A pickle of `make(*arguments)`, filled with `state` where there is one."""
-
-    def __init__(self, make, *arguments, state=None):
-        self.parts = (make, arguments) if state is None else (make, arguments, state)
-
-    def __reduce__(self):
-        return self.parts
 
 
 DTYPE_STATE = (3, "<", None, None, None, -1, -1, 0)

@@ -7,7 +7,6 @@ import sys
 import pytest
 from helpers import smoke
 
-from octkit import cli
 from octkit.common import machine
 from octkit.common.errors import OctkitError
 from octkit.common.settings import PROJECT
@@ -80,22 +79,14 @@ def test_without_the_systems_openmp_torchs_is_loaded(monkeypatch):
     assert len(loaded) == 1
 
 
-def test_the_page_says_what_will_be_used_and_what_fails(monkeypatch, capsys):
+def test_the_page_says_what_will_be_used_and_what_fails(monkeypatch, octkit):
     found = {"torch": {"version": "2.13.0", "CUDA": "12.6", "GPUs": ["H200 (141 GB)"], "use": "cuda, bfloat16"},
              "paddle": {"missing": "paddle is not installed"}, "onnx": {"error": "it is broken"}}
     monkeypatch.setattr(machine, "probe", lambda name: found.get(name, {"version": "1"}))
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["doctor", "--machine"])
-    out, err = capsys.readouterr()
-    assert ended.value.code == 2 and "onnx: it is broken" in err and "paddle:" not in err
+    code, out, err = octkit("doctor", "--machine")
+    assert code == 2 and "onnx: it is broken" in err and "paddle:" not in err
     for text in ("H200 (141 GB)", "torch 12.6, paddle unknown", "segmentation cuda, bfloat16", "ResNet50 nothing"):
         assert text in out
-
-
-def test_the_doctor_wants_data_or_the_machine(capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["doctor"])
-    assert ended.value.code == 2 and "--machine" in capsys.readouterr().err
 
 
 def test_a_run_that_needs_paddle_ends_before_its_first_lesson_where_it_cannot_be_imported(tmp_path, monkeypatch):

@@ -142,13 +142,6 @@ def test_without_lines_there_is_no_mask(tmp_path):
     assert not (tmp_path / "out" / "mask").exists()
 
 
-def test_a_folder_takes_one_scan(circle_file, tmp_path):
-    convert(circle_file, tmp_path / "out")
-    other = write_vol(tmp_path / "other.vol", INTENSITY, [ILM])
-    with pytest.raises(OctkitError, match="out: holds the scan scan.png, expected a new folder"):
-        convert(other, tmp_path / "out")
-
-
 @pytest.mark.parametrize(("change", "message"), [
     (lambda data: data[:0], "found no HSF-OCT"),
     (lambda data: b"\x89PNG" + data, "found no HSF-OCT"),
@@ -175,8 +168,6 @@ def test_several_circles_and_a_volume_without_distance_are_refused(tmp_path):
         open_vol(write_vol(tmp_path / "c.vol", twice, [], pattern=2))
     with pytest.raises(OctkitError, match="found the scale 0 x 0.004 x 0.011 mm"):
         open_vol(write_vol(tmp_path / "v.vol", twice, [], pattern=3, scale=(0, 0.004, 0.011)))
-    with pytest.raises(OctkitError, match="nowhere.vol: not found"):
-        open_vol(tmp_path / "nowhere.vol")
 
 
 @real_scans

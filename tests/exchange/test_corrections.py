@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from helpers import write_goals
 
-from octkit import cli
 from octkit.common import settings
 from octkit.common.errors import OctkitError
 from octkit.common.files import read_json, write_json
@@ -113,22 +112,16 @@ def test_a_circle_in_itksnap_is_one_slice(tmp_path, predicted):
     np.testing.assert_array_equal(taken_back(hand, "b", tmp_path / "out"), expected)
 
 
-def test_the_commands_say_what_changed_and_measure_again(tmp_path, predicted, capsys):
-    def octkit(*arguments: object) -> str:
-        with pytest.raises(SystemExit) as end:
-            cli.main(list(map(str, arguments)))
-        found = capsys.readouterr()
-        assert not end.value.code, found
-        return found.out
-
-    octkit("export-masks", predicted[0], tmp_path / "hand", "--for", "labelme", "--images", predicted[1])
+def test_the_commands_say_what_changed_and_measure_again(tmp_path, predicted, octkit):
+    code, *_ = octkit("export-masks", predicted[0], tmp_path / "hand", "--for", "labelme", "--images", predicted[1])
+    assert code == 0
     (tmp_path / "hand/b.json").unlink()
     drawing = read_json(tmp_path / "hand/a.json")
     drawing["shapes"].append({"label": "choroid", "points": [[0, 28], [30, 28], [30, 30], [0, 30]], "shape_type":
                               "polygon"})
     write_json(tmp_path / "hand/a.json", drawing)
-    said = octkit("import-masks", tmp_path / "hand", tmp_path / "out")
-    assert "a: 60 px changed" in said and "choroid 40.00 -> 48.00 um" in said and "b:" not in said
+    code, said, _ = octkit("import-masks", tmp_path / "hand", tmp_path / "out")
+    assert code == 0 and "a: 60 px changed" in said and "choroid 40.00 -> 48.00 um" in said and "b:" not in said
     assert "left out, as their masks are not there: b" in said
     table = (tmp_path / "out/thickness.csv").read_text().splitlines()
     assert len(table) == 4 and table[3].startswith("a,R,um,choroid,48.000")

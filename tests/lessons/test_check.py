@@ -89,13 +89,10 @@ def test_a_wrong_answer_is_told_what_is_off(right, answer, remark):
 
 
 @pytest.mark.parametrize("right, answer", [(5, 5.0), (5, np.int64(5)), (0.0054, 0.00536), ((4, 7), [4, 7]),
-                                           ((0.5, 0.0), np.array([0.5, 0])), ("+ looks", " Looks"), (-0.01, -0.01)])
+                                           ((0.5, 0.0), np.array([0.5, 0])), ("+ looks", " Looks"), (-0.01, -0.01),
+                                           ("0175", "0175.png"), ("11_classify", "11_classify.ipynb")])
 def test_an_answer_may_be_rounded_and_of_any_fitting_kind(right, answer):
     assert judged(Known(right), answer) == (True, "")
-
-
-def test_a_scan_and_a_step_may_be_called_by_their_files():
-    assert judged(Known("0175"), "0175.png")[0] and judged(Known("11_classify"), "11_classify.ipynb")[0]
 
 
 def test_what_is_printed_with_few_digits_may_be_answered_with_them():

@@ -83,10 +83,11 @@ def test_the_originals_are_not_copied_onto_themselves(originals):
 
 
 @pytest.mark.usefixtures("originals")
-def test_a_copy_that_is_no_notebook_is_named(tmp_path):
+@pytest.mark.parametrize(("name", "content"), [("01_data.ipynb", "{"), (".originals.json", "[1]")])
+def test_a_copy_that_is_no_notebook_and_a_record_of_another_kind_are_named(tmp_path, name, content):
     lay_out(tmp_path)
-    (tmp_path / "notebooks/01_data.ipynb").write_text("{")
-    with pytest.raises(OctkitError, match="01_data"):
+    (tmp_path / "notebooks" / name).write_text(content)
+    with pytest.raises(OctkitError, match=name):
         lay_out(tmp_path)
 
 
@@ -137,11 +138,3 @@ def test_a_folder_of_copies_that_is_a_link_is_refused(tmp_path):
     with pytest.raises(OctkitError, match="notebooks"):
         lay_out(tmp_path / "mine")
     assert not list((tmp_path / "victim").iterdir())
-
-
-@pytest.mark.usefixtures("originals")
-def test_a_record_of_another_kind_is_named(tmp_path):
-    lay_out(tmp_path)
-    (tmp_path / "notebooks/.originals.json").write_text("[1]")
-    with pytest.raises(OctkitError, match="originals.json"):
-        lay_out(tmp_path)

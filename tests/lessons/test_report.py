@@ -113,7 +113,7 @@ def run(finished, tmp_path):
 
 
 @pytest.fixture
-def run_without_figures(finished, tmp_path):
+def bare(finished, tmp_path):
     """The same without the files that the report draws figures from, which takes most of its time."""
     skipped = shutil.ignore_patterns("predictions", "models", "scores.json", "answers.json")
     return shutil.copytree(finished, tmp_path / "first", ignore=skipped)
@@ -174,49 +174,46 @@ def test_a_whole_run_shows_its_numbers_and_no_gap_in_them(run):
     assert {section for section, _ in page.images} == {"training"}
 
 
-def test_a_classifier_of_other_data_is_not_shown_where_its_lesson_was_left_out(run_without_figures):
-    run, lacking = run_without_figures, "Train/Image: found 6 training scans (0 with glaucoma, 6 without)"
-    write_json(run / "classifier/answers.json", answers())
-    assert "AUC 0.750" in " ".join(report.key_numbers(Run(run)))
-    with open(run / "ledger.jsonl", "a") as ledger:
+def test_a_classifier_of_other_data_is_not_shown_where_its_lesson_was_left_out(bare):
+    lacking = "Train/Image: found 6 training scans (0 with glaucoma, 6 without)"
+    write_json(bare / "classifier/answers.json", answers())
+    assert "AUC 0.750" in " ".join(report.key_numbers(Run(bare)))
+    with open(bare / "ledger.jsonl", "a") as ledger:
         for step in ("11_classify", "12_submission"):
             ledger.write(json.dumps({"step": step, "status": "left out", "error": lacking}) + "\n")
-    page = Page(report.write_report(Run(run)))
+    page = Page(report.write_report(Run(bare)))
     for section in ("summary", "glaucoma", "submission"):
         assert f"left out: {lacking}" in page.text[section], section
         assert not any(old in page.text[section] for old in ("0.750", "RANDOM", "is valid")), section
-    assert report.key_numbers(Run(run)) == []
+    assert report.key_numbers(Run(bare)) == []
 
 
-def test_what_needs_held_out_scans_is_no_gap_where_fold_all_holds_none_out(run_without_figures):
-    run = run_without_figures
-    (run / "mirroring.json").unlink()
-    assert "not run: mirroring.json" in Page(report.write_report(Run(run))).text["inference"]
-    with_overrides(Run(run).settings, ['train.folds=["all"]']).save(run / "settings.json")
-    text = Page(report.write_report(Run(run))).text["inference"]
+def test_what_needs_held_out_scans_is_no_gap_where_fold_all_holds_none_out(bare):
+    (bare / "mirroring.json").unlink()
+    assert "not run: mirroring.json" in Page(report.write_report(Run(bare))).text["inference"]
+    with_overrides(Run(bare).settings, ['train.folds=["all"]']).save(bare / "settings.json")
+    text = Page(report.write_report(Run(bare))).text["inference"]
     assert "not run: mirroring.json" not in text and "fold all holds no scan out" in text
 
 
-def test_what_doubt_is_worth_is_said_and_that_nobody_has_measured_it(run_without_figures):
-    run = run_without_figures
-    assert "doubt of boundaries is uncalibrated" in Page(report.write_report(Run(run))).text["scores"]
+def test_what_doubt_is_worth_is_said_and_that_nobody_has_measured_it(bare):
+    assert "doubt of boundaries is uncalibrated" in Page(report.write_report(Run(bare))).text["scores"]
     known = Calibration(scans=4, origin="scans", knots={name: ((0.5, 1.0, 2.0),) for name in BOUNDARIES},
                         means={layer: {} for layer in LAYERS})
-    write_json(run / "calibration.json", known.model_dump(mode="json"))
-    assert "takes two folds" in Page(report.write_report(Run(run))).text["scores"]
+    write_json(bare / "calibration.json", known.model_dump(mode="json"))
+    assert "takes two folds" in Page(report.write_report(Run(bare))).text["scores"]
     shares = {"raw": {"ILM": (0.41, 0.77)}, "calibrated": {"ILM": (0.69, 0.94)}, "means": {"rnfl global": (0.7, 0.96)}}
-    write_json(run / "calibration.json", known.model_copy(update={"coverage": shares}).model_dump(mode="json"))
-    text = " ".join(Page(report.write_report(Run(run))).text["scores"].split())
+    write_json(bare / "calibration.json", known.model_copy(update={"coverage": shares}).model_dump(mode="json"))
+    text = " ".join(Page(report.write_report(Run(bare))).text["scores"].split())
     assert "ILM 41 / 77 69 / 94" in text and "rnfl global 70 / 96" in text
 
 
-def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(run_without_figures):
-    run = run_without_figures
-    text = report.write_report(Run(run)).read_text()
+def test_random_weights_are_said_out_loud_and_imagenet_ones_are_not_called_random(bare):
+    text = report.write_report(Run(bare)).read_text()
     assert re.search(r'class="loud">[^<]*RANDOM INITIALISATION, not from ImageNet', text)
-    write_json(run / "classifier/fold_0/weights_origin.json", {"origin": "imagenet file",
-                                                               "reason": "classify.weights"})
-    text = report.write_report(Run(run)).read_text()
+    write_json(bare / "classifier/fold_0/weights_origin.json", {"origin": "imagenet file",
+                                                                "reason": "classify.weights"})
+    text = report.write_report(Run(bare)).read_text()
     assert "RANDOM" not in text and "started from ImageNet weights" in text
 
 
@@ -259,10 +256,9 @@ def test_without_truth_cross_validation_stands_in_and_says_so(run):
     assert "not run: scores.json" in page.text["scores"]
 
 
-def test_names_from_outside_are_escaped(run_without_figures):
-    run = run_without_figures
-    odd = run.with_name(NASTY.replace("/", "_"))
-    run.rename(odd)
+def test_names_from_outside_are_escaped(bare):
+    odd = bare.with_name(NASTY.replace("/", "_"))
+    bare.rename(odd)
     plan = json.loads((odd / "plan.json").read_text())
     plan[NASTY] = {"value": NASTY, "kind": f'"><img src=x>{NASTY}', "reason": NASTY}
     write_json(odd / "plan.json", plan)
@@ -287,21 +283,20 @@ def test_names_from_outside_are_escaped(run_without_figures):
     assert not [image for _, image in page.images if image["src"] == "x"]
 
 
-def test_figures_of_the_notebooks_are_used_as_they_are(run_without_figures):
-    run = run_without_figures
+def test_figures_of_the_notebooks_are_used_as_they_are(bare):
     picture, ((ax,),) = picture_.new_picture("Sizes")
     ax.plot([0, 1])
-    picture_.save(Run(run), picture.with_alt("All scans have one size."), "02_sizes")
-    page = Page(report.write_report(Run(run)))
+    picture_.save(Run(bare), picture.with_alt("All scans have one size."), "02_sizes")
+    page = Page(report.write_report(Run(bare)))
     (image,) = [image for section, image in page.images if section == "fingerprint"]
     with Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as shown, \
-            Image.open(run / "figures/02_sizes.png") as kept:
+            Image.open(bare / "figures/02_sizes.png") as kept:
         assert np.array_equal(shown.convert("RGB"), kept.convert("RGB"))
     assert image["alt"] == "All scans have one size."
     assert report_texts.how_to_read("02_sizes") in " ".join(page.said["figcaption"])
-    found = json.loads((run / "fingerprint.json").read_text())
-    write_json(run / "fingerprint.json", found | {"shapes": [[64, 80]] * 4})
-    page = Page(report.write_report(Run(run)))  # of one size, the text says all
+    found = json.loads((bare / "fingerprint.json").read_text())
+    write_json(bare / "fingerprint.json", found | {"shapes": [[64, 80]] * 4})
+    page = Page(report.write_report(Run(bare)))  # of one size, the text says all
     assert "64 × 80 px (4 scans)" in page.text["fingerprint"] and not page.images
 
 
@@ -315,25 +310,19 @@ def test_a_damaged_file_costs_its_own_section_only(run, content):
     assert "[64, 80]" in page.text["plan"] and "0.710" in page.text["training"]
 
 
-def test_a_failed_step_and_an_invalid_submission_are_shouted(run_without_figures):
-    run = run_without_figures
-    with open(run / "ledger.jsonl", "a") as file:
+def test_a_failed_step_and_an_invalid_submission_are_shouted(bare):
+    with open(bare / "ledger.jsonl", "a") as file:
         file.write(json.dumps({"step": "08_infer", "status": "failed", "started": "", "seconds": 1.0, "exit": 1,
                                "peak_memory_mb": 1, "inputs": "", "error": "out of paper"}) + "\n")
-    (run / "submission.zip").write_bytes(b"no zip")
-    text = report.write_report(Run(run)).read_text()
+    (bare / "submission.zip").write_bytes(b"no zip")
+    text = report.write_report(Run(bare)).read_text()
     assert re.search(r'class="loud">Step 08_infer failed: out of paper', text)
     assert re.search(r'class="loud">submission.zip is NOT valid', text)
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(OctkitError, match="no such folder"):
-        report.write_report(Run(tmp_path / "nowhere"))
-
-
 @pytest.mark.parametrize("kind", ["link inside", "huge", "no PNG", "60 million pixels", "torn"])
-def test_only_real_pictures_of_the_run_are_shown(run_without_figures, kind):
-    path = run_without_figures / "figures" / "01_scans.png"
+def test_only_real_pictures_of_the_run_are_shown(bare, kind):
+    path = bare / "figures" / "01_scans.png"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     real = path.with_name("99_real.png") if kind == "link inside" else path
@@ -345,21 +334,21 @@ def test_only_real_pictures_of_the_run_are_shown(run_without_figures, kind):
         os.truncate(path, 21_000_000)
     elif kind == "link inside":
         path.symlink_to("99_real.png")
-    page = report.write_report(Run(run_without_figures)).read_text()
+    page = report.write_report(Run(bare)).read_text()
     assert f"cannot be shown: {path}" in page
     path.unlink()
     os.mkfifo(path)  # to open it would wait for ever
     with pytest.raises(OctkitError, match=re.escape(str(path))):
-        report.write_report(Run(run_without_figures))
+        report.write_report(Run(bare))
     path.unlink()
 
 
-def test_a_figure_too_many_is_a_link_to_its_file(run_without_figures, monkeypatch):
+def test_a_figure_too_many_is_a_link_to_its_file(bare, monkeypatch):
     picture, ((ax,),) = picture_.new_picture("Sizes")
     ax.plot([0, 1])
-    picture_.save(Run(run_without_figures), picture, "02_sizes")
+    picture_.save(Run(bare), picture, "02_sizes")
     monkeypatch.setattr(report, "ROOM", 1000)
-    page = Page(report.write_report(Run(run_without_figures)))
+    page = Page(report.write_report(Run(bare)))
     assert not page.images and "figures/02_sizes.png" in page.text["fingerprint"]
 
 
@@ -390,15 +379,14 @@ def test_a_damaged_prediction_costs_its_picture_only(run):
     assert "0005" in page.text["scans"] and len(links) == 2 and "cannot be shown" not in page.text["scans"]
 
 
-def test_what_cross_validation_has_decided_stands_in_the_plan(run_without_figures):
-    plan = json.loads((run_without_figures / "plan.json").read_text())
+def test_what_cross_validation_has_decided_stands_in_the_plan(bare):
+    plan = json.loads((bare / "plan.json").read_text())
     undecided = {"value": None, "kind": "empirical", "reason": "see selection.json"}
-    write_json(run_without_figures / "plan.json", plan | {"empirical": {"configuration": undecided,
-                                                                        "postprocessing": undecided}})
-    text = " ".join(Page(report.write_report(Run(run_without_figures))).text["plan"].split())
+    write_json(bare / "plan.json", plan | {"empirical": dict.fromkeys(("configuration", "postprocessing"), undecided)})
+    text = " ".join(Page(report.write_report(Run(bare))).text["plan"].split())
     assert "None" not in text and "configuration 2d empirical the only configuration of 2-D data" in text
-    (run_without_figures / "selection.json").unlink()
-    text = " ".join(Page(report.write_report(Run(run_without_figures))).text["plan"].split())
+    (bare / "selection.json").unlink()
+    text = " ".join(Page(report.write_report(Run(bare))).text["plan"].split())
     assert "configuration not decided yet" in text
 
 

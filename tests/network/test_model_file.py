@@ -158,11 +158,6 @@ def test_the_card_says_what_the_run_knows_and_names_no_case(tmp_path):
         assert "- rnfl dice: 0.9000\n" in text and "Planned in px" in text
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(OctkitError, match="not found, expected a run's folder or a model's file"):
-        open_model(tmp_path / "none.zip")
-
-
 def flipped(data):
     place = data.index(b"weights/2d/fold_1") + 5000
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1:]
@@ -193,12 +188,6 @@ def test_other_parts_are_refused(file, change, found):
         open_model(file)
 
 
-def test_compressed_parts_are_refused(file):
-    rewritten(file, lambda parts: parts | {"README.md": bytes(10**7)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(OctkitError, match="compressed, encrypted or there twice"):
-        open_model(file)
-
-
 def test_parts_that_claim_more_than_the_file_holds_are_refused(file):
     data = file.read_bytes()
     central = data.rindex(b"PK\x01\x02", 0, data.index(b"README.md", data.index(b"PK\x01\x02")))
@@ -217,12 +206,6 @@ def test_parts_that_claim_more_than_the_file_holds_are_refused(file):
 def test_a_description_that_makes_no_sense_is_refused(file, key, value, found):
     described(file, lambda content: content.update({key: value}))
     with pytest.raises(OctkitError, match=found):
-        open_model(file)
-
-
-def test_a_plan_of_another_network_is_refused(file):
-    described(file, lambda content: content["plan"]["configurations"]["2d"].update(features=[4, 16]))
-    with pytest.raises(OctkitError, match="expected .* as its plan has it"):
         open_model(file)
 
 

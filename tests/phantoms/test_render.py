@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter1d
 
-from octkit.common.errors import OctkitError
 from octkit.phantoms import circle_eye, circle_scans, render, varied_device, varied_tissue
 from octkit.phantoms.frame import Frame, PlacedEye
 from octkit.phantoms.painting import Deep
@@ -65,11 +64,6 @@ def test_the_look_does_not_depend_on_the_size(monkeypatch):
         large = large.reshape(200, 2, 160, 2).mean(axis=(1, 3))
         rough = [uniform_filter1d(uniform_filter1d(image, 8, axis=0), 8, axis=1) for image in (small, large)]
         assert np.corrcoef(rough[0].ravel(), rough[1].ravel())[0, 1] > 0.85
-
-
-def test_unknown_looks_are_refused():
-    with pytest.raises(OctkitError, match="pretty.* spectralis, varied"):
-        circle_scans.draw(0, (96, 160), looks="pretty")
 
 
 def test_a_vessel_at_the_edge_wraps_only_round_a_circle():

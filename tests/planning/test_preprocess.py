@@ -124,11 +124,6 @@ def test_slices_for_the_2d_configuration_of_a_volume_are_all_kept():
     assert restore(np.ones((2, 7, 10, 30), np.float32), geometry).shape == (2, 7, 20, 30)
 
 
-def test_a_scan_of_another_dimension_is_refused():
-    with pytest.raises(OctkitError, match="a scan of 3 axes, expected 2"):
-        preprocess(np.ones((1, 2, 3, 4), np.float32), None, plan(**FLAT), "2d")
-
-
 def test_one_hot_by_hand():
     channels = one_hot(np.array([[0, 2], [1, 2]], np.uint8), 3)
     assert channels.tolist() == [[[0, 0], [1, 0]], [[0, 1], [0, 1]], [[0, 0], [0, 0]]]

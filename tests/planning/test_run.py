@@ -43,13 +43,6 @@ def test_what_was_read_is_kept_until_its_file_changes(run):
     assert run.settings.seed == 8
 
 
-def test_a_folder_that_is_no_run_is_refused_by_its_name(tmp_path):
-    run = Run(tmp_path / "none")
-    assert not run.exists
-    with pytest.raises(OctkitError, match=f"{tmp_path / 'none'}.*settings.json"):
-        _ = run.settings
-
-
 @pytest.mark.parametrize("name", ["fingerprint", "plan", "splits", "selection"])
 def test_a_missing_file_is_named(run, name):
     with pytest.raises(OctkitError, match=rf"{run.folder}/{name}\.json: not found"):

@@ -40,11 +40,6 @@ def test_each_layout_is_found_out(tmp_path, write, layout):
     assert (dataset.layout, dataset.name, dataset.root) == (layout, "set", tmp_path / "set")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(OctkitError, match="nothing: no such folder"):
-        open_dataset(tmp_path / "nothing")
-
-
 def test_a_run_without_extra_data_is_its_data_set(goals):
     assert open_run(chosen(goals)) == open_dataset(goals)
 
@@ -123,12 +118,10 @@ def test_b_scans_without_spacing_are_single_images_where_they_are_asked_for(scan
         list_scans(scans)
 
 
-def test_what_cannot_be_predicted_is_named(scans, tmp_path):
+def test_what_cannot_be_predicted_is_named(scans):
     write_json(scans / "notes.json", {})
     with pytest.raises(OctkitError, match="notes.json: is no scan"):
         list_scans(scans / "notes.json")
-    with pytest.raises(OctkitError, match="nothing: no such file or folder"):
-        list_scans(tmp_path / "nothing")
 
 
 NAMES = st.text(st.sampled_from("a1٣é 漢.-_'\n\\~"), min_size=1, max_size=6)
