@@ -125,7 +125,7 @@ def split_evidence(run: Run, split: str, cases: Sequence[Case]) -> Evidence:
 
 def _evidence(run: Run, cases: Sequence[Case], logits: Sequence[float], profiles: Callable[[], list[Thickness]],
               **learned: Any) -> Evidence:
-    people = _people(cases)
+    people = tuple(case.person for case in cases)
     features = None if thickness_model.lacking(run) else thickness_model.features(profiles(), people)
     return Evidence(tuple(case.name for case in cases), people, np.array(logits), features, **learned)
 
@@ -147,10 +147,6 @@ def _split(run: Run, without: Sequence[int | str]) -> Split | None:
 
 def _pair(run: Run, one: int | str, other: int | str) -> Path:
     return run.classifier / f"without_{one}_{other}"
-
-
-def _people(cases: Sequence[Case]) -> tuple[str, ...]:
-    return tuple(case.person for case in cases)
 
 
 def _scores(scans: Evidence, labels: np.ndarray, told: Told,
@@ -185,7 +181,7 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
             told = read_outputs(place)
             logits = told["validation"] if truth and "validation" in told else told["held out"]
             labels = np.array([truth.get(name, cases[name].glaucoma) for name in logits])
-            auc = auc_interval(labels, list(logits.values()), _people([cases[name] for name in logits])).mean
+            auc = auc_interval(labels, list(logits.values()), [cases[name].person for name in logits]).mean
             compared.setdefault(f"{fraction:.0%} to train on", []).append(float(auc) if np.isfinite(auc) else None)
     if compared:
         write_json(file, compared)

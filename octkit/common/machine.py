@@ -139,15 +139,7 @@ def values(path: Path, key: str) -> list[str]:
 
 
 def tell() -> None:
-    """Print what `describe` finds; raises OctkitError where a library cannot be imported."""
-    page, faults = describe()
-    print(page)
-    if faults:
-        raise OctkitError("\n  ".join(["what cannot be imported:", *faults]))
-
-
-def describe() -> tuple[str, list[str]]:
-    """The page of `octkit doctor --machine`, and what is wrong: a sentence for each library that cannot be imported."""
+    """Print the page of `octkit doctor --machine`; raises OctkitError where a library cannot be imported."""
     with ThreadPoolExecutor(cores()) as pool:
         found = dict(zip(LIBRARIES, pool.map(probe, LIBRARIES), strict=True))
     torch, paddle = found["torch"], found["paddle"]
@@ -169,5 +161,6 @@ def describe() -> tuple[str, list[str]]:
         ("will be used", f"for segmentation {torch.get('use', 'nothing')} (bfloat16 where asked for and available), "
                          f"for the ResNet50 {paddle.get('use', 'nothing')}"),
     ]
-    return ("\n".join(f"{name:17s}  {value}" for name, value in lines),
-            [f"{name}: {result['error']}" for name, result in found.items() if "error" in result])
+    print(*(f"{name:17s}  {value}" for name, value in lines), sep="\n")
+    if faults := [f"{name}: {result['error']}" for name, result in found.items() if "error" in result]:
+        raise OctkitError("\n  ".join(["what cannot be imported:", *faults]))

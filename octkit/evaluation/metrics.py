@@ -42,9 +42,7 @@ def dice_of_labels(predicted: np.ndarray, truth: np.ndarray, labels: int) -> lis
 
 def mean_over_cases(table: np.ndarray) -> np.ndarray:
     """Mean of each column of (cases, labels), nan entries left out; nan where a column has no other."""
-    counted = ~np.isnan(table)
-    return np.divide(np.where(counted, table, 0).sum(0), counted.sum(0), where=counted.any(0),
-                     out=np.full(table.shape[1], np.nan))
+    return np.ma.masked_invalid(table).mean(axis=0).filled(np.nan)
 
 
 def gain_over(before: np.ndarray, after: np.ndarray) -> dict[str, float | int | None]:

@@ -57,11 +57,8 @@ class _Step(_Part):
     weights: dict[Fold, _Weights]
     previous: "_Step | None" = None
 
-    def files(self) -> set[str]:
-        return {weights.file for weights in self.weights.values()} | (self.previous.files() if self.previous else set())
-
-    def count(self) -> int:
-        return len(self.weights) + (self.previous.count() if self.previous else 0)
+    def files(self) -> list[str]:
+        return [weights.file for weights in self.weights.values()] + (self.previous.files() if self.previous else [])
 
 
 class _Scores(BaseModel):
@@ -297,11 +294,12 @@ def _read_parts(archive: zipfile.ZipFile, path: Path) -> Model:
         found = _Description.model_validate(content)
     except ValidationError as error:
         raise OctkitError(f"{path}: its model.json is not valid; {first_problem(error)}") from None
-    expected = {"model.json", "card.json", "README.md"}.union(*(member.files() for member in found.members))
+    named = [file for member in found.members for file in member.files()]
+    expected = {"model.json", "card.json", "README.md", *named}
     if odd := sorted(set(archive.namelist()) ^ expected):
         raise OctkitError(f"{path}: {odd[0]!r} is missing or not named in model.json, expected {len(expected)} parts")
-    if (named := sum(member.count() for member in found.members)) > len(expected) - 3:
-        raise OctkitError(f"{path}: names {named} sets of weights for {len(expected) - 3} files, expected a file each")
+    if len(named) > (files := len(set(named))):
+        raise OctkitError(f"{path}: names {len(named)} sets of weights for {files} files, expected a file each")
     members = tuple(_read_member(archive, member, path) for member in found.members)
     model = Model(members=members, **{name: getattr(found, name) for name in KEPT})
     check_model(model, path)

@@ -143,21 +143,17 @@ def _channels_first(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     return tuple(map(np.ascontiguousarray, (np.moveaxis(image, -1, 0), *np.moveaxis(labels, -1, 0))))
 
 
-Pair = tuple[np.ndarray, np.ndarray]
-
-
-def _warped(matrices: Sequence[np.ndarray], image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+def _warped(matrices: Sequence[np.ndarray], image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
     matrix = matrices[int(np.random.default_rng(seed).integers(len(matrices)))]
-    changed, moved = rotate_scale.warp(np.moveaxis(image, 0, -1), mask[..., None], matrix, mask.shape)
-    return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), np.ascontiguousarray(moved[..., 0])
+    return _channels_first(*rotate_scale.warp(np.moveaxis(image, 0, -1), mask[..., None], matrix, mask.shape))
 
 
-def _regreyed(change: Change, image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+def _regreyed(change: Change, image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
     changed = change(np.array(np.moveaxis(image, 0, -1), order="C"), np.random.default_rng(seed))
-    return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), mask.copy()
+    return _channels_first(changed, mask[..., None].copy())
 
 
-def _mirrored(image: np.ndarray, mask: np.ndarray, seed: int) -> Pair:
+def _mirrored(image: np.ndarray, mask: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
     axis = int(np.random.default_rng(seed).integers(-2, 0))
     return np.flip(image, axis).copy(), np.flip(mask, axis).copy()
 
@@ -173,7 +169,7 @@ def _strongest(change: Callable[..., np.ndarray], values: tuple[float, ...], cou
 _TURNS = (-rotate_scale.ROTATION_DEGREES_ELONGATED, rotate_scale.ROTATION_DEGREES_ELONGATED)
 # Each transform of a 2-D patch alone and always, (image, mask, seed) -> (image, mask), for looking at it. Strengths
 # are the far ends of the ranges, so that one sees them; where a range has two, the seed picks one.
-TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], Pair]] = {
+TRANSFORMS: dict[str, Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, ...]]] = {
     "rotation": functools.partial(_warped, [affine((degrees, 0, 0), (1, 1, 1)) for degrees in _TURNS]),
     "scaling": functools.partial(_warped, [affine((0, 0, 0), (1, factor, factor)) for factor in SCALING]),
     **{name: functools.partial(_regreyed, change) for name, change in dict[str, Change]({
