@@ -113,24 +113,14 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
     disk is full, and where the system does not let us write there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # short: a name has 255 bytes
-    try:
-        with saying_disk_full(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
-            with open(temporary, "rb+") as file:  # Windows flushes only what may be written
-                os.fsync(file.fileno())
-            if keep is not None and path.exists():
-                os.replace(path, keep)
-            os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
-            raise  # of another file, which the block reads
-        raise cannot_write(path, error) from None
-    finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    with _beside(path) as temporary:
+        yield temporary
+        # The data must be on disk before the name is, or a power cut leaves an empty "finished" file.
+        with open(temporary, "rb+") as file:  # Windows flushes only what may be written
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -145,18 +135,27 @@ def new_folder(path: Path, source: Path | None = None) -> Iterator[Path]:
         raise OctkitError(f"{path}: is there already, expected a new folder")
     if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
         raise OctkitError(f"{path}: lies in {source}, which it is made from, expected a folder elsewhere")
-    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")
-    with saying_disk_full(path):
-        try:
-            temporary.mkdir(parents=True)
+    with _beside(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        os.rename(temporary, path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` to write to; whatever is left there in the end is removed."""
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:8]}.tmp")  # short: a name has 255 bytes
+    try:
+        with saying_disk_full(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            os.rename(temporary, path)
-        except OSError as error:
-            if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
-                raise
-            raise cannot_write(path, error) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in (temporary, *path.parents):
+            raise  # of another file, which the block reads
+        raise cannot_write(path, error) from None
+    finally:
+        with suppress(OSError):
+            _remove(temporary)
 
 
 @contextmanager
@@ -248,7 +247,11 @@ def saying_disk_full(path: Path) -> Iterator[None]:
 def clear_unfinished(folder: Path) -> None:
     """Remove what killed processes have left half-written anywhere in a folder (`replacing`, `new_folder`)."""
     for path in list(Path(folder).rglob(".*.tmp")):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -80,6 +80,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(small_disk, write):
     assert path.read_text() == "old" and sorted(os.listdir(small_disk)) == ["a.npy", "ballast"]
 
 
+def test_a_new_folder_on_a_full_disk_is_one_sentence_too(small_disk):
+    fill(small_disk / "ballast", leave=200_000)
+    with pytest.raises(OctkitError, match="new: the disk is full"), new_folder(small_disk / "new") as folder, \
+            open(folder / "a.npy", "wb") as file:
+        np.save(file, np.zeros(100_000))
+    assert os.listdir(small_disk) == ["ballast"]
+
+
 def test_a_disk_that_is_full_only_when_synced(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
