@@ -15,6 +15,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,26 @@ def probe(library: str) -> dict[str, Any]:
 
 def how_to_get(library: str) -> str:
     """How to get a library that is not installed."""
-    extra = LIBRARIES.get(library, "lessons" if library in OF_LESSONS else "core")
-    wanted = "." if extra == "core" else f'".[{extra}]"'
-    return f"{library} is not installed, expected it for this: pip install {wanted} in octkit's folder"
+    part = LIBRARIES.get(library, "lessons" if library in OF_LESSONS else "core")
+    return f"{library} is not installed, expected it for this: {install_command(part)}"
+
+
+def install_command(part: str) -> str:
+    """How to install octkit again with a part of requirements.txt: for this Python, from where octkit came."""
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname  # brings http and ssl, which no other command needs
+
+    extra = "" if part == "core" else f"[{part}]"
+    try:
+        note = metadata.distribution("octkit").read_text  # of PEP 610, in UTF-8
+        came = json.loads(note("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        came = {}
+    source = Path(url2pathname(urlparse(came.get("url", "")).path))
+    if source == Path() or not source.exists():
+        return f'pip install ".{extra}" in octkit\'s folder'
+    editable = "--editable " if came.get("dir_info", {}).get("editable") else ""
+    return f'"{sys.executable}" -m pip install {editable}"{source}{extra}"'
 
 
 def told(message: str) -> str | None:

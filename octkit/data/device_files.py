@@ -50,7 +50,9 @@ def open_device(path: str | Path) -> dict[str, DeviceScan]:
     except OctkitError:
         raise
     except ImportError as error:
-        raise OctkitError(f"{path}: needs {error.name}, which the extra devices brings: pip install \".[devices]\""
+        from octkit.common.machine import install_command
+
+        raise OctkitError(f"{path}: needs {error.name}, which the extra devices brings: {install_command('devices')}"
                           ) from None
     except Exception as error:  # a damaged file makes libraries raise anything; their words may quote the patient
         what = "it ends too early" if isinstance(error, struct.error) else type(error).__name__

@@ -1,8 +1,10 @@
 """What the machine lacks is named, with what helps, before it stops a run."""
 
 import ctypes
+import json
 import runpy
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers import smoke
@@ -51,11 +53,25 @@ def test_what_is_wrong_with_an_import_is_told(library, code, told):
 
 
 @pytest.mark.parametrize(("message", "helps"), [
-    ("No module named 'paddle'", '".[classify]"'), ("No module named 'eyepy.io'", '".[devices]"'),
-    ("No module named 'jinja2'", '".[lessons]"'), ("No module named 'torch'", "pip install .")])
+    ("No module named 'paddle'", '[classify]"'), ("No module named 'eyepy.io'", '[devices]"'),
+    ("No module named 'jinja2'", '[lessons]"'), ("No module named 'torch'", "pip install ")])
 def test_a_command_without_its_extra_names_it(message, helps):
     said, code = machine.in_a_sentence(ModuleNotFoundError(message), ["octkit", "x"])
     assert helps in said and code == 2
+
+
+@pytest.mark.parametrize(("note", "command"), [
+    ({"url": "{}/o%20k.whl", "archive_info": {}}, '-m pip install "{}/o k.whl[lessons]"'),
+    ({"url": "{}", "dir_info": {"editable": True}}, '-m pip install --editable "{}[lessons]"'),
+    ({"url": "{}/gone.whl"}, 'pip install ".[lessons]" in octkit\'s folder'), (None, 'pip install ".[lessons]"')])
+def test_an_extra_is_installed_from_where_octkit_came(tmp_path, monkeypatch, note, command):
+    (tmp_path / "o k.whl").touch()
+    text = note and json.dumps(note | {"url": note["url"].replace("{}", tmp_path.as_uri())})
+    came = SimpleNamespace(read_text={"direct_url.json": text}.get)
+    monkeypatch.setattr(machine.metadata, "distribution", {"octkit": came}.get)
+    said = machine.how_to_get("papermill")
+    assert command.replace("{}", str(tmp_path)) in said
+    assert sys.executable in said or "in octkit's folder" in said  # the environment that lacks it, not another's pip
 
 
 def test_an_import_error_of_octkits_own_stays_as_it_is():
