@@ -292,8 +292,9 @@ def _checkpoints(folder: Path, kind: str | None) -> dict[str, Checkpoint]:
         del found["all"]
         say(f"{folder}: fold_all is left out, as there are others")
     if not found:
+        there = [other for other in KINDS if any(folder.glob(f"fold_*/checkpoint_{other}.pth"))]
         raise OctkitError(f"{folder}: found no fold_*/{name}, expected the folder of a model that nnU-Net has "
-                          "trained to its end (or, of another, import-nnunet --checkpoint best|latest)")
+                          "trained" + (f"; it holds others: --checkpoint {'|'.join(there)}" if there else ""))
     return {fold: read_checkpoint(path) for fold, path in found.items()}
 
 

@@ -220,8 +220,12 @@ def test_folds_that_are_not_trained_to_their_end_are_left_out(folder, capsys):
     assert list(open_folder(folder).members[0].weights) == ["0"]
     assert "fold_1: has no checkpoint_final.pth and is left out" in capsys.readouterr().out
     (folder / "fold_0" / "checkpoint_final.pth").unlink()
-    with pytest.raises(OctkitError, match=r"found no fold_\*/checkpoint_final\.pth"):
+    with pytest.raises(OctkitError, match=r"found no fold_\*/checkpoint_final\.pth.*--checkpoint latest"):
         open_folder(folder)
+    (folder / "fold_1" / "checkpoint_latest.pth").unlink()
+    with pytest.raises(OctkitError, match=r"found no fold_\*/checkpoint_final\.pth") as error:
+        open_folder(folder)
+    assert "--checkpoint" not in str(error.value)  # nothing that helps
 
 
 def test_fold_all_counts_where_it_is_alone(tmp_path, capsys):
@@ -337,7 +341,7 @@ def test_the_checkpoint_that_was_asked_for_is_taken(folder, tmp_path, octkit):
         out = tmp_path / f"{source.stem}_{kind}.zip"
         assert octkit("import-nnunet", source, "-o", out, "--checkpoint", kind)[0] == 0
         assert same_weights(open_model(out).members[0], tiny_model("2d", seed=seed).members[0])
-    for kind, found in (("best", "found no fold_*/checkpoint_best.pth"), ("newest", "found 'newest', expected one of")):
+    for kind, found in (("best", "--checkpoint final|latest"), ("newest", "found 'newest', expected one of")):
         code, _, error = octkit("import-nnunet", whole, "-o", tmp_path / "none.zip", "--checkpoint", kind)
         assert code == 2 and found in error
 
