@@ -26,6 +26,7 @@ AXIS = 1e-3
 # How far the volumes' centres may lie apart, in voxels. Rounding moves an origin at 100 mm by 0.002 voxels of 4 um; who
 # counts from a voxel's corner instead of its centre is off by 0.5.
 SHIFT = 0.1
+DEEPEST = 20.0  # mm, of a scan: devices' frames have 2 to 6. A header that says more counts in another unit, or in none
 ALIKE = 1.05  # numbers of voxels, or spacings, that differ by less are taken as equal where axes are guessed
 
 
@@ -80,17 +81,19 @@ def spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def odd_axes(size: Sequence[int], spacing: Sequence[float] | None) -> list[tuple[str, str]]:
-    """What is odd in a volume's size and spacing (mm), as (what was found, what to do) for a warning.
+    """What is odd in a scan's size and stated spacing (mm), as (what was found, what to do) for a warning.
 
-    Rows lie nearest, B-scans farthest apart and are fewest; dense volumes have as many B-scans as A-scans, and hardly
-    more than rows. Scans of two axes, and those of unknown spacing, have nothing odd.
+    No scan is deeper than DEEPEST. In volumes rows lie nearest, B-scans farthest apart and are fewest; dense volumes
+    have as many B-scans as A-scans, and hardly more than rows.
     """
+    odd = []
+    if spacing is not None and (size[-2] * spacing[-2] > DEEPEST or set(spacing) == {1.0}):
+        odd.append((f"states pixels {by(spacing)} mm apart, so that it is {size[-2] * spacing[-2]:g} mm deep, as "
+                    "headers do that nobody has filled in", "expected true distances in mm: of a file that says more "
+                    f"than {DEEPEST:g} mm of depth the scale counts as unknown, and lengths are in pixels"))
     if len(size) != 3 or spacing is None:
-        return []
-    odd, (b_scans, rows, a_scans) = [], spacing
-    if set(spacing) == {1.0}:
-        odd.append(("states that its voxels are 1 x 1 x 1 mm, as headers do that nobody has filled in",
-                    "expected true distances: lengths are measured by them"))
+        return odd
+    b_scans, rows, a_scans = spacing
     if not rows <= ALIKE * a_scans <= ALIKE ** 2 * b_scans or size[0] > ALIKE * min(size[1:]):
         odd.append((f"has {by(size)} B-scans, rows and A-scans, {by(spacing)} mm apart",
                     "expected the fewest B-scans, farthest apart: are its axes in another order?"))

@@ -83,6 +83,12 @@ def volume_spacing(path: Path) -> tuple[float, ...]:
     return spacing
 
 
+def stated_scale(path: Path) -> tuple[float, ...] | None:
+    """`volume_spacing`; None, for unknown, where it would make the scan deeper than any (`geometry.DEEPEST`)."""
+    spacing = volume_spacing(path)
+    return spacing if volume_size(path)[-2] * spacing[-2] <= geometry.DEEPEST else None
+
+
 def stated_spacing(path: Path) -> tuple[float, ...]:
     """The spacing in mm that a JSON file states. Raises OctkitError where it does not."""
     expected = 'expected {"spacing": [between B-scans, between rows, between A-scans]}, in mm'

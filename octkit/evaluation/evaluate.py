@@ -17,7 +17,7 @@ from octkit.data.anatomy import impossible
 from octkit.data.dataset import fit, is_volume, order_in_doubt, read_scan_mask, scan_name, scan_size
 from octkit.data.labels import LAYERS, mask_coding
 from octkit.data.matching import scans_in
-from octkit.data.volume_files import is_nifti, is_stack, volume_spacing
+from octkit.data.volume_files import is_nifti, is_stack, stated_scale
 from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import TOLERANCE, boundary_scores, dice, spread
 
@@ -212,7 +212,7 @@ def _pairs(predicted: Path, ours: Mapping[str, Path], theirs: Mapping[str, Path]
 def _spacings(truths: Sequence[Path], given: Sequence[float] | None) -> list[tuple[float, ...] | None]:
     """mm for each true mask: the spacing given, or what the files state; None for all where one does not say."""
     if given is None:
-        stated = [volume_spacing(path) if is_nifti(path) or is_stack(path) else None for path in truths]
+        stated = [stated_scale(path) if is_nifti(path) or is_stack(path) else None for path in truths]
         return stated if None not in stated else [None] * len(stated)
     given = tuple(given)
     if len(given) not in (2, 3) or not all(math.isfinite(s) and s > 0 for s in given):

@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside, listing, new_folder, read_json_as, write_json
 from octkit.common.settings import Inside
+from octkit.data import volume_files
 from octkit.data.dataset import Case, Dataset, fit, is_volume, read_scan, read_scan_mask, scan_name
 from octkit.data.geometry import AS_STORED
 from octkit.data.groups import GROUPS_FILE
@@ -75,7 +76,7 @@ def export_dataset(path: str | Path, folder: str | Path) -> Path:
             for case in cases:
                 for channel, image in enumerate((case.image, *case.more_channels)):
                     name = f"images{part}/{case.name}_{channel:04d}{ending}"
-                    _write_image(image, target / name, case)
+                    _write_image(image, target / name)
                     made |= _sources(image, {"from": name})
                 if part == "Tr" and case.mask is not None:
                     name = f"labelsTr/{case.name}{ending}"
@@ -145,9 +146,9 @@ def _tiff_to_nifti(folder: Path, target: Path) -> None:
     open_dataset(target)
 
 
-def _write_image(image: Path, target: Path, case: Case) -> None:
+def _write_image(image: Path, target: Path) -> None:
     if is_stack(image):
-        write_nifti(target, _bytes(image, read_volume(image)[0]), case.spacing)
+        write_nifti(target, _bytes(image, read_volume(image)[0]), volume_files.volume_spacing(image))
     elif is_nifti(image) or ((header := read_header(image)).format, header.mode, header.bits) == ("PNG", "L", 8):
         _copy(image, target)
     else:
@@ -169,7 +170,7 @@ def _write_labels(dataset: Dataset, case: Case, target: Path) -> None:
             and (fit(case.mask, case.image) == AS_STORED).all()):  # nnU-Net does not turn masks
         _copy(case.mask, target)
     elif is_volume(case.image):
-        write_nifti(target, labels, case.spacing, case.image)
+        write_nifti(target, labels, volume_files.volume_spacing(case.image), case.image)
     else:
         write_mask(target, labels, numbers)
 

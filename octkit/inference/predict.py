@@ -32,7 +32,7 @@ from octkit.data.image_files import OVERLAY, is_image, write_mask
 from octkit.data.labels import mask_coding
 from octkit.data.layouts import detect
 from octkit.data.matching import KINDS
-from octkit.data.volume_files import SPACING_FILE, is_stack, volume_spacing, write_nifti
+from octkit.data.volume_files import SPACING_FILE, is_stack, stated_scale, volume_spacing, write_nifti
 from octkit.inference.scan_result import ScanResult, Told, ask, has_boundaries, read_off
 from octkit.inference.sliding_window import ConfigPredictor, Predictor, first_step_mask
 from octkit.layers import scan_files
@@ -336,10 +336,11 @@ def predict_folder(predictor: Predictor, images: str | Path, out: str | Path, pr
                               "the model")
         for config in plan.configurations:
             check_grid(scan.size, scan.spacing, plan, config, scan.file)
-        for found, mend in odd_axes(scan.size, scan.spacing):
+        stated = volume_spacing(scan.file) if is_volume(scan.file) else scan.spacing
+        for found, mend in odd_axes(scan.size, stated):
             say(f"{scan.file}: {found}, {mend}")
-    if plan.units == "mm" and any(is_image(scan.file) and scan.spacing is None for scan in scans):
-        say("no scale given (--um-per-px): scans are taken at their own grid, not at the model's spacing")
+    if plan.units == "mm" and any(scan.spacing is None for scan in scans):
+        say("no scale known (of 2-D scans --um-per-px says it): taken at their own grid, not at the model's spacing")
     if plan.units != "mm" and given is not None:
         say("this model was planned in pixels: the scale given serves the boundaries alone")
     return way(predictor, scans, out, probabilities, progress)
@@ -389,7 +390,10 @@ def _scans_in(file: Path, given: Sequence[float] | None, circle: bool | None, pl
                               line=circle is None and scan.circle is False) for name, scan in fitting.items()]
     facts = scan_files.facts_beside(file) if is_image(file) else ScanFacts()
     own = given or facts.um_per_px and tuple(um / 1000 for um in facts.um_per_px)
-    return [ScanToPredict(scan_name(file), file, scan_size(file), volume_spacing(file) if is_volume(file) else own,
+    size = scan_size(file)
+    if is_volume(file):
+        own = stated_scale(file) or (given if len(size) == 2 else None)
+    return [ScanToPredict(scan_name(file), file, size, own,
                           facts.circle if circle is None else circle,
                           lambda: read_scan(file, channels=len(plan.channels)),
                           facts.eye, line=circle is None and facts.circle is False)]

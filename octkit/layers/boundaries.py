@@ -31,6 +31,7 @@ from scipy.linalg import solveh_banded
 from scipy.special import expit
 
 from octkit.common.errors import OctkitError
+from octkit.data.geometry import DEEPEST
 from octkit.data.labels import LABELS
 from octkit.layers.curve_search import Grid, cheapest, feasible, room
 
@@ -39,7 +40,7 @@ SMALLEST = 8  # rows
 # to show a whole frame along the usual circle (3.46 mm diameter), which makes the least thicknesses too small where it
 # shows less (crops), and too large where its frame is deeper.
 FRAME = 1900, 10870  # um: depth, length
-POSSIBLE_DEPTHS = 240, 20000  # um of a scan: at the least twice LEAST_UM's sum; devices' frames have 1900 to 6000
+POSSIBLE_DEPTHS = 240, 1000 * DEEPEST  # um of a scan: at the least twice LEAST_UM's sum
 # Share of pixels in which the network may be wrong whatever it says: p becomes (1 - DOUBT) p + DOUBT / 4, so that no
 # pixel outweighs a whole neighbourhood (at most 4.3 nats a pixel for 0.05).
 DOUBT = 0.05

@@ -104,11 +104,12 @@ def test_whose_scans_they_are_is_known_there_and_back(tmp_path, goals):
 
 
 @pytest.mark.parametrize("stacks", [False, True])
-def test_volumes_go_round(tmp_path, stacks):
-    root = write_volumes(tmp_path / "volumes", train=2, validation=1, stacks=stacks)
+@pytest.mark.parametrize("spacing", [(0.12, 0.004, 0.015), (120.0, 4.0, 15.0)])  # the second is no scale in mm
+def test_volumes_go_round(tmp_path, stacks, spacing):
+    root = write_volumes(tmp_path / "volumes", train=2, validation=1, stacks=stacks, spacing=spacing)
     raw = goes_round(tmp_path, root)
-    first = next(iter(open_dataset(root).train))
-    assert volume_spacing(raw / "imagesTr" / f"{first.name}_0000.nii.gz") == pytest.approx(first.spacing)
+    for file in (raw / "imagesTr/0001_0000.nii.gz", raw / "labelsTr/0001.nii.gz"):
+        assert volume_spacing(file) == pytest.approx(spacing)
 
 
 def test_volumes_of_several_kinds_go_round(tmp_path):

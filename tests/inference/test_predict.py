@@ -166,6 +166,18 @@ def test_what_a_scale_is_for_and_that_there_is_none_is_said(predictor, tmp_path,
         predict_folder(predictor, tmp_path / "in", tmp_path / "out", um_per_px=(0.004, 0.01))
 
 
+@pytest.mark.parametrize("stated", [(1.0, 1.0), (0.004, 0.011)])
+def test_a_nifti_scan_without_a_scale_takes_the_one_given(predictor, tmp_path, capsys, image, stated):
+    write_nifti(tmp_path / "a.nii.gz", image, stated)
+    known = stated != (1.0, 1.0)
+    predict_folder(predictor, tmp_path / "a.nii.gz", tmp_path / "out")
+    assert read_json(tmp_path / "out/a.scale.json")["um_per_px"] == (pytest.approx([4, 11]) if known else None)
+    assert ("mm deep" in capsys.readouterr().out) != known
+    predict_folder(predictor, tmp_path / "a.nii.gz", tmp_path / "out", um_per_px=(6, 10))
+    assert read_json(tmp_path / "out/a.scale.json")["um_per_px"] == pytest.approx([4, 11] if known else [6, 10])
+    assert "no scale known" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("axes", "said"), [((0, 1, 2), False), ((2, 1, 0), True), ((1, 0, 2), True)])
 def test_a_volume_whose_axes_are_in_an_odd_order_is_said(tmp_path, capsys, axes, said):
     spacing = (0.24, 0.004, 0.012)

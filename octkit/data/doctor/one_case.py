@@ -17,7 +17,7 @@ from octkit.data.geometry import odd_axes
 from octkit.data.grey_range import GreyRange, grey_range
 from octkit.data.image_files import read_header
 from octkit.data.labels import IGNORE, LAYERS
-from octkit.data.volume_files import b_scans, gap
+from octkit.data.volume_files import b_scans, gap, volume_spacing
 
 ERROR, WARNING = "error", "warning"
 # What a failing disk or a file too large for the memory raises; all else that is wrong with a file is an OctkitError.
@@ -74,7 +74,8 @@ def examine(dataset: Dataset, case: Case, learned: bool) -> Seen:
         image = tried(report, dataset.read_image, case)
         if image is not None:
             findings += _look_at_image(case, image, ERROR if learned else WARNING)
-            findings += [Finding(WARNING, case.image, *odd) for odd in odd_axes(image.shape[1:], case.spacing)]
+            stated = tried(lambda _: None, volume_spacing, case.image) if is_volume(case.image) else case.spacing
+            findings += [Finding(WARNING, case.image, *odd) for odd in odd_axes(image.shape[1:], stated)]
         if mask_file is not None:
             # Without a readable image the mask is still looked at by itself.
             like = None if image is None else case.image

@@ -24,7 +24,7 @@ from octkit.data.dataset import Case, Dataset, fit, is_volume
 from octkit.data.image_files import is_image, read_header
 from octkit.data.labels import IGNORE, LAYERS
 from octkit.data.matching import check_pairs
-from octkit.data.volume_files import volume_spacing
+from octkit.data.volume_files import stated_scale
 
 
 class _Description(BaseModel, strict=True):
@@ -73,7 +73,7 @@ def _cases(images: dict[str, dict[int, Path]], masks: dict[str, Path], report: R
     cases = []
     for name, files in images.items():
         first, *more = (files[number] for number in sorted(files))
-        spacing = tried(report, volume_spacing, first) if is_volume(first) else None
+        spacing = tried(report, stated_scale, first) if is_volume(first) else None
         cases.append(Case(name, first, masks.get(name), spacing=spacing, more_channels=tuple(more)))
     return tuple(cases)
 
@@ -84,9 +84,9 @@ def label_names(where: Path, numbers: Mapping[str, object]) -> tuple[str, ...]:
     "ignore", which stands for pixels without a label, has the highest number and is none of them: no network predicts
     it. Raises OctkitError for regions, and for numbers other than background 0 and 1, 2, … without a gap.
     """
-    if regions := [name for name, value in numbers.items() if isinstance(value, list | tuple)]:
+    if regions := [name for name, value in numbers.items() if isinstance(value, list | tuple) and len(value) > 1]:
         raise bad_file(where, f"the label {regions[0]!r} is a region of several values, which octkit does not learn",
-                       "expected one number a label")
+                       "expected one number a label: give each part its own; a model of regions stays with nnU-Net")
     by_number = {value: name for name, value in numbers.items() if type(value) is int}  # True would pass for an int
     if len(by_number) < len(numbers) or set(by_number) != set(range(len(numbers))) or by_number.get(0) != "background":
         raise bad_file(where, f"found the labels {numbers}", "expected background 0, others 1, 2, … without a gap")

@@ -20,7 +20,7 @@ from octkit.common.files import read_json_as
 from octkit.data.dataset import Case, Dataset, is_volume, scan_size
 from octkit.data.labels import LAYERS
 from octkit.data.matching import check_pairs, scans_found, true_masks
-from octkit.data.volume_files import volume_spacing
+from octkit.data.volume_files import stated_scale
 
 LABELS_FILE = "labels.json"
 
@@ -51,10 +51,10 @@ def open_volumes(root: Path, report: Report = refuse) -> Dataset:
 
     def unlabelled(split: str) -> tuple[Case, ...]:
         found = scans_found(root / split / "Image", False, report) if (root / split).is_dir() else {}
-        return tuple(Case(name, image, spacing=tried(report, volume_spacing, image), truth=truth.get(name))
+        return tuple(Case(name, image, spacing=tried(report, stated_scale, image), truth=truth.get(name))
                      for name, image in _volumes_among(found, report).items())
 
-    train = tuple(Case(name, image, masks.get(name), spacing=tried(report, volume_spacing, image))
+    train = tuple(Case(name, image, masks.get(name), spacing=tried(report, stated_scale, image))
                   for name, image in images.items())
     return Dataset(root.name, root, "volumes", labels, ("OCT",), {n: n for n in range(len(labels) + 1)}, train,
                    unlabelled("Validation"), unlabelled("Test"))

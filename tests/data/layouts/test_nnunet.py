@@ -11,6 +11,9 @@ from octkit.data.doctor.data_set import look_through
 from octkit.data.labels import IGNORE, LAYERS
 from octkit.data.layouts import detect
 from octkit.data.layouts.detect import open_dataset
+from octkit.data.volume_files import write_nifti
+from octkit.evaluation.evaluate import score_folder
+from octkit.layers.thickness import of_case
 from octkit.planning.fingerprint import extract
 
 
@@ -71,6 +74,29 @@ def test_nifti_files_bring_their_spacing(tmp_path, ending):
     image, label = striped_volume(3)
     np.testing.assert_array_equal(dataset.read_image(case), image[None])
     np.testing.assert_array_equal(dataset.read_mask(case), label)
+
+
+@pytest.mark.parametrize(("size", "spacing", "known"), [
+    ((3, 40, 48), (1.0, 1.0, 1.0), False), ((40, 48), (1.0, 1.0), False), ((3, 40, 48), (120.0, 3.87, 11.0), False),
+    ((3, 40, 48), (0.24, 0.5, 0.5), True), ((40, 48), (0.004, 0.015), True)])
+def test_a_header_that_nobody_has_filled_in_gives_no_lengths(tmp_path, size, spacing, known):
+    """40 rows of 1 mm would be a scan 40 mm deep: its scale is unknown, and the doctor says so."""
+    root = tmp_path / "raw"
+    image, label = striped_scan(1) if len(size) == 2 else striped_volume(1)
+    for folder, name, values in (("imagesTr", "a_0000", image), ("labelsTr", "a", label)):
+        write_nifti(root / folder / f"{name}.nii.gz", values, spacing)
+    write_json(root / "dataset.json", {"channel_names": {"0": "OCT"}, "numTraining": 1, "file_ending": ".nii.gz",
+                                       "labels": {"background": 0, "RNFL": 1, "GCIPL": 2, "Choroid": 3}})
+    dataset = open_dataset(root)
+    [case] = dataset.train
+    assert case.spacing == (pytest.approx(spacing) if known else None)
+    assert extract(dataset).units == ("mm" if known else "px")
+    if len(size) == 2:
+        assert of_case(case, label).unit == ("um" if known else "px")
+    said = [found for found in look_through(root, workers=0, progress=False).findings if "mm deep" in found.found]
+    assert [found.file for found in said] == [case.image] * (not known)
+    summary = score_folder(root / "labelsTr", root / "labelsTr")
+    assert ("thickness_error_um" in summary["units"], summary["spacing_mm"] is not None) == (known, known)
 
 
 @pytest.mark.parametrize(("names", "expected"), [
