@@ -59,9 +59,10 @@ def finished(process):
 
 def undisturbed(work):
     """The run of one process that the others are compared with, and its seconds (0 where it was there before)."""
-    began = time.monotonic()
-    finished(smoke(work, work / "alone"))
-    return Run(work / "alone"), round(time.monotonic() - began)
+    began, run = time.monotonic(), Run(work / "alone")
+    if not run.report_file.exists():
+        finished(smoke(work, run.folder))
+    return run, round(time.monotonic() - began)
 
 
 def told(run, alone):
@@ -72,6 +73,16 @@ def told(run, alone):
     return {"same": same, "differ": differ, "steps done": len(done), "of them twice": len(done) - len(set(done)),
             "executions lost": sum(len(line.lost) for line in lines),
             "failed": [f"{line.step}: {line.error}" for line in lines if line.status in ("failed", "killed")]}
+
+
+def before_training(alone, folder):
+    """A copy of the undisturbed run as it was before its trainings."""
+    left = ("models", "predictions", "classifier", ".steps", "ledger.jsonl")
+    run = Run(shutil.copytree(alone.folder, folder, ignore=lambda _, names: {*names} & {*left}))
+    for line in ledger.read(alone):
+        if line.step < "07":
+            ledger.append(run, line)
+    return run
 
 
 def workers_of(process):
@@ -160,31 +171,31 @@ class Cluster:
 
 
 def both_train(run, process):
-    """Wait until both folds are trained, or the command has ended."""
+    """Wait until both folds have learned for an epoch, or the command has ended."""
     while process.poll() is None and not all((run.fold("2d", fold) / "log.csv").exists() for fold in (0, 1)):
         time.sleep(0.2)
 
 
 def machines(options):
     """A scheduler and a worker on one machine, a worker on another, which is cut off while both train."""
-    alone, seconds = undisturbed(options.work)
+    alone, _ = undisturbed(options.work)
     with namespaces(), Cluster(options.work, "10.91.0.2") as dask:
         dask.scheduler(SPACES[0])
         for number, space in enumerate(SPACES, 2):
             dask.worker(f"10.91.0.{number}", space)
-        run, began = Run(options.work / "two-machines"), time.monotonic()
+        run = before_training(alone, options.work / "two-machines")
         process = smoke(options.work, run.folder, "--scheduler", dask.address)
         both_train(run, process)
         ip("-n", SPACES[1], "link", "set", "eth0", "down")
         finished(process)
-        return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), **told(run, alone)}
+        return told(run, alone)
 
 
 def scheduler(options):
     """A scheduler that is killed while both workers train, and started again; then the same command."""
-    alone, seconds = undisturbed(options.work)
+    alone, _ = undisturbed(options.work)
     with Cluster(options.work, "127.0.0.1") as dask:
-        first, run, began = dask.scheduler(), Run(options.work / "scheduler"), time.monotonic()
+        first, run = dask.scheduler(), before_training(alone, options.work / "scheduler")
         workers = [dask.worker(), dask.worker()]
         process = smoke(options.work, run.folder, "--scheduler", dask.address)
         both_train(run, process)
@@ -198,31 +209,29 @@ def scheduler(options):
         back = [worker.poll() is None for worker in workers]
         workers += [dask.worker() for found in back if not found]
         finished(smoke(options.work, run.folder, "--scheduler", dask.address))
-        return {"seconds of one process": seconds, "seconds": round(time.monotonic() - began), "exit": code,
-                "seconds until the command ended": noticed, "workers came back": back, **told(run, alone)}
+        return {"exit": code, "seconds until the command ended": noticed, "workers came back": back,
+                **told(run, alone)}
 
 
 def disk(options):
-    """Runs on a disk of 1, 2, 4 MB … until it is large enough; a worker whose temporary files have no room."""
+    """A run on a disk of 64 MB, then of 192, then of 1024; a worker whose temporary files have no room."""
     alone, _ = undisturbed(options.work)
     place, full, ends = options.work / "disk", options.work / "full", []
-    for folder in (place, full):
+    for folder, size in ((place, 64), (full, 1)):
         folder.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], check=True)
-    run = Run(place / "run")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "none", str(folder)], check=True)
     try:
-        for size in (2 ** power for power in range(11)):
+        run = before_training(alone, place / "run")
+        for size in (64, 192, 1024):
             subprocess.run(["mount", "-o", f"remount,size={size}m", str(place)], check=True)
             code = smoke(options.work, run.folder, "--workers", "2").wait()
             ends.append({"MB": size, "exit": code})
-            if not code:
-                break
         found = {"ends": ends, **told(run, alone)}
         (full / "full").write_bytes(bytes(2**20 - 2**14))  # no room for a kernel's files, some for Dask's
         with Cluster(options.work, "127.0.0.1") as dask:
             dask.scheduler()
             dask.worker(TMPDIR=str(full))
-            run = Run(options.work / "no-room")
+            run = before_training(alone, options.work / "no-room")
             code = smoke(options.work, run.folder, "--scheduler", dask.address).wait()
             dask.worker()
             dask.parts[1].terminate()

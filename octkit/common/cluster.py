@@ -9,6 +9,7 @@ A call whose worker dies is given to another one, and two workers may be at the 
 which worker it came from.
 """
 
+import logging
 import os
 import pickle
 import uuid
@@ -156,6 +157,7 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         raise OctkitError(f"{where} does not answer ({error}); expected one's address: dask scheduler prints it"
                           ) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says at length, octkit says in a sentence
     with client:
         try:
             workers = Workers(client, where)
@@ -169,13 +171,16 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
 def _of_this_machine(count: int) -> Any:
     """A scheduler and workers in processes of their own, whom nobody else of the machine can talk to."""
     import dask.config
-    from distributed import Nanny, Scheduler, Security, SpecCluster
+    from distributed import Nanny, Scheduler, Security, SpecCluster, Status
     from distributed.gc import disable_gc_diagnosis
+    from tornado.ioloop import PeriodicCallback
 
     # Workers start processes; what Dask says of one that died, octkit says itself. Dask sets these variables for this
     # process, too, where the user has not: its own would be one thread.
-    dask.config.set({"distributed.worker.daemon": False, "distributed.nanny.pre-spawn-environ": {
-        "DASK_LOGGING__DISTRIBUTED": "critical", THREADS[0]: max(1, cores() // count)}})
+    dask.config.set({
+        "distributed.worker.daemon": False, "distributed.deploy.lost-worker-timeout": "1 day",  # to start may take long
+        "distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "critical",
+                                                THREADS[0]: max(1, cores() // count)}})
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = seen.split(",") if seen else list(map(str, range(len(gpus()))))
     security = Security.temporary()
@@ -187,4 +192,12 @@ def _of_this_machine(count: int) -> Any:
                                                         "dashboard_address": "127.0.0.1:0"}}
     cluster = SpecCluster(nannies, scheduler, security=security, silence_logs="CRITICAL")
     disable_gc_diagnosis()  # it measures within the collection of garbage, where Ctrl-C is lost
+
+    def replace_lost() -> None:  # a worker that dies while it starts, which Dask gives up
+        for name in [name for name, nanny in cluster.workers.items() if nanny.status in (Status.closed, Status.failed)]:
+            del cluster.workers[name]
+        if cluster.status == Status.running:
+            cluster.scale(count)
+
+    cluster.loop.add_callback(PeriodicCallback(replace_lost, 1000).start)
     return cluster

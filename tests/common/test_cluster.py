@@ -1,6 +1,7 @@
 import os
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from distributed import KilledWorker, LocalCluster
 
@@ -70,6 +71,21 @@ def test_workers_of_this_machine_share_its_cores_and_have_the_variables_before_t
         monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")  # when they have started
         workers.submit("threads", lambda arrived, tell: (arrived, os.environ["OMP_NUM_THREADS"]), Arrived())  # noqa: ARG005
         assert workers.next() == ("threads", ("zh", str(cores())))
+
+
+def worker_processes():
+    return [child for child in psutil.Process().children() if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced():
+    with workers_of(count=1) as workers:
+        for _ in range(2):
+            while not (found := worker_processes()):
+                os.sched_yield()
+            found[0].kill()
+            psutil.wait_procs(found)
+        workers.submit("two", square, 2)
+        assert workers.next() == ("two", 4)
 
 
 def test_a_worker_of_another_octkit_is_refused(scheduler, monkeypatch):
