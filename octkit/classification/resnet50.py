@@ -175,11 +175,11 @@ def train(dataset: Dataset, settings: Settings, out_dir: Path, split: Split | No
 
 
 def _is_trained(folder: Path, key: str, chosen: ClassifySettings) -> bool:
-    """Whether a training with this key has ended here; one that had to do without ImageNet's weights asks again."""
+    """Whether a training with this key has ended here; one without ImageNet's weights stands while there are none."""
     if not all((folder / name).exists() for name in TRAINED):
         return False
-    random = read_json(folder / "weights_origin.json")["origin"] == RANDOM
-    return read_json(folder / "trained.json") == {"made_from": key} and (not random or chosen.pretrained == "none")
+    lacks = chosen.pretrained != "none" and read_json(folder / "weights_origin.json")["origin"] == RANDOM
+    return read_json(folder / "trained.json") == {"made_from": key} and not (lacks and _paddles_weights()[0])
 
 
 def _train(images: dict[str, np.ndarray], labels: dict[str, np.ndarray], settings: Settings, key: str,
