@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from octkit.common.settings import PROJECT, Settings
-from octkit.lessons import run_all
+from octkit.lessons import ahead, run_all
 
 PACKAGE = PROJECT / "octkit"
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -265,6 +265,12 @@ def test_notebooks_take_the_run_folder_alone(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_torch_and_paddle_never_meet_in_a_notebook(path):
     assert not {"torch", "paddle"} <= reached(imports(code(path)))
+
+
+@pytest.mark.parametrize("lesson", ahead.LESSONS)
+def test_torch_and_paddle_never_meet_in_the_trainings_of_a_lesson(lesson):
+    code = ast.parse("\n".join([ahead.OPEN, *ahead.LESSONS[lesson]]))
+    assert len({"torch", "paddle"} & reached(imports(code))) == 1
 
 
 @pytest.mark.parametrize(("story", "step"), [(story, step) for story in run_all.STORIES

@@ -19,6 +19,7 @@ from octkit.classification import resnet50, thickness_model
 from octkit.classification.answers import Evidence, Fitted, Told, choose, cross_validate, fit, logistic, read_outputs
 from octkit.common.files import write_csv, write_json
 from octkit.common.messages import say
+from octkit.common.settings import Settings
 from octkit.data.dataset import Case
 from octkit.data.layouts.goals import lacking_diagnoses, true_diagnoses
 from octkit.evaluation.diagnosis import SPECIFICITY, auc_interval, diagnosis_scores
@@ -40,11 +41,29 @@ def train_networks(run: Run) -> None:
     """
     if lacking := lacking_diagnoses(run.dataset.train):
         raise lacking
-    pairs = itertools.combinations(_folds(run), 2) if run.settings.classify.nested else ()
-    for without in ((fold,) for fold in _folds(run)):
-        resnet50.train(run.dataset, run.settings, run.classifier / f"fold_{without[0]}", _split(run, without))
-    for pair in pairs:
-        resnet50.train(run.dataset, run.settings, _pair(run, *pair), _split(run, pair))
+    for name in trainings(run):
+        if not name.startswith("comparison/"):
+            train(run, name)
+
+
+def trainings(run: Run) -> dict[str, tuple[Settings, Split | None]]:
+    """Every network that lesson 11 trains: its folder in classifier/ -> its settings, and what it learns from."""
+    chosen, folds = run.settings, _folds(run)
+    found = {f"fold_{fold}": (chosen, _split(run, (fold,))) for fold in folds}
+    for one, other in itertools.combinations(folds, 2) if chosen.classify.nested else ():
+        found[f"without_{one}_{other}"] = chosen, _split(run, (one, other))
+    for share, seed in itertools.product(chosen.classify.compare_fractions, range(chosen.classify.compare_seeds)):
+        options = chosen.classify.model_copy(update={"train_fraction": share})
+        trial = chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options})
+        found[f"comparison/{share}_{seed}"] = trial, None
+    return found
+
+
+def train(run: Run, name: str) -> Path:
+    """Train one of the `trainings`, where it has not been trained; returns its folder."""
+    settings, split = trainings(run)[name]
+    resnet50.train(run.dataset, settings, run.classifier / name, split)
+    return run.classifier / name
 
 
 def answer(run: Run) -> dict[str, Any]:
@@ -107,7 +126,7 @@ def held_out_evidence(run: Run) -> Evidence:
     cases = [case for case in run.dataset.train if case.name in fold_of]
     folds, nested = np.array([fold_of[case.name] for case in cases]), None
     if run.settings.classify.nested:
-        pairs = {frozenset(pair): read_outputs(_pair(run, *pair))["held out"]
+        pairs = {frozenset(pair): read_outputs(run.classifier / "without_{}_{}".format(*pair))["held out"]
                  for pair in itertools.combinations(_folds(run), 2)}
         nested = {int(part): np.array([(pairs[frozenset((part, fold_of[case.name]))] if fold_of[case.name] != part
                                    else outputs[part])[case.name] for case in cases]) for part in outputs}
@@ -145,10 +164,6 @@ def _split(run: Run, without: Sequence[int | str]) -> Split | None:
             "validation": [name for name in names if name in held_out]}
 
 
-def _pair(run: Run, one: int | str, other: int | str) -> Path:
-    return run.classifier / f"without_{one}_{other}"
-
-
 def _scores(scans: Evidence, labels: np.ndarray, told: Told,
             thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     return {name: diagnosis_scores(labels, values, told.called[name], scans.people) | {
@@ -169,20 +184,17 @@ def compare_fractions(run: Run) -> dict[str, list[float | None]]:
     Judged on the validation scans, which no trial saw; without their truth on those that each trial held out. Empty
     where there is nothing to compare; an older comparison.json is removed.
     """
-    chosen, file, truth = run.settings, run.classifier / "comparison.json", true_diagnoses(run.dataset)
+    file, truth = run.classifier / "comparison.json", true_diagnoses(run.dataset)
     cases = {case.name: case for case in run.dataset.train + run.dataset.validation}
     compared: dict[str, list[float | None]] = {}
-    for fraction in chosen.classify.compare_fractions:
-        options = chosen.classify.model_copy(update={"train_fraction": fraction})
-        for seed in range(options.compare_seeds):
-            place = run.classifier / "comparison" / f"{fraction}_{seed}"
-            resnet50.train(run.dataset, chosen.model_copy(update={"seed": chosen.seed + seed, "classify": options}),
-                           place)
-            told = read_outputs(place)
+    for place, (settings, _) in trainings(run).items():
+        if place.startswith("comparison/"):
+            told = read_outputs(train(run, place))
             logits = told["validation"] if truth and "validation" in told else told["held out"]
             labels = np.array([truth.get(name, cases[name].glaucoma) for name in logits])
             auc = auc_interval(labels, list(logits.values()), [cases[name].person for name in logits]).mean
-            compared.setdefault(f"{fraction:.0%} to train on", []).append(float(auc) if np.isfinite(auc) else None)
+            share = f"{settings.classify.train_fraction:.0%} to train on"
+            compared.setdefault(share, []).append(float(auc) if np.isfinite(auc) else None)
     if compared:
         write_json(file, compared)
     else:

@@ -109,10 +109,41 @@ class Trials:
         return found
 
     @property
+    def trains(self) -> bool:
+        """Whether candidates are asked for, and can be judged: the validation scans have truth."""
+        cases = self.run.dataset.validation
+        return self.run.settings.claims.seeds > 0 and bool(cases) and all(case.truth is not None for case in cases)
+
+    @property
+    def pairs(self) -> dict[str, tuple[list[Way], list[Way]]]:
+        """Claim about candidates -> what it calls better, and what it calls worse."""
+        base, longest = Way(), lengths(self.run.settings.train.epochs)[-1]
+        pairs: dict[str, tuple[list[Way], list[Way]]] = {"mirroring gains accuracy": ([Way(mirror=True)], [base])}
+        if numbered := tuple(fold for fold in self.run.settings.train.folds if fold != "all"):
+            pairs["`all` beats the mean of its folds"] = [base], [Way(folds=(fold,)) for fold in numbered]
+            pairs["`all` beats its folds averaged together"] = [base], [Way(folds=numbered)]
+        if "adam" in self.candidates:
+            pairs["Adam with the plateau rule beats SGD"] = [Way("adam")], [base]
+        pairs["twice as many epochs beat this run's"] = [self._of_length(longest)], [base]
+        if "extra" in self.candidates:
+            pairs["extra data helps"] = [Way("extra")], [base]
+        elif "without-extra" in self.candidates:
+            pairs["extra data helps"] = [base], [Way("without-extra")]
+        return pairs
+
+    @property
+    def trainings(self) -> list[tuple[str, int, int | str]]:
+        """Candidate, seed and fold of every training that `findings` takes, for workers to do before (`ahead`)."""
+        ways = [way for sides in self.pairs.values() for side in sides for way in side]
+        ways += map(self._of_length, lengths(self.run.settings.train.epochs))
+        seeds = range(self.run.settings.claims.seeds if self.trains else 0)
+        return list(dict.fromkeys((way.candidate, seed, fold) for seed in seeds for way in ways for fold in way.folds))
+
+    @property
     def _extra_folder(self) -> Path:
         return self.run.folder.resolve() / "claims" / f"extra-{self.run.settings.claims.extra_scans}"
 
-    def _candidate(self, name: str, seed: int) -> Run:
+    def candidate(self, name: str, seed: int) -> Run:
         """A candidate's run with the `seed`-th seed, ready to be trained; the run itself for base, first seed."""
         run = self.run
         changes = self.candidates[name] | ({"seed": run.settings.seed + seed} if seed else {})
@@ -134,13 +165,18 @@ class Trials:
                               f"claim would differ; remove {other.folder}, it is made anew")
         return other
 
-    def judged(self, way: Way, seed: int = 0) -> dict[str, dict[str, float]]:
-        """Train a candidate to its end, predict the validation scans: scan -> {"dice", "seconds"}, kept in claims/."""
-        other = self._candidate(way.candidate, seed)
-        for fold in way.folds:
+    def trained(self, name: str, seed: int, *folds: int | str) -> Run:
+        """Train folds of a candidate to their end."""
+        other = self.candidate(name, seed)
+        for fold in folds:
             if not other.checkpoint(CONFIG, fold).exists():
                 say(f"{other.folder}: fold {fold} is trained")
             self.train(other, CONFIG, fold, progress=False)
+        return other
+
+    def judged(self, way: Way, seed: int = 0) -> dict[str, dict[str, float]]:
+        """Train a candidate to its end, predict the validation scans: scan -> {"dice", "seconds"}, kept in claims/."""
+        other = self.trained(way.candidate, seed, *way.folds)
         made_from = [hashes.file_hash(other.checkpoint(CONFIG, fold)) for fold in way.folds]
         name = "-".join(map(str, way.folds)) + ("-mirrored" if way.mirror else "")
         path = other.folder / "claims" / f"{name}.json"
@@ -175,7 +211,7 @@ class Trials:
 
     def minutes(self) -> dict[str, float]:
         """Name of each run that was trained -> the minutes of all its trainings, as their logs say."""
-        runs = [self._candidate(name, seed) for seed in range(self.run.settings.claims.seeds)
+        runs = [self.candidate(name, seed) for seed in range(self.run.settings.claims.seeds)
                 for name in self.candidates]
         found = {}
         for other in runs:
@@ -186,11 +222,9 @@ class Trials:
 
     def findings(self) -> list[Finding]:
         """Test every claim that the run's settings and data allow, training what that takes; leaves both files."""
-        run, validation = self.run, self.run.dataset.validation
-        truth = all(case.truth is not None for case in validation)
-        trains = run.settings.claims.seeds > 0 and truth and bool(validation)
-        why = COMMAND if truth else f"the validation scans have no truth; on phantoms: {COMMAND}"
-        found = self._of_candidates() if trains else _of_run(run, why)
+        run, validation, trains = self.run, self.run.dataset.validation, self.trains
+        lacking = "" if all(case.truth for case in validation) else "the validation scans have no truth; on phantoms: "
+        found = self._of_candidates() if trains else _of_run(run, lacking + COMMAND)
         found += [_fractions(run), _imagenet(run, trains), _baseline(run)]
         write_json(run.claims_file, {
             "seeds": run.settings.claims.seeds, "scans": len(validation),
@@ -207,20 +241,8 @@ class Trials:
         return found
 
     def _of_candidates(self) -> list[Finding]:
-        base, mirrored, longest = Way(), Way(mirror=True), lengths(self.run.settings.train.epochs)[-1]
-        pairs: dict[str, tuple[list[Way], list[Way]]] = {"mirroring gains accuracy": ([mirrored], [base])}
-        if numbered := tuple(fold for fold in self.run.settings.train.folds if fold != "all"):
-            pairs["`all` beats the mean of its folds"] = [base], [Way(folds=(fold,)) for fold in numbered]
-            pairs["`all` beats its folds averaged together"] = [base], [Way(folds=numbered)]
-        if "adam" in self.candidates:
-            pairs["Adam with the plateau rule beats SGD"] = [Way("adam")], [base]
-        pairs["twice as many epochs beat this run's"] = [self._of_length(longest)], [base]
-        if "extra" in self.candidates:
-            pairs["extra data helps"] = [Way("extra")], [base]
-        elif "without-extra" in self.candidates:
-            pairs["extra data helps"] = [base], [Way("without-extra")]
-        found = [Finding(claim, "Dice", *self.gain(better, worse)) for claim, (better, worse) in pairs.items()]
-        time = Finding("mirroring costs time", "s a scan", *self.gain([mirrored], [base], "seconds"))
+        found = [Finding(claim, "Dice", *self.gain(better, worse)) for claim, (better, worse) in self.pairs.items()]
+        time = Finding("mirroring costs time", "s a scan", *self.gain([Way(mirror=True)], [Way()], "seconds"))
         return [found[0], time, *found[1:]]
 
 

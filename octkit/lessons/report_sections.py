@@ -121,10 +121,11 @@ def warnings(run: Run) -> Iterator[Block]:
         else:
             yield Block("note", text("summary.imagenet", origin=origin.origin, why=origin.reason))
     needed(run.settings_file)
-    for step, line in ledger.ends(run).items():
+    for step, line in (ends := ledger.ends(run)).items():
         fold = step.rpartition("_fold_")[2]
-        if step == "13_report" or (step.startswith("07_train") and fold not in map(str, run.settings.train.folds)):
-            continue  # this very page, and folds that the settings no longer name
+        if step == "13_report" or (step.startswith("07_train") and fold not in map(str, run.settings.train.folds)) or (
+                any(step.startswith(f"{lesson}_") and end.started > line.started for lesson, end in ends.items())):
+            continue  # this very page, folds that the settings no longer name, trainings of a lesson executed since
         if line.status in ("failed", "killed"):
             yield Block("loud", text(f"summary.{line.status}", step=step, error=line.error))
     if (run.settings.data.root / "phantom.json").exists():

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from octkit.common import hashes, locks
-from octkit.common.cluster import Here, WorkersDied
+from octkit.common.cluster import Here, Workers, WorkersDied
 from octkit.common.errors import OctkitError, cannot_write
 from octkit.common.files import clear_unfinished, read_json, saying_disk_full, write_atomic
 from octkit.common.language import language
@@ -29,7 +29,7 @@ from octkit.common.settings import LESSONS, PROJECT, Settings, changes
 from octkit.data.doctor import data_set
 from octkit.data.layouts import detect
 from octkit.data.layouts.goals import lacking_diagnoses
-from octkit.lessons import ledger, notebook
+from octkit.lessons import ahead, ledger, notebook
 from octkit.lessons.kernel import LOOK_SECONDS
 from octkit.lessons.layout import ORIGINALS, in_language, lay_out
 from octkit.lessons.ledger import Line
@@ -125,6 +125,8 @@ class Job(NamedTuple):
     name: str
     notebook: Notebook
     parameters: dict[str, Any]
+    beside: tuple[Path, ...] = ()  # files that it leaves, beside the step's: also in other runs' folders
+    after: tuple[str, ...] = ()  # names of jobs that are to end before
 
     def copy(self, run: Run) -> Path:
         return run.notebooks / f"{self.name}.ipynb"
@@ -135,7 +137,8 @@ class Job(NamedTuple):
 
     def not_whole(self, run: Run, line: Line) -> str | None:
         """What lacks of all that `line`, of a finished execution, has left, in words; None where nothing does."""
-        for path in (self.copy(run), *(run.folder / name.format(**self.parameters) for name in self.step.leaves)):
+        its = (run.folder / name.format(**self.parameters) for name in self.step.leaves)
+        for path in (self.copy(run), *self.beside, *its):
             if not path.exists():
                 return f"{path} is missing"
         return ledger.not_as_left(run, line)
@@ -239,23 +242,40 @@ def _run_jobs(jobs: list[Job], run: Run, settings: Settings, workers: Here) -> N
     workers.tell, ends = progress.told, ledger.ends(run)
     lines: dict[str, Line] = {}  # how each job has ended
     sent: dict[str, _Sent] = {}
+    rounds: dict[str, Iterator[list[Job]]] = {}  # of what goes ahead of a lesson
     with progress:
         while len(lines) < len(jobs):
             done = _standing(jobs, lines)
             job = None if workers.full else next((job for job in jobs if job.name not in lines.keys() | sent.keys()
-                                                  and all(need in done for need in job.step.needs)), None)
+                                                  and all(need in done for need in job.step.needs)
+                                                  and all(name in lines for name in job.after)), None)
             if job is None:
                 line = _next_end(run, settings, workers, sent, progress, done)
                 job = sent.pop(line.step).job
             else:
                 line, before = _planned(job, run, settings, done, progress, ends.get(job.name))
                 if line.status == "done":  # once it is executed
+                    if more := next(rounds.setdefault(job.name, _ahead(job, run, workers)), None):
+                        at = jobs.index(job)
+                        jobs[at:at + 1] = [*more, job._replace(after=tuple(each.name for each in more))]
+                        progress.labels |= {each.name: progress.labels[job.name] + each.name.removeprefix(job.name)
+                                            for each in more}
+                        continue
                     sent[job.name] = _Sent(job, line, before, job.step.data and not settings.data.root.is_dir())
                     workers.submit(job.name, execute, job, run.folder, line, settings.data_roots)
                     continue
                 ledger.append(run, line)
             lines[job.name] = line
             notebook.reword(job.copy(run), job.notebook.path, copies)  # also skipped, it may be in another language
+
+
+def _ahead(job: Job, run: Run, workers: Here) -> Iterator[list[Job]]:
+    """What workers do side by side before a lesson, in rounds: its trainings (`ahead`). One process does the lesson."""
+    needs, data = job.step.needs, job.step.data
+    for found in ahead.rounds(job.name, run) if isinstance(workers, Workers) else ():
+        yield [Job(Step(name, job.step.settings, needs=needs, data=data), name, source, job.parameters, (last,))
+               for name, source, last in found]
+        needs, data = tuple(name for name, *_ in found), False
 
 
 class _Sent(NamedTuple):
@@ -307,7 +327,8 @@ def _planned(job: Job, run: Run, settings: Settings, done: dict[str, list[str]],
     if before is None or before.status != "done" or before.inputs != line.inputs:
         return line, None
     if lost := job.not_whole(run, before):
-        progress.of(job.name, f"done before, but {lost}; it runs again")
+        if not job.after:  # said before its trainings
+            progress.of(job.name, f"done before, but {lost}; it runs again")
         return line, before
     line = line.model_copy(update={"made": before.made})  # also where it runs again to show something else
     if before.shown == line.shown:

@@ -139,7 +139,8 @@ def test_each_share_is_tried_with_each_seed(run, monkeypatch):
         run.settings_file)
     tried, truth = [], true_diagnoses(run.dataset)
 
-    def train(_dataset, chosen, place):
+    def train(_dataset, chosen, place, split):
+        assert split is None  # drawn by the share
         tried.append((chosen.classify.train_fraction, chosen.seed - run.settings.seed))
         sign = 1 if tried[-1][1] else -1
         leave_network(place, {"held out": {}, "validation": {case.name: sign * truth[case.name]

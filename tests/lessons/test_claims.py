@@ -105,7 +105,7 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
 
 def test_a_damaged_log_is_named(run, monkeypatch):
     trials = claims.Trials(run, None, None)
-    monkeypatch.setattr(trials, "_candidate", lambda *_: run)
+    monkeypatch.setattr(trials, "candidate", lambda *_: run)
     log = run.fold(claims.CONFIG, 0) / "log.csv"
     log.parent.mkdir(parents=True)
     log.write_text("epoch,seconds\n1,60\n2,60\n")

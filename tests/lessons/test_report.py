@@ -29,7 +29,7 @@ from octkit.evaluation.submission import write_submission
 from octkit.figures import picture as picture_
 from octkit.figures.charts import read_log
 from octkit.layers.thickness import thickness_table, write_csv
-from octkit.lessons import experiments, report, report_texts
+from octkit.lessons import experiments, ledger, report, report_sections, report_texts
 from octkit.lessons.layout import ORIGINALS
 from octkit.phantoms.data_sets import make_data_set
 from octkit.planning.run import Run
@@ -318,6 +318,16 @@ def test_a_failed_step_and_an_invalid_submission_are_shouted(bare):
     text = report.write_report(Run(bare)).read_text()
     assert re.search(r'class="loud">Step 08_infer failed: out of paper', text)
     assert re.search(r'class="loud">submission.zip is NOT valid', text)
+
+
+@pytest.mark.parametrize("lesson_started, shouted", [("2026-11-28T12", 1), ("2026-11-28T14", 0)])
+def test_a_failed_training_is_shouted_until_its_lesson_is_executed(tmp_path, lesson_started, shouted):
+    from_profile("volumes").save(tmp_path / "settings.json")
+    for step, status, started in (("14_volumes", "done", lesson_started),
+                                  ("14_volumes_2d_fold_0", "failed", "2026-11-28T13")):
+        ledger.append(Run(tmp_path), ledger.Line(step=step, status=status, started=started, error="out of paper"))
+    loud = [str(block) for block in report_sections.warnings(Run(tmp_path)) if block.kind == "loud"]
+    assert len(loud) == shouted and all("14_volumes_2d_fold_0 failed" in text for text in loud)
 
 
 @pytest.mark.parametrize("kind", ["link inside", "huge", "no PNG", "60 million pixels", "torn"])
