@@ -190,7 +190,7 @@ def _of_this_machine(count: int) -> Any:
         "env": {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}}} for i in range(count)}
     scheduler = {"cls": Scheduler, "options": common | {"port": 0, "dashboard": True,
                                                         "dashboard_address": "127.0.0.1:0"}}
-    cluster = SpecCluster(nannies, scheduler, security=security, silence_logs="CRITICAL")
+    cluster: Any = SpecCluster(nannies, scheduler, security=security, silence_logs="CRITICAL")
     disable_gc_diagnosis()  # it measures within the collection of garbage, where Ctrl-C is lost
 
     def replace_lost() -> None:  # a worker that dies while it starts, which Dask gives up
