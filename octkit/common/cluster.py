@@ -12,6 +12,7 @@ which worker it came from.
 import logging
 import os
 import pickle
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -70,6 +71,8 @@ class Workers(Here):
         super().__init__()
         self._client, self._where = client, where
         self._keys: dict[str, str] = {}
+        self._known: dict[str, dict] = {}
+        self._asked = 0.0
         self._ended, self._topic = as_completed(loop=client.loop), f"octkit-{uuid.uuid4().hex}"
         client.subscribe_topic(self._topic, lambda event: self.tell(*event[1]))
 
@@ -78,9 +81,12 @@ class Workers(Here):
         return len(self._keys) >= max(LEAST_SENT, 2 * len(self.known()))
 
     def known(self) -> dict[str, dict]:
-        """What the scheduler knows of its workers, by their addresses."""
-        # Not client.scheduler_info: its thread replaces what it has asked for by an answer without workers.
-        return self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+        """What the scheduler knows of its workers, by their addresses; asked again after a second."""
+        if not self._known or time.monotonic() > self._asked + 1:
+            # Not client.scheduler_info: its thread replaces what it has asked for by an answer without workers.
+            self._known = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
+            self._asked = time.monotonic()
+        return self._known
 
     def submit(self, key: str, function: Callable, *arguments: Any) -> None:
         from distributed.protocol.pickle import dumps
