@@ -1,4 +1,5 @@
 import os
+from contextlib import suppress
 from types import SimpleNamespace
 
 import psutil
@@ -74,13 +75,19 @@ def test_workers_of_this_machine_share_its_cores_and_have_the_variables_before_t
 
 
 def worker_processes():
-    return [child for child in psutil.Process().children() if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_a_worker_that_dies_while_it_starts_is_replaced():
+    others = worker_processes()  # of tests before
     with workers_of(count=1) as workers:
         for _ in range(2):
-            while not (found := worker_processes()):
+            while not (found := [child for child in worker_processes() if child not in others]):
                 os.sched_yield()
             found[0].kill()
             psutil.wait_procs(found)
