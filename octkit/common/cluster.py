@@ -179,7 +179,6 @@ def _of_this_machine(count: int) -> Any:
     import dask.config
     from distributed import Nanny, Scheduler, Security, SpecCluster, Status
     from distributed.gc import disable_gc_diagnosis
-    from tornado.ioloop import PeriodicCallback
 
     # Workers start processes; what Dask says of one that died, octkit says itself. Dask sets these variables for this
     # process, too, where the user has not: its own would be one thread.
@@ -204,6 +203,7 @@ def _of_this_machine(count: int) -> Any:
             del cluster.workers[name]
         if cluster.status == Status.running:
             cluster.scale(count)
+        cluster.loop.call_later(1, replace_lost)
 
-    cluster.loop.add_callback(PeriodicCallback(replace_lost, 1000).start)
+    cluster.loop.add_callback(replace_lost)
     return cluster

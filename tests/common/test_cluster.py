@@ -91,7 +91,7 @@ def test_a_worker_that_dies_while_it_starts_is_replaced():
                 os.sched_yield()
             found[0].kill()
             psutil.wait_procs(found)
-        workers.submit("two", square, 2)
+        workers.submit("two", lambda number, tell: 2 * number, 2)  # noqa: ARG005
         assert workers.next() == ("two", 4)
 
 
