@@ -1,6 +1,6 @@
 """The pieces that predicting many scans over many workers is made of, each measured; docs/scale.md adds them up.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/scale.py [--listed 10000] [--calls 2000] [--simulated 200] [--write]
+    PYTHONPATH=. .venv/bin/python benchmarks/scale.py [--listed 1000] [--calls 500] [--simulated 100] [--write]
 
 Of a phantom of GOALS's size with the model in the box: reading, networks, boundaries, writing, one after the other, and
 a scan's share of a whole folder. Of a folder: what is done before its first scan. Of Dask: seconds a call that does
@@ -29,7 +29,7 @@ from octkit.inference import predict
 from octkit.inference.scan_result import ask, read_off
 from octkit.inference.sliding_window import Predictor, window_starts
 
-SCANS, SIZE, UM = 8, "800x1100", (3.87, 9.9)
+SCANS, SIZE, UM = 4, "800x1100", (3.87, 9.9)
 
 
 def phantoms(folder: Path, count: int, size: str) -> Path:
@@ -120,7 +120,7 @@ def a_call(workers, calls: int) -> float:
     return (time.perf_counter() - began) / calls
 
 
-# What each worker does for itself would not share a processor with 199 others'.
+# What each worker does for itself would not share a processor with 99 others'.
 QUIET = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
          "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "60s"}
 SIMULATED = """import sys, time
@@ -154,13 +154,14 @@ def of_dask(calls: int, simulated: int) -> list:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--listed", type=int, default=10_000)
-    parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--simulated", type=int, default=200)
+    parser.add_argument("--listed", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--simulated", type=int, default=100)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows, left = of_a_scan(Path(folder))
+        print(table(["of a scan", ""], rows), left, flush=True)
         listed = before_the_first(Path(folder), options.listed)
     text = "\n\n".join([
         "    PYTHONPATH=. .venv/bin/python benchmarks/scale.py --write",

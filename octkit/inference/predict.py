@@ -161,10 +161,10 @@ def _predict_in_turn(predictor: Predictor, scans: Sequence[ScanToPredict], out: 
                      drawer: Drawer | None) -> Iterator[Predicted]:
     """Predict scans and write their files, as they end; one that cannot be read or predicted says why.
 
-    While the networks are at a scan the next is read, and boundaries and files of the one before are made; volumes, of
-    which memory may hold only one, take turns.
+    While a GPU is at a scan the next is read, and boundaries and files of the one before are made. Networks on a CPU
+    need all of it, and of volumes memory may hold only one: there scans take turns.
     """
-    ahead = all(len(scan.size) == 2 for scan in scans)
+    ahead = predictor.device.type != "cpu" and all(len(scan.size) == 2 for scan in scans)
     read = finished = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as finisher:
         for scan, following in zip_longest(scans, scans[1:]):

@@ -9,6 +9,7 @@ import cv2
 import nibabel
 import numpy as np
 import pytest
+import torch
 from device_makers import e2e_b_scan, e2e_bytes
 from helpers import (
     killed_at_each_write,
@@ -334,6 +335,7 @@ def pretended(goals, tmp_path, monkeypatch):
     run = Run(make_run(tmp_path / "run", goals, "train.folds=[0,1]", "infer.surfaces=never"))
 
     class Network:
+        device = torch.device("cpu")
         config, model = "2d", SimpleNamespace(labels=("rnfl", "gcipl", "choroid"), postprocessing=(),
                                               calibration=None, scope=None)
 
@@ -512,7 +514,7 @@ def test_a_scan_that_kills_its_workers_costs_itself_alone(run, tmp_path, five):
 @pytest.fixture
 def stages(monkeypatch):
     """Predicts scans a and b of a size by pretended stages, each handed in by name: what began, in order."""
-    def predicted(out, size, **slow):
+    def predicted(out, size, device="cuda", **slow):
         began = []
 
         def stage(name, gives):
@@ -527,15 +529,15 @@ def stages(monkeypatch):
             ("finish", lambda _: ScanResult(np.zeros(size, np.uint8), np.zeros((2, *size)), Quality(True, ())))))
         monkeypatch.setattr(predict, "ask", lambda _, image, *__: asked(chr(int(image.flat[0]))))
         monkeypatch.setattr(predict, "read_off", lambda _, image, *__: finished(chr(int(image.flat[0]))))
-        predictor = SimpleNamespace(describe=str, check_memory=lambda _: None, model=SimpleNamespace(
-            labels=("fluid",), calibration=None))
+        predictor = SimpleNamespace(describe=str, check_memory=lambda _: None, device=torch.device(device),
+                                    model=SimpleNamespace(labels=("fluid",), calibration=None))
         scans = [predict.ScanToPredict(name, Path(name), size, None, None, partial(read, name)) for name in "ab"]
         predict.predict_scans(predictor, scans, out, progress=False)
         return began
     return predicted
 
 
-def test_while_the_networks_are_at_a_scan_the_next_is_read_and_the_one_before_is_finished(stages, tmp_path):
+def test_while_a_gpu_is_at_a_scan_the_next_is_read_and_the_one_before_is_finished(stages, tmp_path):
     meets = Barrier(2)
 
     stages(tmp_path, (4, 6), ask=lambda *_: meets.wait(20),  # a: the reading of b, b: the finishing of a
@@ -544,5 +546,6 @@ def test_while_the_networks_are_at_a_scan_the_next_is_read_and_the_one_before_is
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a.png", "b.png"]
 
 
-def test_a_volume_is_done_with_before_the_next_is_read(stages, tmp_path):
-    assert stages(tmp_path, (2, 4, 6)) == ["read a", "ask a", "finish a", "read b", "ask b", "finish b"]
+@pytest.mark.parametrize(("size", "device"), [((2, 4, 6), "cuda"), ((4, 6), "cpu")], ids=["volumes", "on a CPU"])
+def test_a_scan_is_done_with_before_the_next_is_read(stages, tmp_path, size, device):
+    assert stages(tmp_path, size, device) == ["read a", "ask a", "finish a", "read b", "ask b", "finish b"]
