@@ -331,7 +331,7 @@ PROFILES: dict[str, dict] = {
                   "initial_rate": 0.05, "momentum": 0.9, "precision": "bfloat16", "workers": 1},
         "infer": {"mirror": False},
     },
-    # Two CPU cores, 90 minutes: the report's claims (lesson 16) on phantoms of a quarter of GOALS's size.
+    # Two CPU cores, an hour and more: the report's claims (lesson 16) on phantoms of a quarter of GOALS's size.
     "claims": {
         "story": "claims",
         "data": {"dir": "data/claims", "phantom": {"train": 54, "validation": 108, "size": [200, 272], "seed": 3}},
