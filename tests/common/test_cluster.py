@@ -1,4 +1,6 @@
+import multiprocessing
 import os
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -93,6 +95,20 @@ def test_a_worker_that_dies_while_it_starts_is_replaced():
             psutil.wait_procs(found)
         workers.submit("two", lambda number, tell: 2 * number, 2)  # noqa: ARG005
         assert workers.next() == ("two", 4)
+    assert [child for child in worker_processes() if child not in others] == []
+
+
+def test_a_process_of_a_worker_that_dask_has_lost_is_ended():
+    """Dask loses one where the worker before it was killed while it was started again."""
+    with workers_of(count=1):
+        lost, other = (multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,), name=name)
+                       for name in ("Dask Worker process (from Nanny)", "another's"))
+        lost.start()
+        other.start()
+    assert lost.exitcode is not None
+    assert other.is_alive()
+    other.kill()
+    other.join()
 
 
 def test_a_worker_of_another_octkit_is_refused(scheduler, monkeypatch):
