@@ -8,10 +8,12 @@
                                                       … disk --work NEW       as root: a disk that is full, then larger
                                                       … twice --work NEW      one training given to two workers at once
                                                       … scans --work NEW      2000 scans: throughput, memory, resumption
+                                                      … speed --work NEW      smoke runs: seconds of one process with
+                                                                              all cores, and of two workers
 
-Runs are of profile smoke, with one thread each, and compared with one of a single process (the results that
-`lessons.repeat.compare` names, to the last byte). Several modes may share a folder and with it that one. What was found
-is printed as JSON.
+Runs are of profile smoke, with one thread each (but for speed), and compared with one of a single process (the results
+that `lessons.repeat.compare` names, to the last byte). Several modes may share a folder and with it that one. What was
+found is printed as JSON.
 """
 
 import argparse
@@ -170,6 +172,19 @@ class Cluster:
             part.wait()
 
 
+def speed(options):
+    """The wall time of a run: one process that has all cores, and two workers that share them."""
+    del ENVIRONMENT["OMP_NUM_THREADS"]
+    found = {}
+    for name, extra in (("one process", []), ("two workers", ["--workers", "2"])):
+        began = time.monotonic()
+        finished(smoke(options.work, options.work / name, *extra))
+        found[name] = {"seconds": round(time.monotonic() - began), "steps": {
+            line.step: round(line.seconds) for line in ledger.ends(Run(options.work / name)).values()}}
+        print(json.dumps(found[name]), flush=True)
+    return found | {"differ": compare(*(Run(options.work / name) for name in found))[1]}
+
+
 def both_train(run, process):
     """Wait until both folds have learned for an epoch, or the command has ended."""
     while process.poll() is None and not all((run.fold("2d", fold) / "log.csv").exists() for fold in (0, 1)):
@@ -294,7 +309,7 @@ def scans(options):
         out, began = options.work / name, time.monotonic()
 
         def start(out=out, extra=extra):
-            return subprocess.Popen([*OCTKIT, "predict", "default", str(images), "-o", str(out), "--no-pictures",
+            return subprocess.Popen([*OCTKIT, "predict", options.model, str(images), "-o", str(out), "--no-pictures",
                                      *extra], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         process = start()
@@ -329,12 +344,13 @@ def scans(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    modes = {each.__name__: each for each in (kills, machines, scheduler, disk, twice, scans)}
+    modes = {each.__name__: each for each in (kills, machines, scheduler, disk, twice, scans, speed)}
     parser.add_argument("what", choices=modes)
     parser.add_argument("--work", type=Path, required=True, help="a new folder")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=float, default=20, help="most seconds between two kills")
     parser.add_argument("--scans", type=int, default=2000)
+    parser.add_argument("--model", default="default", help="what predicts the scans, such as NEW/alone")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
