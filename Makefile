@@ -12,10 +12,13 @@ demo lab: export OCTKIT_LANGUAGE := $(if $(filter command,$(firstword $(origin L
 demo: .venv/ready
 	$(BIN)/octkit run --profile demo
 
+# In JOBS processes of one thread each, which is faster than one process with as many threads.
+JOBS ?= 2
+
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 # What takes too long for `make test`: a training and whole runs killed again and again. -s shows the seeds.
 long: .venv/ready

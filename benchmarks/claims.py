@@ -3,6 +3,7 @@
     octkit run --profile claims                        # an hour or more on two cores; goes on where it was stopped
     python benchmarks/claims.py reports/claims         # prints the page
     python benchmarks/claims.py reports/claims --write # docs/claims.md
+                       … --note "beside other work"    # a sentence on how it was computed
 """
 
 import argparse
@@ -16,15 +17,18 @@ from octkit.planning.run import Run
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "claims.md"
 
 
-def page(run: Run) -> str:
+def page(run: Run, note: str = "") -> str:
     """The page in Markdown. Raises OctkitError where the run has no claims.json."""
     found, chosen = read_json(run.claims_file), run.settings
     made = ledger.ends(run)["16_claims"].made_with or {}
     lines = ["# Was the team right?", "",
              f"Profile {chosen.profile}, {found['seeds']} seeds, judged on {found['scans']} scans of "
              f"{found['people']} people that no candidate saw. Written {date.today()}; computed on "
-             f"{made.get('processor', 'an unknown processor')}, {made.get('cores', 'unknown')} cores.",
-             "", "| claim | verdict | gain, 95 % interval over people | each seed | remark |", "|---|---|---|---|---|"]
+             f"{made.get('processor', 'an unknown processor')}, {made.get('cores', 'unknown')} cores. {note}".rstrip(),
+             "", "A claim is supported or not where the interval leaves out 0 and every seed says the same; else it is "
+             "undecided. [Lesson 16](../notebooks/16_claims.ipynb) explains the design; `octkit run --profile claims` "
+             "computes it anew.", "",
+             "| claim | verdict | gain, 95 % interval over people | each seed | remark |", "|---|---|---|---|---|"]
     for one in found["findings"]:
         gain, unit = one["gain"], one["unit"]
         shown = "" if gain["mean"] is None else f"{gain['mean']:+.4f} {unit}" + (
@@ -42,8 +46,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--note", default="")
     asked = parser.parse_args()
-    text = page(Run(asked.run))
+    text = page(Run(asked.run), asked.note)
     if asked.write:
         write_atomic(PAGE, text)
     print(text)

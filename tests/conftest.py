@@ -10,6 +10,15 @@ from octkit import cli
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
+OF_THE_STORY = ("test_story.py", "test_page.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Of several processes (pytest -n 2) one gets all tests of a file, and one the whole story, which takes longest."""
+    items.sort(key=lambda item: item.path.name not in OF_THE_STORY)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("story" if item.path.name in OF_THE_STORY else str(item.path)))
+
 
 @pytest.fixture
 def goals(tmp_path) -> Path:

@@ -106,19 +106,19 @@ def _train(fold: "Fold", network: torch.nn.Module, checkpoint: dict | None, deci
     log, epochs = checkpoint["log"] if checkpoint else [], fold.run.settings.train.epochs
     if len(log) == epochs:
         say(f"{fold.title}: has been trained before, with these settings")
-    elif log:
+        return
+    if log:
         say(f"{fold.title}: goes on after epoch {len(log)} of {epochs}")
     first = ranks.rank() == 0
     with tensorboard(fold.folder, log) if first else nullcontext() as add_scalars, saying_what_is_kept(fold.checkpoint):
-        if len(log) < epochs:
-            training = Training(fold, network, checkpoint)
-            for row in training.epochs(progress and first):
-                if add_scalars is not None:
-                    save_checkpoint(fold.checkpoint, training.state() | {"decided_by": decided_by})
-                    _write_log(fold.folder / "log.csv", training.log)
-                    add_scalars(row)
-                    if after_epoch is not None:
-                        after_epoch(training.log)
+        training = Training(fold, network, checkpoint)
+        for row in training.epochs(progress and first):
+            if add_scalars is not None:
+                save_checkpoint(fold.checkpoint, training.state() | {"decided_by": decided_by})
+                _write_log(fold.folder / "log.csv", training.log)
+                add_scalars(row)
+                if after_epoch is not None:
+                    after_epoch(training.log)
 
 
 @dataclass(frozen=True)
