@@ -296,9 +296,11 @@ def predict(
     The model in the box (default) reads circle scans around the optic disc. Others are flagged in quality.csv.
     """
     from octkit.common.cluster import workers_of
-    from octkit.figures.overlays import Overlays
     from octkit.inference.predict import Crew, predict_folder, predict_scans
     from octkit.inference.sliding_window import Predictor
+
+    if pictures:
+        from octkit.figures.overlays import Overlays  # its matplotlib takes a second to import
 
     predictor = Predictor.load(model, mirror=mirror, precision=precision)
     with workers_of(scheduler, workers) as found:
