@@ -62,7 +62,7 @@ def dice(model: Path, judged: Path, kept: Path) -> list[float]:
     if not kept.exists():
         dataset, predictor = open_dataset(judged), Predictor.load(model)
         found = [float(np.nanmean(dice_of_labels(
-            predictor(dataset.read_image(case), case.spacing, case.circle).argmax(0), dataset.read_truth(case), 3)))
+            predictor(dataset.read_image(case), case.spacing, circle=True).argmax(0), dataset.read_truth(case), 3)))
             for case in dataset.validation]
         kept.write_text(json.dumps(found), encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8"))
