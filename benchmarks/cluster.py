@@ -40,7 +40,7 @@ from octkit.lessons.repeat import compare
 from octkit.planning.run import Run
 
 OCTKIT = [sys.executable, "-m", "octkit"]
-SIZE = "256x320"
+SIZE = "96x128"
 SPACES = ("octkit-a", "octkit-b")  # network namespaces; the host end of a bridge is 10.91.0.1
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent),
                             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1000"}
@@ -298,18 +298,22 @@ class Memory(threading.Thread):
 
 
 def scans(options):
-    """One process, two workers, and two workers whose command is killed half-way and given again."""
-    images = options.work / "scans"
+    """Some scans by one process and by two workers; all by two whose command is killed half-way and given again."""
+    images, some = options.work / "scans", options.work / "some"
     if not images.exists():
         subprocess.run([*OCTKIT, "phantom", str(options.work / "phantoms"), "--train", "1", "--val", str(options.scans),
                         "--size", SIZE], check=True, env=ENVIRONMENT)
         os.rename(next((options.work / "phantoms").glob("Val*/Image")), images)
+        some.mkdir()
+        for path in sorted(images.glob("*.png"))[:options.timed]:
+            os.link(path, some / path.name)
     found, memories = {}, {}
-    for name, extra in (("one process", []), ("two workers", ["--workers", "2"]), ("killed", ["--workers", "2"])):
+    for name, source, extra in (("one process", some, []), ("two workers", some, ["--workers", "2"]),
+                                ("killed", images, ["--workers", "2"])):
         out, began = options.work / name, time.monotonic()
 
-        def start(out=out, extra=extra):
-            return subprocess.Popen([*OCTKIT, "predict", options.model, str(images), "-o", str(out), "--no-pictures",
+        def start(out=out, source=source, extra=extra):
+            return subprocess.Popen([*OCTKIT, "predict", options.model, str(source), "-o", str(out), "--no-pictures",
                                      *extra], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         process = start()
@@ -320,6 +324,7 @@ def scans(options):
                 process.wait()
                 before = {path: path.stat().st_mtime_ns for path in done}
                 process = start()
+                memory = memories["given again"] = Memory(process)
                 break
             time.sleep(0.2)
         code = process.wait()
@@ -332,9 +337,10 @@ def scans(options):
             found[name]["done twice"] = sum(path.stat().st_mtime_ns != when for path, when in before.items())
         if name != "one process":
             found[name]["files that differ"] = sum(path.read_bytes() != (out / path.name).read_bytes() for path in
-                                                   (options.work / "one process").iterdir() if path.is_file())
+                                                   (options.work / "one process").glob("[0-9]*"))
+        print(json.dumps(found[name]), flush=True)
     figure, axes = plt.subplots(figsize=(6, 2.5), layout="constrained")
-    for name in ("one process", "two workers"):
+    for name in ("killed", "given again"):
         axes.plot([second / 60 for second in range(len(memories[name].seen))], memories[name].seen, label=name)
     axes.set(xlabel="minutes", ylabel="memory (GB)", ylim=(0, None))
     axes.legend()
@@ -350,6 +356,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--every", type=float, default=20, help="most seconds between two kills")
     parser.add_argument("--scans", type=int, default=2000)
+    parser.add_argument("--timed", type=int, default=300, help="of these, how many one process predicts, too")
     parser.add_argument("--model", default="default", help="what predicts the scans, such as NEW/alone")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

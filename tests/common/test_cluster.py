@@ -1,6 +1,6 @@
 import multiprocessing
 import os
-import time
+import signal
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_while_it_starts_is_replaced():
 def test_a_process_of_a_worker_that_dask_has_lost_is_ended():
     """Dask loses one where the worker before it was killed while it was started again."""
     with workers_of(count=1):
-        lost, other = (multiprocessing.get_context("spawn").Process(target=time.sleep, args=(1000,), name=name)
+        lost, other = (multiprocessing.get_context("spawn").Process(target=signal.pause, name=name)
                        for name in ("Dask Worker process (from Nanny)", "another's"))
         lost.start()
         other.start()

@@ -243,6 +243,15 @@ def test_other_settings_start_again_and_say_so(goals, tmp_path, capsys):
     assert pd.read_csv(log)["learning_rate"].tolist() == [0.001] and np.isfinite(pd.read_csv(log)["train_loss"]).all()
 
 
+def test_a_training_that_has_ended_is_left_as_it_is(goals, tmp_path):
+    run = make_run(tmp_path, goals, "train.epochs=1")
+    ended = contents(train_fold(Run(run), progress=False))
+    del ended[".lock"]  # names who had it last
+    again = contents(train_fold(Run(run), progress=False))
+    del again[".lock"]
+    assert again == ended
+
+
 def test_what_trains_is_said_as_it_trains(goals, tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path, goals, "train.precision=bfloat16", "train.epochs=1", "train.initial_rate=0.003")
     monkeypatch.setattr(train, "working_precision", lambda *_: "float32")  # a processor without bfloat16
