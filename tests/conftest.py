@@ -13,6 +13,7 @@ settings.load_profile("any machine")
 OF_THE_STORY = ("test_story.py", "test_page.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Of several processes (pytest -n 2) one gets all tests of a file, and one the whole story, which takes longest."""
     items.sort(key=lambda item: item.path.name not in OF_THE_STORY)
