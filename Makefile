@@ -18,7 +18,7 @@ JOBS ?= 2
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # What takes too long for `make test`: a training and whole runs killed again and again. -s shows the seeds.
 long: .venv/ready

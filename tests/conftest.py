@@ -1,8 +1,10 @@
+import os
 import subprocess
 from pathlib import Path
 
 import helpers
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from octkit import cli
@@ -10,15 +12,11 @@ from octkit import cli
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-OF_THE_STORY = ("test_story.py", "test_page.py")
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Of several processes (pytest -n 2) one gets all tests of a file, and one the whole story, which takes longest."""
-    items.sort(key=lambda item: item.path.name not in OF_THE_STORY)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("story" if item.path.name in OF_THE_STORY else str(item.path)))
+    """The whole story, which takes longest, comes first, and what else reads it last: by then another process has it."""
+    rank = {"test_story.py": 0, "test_page.py": 2}
+    items.sort(key=lambda item: rank.get(item.path.name, 1))
 
 
 @pytest.fixture
@@ -28,12 +26,15 @@ def goals(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def story(tmp_path_factory) -> Path:
-    """The whole story in small: a folder with `data` and the finished `run`. Takes minutes, once for all tests."""
-    folder = tmp_path_factory.mktemp("story")
-    # Two folds: all people are held out once, enough of them to compare the answers to the glaucoma question.
-    done = helpers.octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set",
-                          f"data.dir={folder / 'data'}", "--set", "splits.folds=2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    """The whole story in small: a folder with `data` and the finished `run`. Takes minutes, once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "story"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "run/report.html").exists():
+            # Two folds: all people are held out once, enough of them to compare the answers to the glaucoma question.
+            done = helpers.octkit("run", "--profile", "smoke", "--run-dir", folder / "run", "--set",
+                                  f"data.dir={folder / 'data'}", "--set", "splits.folds=2")
+            assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
