@@ -14,7 +14,7 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):
-    """The whole story, which takes longest, comes first, and what else reads it last: by then another process has it."""
+    """The whole story, which takes longest, comes first; what else reads it last: another process has it by then."""
     rank = {"test_story.py": 0, "test_page.py": 2}
     items.sort(key=lambda item: rank.get(item.path.name, 1))
 
