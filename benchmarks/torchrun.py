@@ -3,8 +3,8 @@
     PYTHONPATH=. .venv/bin/python benchmarks/torchrun.py FOLDER [--write]
 
 Small phantoms, three patches a batch, so that the shares differ; 2-D and 3-D, Dice of the batch and of each sample,
-with and without deep supervision. An epoch is one step. Losses differ by so much of themselves, the weights at the end
-by so much of the largest in their tensor. With --write the table goes into benchmarks/README.md.
+with and without deep supervision. An epoch is one step. Of losses the largest difference is relative, of the weights at
+the end absolute. With --write the table goes into benchmarks/README.md.
 """
 
 import argparse
@@ -56,8 +56,7 @@ def difference(one: Run, two: Run, config: str) -> list[str]:
     logs = [pd.read_csv(run.fold(config, 0) / "log.csv") for run in (one, two)]
     losses = [float(np.max(np.abs(logs[1][name] / logs[0][name] - 1))) for name in ("train_loss", "validation_loss")]
     weights = [load_checkpoint(run.fold(config, 0) / "checkpoint.pt")["network"] for run in (one, two)]
-    apart = max(float((weights[1][name] - value).abs().max() / value.abs().max().clamp_min(1e-12))
-                for name, value in weights[0].items())
+    apart = max(float((weights[1][name] - value).abs().max()) for name, value in weights[0].items())
     return [f"{value:.1e}" for value in (*losses, apart)]
 
 
@@ -78,9 +77,9 @@ def main() -> None:
         rows.append([config, "batch" if batch_dice else "sample", "yes" if deep else "no",
                      *difference(one, two, config)])
         print(rows[-1], flush=True)
-    text = (f"{machine()}; {STEPS} steps, rate 1e-4; the largest relative difference.\n\n"
-            + table(["configuration", "Dice of the", "deep supervision", "training loss", "validation loss", "weights"],
-                    rows))
+    text = (f"{machine()}; {STEPS} steps, rate 1e-4; the largest differences: of losses relative, of weights "
+            "absolute.\n\n" + table(["configuration", "Dice of the", "deep supervision", "training loss",
+                                     "validation loss", "weights"], rows))
     print(text)
     if asked.write:
         write_section("Two processes of torchrun beside one", text)

@@ -298,7 +298,6 @@ def predict(
     from octkit.common.cluster import workers_of
     from octkit.inference.predict import Crew, predict_folder, predict_scans
     from octkit.inference.sliding_window import Predictor
-
     if pictures:
         from octkit.figures.overlays import Overlays  # its matplotlib takes a second to import
 

@@ -10,7 +10,6 @@ which worker it came from.
 """
 
 import logging
-import multiprocessing
 import os
 import pickle
 import time
@@ -158,7 +157,6 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
     from distributed import Client
 
     where = f"--scheduler: {scheduler}" if scheduler else "the scheduler of --workers"
-    before = multiprocessing.active_children()
     try:
         cluster = scheduler or _of_this_machine(count or 1)
         client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -173,18 +171,7 @@ def workers_of(scheduler: str | None = None, count: int | None = None) -> Iterat
             yield workers
         finally:
             if not isinstance(cluster, str):
-                try:
-                    cluster.close(timeout=10)
-                finally:
-                    _end_workers_but(before)
-
-
-def _end_workers_but(others: list[Any]) -> None:
-    """End the processes of workers that Dask has lost: one that dies while it is started again leaves a second one."""
-    for process in multiprocessing.active_children():
-        if process not in others and process.name.startswith("Dask Worker"):
-            process.kill()
-            process.join()
+                cluster.close(timeout=10)
 
 
 def _of_this_machine(count: int) -> Any:
