@@ -12,7 +12,7 @@ demo lab: export OCTKIT_LANGUAGE := $(if $(filter command,$(firstword $(origin L
 demo: .venv/ready
 	$(BIN)/octkit run --profile demo
 
-# In JOBS processes of one thread each, which is faster than one process with as many threads.
+# In so many processes of one thread each.
 JOBS ?= 2
 
 test: .venv/ready

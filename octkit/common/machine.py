@@ -136,8 +136,10 @@ def in_a_sentence(error: Exception, command: list[str]) -> tuple[str, int]:
 def check(library: str) -> None:
     """Raise OctkitError for a library that is not there, or cannot be imported."""
     found = probe(library)
-    if fault := found.get("missing") or ("error" in found and f"{library}: {found['error']}"):
-        raise OctkitError(fault)
+    if "missing" in found:
+        raise OctkitError(found["missing"])
+    if "error" in found:
+        raise OctkitError(f"{library}: {found['error']}")
 
 
 def processor() -> str:
