@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
-from octkit.common.language import language, terms
+from octkit.common.language import in_words, language, terms
 from octkit.common.messages import warn
 
 PHRASES = Path(__file__).with_suffix(".toml")
@@ -48,6 +48,11 @@ def _phrases() -> tuple[dict[str, str], list[tuple[re.Pattern[str], str]]]:
     whole = {english.lower(): chinese for english, chinese in table.items() if not english.isupper()}
     return whole, [(re.compile(re.escape(english).replace(r"\{\}", "(.+?)")), chinese)
                    for english, chinese in table.items() if "{}" in english]
+
+
+def in_language(text: str) -> str:
+    """What stands on a button or beside a slider, in the chosen language; a page needs no font for it."""
+    return in_words(text, translated(text))
 
 
 @cache

@@ -14,7 +14,7 @@ from matplotlib.backend_bases import MouseEvent
 
 from octkit.common.errors import OctkitError
 from octkit.data.labels import BOUNDARIES
-from octkit.figures.chinese import in_chinese
+from octkit.figures.chinese import in_chinese, in_language
 from octkit.figures.picture import Picture, layer_name, legend_below, new_picture, unit_name
 from octkit.figures.scans import draw_boundaries
 from octkit.layers.boundaries import mask_from
@@ -69,12 +69,12 @@ class Editor(ipywidgets.VBox):
         self.points = np.arange(step // 2, width, step)
         self.picture = self._drawn(image, title)
         self._said = ipywidgets.HTML()
-        self._which = ipywidgets.Dropdown(options=BOUNDARIES, description="boundary")
-        self._where = ipywidgets.SelectionSlider(options=self.points.tolist(), description="A-scan")
+        self._which = ipywidgets.Dropdown(options=BOUNDARIES, description=in_language("boundary"))
+        self._where = ipywidgets.SelectionSlider(options=self.points.tolist(), description=in_language("A-scan"))
         buttons = []
         for name, act in {"up": lambda: self._step(-1), "down": lambda: self._step(1), "undo": self.undo,
                           "save": self.save}.items():
-            buttons.append(button := ipywidgets.Button(description=name))
+            buttons.append(button := ipywidgets.Button(description=in_language(name)))
             button.on_click(lambda _button, act=act: act())
         super().__init__([ipywidgets.HBox([self._which, self._where]), ipywidgets.HBox(buttons), self.picture.canvas,
                           self._said])
@@ -109,7 +109,7 @@ class Editor(ipywidgets.VBox):
         try:
             self._show(self.boundaries, self._save(self.mask(), self.boundaries, list(self.moves)))
         except OctkitError as error:  # a notebook does not show what a button raises
-            self._show(self.boundaries, f"not saved: {error}")
+            self._show(self.boundaries, f"{in_language('not saved')}: {error}")
 
     def _step(self, rows: int) -> None:
         self.move(Move(self._which.value, self._where.value, rows))
@@ -164,9 +164,10 @@ class Editor(ipywidgets.VBox):
         for line, row in zip(self.picture.axes[0].lines, boundaries, strict=True):
             line.set_ydata(row - 0.5)
         unit = unit_name("um" if self._um_per_px else "px")
-        told = [f"{layer_name(layer)} {mean:.2f} {unit} ({mean - self._first[layer]:+.2f})"
+        words = in_language("mean thickness")
+        told = [f"{in_language(layer_name(layer))} {mean:.2f} {unit} ({mean - self._first[layer]:+.2f})"
                 for layer, mean in self.means().items()]
-        self._said.value = f'<span role="status">mean thickness: {", ".join(told)}<br>{html.escape(more)}</span>'
+        self._said.value = f'<span role="status">{words}: {", ".join(told)}<br>{html.escape(more)}</span>'
         self.picture.canvas.draw_idle()
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import ipywidgets
 import numpy as np
 
-from octkit.common.language import in_words
 from octkit.data.dataset import Dataset
-from octkit.figures.chinese import translated
+from octkit.figures.chinese import in_language
 from octkit.figures.picture import Picture, new_picture, png
 from octkit.figures.scans import overlay, show_image
 
@@ -30,8 +29,7 @@ def touch(draw: Callable[..., Picture | str], **controls: Any) -> ipywidgets.VBo
     for name, given in controls.items():
         start = inspect.signature(draw).parameters[name].default
         made[name] = widget = ipywidgets.interactive.widget_from_abbrev(given, start)
-        words = name.replace("_", " ")
-        widget.description = in_words(words, translated(words))
+        widget.description = in_language(name.replace("_", " "))
         widget.style = {"description_width": "initial"}
         if hasattr(widget, "continuous_update"):
             widget.continuous_update = False

@@ -25,7 +25,7 @@ from octkit.data.layouts.goals import true_diagnoses
 from octkit.evaluation.evaluate import examples, read_predictions
 from octkit.evaluation.metrics import THRESHOLD, broken_a_scans, dice
 from octkit.figures.charts import read_log
-from octkit.figures.chinese import translated
+from octkit.figures.chinese import in_language
 from octkit.layers import thickness
 from octkit.lessons import ledger
 from octkit.planning import rules
@@ -76,7 +76,7 @@ def check(name: str, answer: Any, run: Run) -> bool:
 def _said(remark: str) -> str:
     """A remark as a sentence, in the language that people read; what has no Chinese stays in English."""
     words = remark.rstrip(".")
-    shown = in_words(words, translated(words))
+    shown = in_language(words)
     return remark[:1].upper() + remark[1:] if shown == words else f"{shown}。"
 
 

@@ -14,6 +14,7 @@ from octkit.common.errors import bad_file
 from octkit.common.files import read_json
 from octkit.data.dataset import read_scan
 from octkit.exchange import corrections
+from octkit.figures.chinese import in_language
 from octkit.figures.editor import Editor, Move
 from octkit.layers.scan_files import facts_beside, read_boundaries
 
@@ -37,7 +38,8 @@ def edit(source: str | Path, name: str, out: str | Path, images: str | Path | No
 
     def save(mask: np.ndarray, boundaries: np.ndarray, moves: list[Move]) -> str:
         changes = earlier + [move._asdict() for move in moves]
-        return f"saved in {out}: {corrections.add(out, image, mask, boundaries, masks[name], changes)}"
+        changed = corrections.add(out, image, mask, boundaries, masks[name], changes)
+        return f"{in_language(f'saved in {out}')}: {in_language(changed)}"
 
     return Editor(image, read_boundaries(own if own.exists() else proposal)[0], f"Scan {name}, to be corrected", save,
                   facts.um_per_px and facts.um_per_px[0], facts.circle is not False)

@@ -132,3 +132,11 @@ def test_without_a_scale_thickness_is_in_px_and_what_cannot_be_saved_is_said():
 def test_boundaries_of_another_scan_are_refused(boundaries):
     with pytest.raises(OctkitError, match=r"\(5, 240\)"):
         Editor(np.zeros((100, WIDTH)), boundaries, "Scan", print)
+
+
+def test_its_words_are_chinese_where_that_language_is_chosen(monkeypatch):
+    monkeypatch.setenv("OCTKIT_LANGUAGE", "zh")
+    editor = Editor(np.zeros((100, WIDTH)), flat(), "Scan", lambda *_: "")
+    assert [button.description for button in editor.children[1].children] == ["上移", "下移", "撤销", "保存"]
+    assert [one.description for one in editor.children[0].children] == ["边界", "A 扫描"]
+    assert "平均厚度: RNFL 10.00 px" in said(editor) and "脉络膜 20.00 px" in said(editor)
