@@ -45,8 +45,8 @@ class DeviceScan:
         size, volume = by(self.image.shape[1:]), self.image.ndim == 4
         kind = "volume" if volume else {True: "circle scan", False: "line scan", None: "single B-scan"}[self.circle]
         eye = {"R": "right eye", "L": "left eye"}.get(self.eye or "", "eye not stated")
-        scale = f"{by([1000 * mm for mm in self.spacing])} um" if self.spacing else "scale not stated"
-        return "; ".join([f"{kind}, {size} px, {scale} a px, {eye}", f"lines: {', '.join(self.lines) or 'none'}",
+        scale = f"{by([1000 * mm for mm in self.spacing])} um a px" if self.spacing else "scale not stated"
+        return "; ".join([f"{kind}, {size} px, {scale}, {eye}", f"lines: {', '.join(self.lines) or 'none'}",
                           *self.notes])
 
 

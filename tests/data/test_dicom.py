@@ -32,7 +32,7 @@ def test_a_circle_is_where_its_points_lie_around_one_centre_and_close(tmp_path, 
 def test_greys_of_more_bits_are_brought_to_255_and_an_unstated_step_is_said(tmp_path):
     [scan] = open_device(write_dicom(tmp_path / "v.dcm", GREY * 17, bits=12, step=None)).values()
     np.testing.assert_allclose(scan.image[0], GREY * 17 * 255 / 4095, rtol=1e-6)
-    assert scan.spacing is None and "4 x 11 um in each" in str(scan)
+    assert scan.spacing is None and "4 x 11 um in each" in str(scan) and " px, scale not stated, left eye;" in str(scan)
 
 
 @pytest.mark.parametrize(("changed", "message"), [
