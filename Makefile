@@ -26,9 +26,11 @@ long: .venv/ready
 
 # On copies of the lessons, so that running them leaves no trace in git; they share reports/ and data/. Kernels talk
 # through files in a folder of this user's alone, of a short name as a socket's path is: ports are open to other users.
+# In JupyterLab's terminals and in cells with ! the lessons' commands are found as they are written: `octkit run …`.
 lab: .venv/ready
 	$(BIN)/octkit lessons lab
-	JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) $(BIN)/jupyter lab --KernelManager.transport=ipc \
+	PATH="$(CURDIR)/$(BIN):$$PATH" JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) \
+		$(BIN)/jupyter lab --KernelManager.transport=ipc \
 		--notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 # setup_env.py says what TORCH and TORCH_INDEX, of the command line or the environment, are for.
