@@ -97,12 +97,12 @@ def profile(mask: np.ndarray, um_per_px: float | None = None, eye: str | None = 
     layer that it has nowhere is unknown all along (some masks carry RNFL alone). An A-scan without a pixel of any layer
     was not seen. One that has other layers and lacks this one is 0 thick there.
 
-    Raises OctkitError for a scale that is not above 0, another eye, or `seen` of another shape.
+    Raises OctkitError for a scale that cannot be, another eye, or `seen` of another shape.
     """
-    if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
-        raise OctkitError(f"um_per_px: found {um_per_px}, expected micrometres a pixel in depth, above 0")
+    if um_per_px is not None and not 0.01 < um_per_px < 10_000:  # as in NAME.scale.json; less looks like mm
+        raise OctkitError(f"um_per_px: found {um_per_px:g}, expected micrometres a pixel in depth, 0.01 to 10000")
     if eye not in ("R", "L", None):
-        raise OctkitError(f"eye: found {eye!r}, expected R or L, or None where it is not known")
+        raise OctkitError(f"eye: found {eye!r}, expected R or L, or none given where it is not known")
     values = np.stack([layer_thickness(mask, label) for label in BETWEEN])
     if seen is not None and seen.shape != values.shape:
         raise OctkitError(f"seen: found {seen.shape} layers and A-scans, expected {values.shape} as in the mask")

@@ -271,6 +271,7 @@ def test_errors_are_over_what_was_seen_in_both():
 
 @pytest.mark.parametrize(("function", "arguments", "message"), [
     (profile, (MASK, 0), "um_per_px: found 0"), (profile, (MASK, float("nan")), "um_per_px: found nan"),
+    (profile, (MASK, 0.00387), "um_per_px: found 0.00387, expected micrometres"),
     (profile, (MASK, 1, "left"), "eye: found 'left'"),
     (asymmetry, (eye("L", [1]), eye("R", [1])), "found the eyes L and R, expected R and L"),
     (asymmetry, (eye("R", [1]), eye(None, [1])), "found the eyes R and None"),
