@@ -243,7 +243,7 @@ def _read_file(path: Path) -> Model:
             _check_parts(archive, path)
             return _read_parts(archive, path)
     except FileNotFoundError:
-        raise OctkitError(f"{path}: not found, expected a run's folder or a model's file") from None
+        raise OctkitError(f"{path}: not found, expected a run's folder, a model's file or default") from None
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise OctkitError(f"{path}: cannot be read as a model's file ({error}), expected one that `octkit export` "
                           "writes") from None
