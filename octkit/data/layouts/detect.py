@@ -48,6 +48,8 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
     try:
         found = [folder for folder in LAYOUTS if (root / folder).is_dir()]
         # One layout may be found twice: where capitals make no difference, train/semseg is Train/semseg.
+        if not found and (near := _near(root)):
+            raise bad_file(root, "found no data set", f"expected the folder of one, such as {', '.join(near[:3])}")
         if len({LAYOUTS[folder] for folder in found}) != 1:
             raise bad_file(root, f"found {' and '.join(found) or 'no data set'}",
                            f"expected one of the folders {looked_for}")
@@ -60,6 +62,13 @@ def open_dataset(path: str | Path, report: Report = refuse) -> Dataset:
     except OSError as error:  # a folder without the right to look into it, a disk that fails
         raise bad_file(error.filename or root, f"cannot be read ({error.strerror})",
                        "expected a data set that you may read") from None
+
+
+def _near(root: Path) -> list[str]:
+    """The data sets in a folder, or the one that it lies in: a download may be unpacked a folder deeper."""
+    around = {hit.parents[folder.count("/")] for folder in LAYOUTS for hit in root.glob(f"*/{folder}")}
+    around |= {root.parent for folder in LAYOUTS if (root.parent / folder).is_dir()}
+    return sorted(map(str, around))
 
 
 def open_run(chosen: settings.Settings) -> Dataset:

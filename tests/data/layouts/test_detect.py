@@ -40,6 +40,14 @@ def test_each_layout_is_found_out(tmp_path, write, layout):
     assert (dataset.layout, dataset.name, dataset.root) == (layout, "set", tmp_path / "set")
 
 
+@pytest.mark.parametrize("given", ["", "goals/Train"])
+def test_a_folder_beside_the_right_one_names_it(goals, tmp_path, given):
+    """A download that was unpacked a folder deeper, or a folder within a data set."""
+    with pytest.raises(OctkitError) as error:
+        open_dataset(tmp_path / given)
+    assert str(error.value) == f"{tmp_path / given}: found no data set, expected the folder of one, such as {goals}"
+
+
 def test_a_run_without_extra_data_is_its_data_set(goals):
     assert open_run(chosen(goals)) == open_dataset(goals)
 
