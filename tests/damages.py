@@ -330,6 +330,7 @@ GOALS = {
     "no images": gone("Train/Image"),
     "an empty split": both(gone("Test/Image"), lambda root: (root / "Test/Image").mkdir()),
     "no data set": gone("Train"),
+    "not all unpacked": both(gone("Validation"), gone("Truth")),
     "two layouts": lambda root: (root / "imagesTr").mkdir(),
     "true mask of label numbers": image("Truth/Layer_Masks/0007.png", greys({255: 0, 0: 1, 80: 2, 160: 3})),
     "true labels damaged": as_bytes("Truth/GC_GT.xlsx", lambda _: b"x"),

@@ -95,7 +95,7 @@ def look_through(path: str | Path, workers: int | None = None, progress: bool = 
         findings += [*_twins(dataset, digests), *_sizes(seen), *_greys(seen), *_nearly_doubled(dataset),
                      *_people(dataset)]
         findings += [*_strays(dataset, {finding.file for finding in findings})]
-        findings += _undiagnosed(dataset) if not errors else []
+        findings += [*_undiagnosed(dataset), *_unscored(dataset)] if not errors else []
     # Opening and reading meet the same fault of a file twice: one line is enough.
     once = sorted(dict.fromkeys(findings), key=lambda finding: (finding.severity, str(finding.file)))
     layout, scans = (dataset.layout, len(dataset.cases)) if dataset else (None, 0)
@@ -255,6 +255,14 @@ def _undiagnosed(dataset: Dataset) -> list[Finding]:
         return []
     lacking = lacking_diagnoses(dataset.train)
     return [replace(of_error(lacking, dataset.root), severity=WARNING)] if lacking else []
+
+
+def _unscored(dataset: Dataset) -> list[Finding]:
+    """A download that was unpacked in part; a data set of corrected scans is whole without."""
+    if dataset.layout != "goals" or not dataset.train or dataset.validation:
+        return []
+    return [Finding(WARNING, dataset.root / "Validation", "has no scans to predict and score", "expected some in "
+                    "Validation/Image: octkit run needs them (in train.extra_data none are needed)")]
 
 
 def _strays(dataset: Dataset, known: set[Path]) -> Iterator[Finding]:

@@ -124,6 +124,7 @@ EXPECTED = {
     "an empty split": ["error   Test/Image: found no images in this folder",
         "warning Truth/Layer_Masks/0009.png: belongs to no scan"],
     "no data set": ["error   DATA: found no data set"],
+    "not all unpacked": ["warning Validation: has no scans to predict and score, expected some in Validation/Image"],
     "two layouts": ["error   DATA: found Train/Layer_Masks and imagesTr"],
     "true mask of label numbers": ["error   Truth/Layer_Masks/0007.png: found mask values 1, 2, 3 … they look like"],
     "true labels damaged": ["error   Truth/GC_GT.xlsx: cannot be read as an Excel workbook (File is not a zip file)"],
