@@ -29,6 +29,7 @@ from octkit.data.volume_files import SPACING_FILE
 
 SHOWN = 20  # lines of findings before a run; `octkit doctor` has all of them
 CLEAN_FILE = "doctor.json"
+OURS = ".scale.json", ".boundaries.csv"  # what octkit leaves beside masks, in a set of corrected scans too
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,8 @@ def _strays(dataset: Dataset, known: set[Path]) -> Iterator[Finding]:
     used = {file for case in dataset.cases for file in _files(case)}
     for folder in sorted({file.parent for file in used} | {file for file in used if file.is_dir()}):
         for file in tried(_unsaid, listing, folder, "scans") or ():
-            if not (file in used | known or file.name == SPACING_FILE or folder in used and is_image(file)):
+            if not (file in used | known or file.name == SPACING_FILE or file.name.endswith(OURS)
+                    or folder in used and is_image(file)):
                 yield Finding(WARNING, file, "belongs to no scan of this data set and is passed over",
                               f"expected {IMAGE_KINDS} or NIfTI files: save it as one, rename it, or move it away")
         hidden = [file for file in tried(_unsaid, listing, folder, "scans", True) or () if file.name.startswith("._")]

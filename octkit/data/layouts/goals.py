@@ -24,7 +24,7 @@ COLUMNS = {"ImgName": "imgname", "GC_Label": "gclabel"}  # as they are called, a
 class _Scale(BaseModel, strict=True):
     """What scale.json must hold; other keys are passed over."""
 
-    um_per_px: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=2, max_length=2)
+    um_per_px: list[Annotated[float, Field(gt=0.01, allow_inf_nan=False)]] = Field(min_length=2, max_length=2)
 
 
 def open_goals(root: Path, report: Report = refuse) -> Dataset:
@@ -137,7 +137,7 @@ def _whole(value: object) -> int | None:
 def _scale(path: Path) -> tuple[float, float] | None:
     if not path.exists():
         return None
-    axial, lateral = read_json_as(path, _Scale, 'expected {"um_per_px": [axial, lateral]}, both above 0').um_per_px
+    axial, lateral = read_json_as(path, _Scale, 'expected {"um_per_px": [axial, lateral]}, in um').um_per_px
     return axial / 1000, lateral / 1000
 
 
