@@ -315,7 +315,8 @@ CASES = [
     (PREDICT_X, "checkpoint.pt: is no checkpoint of a training", checkpoint(lambda found: found.clear())),
 
     # --- predict ---
-    ("predict nowhere.zip {scans} -o out", "a model's file or default"),
+    ("predict nowhere.zip {scans} -o out",
+     "nowhere.zip: not found, expected a run's folder, a model's file or default"),
     ("predict {w}/words.txt {scans} -o out", "words.txt: cannot be read as a model"),
     ("predict {w}/submission.zip {scans} -o out", "is no model"),
     (PREDICT, "m.zip: cannot be read", cut("model.zip", "m.zip", 0.6)),
