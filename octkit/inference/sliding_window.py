@@ -60,7 +60,8 @@ def window_starts(length: int, window: int, step: float) -> list[int]:
     """
     last = max(length - window, 0)
     gaps = int(np.ceil(last / (window * step)))
-    return [round(i * last / gaps) for i in range(gaps + 1)] if gaps else [0]
+    # In nnU-Net's order: the last digit decides where a window in the middle between two pixels starts.
+    return [round(last / gaps * i) for i in range(gaps + 1)] if gaps else [0]
 
 
 def gaussian_weights(window: Sequence[int]) -> np.ndarray:

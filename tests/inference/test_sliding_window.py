@@ -61,7 +61,9 @@ def network_on(found: Model, member: Member, prepared: np.ndarray, fold="0") -> 
 
 @pytest.mark.parametrize(("length", "window", "step", "expected"), [
     (10, 6, 0.5, [0, 2, 4]), (6, 6, 0.5, [0]), (5, 6, 0.5, [0]), (12, 6, 0.5, [0, 3, 6]), (7, 6, 0.5, [0, 1]),
-    (12, 6, 1, [0, 6])])
+    (12, 6, 1, [0, 6]),
+    # 251 / 14 * 7 is a little below 125.5: nnU-Net's seventh window starts at 125
+    (287, 36, 0.5, [0, 18, 36, 54, 72, 90, 108, 125, 143, 161, 179, 197, 215, 233, 251])])
 def test_window_starts(length, window, step, expected):
     assert window_starts(length, window, step) == expected
 
