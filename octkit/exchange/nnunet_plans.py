@@ -140,7 +140,10 @@ def plan_from(plans: object, dataset: object, config: str, where: Path) -> Plan:
     if not set(channels) == set(data.channel_names) <= set(intensity):
         raise OctkitError(f"{where}: found the channels {sorted(data.channel_names)} with intensities of "
                           f"{sorted(intensity)}, expected 0, 1, … of both")
-    schemes = zip(entries[config].normalization_schemes, entries[config].use_mask_for_norm, strict=False)
+    schemes = list(zip(entries[config].normalization_schemes, entries[config].use_mask_for_norm, strict=False))
+    if len(schemes) < len(channels):  # none would stand for octkit's own
+        raise OctkitError(f"{where}, {config}: found {len(schemes)} normalization_schemes with use_mask_for_norm, "
+                          f"expected one for each of {len(channels)} channels")
     return plan_of({
         "configurations": {name: _configuration(entries[name], f"{where}, {name}") for name in reversed(entries)},
         "channels": [data.channel_names[i] for i in channels], "units": units, "axis_order": () if flat else order,

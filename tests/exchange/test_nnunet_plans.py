@@ -111,6 +111,7 @@ CONFIG, SIZES = "configurations/2d", "configurations/2d/architecture/arch_kwargs
     (f"{SIZES}/n_stages", 10**12, "n_stages"), (f"{SIZES}/n_stages", 10**400, "n_stages"),
     (f"{CONFIG}/resampling_fn_data", "resample_torch_fornnunet", "resampling_fn_data is resample_torch"),
     (f"{CONFIG}/normalization_schemes", ["MyNormalization"], "MyNormalization"),
+    (f"{CONFIG}/use_mask_for_norm", [], "found 0 normalization_schemes"),
     (f"{CONFIG}/inherits_from", "2d", "inherits from itself"), (f"{CONFIG}/inherits_from", [], "inherits_from"),
     (f"{CONFIG}/previous_stage", "2d", "in a circle"), (f"{CONFIG}/previous_stage", "3d_lowres", "no configuration"),
     (f"{CONFIG}/batch_size", "many", "batch_size"), (f"{CONFIG}/spacing", [10**400, 1], "spacing"),
