@@ -33,8 +33,8 @@ class _Labels(BaseModel, strict=True):
     @field_validator("labels")
     @classmethod
     def _once(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names) or "background" in names:
-            raise ValueError("each name stands once, background not at all")
+        if len(set(names)) < len(names) or {"background", "ignore"} & set(names):  # nnU-Net's own words
+            raise ValueError("each name stands once, background and ignore not at all")
         return names
 
 

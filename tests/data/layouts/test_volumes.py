@@ -37,7 +37,7 @@ def test_labels_have_the_names_that_the_data_set_gives_them(volumes):
 
 @pytest.mark.parametrize(("content", "reason"), [
     (["rnfl"], "is not valid"), ({"labels": []}, "is not valid"), ({"labels": ["a", "a"]}, "stands once"),
-    ({"labels": ["background", "a"]}, "stands once")])
+    ({"labels": ["background", "a"]}, "stands once"), ({"labels": ["a", "ignore"]}, "ignore not at all")])
 def test_labels_that_are_none_are_refused(volumes, content, reason):
     write_json(volumes / "labels.json", content)
     with pytest.raises(OctkitError, match=rf"labels\.json: .*{reason}"):
