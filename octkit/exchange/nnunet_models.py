@@ -314,7 +314,7 @@ def _trained(folder: Path, kind: str | None, top: Plan | None = None,
     [(config, _)] = stated
     plan = plan_from(files.read_json(folder / "plans.json"), files.read_json(folder / "dataset.json"), config, folder)
     configuration = plan.configurations[config]
-    if top and (config != asked or configuration != top.configurations[asked]):
+    if top and (config != asked or configuration != top.configurations[asked] or _prepares(plan) != _prepares(top)):
         raise OctkitError(f"{folder}: is no {asked} of the same plan as the cascade's second step, expected its first")
     weights = {fold: weights_from(checkpoint.network_weights, configuration,
                                   folder / f"fold_{fold}") for fold, checkpoint in checkpoints.items()}
@@ -326,6 +326,11 @@ def _trained(folder: Path, kind: str | None, top: Plan | None = None,
                               f"expected that one in {beside}")
         previous = _trained(beside, kind, top or plan, first)[0]
     return Member(config, weights, previous), plan, next(iter(checkpoints.values()))
+
+
+def _prepares(plan: Plan) -> tuple:
+    """What both steps of a cascade share: how scans are read and normalised, and what is found in them."""
+    return plan.channels, plan.classes, plan.intensity, plan.units, plan.axis_order, plan.schemes
 
 
 def _write_folder(model: Model, member: Member, target: Path, name: str) -> None:

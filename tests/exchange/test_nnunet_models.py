@@ -106,11 +106,12 @@ def test_a_cascade_goes_round_with_its_first_stage_in_the_folder_beside(tmp_path
     assert first.name.endswith("__3d_lowres")
     assert same_weights(open_folder(second).members[0], model.members[0])
     assert same_weights(open_folder(first).members[0], model.members[0].previous)
-    plans = read_json(first / "plans.json")
-    plans["configurations"]["3d_lowres"]["spacing"] = [3.0, 3.0, 3.0]
-    write_json(first / "plans.json", plans)
-    with pytest.raises(OctkitError, match="__3d_lowres: is no 3d_lowres of the same plan"):
-        open_folder(second)
+    for change in ({"spacing": [3.0, 3.0, 3.0]}, {"normalization_schemes": ["ZScoreNormalization"]}):
+        plans = read_json(second / "plans.json")
+        plans["configurations"]["3d_lowres"] |= change
+        write_json(first / "plans.json", plans)
+        with pytest.raises(OctkitError, match="__3d_lowres: is no 3d_lowres of the same plan"):
+            open_folder(second)
     first.rename(tmp_path / "elsewhere")
     with pytest.raises(OctkitError, match="cannot predict without its first, expected that one in .*__3d_lowres"):
         open_folder(second)
