@@ -19,6 +19,7 @@ if [ ! -x "$FOLDER/usr/bin/make" ]; then
     chroot "$FOLDER" useradd --create-home student
 fi
 cp -L /etc/resolv.conf "$FOLDER/etc/resolv.conf"
+echo "127.0.0.1 localhost $(hostname)" > "$FOLDER/etc/hosts"  # as an installed system has: torchrun looks itself up
 if [ -n "${PIP_CERT:-}" ]; then
     mkdir -p "$FOLDER$(dirname "$PIP_CERT")"
     cp -L "$PIP_CERT" "$FOLDER$PIP_CERT"
