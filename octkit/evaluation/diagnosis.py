@@ -37,10 +37,13 @@ def auc_gain(labels: ArrayLike, first: ArrayLike, second: ArrayLike,
              people: Sequence[str]) -> tuple[Interval, float]:
     """By how much the AUC of `second` is higher than that of `first` on the same scans, and the p-value of that test.
 
-    Paired, as `auc_interval`. nan where the interval cannot be told.
+    Paired, as `auc_interval`. nan where the interval cannot be told. Either may be (seeds, n): its AUC is then the mean
+    of its rows' AUCs, and so is what a person moves it by.
     """
     (before, one, have), (after, other, _) = (_moves(labels, found, people) for found in (first, second))
     deviation, gain = _deviation(other - one, have), after - before
+    if deviation == 0 and gain != 0:  # as of no order and of a perfect one: nobody moves either
+        return Interval(gain, np.nan, np.nan, one.shape[1]), np.nan
     if deviation == 0:  # the same order of scans
         return Interval(gain, gain, gain, one.shape[1]), 1.0
     p = 2 * NormalDist().cdf(-abs(gain) / deviation) if deviation > 0 else np.nan
@@ -50,13 +53,13 @@ def auc_gain(labels: ArrayLike, first: ArrayLike, second: ArrayLike,
 def _moves(labels: ArrayLike, probabilities: ArrayLike,
            people: Sequence) -> tuple[float, np.ndarray, list[int]]:
     """The AUC, how each person's scans of either class move it (2, people), and how many people have each class."""
-    ill, found = np.asarray(labels) == 1, np.asarray(probabilities, float)
+    ill, found = np.asarray(labels) == 1, np.atleast_2d(np.asarray(probabilities, float))
     who, count = np.unique(people, return_inverse=True)[1], len(set(people))
     moves, have = np.zeros((2, count)), [len(set(who[ill])), len(set(who[~ill]))]
     if not all(have):
         return float("nan"), moves, have
-    above, equal = found[ill][:, None] > found[~ill], found[ill][:, None] == found[~ill]
-    order = above + 0.5 * equal
+    pairs = found[:, ill, None], found[:, None, ~ill]
+    order = (np.greater(*pairs) + 0.5 * np.equal(*pairs)).mean(axis=0)
     auc = float(order.mean())
     for row, (where, axis) in enumerate(((ill, 1), (~ill, 0))):
         np.add.at(moves[row], who[where], (order.mean(axis=axis) - auc) / where.sum())

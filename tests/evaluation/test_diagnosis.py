@@ -50,6 +50,23 @@ def test_with_a_scan_a_person_they_are_delongs():
     assert 0 < p < 0.05 and auc_gain(labels, first, first, people)[1] == 1
 
 
+def test_several_seeds_gain_what_each_gains_in_the_mean():
+    labels, first, second, people = drawn()
+    found, _ = auc_gain(labels, [first, second], [second, first], people)
+    assert found == (0, 0, 0, 60)
+    both, p = auc_gain(labels, [first, -first], [second, second], people)
+    each = [auc_gain(labels, one, second, people)[0].mean for one in (first, -first)]
+    assert both.mean == pytest.approx(np.mean(each)) and both.low < both.mean < both.high and 0 < p < 1
+    assert auc_gain(labels, [first] * 2, [second] * 2, people)[0] == pytest.approx(
+        auc_gain(labels, first, second, people)[0])
+
+
+def test_a_gain_that_nobody_moves_has_no_interval():
+    # No order and a perfect one: in both of them all of a class are placed alike.
+    found, p = auc_gain([1, 1, 0, 0], [0.5] * 4, [0.9, 0.8, 0.2, 0.1], list("abcd"))
+    assert found.mean == 0.5 and np.isnan([found.low, found.high, p]).all()
+
+
 def test_five_equal_scans_of_a_person_tell_no_more_than_one():
     labels, first, second, people = drawn(spread=0)
     more = drawn(scans=5, spread=0)
