@@ -265,7 +265,7 @@ def errors(predicted: Thickness, truth: Thickness) -> dict[str, dict[str, float]
     """How far a profile is from the true one, layer by layer, in their unit.
 
     `mean_absolute` is over the A-scans seen in both, whose share is `coverage`; the others are predicted minus true
-    means (with sign) by the names of `means`. nan for a layer that was not seen at all in one of the two.
+    means (with sign) by the names of `means`, each with its own gaps bridged. nan where one of the two has no mean.
     Raises OctkitError where unit, number of A-scans or layers differ.
     """
     for what, ours, theirs in (("unit", predicted.unit, truth.unit), ("layers", predicted.layers, truth.layers),
@@ -273,10 +273,11 @@ def errors(predicted: Thickness, truth: Thickness) -> dict[str, dict[str, float]
         if ours != theirs:
             raise OctkitError(f"thickness profiles differ in {what}: predicted {ours}, truth {theirs}")
     result = {}
-    for layer, row in zip(truth.layers, predicted.values - truth.values, strict=True):
-        off = np.abs(row[np.isfinite(row)])
-        result[layer] = {"mean_absolute": float(off.mean()) if off.size else math.nan,
-                         "coverage": off.size / len(row), **means(row, truth.eye)}
+    for layer, ours, theirs in zip(truth.layers, predicted.values, truth.values, strict=True):
+        off = np.abs(ours - theirs)[np.isfinite(ours - theirs)]
+        true = means(theirs, truth.eye)
+        result[layer] = {"mean_absolute": float(off.mean()) if off.size else math.nan, "coverage": off.size / len(ours),
+                         **{name: mean - true[name] for name, mean in means(ours, truth.eye).items()}}
     return result
 
 

@@ -261,12 +261,12 @@ def test_errors_by_hand():
         assert math.isnan(lost["global"]) and math.isnan(lost["mean_absolute"]) and lost["coverage"] == 0
 
 
-def test_errors_are_over_what_was_seen_in_both():
+def test_errors_are_those_of_the_means_that_are_given_with_gaps_bridged():
     predicted, truth = eye("R", [5.0, np.nan, 7, 9, 1, 1, 1, 1]), eye("R", [4.0, 100, 9, 9, 1, 1, 1, np.nan])
     found = errors(predicted, truth)["rnfl"]
-    assert (found["mean_absolute"], found["coverage"]) == (3 / 6, 6 / 8)
-    # differences 1 ? -2 0 0 0 0 ?: the first gap bridged by -0.5, the one at the seam by 0.5
-    assert found["global"] == pytest.approx((1 - 0.5 - 2 + 0.5) / 8)
+    assert (found["mean_absolute"], found["coverage"]) == (3 / 6, 6 / 8)  # where both were seen
+    # The gaps are bridged by 6 and, at the seam, by 2.5: means of 31 / 8 and 127.5 / 8.
+    assert found["global"] == pytest.approx((31 - 127.5) / 8)
 
 
 @pytest.mark.parametrize(("function", "arguments", "message"), [
