@@ -28,7 +28,9 @@ def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | N
     """The mean over groups of their means, and its percentile bootstrap interval; `n` is the number of groups.
 
     `groups` has a group (person) for each value, by default each is its own; groups are drawn with replacement 10,000
-    times, always the same ones. Values that are None or nan are left out. Below some ten groups it is too narrow.
+    times, always the same ones. Values that are None or nan are left out. It is too narrow, most of all below some ten
+    groups: of 95 % intervals 51 % hold the mean of a normal distribution with two groups, 79 with four, 87 with six, 91
+    with twelve, 93 from twenty on.
     """
     values = list(values)
     members: dict[str, list[float]] = {}
