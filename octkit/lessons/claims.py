@@ -34,6 +34,7 @@ from octkit.planning import steps
 from octkit.planning.run import Run
 
 COMMAND = "octkit run --profile claims"
+FEWEST = 6  # people; of five all are on one side in 6 % of cases by chance, so that no 95 % interval tells
 FULL_MARKS = 0.99  # an AUC from which on there is nothing left to gain
 CONFIG = "2d"
 # The report's: nnU-Net v1's Adam keeps the largest second moment (amsgrad).
@@ -74,7 +75,12 @@ class Finding:
 
 
 def decide(gain: Interval, by_seed: Sequence[float] = ()) -> str:
-    """Supported where all of the interval and each seed's mean lie above 0, not supported where all lie below."""
+    """Supported where all of the interval and each seed's mean lie above 0, not supported where all lie below.
+
+    Of fewer than `FEWEST` people nothing is decided.
+    """
+    if gain.n < FEWEST:
+        return "undecided"
     if gain.low > 0 and all(mean > 0 for mean in by_seed):
         return "supported"
     return "not supported" if gain.high < 0 and all(mean < 0 for mean in by_seed) else "undecided"
@@ -292,12 +298,12 @@ def _log_odds(folder: Path, pattern: str) -> list[dict[str, float]]:
 
 def _auc(run: Run, labels: Mapping[str, int], worse: Sequence[Mapping[str, float]],
          better: Sequence[Mapping[str, float]]) -> tuple[Interval, tuple[float, ...]]:
-    """The gain in AUC of the means over seeds, with DeLong's interval, and that of each seed."""
+    """The gain in AUC, the mean of each seed's, with DeLong's interval over people; and that of each seed."""
     cases = [case for case in run.dataset.validation if case.name in labels]
     people, known = [case.person for case in cases], [labels[case.name] for case in cases]
     one, other = (np.array([[table[case.name] for case in cases] for table in tables]) for tables in (worse, better))
     each = tuple(auc_gain(known, a, b, people)[0].mean for a, b in zip(one, other, strict=False))
-    return auc_gain(known, one.mean(0), other.mean(0), people)[0], each
+    return auc_gain(known, one, other, people)[0], each
 
 
 def _baseline(run: Run) -> Finding:

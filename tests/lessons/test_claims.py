@@ -32,6 +32,7 @@ TINY = ("plan.base_features=2", "plan.max_features=4", "train.epochs=1", "train.
     (math.nan, math.nan, (0.1,), "undecided"), (0.001, 0.004, (math.nan,), "undecided")])
 def test_verdicts_by_hand(low, high, seeds, verdict):
     assert decide(Interval(0.0025, low, high, 20), seeds) == verdict
+    assert decide(Interval(0.0025, low, high, 5), seeds) == "undecided"  # people
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def test_candidates_differ_in_one_thing(run):
 
 
 def test_8_to_2_against_7_to_3_on_common_scans(run, tmp_path):
-    """Seeds disagree at 7:3, so that its mean ranks by chance; 8:2 ranks all scans rightly."""
+    """At 7:3 one seed ranks rightly and one, the surer, wrongly: 0.5 in the mean. 8:2 ranks all scans rightly."""
     names = [case.name for case in run.dataset.validation]
-    for share, seed, log_odds in ((0.8, 0, (1, -1)), (0.8, 1, (3, -2)), (0.7, 0, (1, -1)), (0.7, 1, (-1, 1))):
+    for share, seed, log_odds in ((0.8, 0, (1, -1)), (0.8, 1, (3, -2)), (0.7, 0, (1, -1)), (0.7, 1, (-3, 3))):
         write_csv(run.classifier / f"comparison/{share}_{seed}/outputs.csv", ("split", "scan", "log_odds"),
                   [("held out", "0001", 5.0), *(("validation", *row) for row in zip(names, log_odds, strict=True))])
     found = claims._fractions(run)  # of the two validation scans the first has glaucoma
@@ -95,7 +96,7 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
         "plain": {"seconds": 1.0, "dice": 0.9, "dice_by_scan": {"0001": 0.90, "0002": 0.80, "0003": 0.7}},
         "mirrored": {"seconds": 4.0, "dice": 0.92, "dice_by_scan": {"0001": 0.93, "0002": 0.82, "0003": 0.71}}})
     mirroring, *others = Trials(cheap, None, None).findings()
-    assert mirroring.verdict == "supported" and mirroring.gain.mean == pytest.approx(0.02) and "4.0" in mirroring.note
+    assert mirroring.verdict == "undecided" and mirroring.gain.mean == pytest.approx(0.02) and "4.0" in mirroring.note
     assert {one.verdict for one in others} == {"not tested"}
     assert all(claims.COMMAND in one.note for one in others)
     assert not list(tmp_path.glob("cheap-*")) and not (cheap.folder / "models").exists()
