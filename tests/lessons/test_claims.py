@@ -101,7 +101,7 @@ def test_a_run_without_candidates_names_the_command(run, tmp_path):
     assert all(claims.COMMAND in one.note for one in others)
     assert not list(tmp_path.glob("cheap-*")) and not (cheap.folder / "models").exists()
     assert [one["verdict"] for one in read_json(cheap.claims_file)["findings"]] == [
-        "supported", *["not tested"] * len(others)]
+        "undecided", *["not tested"] * len(others)]
 
 
 def test_a_damaged_log_is_named(run, monkeypatch):
