@@ -30,8 +30,8 @@ long: .venv/ready
 lab: .venv/ready
 	$(BIN)/octkit lessons lab
 	PATH="$(CURDIR)/$(BIN):$$PATH" JUPYTER_RUNTIME_DIR=$$(mktemp -d /tmp/octkit.XXXXXX) \
-		$(BIN)/jupyter lab --KernelManager.transport=ipc \
-		--notebook-dir=lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+		$(BIN)/jupyter lab --KernelManager.transport=ipc --notebook-dir=lab \
+		--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 # setup_env.py says what TORCH and TORCH_INDEX, of the command line or the environment, are for.
 .venv/ready: $(wildcard requirements/*.txt) pyproject.toml setup.py setup_env.py

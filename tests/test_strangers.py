@@ -172,7 +172,7 @@ def test_the_lab_talks_to_its_kernels_through_files(tmp_path):
     from jupyter_client.manager import KernelManager
     from traitlets.config.loader import KVArgParseConfigLoader
 
-    [recipe] = re.findall(r"\tJUPYTER_RUNTIME_DIR=(.*?) \$\(BIN\)/jupyter lab (.*?)\n\n",
+    [recipe] = re.findall(r" JUPYTER_RUNTIME_DIR=(.*?) \\\s+\$\(BIN\)/jupyter lab (.*?)\n\n",
                           (PROJECT / "Makefile").read_text(), re.DOTALL)
     made = subprocess.run(["sh", "-c", f"echo {recipe[0].replace('$$', '$').replace('/tmp/', f'{tmp_path}/')}"],
                           capture_output=True, text=True, check=True).stdout.strip()
