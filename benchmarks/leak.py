@@ -91,15 +91,14 @@ def main() -> None:
             dice[how].append([found[0][case.name] for case in run.dataset.train])
             odds[how].append([found[1][case.name] for case in run.dataset.train])
     people, labels = [case.person for case in run.dataset.train], [case.glaucoma for case in run.dataset.train]
-    # Log odds of two networks are on two scales: each fold's are ranked together as they are, as the leak's user would.
-    mean = {what: {how: np.mean(each, axis=0) for how, each in found.items()}
-            for what, found in (("Dice", dice), ("AUC", odds))}
-    rows = [["Dice, mean of the layers", *(_shown(bootstrap_interval(mean["Dice"][how], people)) for how in dice),
-             _shown(bootstrap_interval(mean["Dice"]["by scan"] - mean["Dice"]["by person"], people), "+.4f")],
-            ["AUC of the ResNet50", *(_shown(auc_interval(labels, mean["AUC"][how], people)) for how in odds),
-             _shown(auc_gain(labels, mean["AUC"]["by person"], mean["AUC"]["by scan"], people)[0], "+.4f")]]
+    mean = {how: np.mean(each, axis=0) for how, each in dice.items()}
+    rows = [["Dice, mean of the layers", *(_shown(bootstrap_interval(mean[how], people)) for how in dice),
+             _shown(bootstrap_interval(mean["by scan"] - mean["by person"], people), "+.4f")],
+            # Log odds of a seed's two networks are on two scales, and are ranked together as they are.
+            ["AUC of the ResNet50", *(_shown(auc_interval(labels, odds[how], people)) for how in odds),
+             _shown(auc_gain(labels, odds["by person"], odds["by scan"], people)[0], "+.4f")]]
     text = (f"{machine()}. {len(labels)} phantoms of {len(set(people))} people, {FOLDS} folds, {asked.epochs} epochs, "
-            f"{asked.seeds} seeds whose results of a scan are averaged; 95 % intervals over people.\n\n"
+            f"{asked.seeds} seeds, whose Dice of a scan and whose AUCs are averaged; 95 % intervals over people.\n\n"
             + table(["held-out scans", "dealt by scan", "dealt by person", "what the leak adds"], rows))
     print(text)
     if asked.write:

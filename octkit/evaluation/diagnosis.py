@@ -22,7 +22,8 @@ def auc_interval(labels: ArrayLike, probabilities: ArrayLike, people: Sequence) 
     """The AUC with DeLong's interval, for people with several scans by Obuchowski (Biometrics 53:567, 1997).
 
     It is taken on the logit's scale, so that it stays within 0 and 1. nan without scans of both classes; without an
-    interval where a class has fewer than two people, and for an AUC of 0 or 1, which resampling says nothing about.
+    interval where a class has fewer than two people, and for an AUC of 0 or 1, which resampling says nothing about. Of
+    `probabilities` (seeds, n) it is the mean of the rows' AUCs.
     """
     auc, moves, have = _moves(labels, probabilities, people)
     deviation = _deviation(moves, have)
@@ -37,8 +38,7 @@ def auc_gain(labels: ArrayLike, first: ArrayLike, second: ArrayLike,
              people: Sequence[str]) -> tuple[Interval, float]:
     """By how much the AUC of `second` is higher than that of `first` on the same scans, and the p-value of that test.
 
-    Paired, as `auc_interval`. nan where the interval cannot be told. Either may be (seeds, n): its AUC is then the mean
-    of its rows' AUCs, and so is what a person moves it by.
+    Paired, as `auc_interval`. nan where the interval cannot be told. Either may be (seeds, n).
     """
     (before, one, have), (after, other, _) = (_moves(labels, found, people) for found in (first, second))
     deviation, gain = _deviation(other - one, have), after - before
