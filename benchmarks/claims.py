@@ -27,7 +27,7 @@ def page(run: Run, note: str = "") -> str:
              f"{made.get('processor', 'an unknown processor')}, {made.get('cores', 'unknown')} cores. {note}".rstrip(),
              "", "A claim is supported or not where the interval leaves out 0 and every seed says the same; else it is "
              "undecided. [Lesson 16](../notebooks/16_claims.ipynb) explains the design; `octkit run --profile claims` "
-             "computes it anew.", "",
+             "computes it anew. Of an AUC the gain is the mean of the seeds' gains.", "",
              "| claim | verdict | gain, 95 % interval over people | each seed | remark |", "|---|---|---|---|---|"]
     for one in found["findings"]:
         gain, unit = one["gain"], one["unit"]
