@@ -2,7 +2,9 @@
 
 Each is a logistic regression on the log odds of what it listens to: of one alone that is Platt's recalibration, of both
 their combination (stacking). It is fitted on outputs for scans that neither the ResNet50 nor the thickness model has
-learned from. The threshold of each is set on the same scans, for a specificity of 95 %.
+learned from. No weight is negative: from a dozen people a regression may learn to believe the opposite of what a
+network says (Breiman 1996, https://doi.org/10.1007/BF00117832, on stacking). The threshold of each is set on the same
+scans, for a specificity of 95 %.
 
 Cross-validation deals people. Of each part that is held out nothing decides anything but what it is scored by: neither
 the penalty, nor weights, recalibration or threshold. One thing stays, unless `nested`: the ResNet50 that was asked
@@ -15,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.pipeline import Pipeline
 
 from octkit.classification import thickness_model
 from octkit.common.files import read_table
@@ -28,6 +30,9 @@ from octkit.planning.folds import deal_people, people_of_both
 # What each answer listens to, simplest first.
 ANSWERS = {"thickness": ("thickness",), "resnet50": ("resnet50",), "both": ("thickness", "resnet50")}
 FOLDS = 5
+# The least weight of what an answer listens to, for one standard deviation. It is not 0: scans keep the order that the
+# answer gave them, even where it told nothing of the scans that it was recalibrated on.
+LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,19 @@ class Told(NamedTuple):
     raw: dict[str, np.ndarray]
 
 
+class Regression(NamedTuple):
+    """A logistic regression on `columns` log odds: their means and deviations, a weight for each, and the intercept."""
+
+    means: np.ndarray
+    deviations: np.ndarray
+    weights: np.ndarray
+    intercept: float
+
+    def ask(self, log_odds: np.ndarray) -> np.ndarray:
+        """Probabilities (n,) of glaucoma of log odds (n, columns)."""
+        return expit((log_odds - self.means) / self.deviations @ self.weights + self.intercept)
+
+
 class Fitted(NamedTuple):
     """Answers that can be asked: the thickness model, the regression of each answer, and its threshold.
 
@@ -74,7 +92,7 @@ class Fitted(NamedTuple):
     """
 
     model: Pipeline | None
-    regressions: dict[str, Pipeline]
+    regressions: dict[str, Regression]
     thresholds: dict[str, float]
 
     def ask(self, scans: Evidence) -> Told:
@@ -82,9 +100,9 @@ class Fitted(NamedTuple):
         if self.model is not None and scans.features is not None:
             raw["thickness"] = self.model.decision_function(scans.features)
         if not self.regressions:
-            alone = logistic(raw["resnet50"])
+            alone = expit(raw["resnet50"])
             return Told({"resnet50": alone}, {"resnet50": alone >= THRESHOLD}, raw)
-        told = {name: regression.predict_proba(_stacked(raw, name))[:, 1]
+        told = {name: regression.ask(_stacked(raw, name))
                 for name, regression in self.regressions.items()}
         return Told(told, {name: values > self.thresholds[name] for name, values in told.items()}, raw)
 
@@ -96,11 +114,6 @@ def read_outputs(folder: Path) -> dict[str, dict[str, float]]:
     for split, scan, log_odds in zip(table["split"], table["scan"], table["log_odds"], strict=True):
         found.setdefault(split, {})[scan] = log_odds
     return found
-
-
-def logistic(log_odds: np.ndarray) -> np.ndarray:
-    """Probabilities of log odds."""
-    return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
 
 
 def fit(known: Evidence, seed: int) -> Fitted:
@@ -116,9 +129,31 @@ def fit(known: Evidence, seed: int) -> Fitted:
     for name, parts in ANSWERS.items():
         if outputs.keys() >= set(parts):
             inputs = _stacked(outputs, name)
-            regressions[name] = make_pipeline(StandardScaler(), LogisticRegression()).fit(inputs, labels)
-            thresholds[name] = threshold_for(regressions[name].predict_proba(inputs)[labels == 0, 1])
+            regressions[name] = regress(inputs, labels)
+            thresholds[name] = threshold_for(regressions[name].ask(inputs[labels == 0]))
     return Fitted(model, regressions, thresholds)
+
+
+def regress(log_odds: np.ndarray, labels: np.ndarray) -> Regression:
+    """The logistic regression of labels (n,), 1 or 0, on standardised log odds (n, columns), no weight below the least.
+
+    The penalty is half the sum of the squared weights, as scikit-learn's LogisticRegression has it by default.
+    """
+    means, deviations = log_odds.mean(axis=0), log_odds.std(axis=0)
+    deviations = np.where(deviations > 0, deviations, 1)
+    scaled, signs = (log_odds - means) / deviations, np.where(labels == 1, 1, -1)
+
+    def loss(unknown: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, intercept = unknown[:-1], unknown[-1]
+        margins = signs * (scaled @ weights + intercept)
+        slopes = -signs * expit(-margins)
+        return (float(np.logaddexp(0, -margins).sum() + weights @ weights / 2),
+                np.append(scaled.T @ slopes + weights, slopes.sum()))
+
+    columns = log_odds.shape[1]
+    found = minimize(loss, np.zeros(columns + 1), jac=True, bounds=[(LEAST_WEIGHT, None)] * columns + [(None, None)],
+                     tol=1e-12).x
+    return Regression(means, deviations, found[:-1], float(found[-1]))
 
 
 def cross_validate(known: Evidence, seed: int) -> Told | None:

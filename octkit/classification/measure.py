@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from octkit.classification import resnet50, thickness_model
-from octkit.classification.answers import Evidence, Fitted, Told, choose, cross_validate, fit, logistic, read_outputs
+from octkit.classification.answers import Evidence, Fitted, Told, choose, cross_validate, fit, read_outputs
 from octkit.common.files import write_csv, write_json
 from octkit.common.messages import say
 from octkit.common.settings import Settings
@@ -167,7 +168,7 @@ def _split(run: Run, without: Sequence[int | str]) -> Split | None:
 def _scores(scans: Evidence, labels: np.ndarray, told: Told,
             thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     return {name: diagnosis_scores(labels, values, told.called[name], scans.people) | {
-        "brier_raw": float(np.square(logistic(told.raw[name]) - labels).mean()) if name in told.raw else None,
+        "brier_raw": float(np.square(expit(told.raw[name]) - labels).mean()) if name in told.raw else None,
         "threshold": thresholds.get(name)} for name, values in told.probabilities.items()}
 
 

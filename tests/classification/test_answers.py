@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from octkit.classification import answers
-from octkit.classification.answers import ANSWERS, Evidence, choose, cross_validate, fit
+from octkit.classification.answers import ANSWERS, Evidence, choose, cross_validate, fit, regress
 from octkit.evaluation.diagnosis import auc_interval
 
 
@@ -29,9 +31,25 @@ def test_each_answer_listens_to_its_own_evidence():
     other = fitted.ask(replace(known, logits=-known.logits)).probabilities
     assert np.array_equal(told["thickness"], other["thickness"])
     assert not np.allclose(told["resnet50"], other["resnet50"]) and not np.allclose(told["both"], other["both"])
-    plain = LogisticRegression().fit((known.logits[:, None] - known.logits.mean()) / known.logits.std(), known.labels)
-    assert told["resnet50"] == pytest.approx(plain.predict_proba(
-        (known.logits[:, None] - known.logits.mean()) / known.logits.std())[:, 1])
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_where_no_weight_would_be_negative_it_is_scikit_learns_regression(columns):
+    known = evidence()
+    inputs = np.column_stack([known.logits, known.features[:, 0]])[:, :columns]
+    plain = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10)).fit(inputs, known.labels)
+    assert regress(inputs, known.labels).ask(inputs) == pytest.approx(plain.predict_proba(inputs)[:, 1])
+
+
+def test_a_network_that_was_wrong_of_a_few_people_is_not_believed_the_other_way_round():
+    """Its order of other scans stays, and both together say what thickness says."""
+    known, more = evidence(network=-1.5), evidence(100, seed=1)
+    told = fit(known, 0).ask(more).probabilities
+    assert list(np.argsort(told["resnet50"])) == list(np.argsort(more.logits))
+    assert np.ptp(told["resnet50"]) < 0.02
+    assert told["both"] == pytest.approx(told["thickness"], abs=0.02)
+    inputs = np.column_stack([known.features[:, 0], known.logits])
+    assert min(LogisticRegression().fit(inputs, known.labels).coef_[0]) < -0.5  # a free regression would believe that
 
 
 def test_both_are_better_than_either_where_each_knows_something():
