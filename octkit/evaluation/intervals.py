@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
+
+FEW = 6  # groups, below which a bootstrap's interval is too narrow
 
 
 class Interval(NamedTuple):
@@ -25,12 +28,14 @@ class Interval(NamedTuple):
 
 def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | None = None,
                        level: float = 0.95) -> Interval:
-    """The mean over groups of their means, and its percentile bootstrap interval; `n` is the number of groups.
+    """The mean over groups of their means, and its bootstrap interval; `n` is the number of groups.
 
     `groups` has a group (person) for each value, by default each is its own; groups are drawn with replacement 10,000
-    times, always the same ones. Values that are None or nan are left out. It is too narrow, most of all below some ten
-    groups: of 95 % intervals 51 % hold the mean of a normal distribution with two groups, 79 with four, 87 with six, 91
-    with twelve, 93 from twenty on.
+    times, always the same ones. Values that are None or nan are left out. The percentiles are further out than `level`
+    says, by as much as Student's t is wider than the normal distribution, since so few groups vary less than what they
+    are drawn from (expanded percentile interval: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789). Of
+    95 % intervals 50 % hold the mean of a normal distribution with two groups, 88 with four, 94 with six, 95 from twelve
+    on; of a skewed distribution (lognormal, sigma 0.75) 87 with six, 91 with twelve, 94 with ninety.
     """
     values = list(values)
     members: dict[str, list[float]] = {}
@@ -42,5 +47,6 @@ def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | N
     if means.size < 2:
         return Interval(mean, float("nan"), float("nan"), means.size)
     drawn = np.random.default_rng(0).integers(means.size, size=(10_000, means.size))
-    low, high = np.quantile(means[drawn].mean(axis=1), ((1 - level) / 2, (1 + level) / 2))
+    outside = ndtr(stdtrit(means.size - 1, (1 - level) / 2) * np.sqrt(means.size / (means.size - 1)))
+    low, high = np.quantile(means[drawn].mean(axis=1), (outside, 1 - outside))
     return Interval(mean, float(low), float(high), means.size)

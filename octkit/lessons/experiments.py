@@ -25,7 +25,7 @@ from octkit.common.files import link, new_folder, write_atomic, write_csv
 from octkit.common.messages import say
 from octkit.common.settings import Settings
 from octkit.evaluation.evaluate import aligned
-from octkit.evaluation.intervals import Interval, bootstrap_interval
+from octkit.evaluation.intervals import FEW, Interval, bootstrap_interval
 from octkit.evaluation.records import Scores
 from octkit.figures import charts, widgets
 from octkit.figures.picture import Picture, layer_name, png
@@ -157,7 +157,7 @@ class Comparison:
                      for row in self.rows)]]
         lines = [aligned(table) for table in tables]
         people = len(set(self.people))
-        few = ", and so few make them too narrow" if people < 10 else ""
+        few = ", and so few make them too narrow" if people < FEW else ""
         said = (f"Differences are scan by scan, with 95 % intervals (bootstrap over {people} people; a scan that names "
                 f"nobody counts as one{few}). Each model was trained once.")
         return "\n\n".join([*lines, "\n".join([*self.notes, said])])

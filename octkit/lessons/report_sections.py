@@ -21,7 +21,7 @@ from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import read_json_as, read_table
 from octkit.data.image_files import read_mask
 from octkit.data.labels import mask_coding
-from octkit.evaluation.intervals import bootstrap_interval
+from octkit.evaluation.intervals import FEW, bootstrap_interval
 from octkit.evaluation.metrics import spread, with_spread
 from octkit.evaluation.records import Answers, Estimate, Number, Scores, Summary
 from octkit.figures import charts, diagrams, picture, scans
@@ -36,7 +36,6 @@ from octkit.planning.selection import Selection
 LOG_COLUMNS = {"epoch", "train_loss", "validation_loss", "seconds"}
 CLASSIFIER_STEP, SUBMISSION_STEP = "11_classify", "12_submission"
 MAX_FIGURE, MAX_PIXELS = 20_000_000, 50_000_000  # bytes, pixels; a lesson's have 0.5 and 2 million
-FEW = 10  # people, below which a bootstrap's interval is too narrow
 AGAIN = "run the step again that writes it"
 
 Spread = dict[str, float | int | None]  # what `metrics.spread` returns
