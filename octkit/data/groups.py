@@ -76,12 +76,17 @@ def people_of(path: Path, names: Iterable[str]) -> dict[str, str]:
 def with_groups(dataset: Dataset, report: Report = refuse) -> Dataset:
     """The data set with the `group` and `eye` of its cases as its groups.csv tells them, if it has one.
 
-    Reports what `read_groups` does. Rows of scans that are not there are passed over.
+    Reports what `read_groups` does, and a table that names none of the scans. Rows of scans that are not there are
+    passed over.
     """
     path = dataset.root / GROUPS_FILE
     rows = tried(report, read_groups, path, report) if path.exists() else None
     if not rows:
         return dataset
+    if dataset.cases and not any(scan_key(case.name) in rows for case in dataset.cases):
+        report(bad_file(path, f"names {next(iter(rows.values())).name} and {len(rows) - 1} more, none of them a scan of "
+                        "this data set", f"expected names such as {dataset.cases[0].name}; octkit doctor DATA --groups "
+                        "proposes a table"))
 
     def known(case: Case) -> Case:
         row = rows.get(scan_key(case.name), Row(case.name, None, None))
