@@ -21,7 +21,7 @@ from octkit.common.files import write_json
 from octkit.data.layouts import detect
 from octkit.evaluation.evaluate import score_folder
 from octkit.inference import select
-from octkit.inference.predict import predict_folder
+from octkit.inference.predict_folder import predict_folder
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.thickness import sector_errors, sectors_in_words
 from octkit.network.model import Model, load_model

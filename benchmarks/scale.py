@@ -26,6 +26,7 @@ from versus import PROJECT, machine, octkit_environment, seconds_of, table, writ
 from octkit.common import cluster
 from octkit.figures.overlays import Overlays
 from octkit.inference import predict
+from octkit.inference.predict_folder import predict_folder
 from octkit.inference.scan_result import ask, read_off
 from octkit.inference.sliding_window import Predictor, window_starts
 
@@ -46,7 +47,7 @@ def of_a_scan(work: Path) -> tuple[list, dict]:
         env=octkit_environment(2))) for _ in range(5))
     loading = seconds_of(lambda: Predictor.load("default"))
     predictor, drawer, out = Predictor.load("default"), Overlays(work / "out"), work / "out"
-    predict.predict_folder(predictor, images, out, um_per_px=UM, way=lambda _, found, *__: scans.extend(found))
+    predict_folder(predictor, images, out, um_per_px=UM, way=lambda _, found, *__: scans.extend(found))
     out.mkdir()
 
     def timed(piece, call, *given):
@@ -71,7 +72,7 @@ def of_a_scan(work: Path) -> tuple[list, dict]:
                 for _ in range(SCANS + 1)]
     whole = {}
     for name, drawn_by in (("without pictures", None), ("with pictures", Overlays(work / "with pictures"))):
-        whole[name] = seconds_of(partial(predict.predict_folder, predictor, images, work / name, um_per_px=UM,
+        whole[name] = seconds_of(partial(predict_folder, predictor, images, work / name, um_per_px=UM,
                                          progress=False, way=partial(predict.predict_scans, drawer=drawn_by)))
     # The first scan makes buffers and tries ways.
     first, *others = spent["networks"]
@@ -93,10 +94,10 @@ def before_the_first(work: Path, count: int) -> list:
         os.link(first, many / f"{number:07d}.png")
     predictor = Predictor.load("default")
     began = time.perf_counter()
-    predict.predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
+    predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
     seconds = time.perf_counter() - began
     tracemalloc.start()
-    predict.predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
+    predict_folder(predictor, many, work / "nothing", um_per_px=UM, way=lambda *_: [], progress=False)
     memory = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return [["list, look into it, check", f"{1000 * seconds / count:.2f} ms"],

@@ -288,15 +288,15 @@ def predict(
                                           "default: as those that the model was made from")] = None,
     precision: Annotated[str | None, Option(metavar="NAME", help="float32 or bfloat16; default: as trained")] = None,
     pictures: Annotated[bool, Option("--pictures/--no-pictures", help="draw boundaries, and index.html")] = True,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
+    scheduler: Scheduler = None, workers: Workers = None,
 ) -> None:
     """Segment scans of any size: a PNG for each, in GOALS greys, or a NIfTI file for each volume.
 
     The model in the box (default) reads circle scans around the optic disc. Others are flagged in quality.csv.
     """
     from octkit.common.cluster import workers_of
-    from octkit.inference.predict import Crew, predict_folder, predict_scans
+    from octkit.inference.predict import Crew, predict_scans
+    from octkit.inference.predict_folder import predict_folder
     from octkit.inference.sliding_window import Predictor
     if pictures:
         from octkit.figures.overlays import Overlays  # its matplotlib takes a second to import

@@ -231,7 +231,7 @@ def scalars_of(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 
 
-def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):
+def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, channels=("OCT",), **traits):
     """A model of random weights: 2-D scans planned in px, or volumes where a configuration is 3-D.
 
     A cascade ("3d_cascade_fullres") comes with its first stage.
@@ -249,8 +249,8 @@ def tiny_model(*configs: str, folds=("0", "1"), seed: int = 0, **traits):
              "3d_cascade_fullres": replace(deep, previous_stage="3d_lowres", batch_dice=True)}
     record = {"mean": 90.0, "std": 60.0, "median": 80.0, "min": 1.0, "max": 255.0, "percentile_00_5": 4.0,
               "percentile_99_5": 230.0}
-    plan = Plan(known if volumes else {"2d": flat}, ("OCT",), ("rnfl", "gcipl", "choroid"), (record,),
-                "mm" if volumes else "px", (2, 0, 1) if volumes else (), ("ct",))
+    plan = Plan(known if volumes else {"2d": flat}, channels, ("rnfl", "gcipl", "choroid"), (record,) * len(channels),
+                "mm" if volumes else "px", (2, 0, 1) if volumes else (), ("ct",) * len(channels))
     torch.manual_seed(seed)
 
     def member(config):

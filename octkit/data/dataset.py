@@ -4,7 +4,7 @@ Images are (channels, *spatial) float32 as stored (0..255), masks (*spatial) uin
 spatial is (rows, A-scans), for volumes (B-scans, rows, A-scans).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +99,9 @@ class Dataset:
         Raises OctkitError where its channels do not fit together, or are not as many as the data set's.
         """
         files, names = (case.image, *case.more_channels), self.channels
-        if len(files) == 1:
-            return read_scan(case.image, channels=len(names))
-        if len(files) != len(names):
+        if 1 < len(files) != len(names):
             raise bad_file(case.image, f"found {len(files)} channels", f"expected {len(names)} ({', '.join(names)})")
-        return np.concatenate([read_scan(case.image), *(read_scan(file, case.image) for file in case.more_channels)])
+        return read_channels(files, len(names))
 
     def read_truth(self, case: Case) -> np.ndarray | None:
         """The true mask of a validation or test case, (*spatial) uint8 labels; None where there is none."""
@@ -181,6 +179,14 @@ def read_scan(path: Path, like: Path | None = None, channels: int = 1) -> np.nda
     if channels != 1:
         raise bad_file(path, "found 1 channels", f"expected {channels}")
     return read_volume(path, way)
+
+
+def read_channels(files: Sequence[Path], channels: int) -> np.ndarray:
+    """A scan of one file that holds all channels, or of one for each: (channels, *spatial) float32, as `read_scan`."""
+    first, *more = files
+    if not more:
+        return read_scan(first, channels=channels)
+    return np.concatenate([read_scan(first), *(read_scan(file, first) for file in more)])
 
 
 def read_scan_mask(path: Path, values: Mapping[int, int], like: Path | None = None) -> np.ndarray:

@@ -4,13 +4,14 @@ Each problem goes to `report`, and the rest is looked at where that returns: ope
 problem, the doctor collects all.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
 from octkit.data.dataset import Dataset, fit, scan_name
-from octkit.data.image_files import IMAGE_KINDS, OVERLAY, is_image, list_images
+from octkit.data.image_files import IMAGE_KINDS, OVERLAY, is_image, list_images, read_header
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
 KINDS = f"{IMAGE_KINDS}, NIfTI files or folders of B-scans with their {SPACING_FILE}"
@@ -39,6 +40,33 @@ def scans_in(folder: Path, masks: bool = False, also: tuple[str, ...] = (), repo
 def scans_found(folder: Path, masks: bool, report: Report) -> dict[str, Path]:
     """As `scans_in`, but all problems are reported: empty where there is no scan."""
     return tried(report, scans_in, folder, masks, (), report) or {}
+
+
+def channel_of(name: str) -> tuple[str, int]:
+    """The case and the channel that a scan's name tells as nnU-Net's do: CASE and 1 for CASE_0001; -1 if it tells none.
+    """
+    found = re.fullmatch(r"(.+)_(\d{4})", name, re.ASCII)
+    return (found[1], int(found[2])) if found else (name, -1)
+
+
+def by_channel(files: Sequence[Path], channels: int) -> list[tuple[Path, ...]]:
+    """The files of each scan of so many channels: CASE_0000, CASE_0001, … are one scan, as in nnU-Net's folders.
+
+    Files of other names, and a colour image without such others, are a scan each. Raises OctkitError for a channel that
+    is not there, or does not fit the first one.
+    """
+    found: dict[tuple[str, bool], dict[int, Path]] = {}
+    for file in files:
+        name, channel = channel_of(scan_name(file)) if channels > 1 else (scan_name(file), -1)
+        found.setdefault((name, channel >= 0), {})[channel] = file
+    for (name, numbered), one in found.items():
+        if numbered and not (list(one) == [0] and is_image(one[0]) and read_header(one[0]).colours == channels):
+            if set(one) != set(range(channels)):
+                raise bad_file(next(iter(one.values())), f"found the channels {sorted(one)} of {name}",
+                               f"expected {channels} files, {name}_0000 to {name}_{channels - 1:04d}, in one folder")
+            for channel in range(1, channels):
+                fit(one[channel], one[0])
+    return [tuple(one[channel] for channel in sorted(one)) for one in found.values()]
 
 
 def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:

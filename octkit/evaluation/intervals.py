@@ -34,8 +34,8 @@ def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | N
     times, always the same ones. Values that are None or nan are left out. The percentiles are further out than `level`
     says, by as much as Student's t is wider than the normal distribution, since so few groups vary less than what they
     are drawn from (expanded percentile interval: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789). Of
-    95 % intervals 50 % hold the mean of a normal distribution with two groups, 88 with four, 94 with six, 95 from twelve
-    on; of a skewed distribution (lognormal, sigma 0.75) 87 with six, 91 with twelve, 94 with ninety.
+    95 % intervals 50 % hold the mean of a normal distribution with two groups, 88 with four, 94 with six, 95 from
+    twelve on; of a skewed distribution (lognormal, sigma 0.75) 87 with six, 91 with twelve, 94 with ninety.
     """
     values = list(values)
     members: dict[str, list[float]] = {}

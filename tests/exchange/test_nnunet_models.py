@@ -28,7 +28,7 @@ from octkit.exchange.nnunet_models import (
     weights_to,
     what_is_lost,
 )
-from octkit.inference.predict import predict_folder
+from octkit.inference.predict_folder import predict_folder
 from octkit.inference.sliding_window import Predictor
 from octkit.network.model_file import open_model
 

@@ -36,7 +36,8 @@ from octkit.data.labels import BOUNDARIES, GOALS_GREYS
 from octkit.data.volume_files import write_nifti
 from octkit.figures.overlays import Overlays
 from octkit.inference import predict, select
-from octkit.inference.predict import predict_folder, predict_held_out, read_prediction, save_mask
+from octkit.inference.predict import predict_held_out, read_prediction, save_mask
+from octkit.inference.predict_folder import predict_folder
 from octkit.inference.scan_result import ScanResult, most_probable, predict_scan
 from octkit.inference.sliding_window import Predictor
 from octkit.layers.boundaries import mask_from, ordered_boundaries
@@ -422,6 +423,25 @@ def test_a_scan_that_is_too_large_to_predict_is_refused_before_it_is_read(tmp_pa
                                  lambda: pytest.fail("it was read"))
     with pytest.raises(OctkitError, match=r"a scan of 8000 x 9800 needs about 6\.\d GB of memory, found 1.0 GB free"):
         predict.predict_scans(predictor, [scan], tmp_path / "out", progress=False)
+
+
+def test_channels_in_files_of_their_own_are_one_scan(tmp_path, image):
+    """Named as nnU-Net names them; another order of names, a channel that lacks and one of another size are told."""
+    network = tiny_model("2d", folds=("0",), mirror=False, channels=("R", "G", "B"))
+    model, folder, channels = Predictor(network, "cpu"), tmp_path / "in", [image, 255 - image, image // 2]
+    for number, channel in enumerate(channels):
+        write_png(folder / f"a_{number:04d}.png", channel)
+    Image.fromarray(np.stack(channels, -1)).save(folder / "b_0000.png")  # a colour image holds three by itself
+    written = predict_folder(model, folder, tmp_path / "out", progress=False)
+    assert [path.name for path in written] == ["a.png", "b_0000.png"]
+    assert np.array_equal(*(np.asarray(Image.open(path)) for path in written))
+    expected = predict_scan(model, np.stack(channels).astype(np.float32), None, None).mask
+    np.testing.assert_array_equal(read_mask(written[0], GOALS_GREYS), expected)
+    with pytest.raises(OctkitError, match=r"found the channels \[1\] of a, expected 3 files, a_0000 to a_0002"):
+        predict_folder(model, folder / "a_0001.png", tmp_path / "one", progress=False)
+    write_png(folder / "a_0002.png", image[:-1])
+    with pytest.raises(OctkitError, match="a_0002.png"):
+        predict_folder(model, folder, tmp_path / "again", progress=False)
 
 
 def test_the_scans_of_a_devices_file_are_predicted_one_by_one(tmp_path, image, capsys):

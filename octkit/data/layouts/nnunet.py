@@ -11,7 +11,6 @@ The format is that of nnU-Net v2 (its documentation/dataset_format.md). 2-D imag
 spacing of images is unknown.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,7 +22,7 @@ from octkit.common.files import listing, read_json_as
 from octkit.data.dataset import Case, Dataset, fit, is_volume
 from octkit.data.image_files import is_image, read_header
 from octkit.data.labels import IGNORE, LAYERS
-from octkit.data.matching import check_pairs
+from octkit.data.matching import channel_of, check_pairs
 from octkit.data.volume_files import stated_scale
 
 
@@ -111,12 +110,12 @@ def _images_in(folder: Path, ending: str, channels: tuple[str, ...], report: Rep
     """The files of each case by channel; reports channels that are not there or do not fit the first."""
     cases: dict[str, dict[int, Path]] = {}
     for file in _files_in(folder, ending, report):
-        parts = re.fullmatch(r"(.+)_(\d{4})", file.name.removesuffix(ending), re.ASCII)
-        if parts is None or int(parts[2]) >= len(channels):
+        name, channel = channel_of(file.name.removesuffix(ending))
+        if not 0 <= channel < len(channels):
             report(bad_file(file, "has another name", f"expected a name such as CASE_0000{ending}, with the channel's "
                             f"number from 0000 to {len(channels) - 1:04d}"))
         else:
-            cases.setdefault(parts[1], {})[int(parts[2])] = file
+            cases.setdefault(name, {})[channel] = file
     for name, files in cases.items():
         if list(files) == [0] and len(channels) == 3 and is_image(files[0]):
             header = tried(report, read_header, files[0])
