@@ -52,19 +52,20 @@ LEAST_STEP = 0.05  # of a window: 400 windows then look at each pixel of a scan,
 
 
 def project_folder(package: Path, working: Path) -> Path:
-    """Where data/ and reports/ lie: the working folder, or one above (of notebooks/solutions: two), with the lessons.
+    """Where data/ and reports/ lie: the working folder, or one of four above, with the lessons.
 
-    Else the checkout that the `package` lies in, or, where it was installed, the working folder itself.
+    A run's folder has executed copies of the lessons, and lies in the one that is meant (reports/demo/notebooks). Else
+    the checkout that the `package` lies in, or, where it was installed, the working folder itself.
     """
-    for folder in (working, *working.parents[:2]):
+    for folder in (working, *working.parents[:4]):
         lesson = folder / LESSONS / "00_start.ipynb"
         # Another user's, in a folder such as /tmp, would be executed.
-        if lesson.is_file() and is_mine(lesson.stat()):
+        if lesson.is_file() and is_mine(lesson.stat()) and not (folder / LEDGER).exists():
             return folder
     return package.parent if (package.parent / LESSONS).is_dir() else working
 
 
-LESSONS = "notebooks"
+LESSONS, LEDGER = "notebooks", "ledger.jsonl"  # in a project's folder; of a run, in its own
 PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = project_folder(PACKAGE, Path.cwd())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 
 from octkit.common.files import read_json, write_atomic
+from octkit.common.settings import PROJECT
 from octkit.lessons.notebook import Notebook
 from octkit.planning.run import Run
 
@@ -59,7 +60,7 @@ def rounds(lesson: str, run: Run) -> Iterator[list[tuple[str, Notebook, Path]]]:
         whole, cells = f"{lesson}_{re.sub('[^A-Za-z0-9_.-]', '_', name)}", (OPEN + train, code)
         path = run.steps / whole / "trains.ipynb"
         write_atomic(path, nbformat.writes(nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])))
-        return whole, Notebook(path, tuple(("code", text) for text in cells)), Path(last)
+        return whole, Notebook(path, tuple(("code", text) for text in cells), PROJECT), Path(last)
 
     yield [made("prepared", f"{trainings}write_json(run.steps / {listed.name!r}, rounds)", listed)]
     for found in filter(None, read_json(listed)):

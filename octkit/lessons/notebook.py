@@ -47,10 +47,14 @@ class NotebookFailed(OctkitError):
 
 
 class Notebook(NamedTuple):
-    """A notebook's file and its cells as (kind, text): "code", "markdown", or "exercise" for code that one answers."""
+    """A notebook's file and its cells as (kind, text): "code", "markdown", or "exercise" for code that one answers.
+
+    `working` is the folder that it is executed in, by default its own.
+    """
 
     path: Path
     cells: tuple[tuple[str, str], ...]
+    working: Path | None = None
 
 
 def read(path: Path, parameters: Collection[str]) -> Notebook:
@@ -91,7 +95,7 @@ def execute(notebook: Notebook, parameters: dict, copy: Path, on_cell: Callable[
 
     try:
         with _sockets() as sockets:
-            _start(notebook.path, running, parameters, _kernel_class(sockets, exits), cell_starts, started)
+            _start(notebook, running, parameters, _kernel_class(sockets, exits), cell_starts, started)
         cells = nbformat.read(running, as_version=4).cells
         missed = [i for i, cell in enumerate(cells) if _is_code(cell) and not cell.execution_count]
         if missed:
@@ -145,13 +149,15 @@ def _sockets() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="octkit-", ignore_cleanup_errors=True)
 
 
-def _start(path: Path, running: Path, parameters: dict, kernel: type, cell_starts: Callable, started: list) -> None:
+def _start(notebook: Notebook, running: Path, parameters: dict, kernel: type, cell_starts: Callable,
+           started: list) -> None:
+    path = notebook.path
     source, target = (str(name).replace("{", "{{").replace("}", "}}") for name in (path, running))  # are str.format-ed
     for attempt in range(1, KERNEL_STARTS + 1):
         try:
             papermill.execute_notebook(source, target, parameters, kernel_name="python3", language="python",
-                                       progress_bar=False, cwd=path.parent, kernel_manager_class=kernel,
-                                       on_cell_start=cell_starts)
+                                       progress_bar=False, cwd=notebook.working or path.parent,
+                                       kernel_manager_class=kernel, on_cell_start=cell_starts)
             return
         except (RuntimeError, TimeoutError, OSError):
             if started or attempt == KERNEL_STARTS:  # only a kernel that ran nothing may be started again

@@ -13,7 +13,7 @@ from typing import Any
 from octkit.common import settings
 from octkit.common.errors import OctkitError, bad_file
 from octkit.common.files import links_inside
-from octkit.common.settings import Settings
+from octkit.common.settings import LEDGER, Settings
 from octkit.data.dataset import Dataset
 from octkit.data.layouts import detect
 from octkit.data.measured import Calibration
@@ -126,7 +126,7 @@ class Run:
     claims_file = property(lambda self: self.folder / "claims.json")
     thickness_file = property(lambda self: self.folder / "thickness.csv")
     corrected = property(lambda self: self.folder / "corrected")  # scans corrected in lesson 10: a data set
-    ledger_file = property(lambda self: self.folder / "ledger.jsonl")
+    ledger_file = property(lambda self: self.folder / LEDGER)
     submission_file = property(lambda self: self.folder / "submission.zip")
     report_file = property(lambda self: self.folder / "report.html")
     classifier = property(lambda self: self.folder / "classifier")

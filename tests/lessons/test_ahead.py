@@ -7,6 +7,7 @@ from helpers import equal, make_run, smoke, write_notebook
 
 from octkit.common import cluster
 from octkit.common.files import read_json, write_json
+from octkit.common.settings import PROJECT
 from octkit.data.doctor import data_set
 from octkit.inference import predict
 from octkit.lessons import ahead, ledger, notebook, run_all
@@ -143,8 +144,10 @@ def test_a_training_that_was_deleted_is_done_again(again, tmp_path, capsys):
 def test_names_of_trainings_stay_within_the_run(tmp_path):
     run = Run(tmp_path / "run")
     write_json(run.steps / "11_classify.json", [{"../../x": ([], "x")}, {"a b": ([], "x")}])
-    names = [name for found in ahead.rounds("11_classify", run) for name, *_ in found]
-    assert names == ["11_classify_prepared", "11_classify_.._.._x", "11_classify_a_b"]
+    found = [one for each in ahead.rounds("11_classify", run) for one in each]
+    assert [name for name, *_ in found] == ["11_classify_prepared", "11_classify_.._.._x", "11_classify_a_b"]
+    # Their files lie in the run, but they find data/ where the command does.
+    assert all(run.folder in notebook.path.parents and notebook.working == PROJECT for _, notebook, _ in found)
 
 
 def test_volumes_are_trained_in_two_rounds_and_predict_what_they_held_out(monkeypatch):

@@ -41,6 +41,16 @@ def test_all_lessons_lie_beside_reports_and_data(tmp_path, originals):
         assert project_folder(tmp_path / "elsewhere/octkit", tmp_path / working) == tmp_path / "mine"
 
 
+def test_a_runs_executed_lessons_are_not_the_projects(tmp_path, originals):  # noqa: ARG001
+    lay_out(tmp_path / "mine")
+    run = tmp_path / "mine/reports/demo"
+    (run / "notebooks").mkdir(parents=True)
+    write(run / "notebooks/00_start.ipynb", "")
+    (run / "ledger.jsonl").touch()
+    for working in (run, run / "notebooks", run / ".steps/11_classify_prepared"):
+        assert project_folder(tmp_path / "elsewhere/octkit", working) == tmp_path / "mine"
+
+
 def test_lessons_are_laid_out_in_the_chosen_language(tmp_path, originals, monkeypatch):
     (originals / "zh").mkdir()
     for name in ("00_start.ipynb", "01_data.ipynb"):
