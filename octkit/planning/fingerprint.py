@@ -37,7 +37,7 @@ class Fingerprint:
     `spacings` and `shapes` have one entry a case with one number an axis (2 or 3; 2-D data two), spacings in
     `units`: "mm", or "px" where the scale is unknown and each pixel counts as 1. `channels` and `classes` are
     names, classes without background. `intensity` has one record a channel: mean, median, min, max, std,
-    percentile_00_5, percentile_99_5 over all labelled pixels.
+    percentile_00_5, percentile_99_5 over all labelled pixels. `ignore`: masks may leave pixels without a label.
 
     Raises ValidationError (a ValueError) for numbers that do not fit together.
     """
@@ -48,6 +48,7 @@ class Fingerprint:
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     intensity: tuple[dict[str, Annotated[float, Field(allow_inf_nan=False)]], ...]
     units: str = "mm"
+    ignore: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -109,7 +110,8 @@ def extract(dataset: Dataset, cases: Sequence[Case] | None = None, units: str = 
     shapes = tuple(shape for shape, _ in found)
     spacings = tuple((1.0,) * len(shape) if in_px or case.spacing is None else case.spacing
                      for case, shape in zip(cases, shapes, strict=True))
-    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, tuple(intensity), "px" if in_px else "mm")
+    return Fingerprint(spacings, shapes, dataset.channels, dataset.labels, tuple(intensity), "px" if in_px else "mm",
+                       IGNORE in dataset.mask_values.values())
 
 
 def readers(cases: Sequence[Case]) -> ThreadPoolExecutor:

@@ -42,7 +42,8 @@ def plan_experiment(fingerprint: Fingerprint, memory_gb: float = rules.YARDSTICK
     shape = rules.median_shape(fingerprint.shapes, fingerprint.spacings, target)
     spacing, shape = (tuple(values[a] for a in order or (0, 1)) for values in (target, shape))
     cases = len(fingerprint.shapes)
-    plan_one = partial(plan_network, classes=len(fingerprint.classes), memory_gb=memory_gb,
+    # nnU-Net counts "ignore" among the outputs, though networks have none for it: batches are to be as large as its.
+    plan_one = partial(plan_network, classes=len(fingerprint.classes) + fingerprint.ignore, memory_gb=memory_gb,
                        base_features=base_features, max_features=max_features, architecture=architecture)
     in_3d: dict[str, Planned] = {}
     if not order or shape[0] == 1:

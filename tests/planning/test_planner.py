@@ -179,6 +179,15 @@ def test_plan_goes_round_and_each_parameter_has_kind_and_reason(tmp_path, shape,
     assert content["axis_order"]["value"] == ([1, 0, 2] if len(shape) == 3 else [])
 
 
+def test_an_ignore_label_takes_memory_as_nnunet_reckons():
+    """Its planner counts all labels of dataset.json, "ignore" too, though the network has no output for it."""
+    shape, spacing = (233, 478), (1, 1)
+    plans = [plan_experiment(replace(fingerprint(shape, spacing, 900, classes), ignore=ignore))
+             for classes, ignore in ((3, False), (3, True), (4, False))]
+    assert [plan.configurations["2d"].batch_size for plan in plans] == [25, 24, 24]
+    assert len(plans[1].classes) == 3
+
+
 def test_our_own_plans_scale_every_channel_by_the_data_sets_statistics():
     found = Fingerprint([(1, 1)] * 9, [(200, 275)] * 9, ("OCT", "OCT-A"), LAYERS, [RECORD] * 2)
     assert plan_experiment(found).normalisation == ("ct", "ct")

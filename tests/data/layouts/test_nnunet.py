@@ -130,7 +130,9 @@ def test_what_nobody_has_labelled_is_told_from_background(raw, tmp_path):
     assert dataset.labels == LAYERS and (mask[:, :20] == IGNORE).all() and (mask[:, 20:] == label[:, 20:]).all()
     assert not [found for found in look_through(raw, workers=0, progress=False).findings if found.file == path]
     grey, known = dataset.read_image(dataset.train[0])[0], (label > 0) & (label < 4)
-    [record] = extract(replace(dataset, train=dataset.train[:1])).intensity  # of the layers, without what is unknown
+    found = extract(replace(dataset, train=dataset.train[:1]))
+    [record] = found.intensity  # of the layers, without what is unknown
+    assert found.ignore and not extract(open_dataset(write_nnunet_raw(tmp_path / "all"))).ignore
     assert (record["mean"], record["max"]) == (pytest.approx(grey[known].mean()), grey[known].max())
     # of another data set such pixels stay what they are
     extra = detect._extra_cases(open_dataset(write_nnunet_raw(tmp_path / "own", labels=("choroid", "rnfl", "gcipl"))),
