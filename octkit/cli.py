@@ -113,9 +113,7 @@ def run(
     like: Annotated[Path | None, Option("--like", metavar="RUN", help="an experiment: a new run like this one but for "
                                         "--set, which shares what stays the same")] = None,
     foretell: Annotated[bool, Option("--estimate", help="say what the run would take (a minute), run nothing")] = False,
-    scheduler: Scheduler = None,
-    workers: Workers = None,
-    language: Language = None,
+    scheduler: Scheduler = None, workers: Workers = None, language: Language = None,
 ) -> None:
     """Run all notebooks in order, but for what is done.
 
@@ -405,7 +403,9 @@ def thickness(
     """
     from octkit.layers.thickness import thickness_table, write_csv
 
-    write_csv(out, thickness_table(masks, um_per_px, eye))
+    rows = thickness_table(masks, um_per_px, eye)
+    write_csv(out, rows)
+    print(f"{out}: {len({row['case'] for row in rows})} scans measured")
 
 
 @app.command()
