@@ -4,8 +4,8 @@ Run by hand, in an environment of its own, from the project's root:
 
     python3.11 -m venv /path/to/nnunet
     /path/to/nnunet/bin/pip install torch==2.13.0
-    /path/to/nnunet/bin/pip install nnunetv2==2.8.1 pydantic==2.14.4
-    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 100 --seed 7   [--residual]
+    /path/to/nnunet/bin/pip install nnunetv2==2.8.1 pydantic==2.14.4 psutil==7.2.2
+    PYTHONPATH=. /path/to/nnunet/bin/python benchmarks/plans.py --data-sets 100 --seed 7   [--residual] [--ignore]
 
 Half of the data sets are 2-D, half volumes; sizes, spacings, their spread, the order of axes, the number of cases and
 classes and the memory are drawn at random. nnU-Net's planner runs whole, from its constructor to the plans that it
@@ -59,13 +59,15 @@ def random_data_set(volumes: bool) -> tuple[list, list, int, int]:
 
 
 def nnunet_plans(spacings: list, shapes: list, classes: int, memory_gb: float,
-                 planner_class: type[nnunet.ExperimentPlanner] = nnunet.ExperimentPlanner) -> dict:
+                 planner_class: type[nnunet.ExperimentPlanner] = nnunet.ExperimentPlanner,
+                 ignore: bool = False) -> dict:
     """The plans that nnU-Net would save; a 2-D scan is for it a volume of one slice, 999 thick."""
+    names = [*(f"class_{i}" for i in range(1, classes + 1)), *["ignore"] * ignore]
     if len(shapes[0]) == 2:
         spacings, shapes = [[999, *s] for s in spacings], [[1, *s] for s in shapes]
     files = {
         "dataset.json": {"channel_names": {"0": "CT"}, "numTraining": len(shapes), "file_ending": ".png",
-                         "labels": {"background": 0, **{f"class_{i}": i for i in range(1, classes + 1)}}},
+                         "labels": {"background": 0, **{name: i for i, name in enumerate(names, start=1)}}},
         "dataset_fingerprint.json": {"spacings": spacings, "shapes_after_crop": shapes,
                                      "median_relative_size_after_cropping": 1,
                                      "foreground_intensity_properties_per_channel": {"0": RECORD}},
@@ -125,17 +127,20 @@ def main() -> None:
     options.add_argument("--data-sets", type=int, default=100)
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--residual", action="store_true", help="ResEncM below 24 GB, else L, XL from 40")
+    options.add_argument("--ignore", action="store_true", help="all data sets have an ignore label")
     chosen = options.parse_args()
     random.seed(chosen.seed)
     equal, kinds = 0, collections.Counter()
     for number in range(chosen.data_sets):
         spacings, shapes, classes, memory = random_data_set(volumes=number % 2 == 1)
         kind = planner_class(memory) if chosen.residual else nnunet.ExperimentPlanner
-        found = Fingerprint(spacings, shapes, ["OCT"], [*map(str, range(classes))], [RECORD])
+        found = Fingerprint(spacings, shapes, ["OCT"], [*map(str, range(classes))], [RECORD],
+                            ignore=chosen.ignore)
         plan = plan_experiment(found, memory, architecture="residual" if chosen.residual else "plain")
         ours = plain(our_answer(plan))
         try:
-            theirs = plain(nnunet_answer(nnunet_plans(spacings, shapes, classes, memory, kind)))
+            theirs = plain(nnunet_answer(nnunet_plans(spacings, shapes, classes, memory, kind,
+                                                      chosen.ignore)))
         except OverflowError:  # a volume of one or two slices can have none left at its low resolution
             kinds["nnU-Net has no plan"] += 1
             continue
