@@ -405,7 +405,7 @@ def thickness(
 
     rows = thickness_table(masks, um_per_px, eye)
     write_csv(out, rows)
-    print(f"{out}: {len({row['case'] for row in rows})} scans measured")
+    print(f"{out}: thickness of {len({row['case'] for row in rows})} scans")
 
 
 @app.command()

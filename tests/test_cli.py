@@ -225,7 +225,7 @@ def test_evaluate_and_thickness(octkit, goals, tmp_path):
     assert read_json(tmp_path / "scores.json")["sectors"]["layers"]["gcipl"]["I"]["absolute"]["groups"] == 2
     # The scans' RNFL is 6 px thick everywhere.
     code, out, _ = octkit("thickness", truth, "-o", tmp_path / "t.csv", "--um-per-px", 4)
-    assert code == 0 and f"{tmp_path / 't.csv'}: 2 scans" in out
+    assert code == 0 and f"{tmp_path / 't.csv'}: thickness of 2 scans" in out
     assert "0007,,um,rnfl,24.000,24.000" in (tmp_path / "t.csv").read_text()
     octkit("thickness", truth, "-o", tmp_path / "t.csv", "--eye", "L")
     assert "0007,L,px,rnfl," + ",".join(["6.000"] * 23) in (tmp_path / "t.csv").read_text()

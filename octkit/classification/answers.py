@@ -22,6 +22,7 @@ from scipy.special import expit
 from sklearn.pipeline import Pipeline
 
 from octkit.classification import thickness_model
+from octkit.common.errors import bad_file
 from octkit.common.files import read_table
 from octkit.evaluation.diagnosis import Z, auc_gain, threshold_for
 from octkit.evaluation.metrics import THRESHOLD
@@ -111,6 +112,8 @@ def read_outputs(folder: Path) -> dict[str, dict[str, float]]:
     """outputs.csv of a network: split -> scan -> log odds."""
     found: dict[str, dict[str, float]] = {}
     table = read_table(folder / "outputs.csv", ["log_odds"], ("split", "scan"), "run octkit classify RUN")
+    if not np.isfinite(table["log_odds"]).all():
+        raise bad_file(folder / "outputs.csv", "found log odds that are no number", "run octkit classify RUN")
     for split, scan, log_odds in zip(table["split"], table["scan"], table["log_odds"], strict=True):
         found.setdefault(split, {})[scan] = log_odds
     return found
@@ -140,7 +143,7 @@ def regress(log_odds: np.ndarray, labels: np.ndarray) -> Regression:
     The penalty is half the sum of the squared weights, as scikit-learn's LogisticRegression has it by default.
     """
     means, deviations = log_odds.mean(axis=0), log_odds.std(axis=0)
-    deviations = np.where(deviations > 0, deviations, 1)
+    deviations = np.where(np.ptp(log_odds, axis=0) > 0, deviations, 1)  # of equal numbers it may be 1e-17
     scaled, signs = (log_odds - means) / deviations, np.where(labels == 1, 1, -1)
 
     def loss(unknown: np.ndarray) -> tuple[float, np.ndarray]:

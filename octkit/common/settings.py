@@ -57,12 +57,17 @@ def project_folder(package: Path, working: Path) -> Path:
     A run's folder has executed copies of the lessons, and lies in the one that is meant (reports/demo/notebooks). Else
     the checkout that the `package` lies in, or, where it was installed, the working folder itself.
     """
+    with_lessons = []
     for folder in (working, *working.parents[:4]):
         lesson = folder / LESSONS / "00_start.ipynb"
         # Another user's, in a folder such as /tmp, would be executed.
-        if lesson.is_file() and is_mine(lesson.stat()) and not (folder / LEDGER).exists():
-            return folder
-    return package.parent if (package.parent / LESSONS).is_dir() else working
+        if lesson.is_file() and is_mine(lesson.stat()):
+            with_lessons.append(folder)
+            if not (folder / LEDGER).exists():
+                return folder
+    if (package.parent / LESSONS).is_dir():
+        return package.parent
+    return with_lessons[0] if with_lessons else working  # a run in the project's folder itself
 
 
 LESSONS, LEDGER = "notebooks", "ledger.jsonl"  # in a project's folder; of a run, in its own

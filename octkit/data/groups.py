@@ -84,9 +84,9 @@ def with_groups(dataset: Dataset, report: Report = refuse) -> Dataset:
     if not rows:
         return dataset
     if dataset.cases and not any(scan_key(case.name) in rows for case in dataset.cases):
-        report(bad_file(path, f"names {next(iter(rows.values())).name} and {len(rows) - 1} more, none of them a scan "
-                        "of this data set", f"expected names such as {dataset.cases[0].name}; octkit doctor DATA "
-                        "--groups proposes a table"))
+        report(bad_file(path, f"names no scan of this data set, first {next(iter(rows.values())).name}",
+                        f"expected names such as {dataset.cases[0].name}: mend them, or move the table away (octkit "
+                        "doctor DATA --groups then proposes one for circle scans)"))
 
     def known(case: Case) -> Case:
         row = rows.get(scan_key(case.name), Row(case.name, None, None))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octkit.common.errors import Report, bad_file, refuse, tried
 from octkit.common.files import listing
-from octkit.data.dataset import Dataset, fit, scan_name
+from octkit.data.dataset import Dataset, fit, is_volume, scan_name
 from octkit.data.image_files import IMAGE_KINDS, OVERLAY, is_image, list_images, read_header
 from octkit.data.volume_files import SPACING_FILE, is_nifti, is_stack, no_spacing
 
@@ -52,21 +52,33 @@ def channel_of(name: str) -> tuple[str, int]:
 def by_channel(files: Sequence[Path], channels: int) -> list[tuple[Path, ...]]:
     """The files of each scan of so many channels: CASE_0000, CASE_0001, … are one scan, as in nnU-Net's folders.
 
-    Files of other names, and a colour image without such others, are a scan each. Raises OctkitError for a channel that
-    is not there, or does not fit the first one.
+    Files of other names, device files and colour images, which hold all channels by themselves, are a scan each. Raises
+    OctkitError for a channel that is not there, or does not fit the first one, and for colour images that are named as
+    all channels of a scan are: they may be meant as either.
     """
-    found: dict[tuple[str, bool], dict[int, Path]] = {}
+    scans: list[tuple[Path, ...]] = []
+    numbered: dict[str, dict[int, Path]] = {}
     for file in files:
-        name, channel = channel_of(scan_name(file)) if channels > 1 else (scan_name(file), -1)
-        found.setdefault((name, channel >= 0), {})[channel] = file
-    for (name, numbered), one in found.items():
-        if numbered and not (list(one) == [0] and is_image(one[0]) and read_header(one[0]).colours == channels):
-            if set(one) != set(range(channels)):
-                raise bad_file(next(iter(one.values())), f"found the channels {sorted(one)} of {name}",
-                               f"expected {channels} files, {name}_0000 to {name}_{channels - 1:04d}, in one folder")
-            for channel in range(1, channels):
-                fit(one[channel], one[0])
-    return [tuple(one[channel] for channel in sorted(one)) for one in found.values()]
+        name, channel = channel_of(scan_name(file))
+        if channels == 1 or channel < 0 or not (is_image(file) or is_volume(file)):
+            scans.append((file,))
+        else:
+            numbered.setdefault(name, {})[channel] = file
+    for name, one in numbered.items():
+        whole = set(one) == set(range(channels))
+        if all(is_image(file) and read_header(file).colours == channels for file in one.values()):
+            if whole:
+                raise bad_file(one[0], f"is a colour image, and named as one of the {channels} channels of {name}",
+                               "expected grey images for channels, or other names for colour images")
+            scans += [(file,) for file in one.values()]
+            continue
+        if not whole:
+            raise bad_file(next(iter(one.values())), f"found the channels {sorted(one)} of {name}",
+                           f"expected {channels} files, {name}_0000 to {name}_{channels - 1:04d}, in one folder")
+        for channel in range(1, channels):
+            fit(one[channel], one[0])
+        scans.append(tuple(one[channel] for channel in range(channels)))
+    return sorted(scans)
 
 
 def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-FEW = 6  # groups, below which a bootstrap's interval is too narrow
+FEW = 10  # groups, below which a bootstrap's interval is too narrow, most of all of skewed values
 
 
 class Interval(NamedTuple):
@@ -32,8 +32,8 @@ def bootstrap_interval(values: Iterable[float | None], groups: Sequence[str] | N
 
     `groups` has a group (person) for each value, by default each is its own; groups are drawn with replacement 10,000
     times, always the same ones. Values that are None or nan are left out. The percentiles are further out than `level`
-    says, by as much as Student's t is wider than the normal distribution, since so few groups vary less than what they
-    are drawn from (expanded percentile interval: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789). Of
+    says, by as much as Student's t is wider than the normal distribution: drawn again from few groups, means vary too
+    little (expanded percentile interval: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789). Of
     95 % intervals 50 % hold the mean of a normal distribution with two groups, 88 with four, 94 with six, 95 from
     twelve on; of a skewed distribution (lognormal, sigma 0.75) 87 with six, 91 with twelve, 94 with ninety.
     """

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.patches import Circle, Rectangle
 
+from octkit.evaluation.intervals import bootstrap_interval
 from octkit.evaluation.metrics import dice
 from octkit.figures.charts import circle_axis
 from octkit.figures.colours import BLUE, GREY, ORANGE, PURPLE, VERMILION
@@ -406,7 +407,7 @@ def interval_of_mean(people: int = 20) -> Picture:
     rng = np.random.default_rng(11)
     values = rng.normal(0.95, 0.02, people)
     means = values[rng.integers(people, size=(4000, people))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
+    _, low, high, _ = bootstrap_interval(values)
     picture, ((ax,),) = new_picture(f"Mean of {people} people: {values.mean():.3f} [{low:.3f}, {high:.3f}]", size=SHORT)
     ax.hist(means, np.linspace(0.9, 1, 101), color=PALE, ec=GREY, lw=0.3)
     ax.plot(values, np.full(people, 40), "|", color=VERMILION, ms=14)

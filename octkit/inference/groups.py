@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from octkit.common.errors import bad_file
 from octkit.common.files import cell_text, write_csv
+from octkit.data.dataset import scan_name
 from octkit.data.groups import COLUMNS, GROUPS_FILE
 from octkit.data.labels import LAYERS
 from octkit.data.layouts.detect import open_dataset
@@ -55,8 +56,9 @@ def propose(data: str | Path, progress: bool = True) -> Path:
             mask = predict_scan(predictor, image, case.spacing, case.circle).mask
         found.append(courses(image[0], mask))
     people, sure = grouped(chances(np.stack(found)))
-    write_csv(file, (*COLUMNS, "sure"), [(case.image.name, f"p{who:03d}", case.eye or "", f"{sure[who]:.2f}")
-                                         for case, who in zip(dataset.cases, people, strict=True)])
+    names = [case.image.name if scan_name(case.image) == case.name else case.name for case in dataset.cases]
+    write_csv(file, (*COLUMNS, "sure"), [(name, f"p{who:03d}", case.eye or "", f"{sure[who]:.2f}")
+                                         for name, case, who in zip(names, dataset.cases, people, strict=True)])
     return file
 
 

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from octkit.classification import answers
 from octkit.classification.answers import ANSWERS, Evidence, choose, cross_validate, fit, regress
+from octkit.common.errors import OctkitError
 from octkit.evaluation.diagnosis import auc_interval
 
 
@@ -39,6 +40,17 @@ def test_where_no_weight_would_be_negative_it_is_scikit_learns_regression(column
     inputs = np.column_stack([known.logits, known.features[:, 0]])[:, :columns]
     plain = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-10)).fit(inputs, known.labels)
     assert regress(inputs, known.labels).ask(inputs) == pytest.approx(plain.predict_proba(inputs)[:, 1])
+
+
+def test_equal_log_odds_tell_nothing_of_others():
+    found = regress(np.full((10, 1), -0.123456), np.arange(10) % 2)  # whose deviation is 1e-17, by rounding
+    assert found.ask(np.array([[-0.2], [0.0]])) == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_log_odds_that_are_no_number_are_refused(tmp_path):
+    (tmp_path / "outputs.csv").write_text("split,scan,log_odds\nheld out,a,0.5\nheld out,b,\n")
+    with pytest.raises(OctkitError, match="outputs.csv: found log odds that are no number"):
+        answers.read_outputs(tmp_path)
 
 
 def test_a_network_that_was_wrong_of_a_few_people_is_not_believed_the_other_way_round():

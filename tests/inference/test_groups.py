@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import write_mgunet
+from helpers import write_mgunet, write_semseg
 from scipy.ndimage import gaussian_filter1d
 
 from octkit.common.errors import OctkitError
@@ -88,3 +88,11 @@ def test_scans_that_are_no_circles_are_refused(tmp_path):
     with pytest.raises(OctkitError, match="expected circle scans"):
         groups.propose(write_mgunet(tmp_path / "set"), progress=False)
     assert not (tmp_path / "set/groups.csv").exists()
+
+
+def test_a_proposed_table_names_the_scans_of_every_layout(tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "courses", lambda *_: np.zeros((3, 360)))
+    monkeypatch.setattr(groups, "chances", lambda found: np.full((len(found),) * 2, 0.9))
+    root = write_semseg(tmp_path / "set")  # whose cases are called train_0001, and their files 0001.png
+    groups.propose(root, progress=False)
+    assert {case.group for case in open_dataset(root).cases} == {"p001"}

@@ -439,8 +439,16 @@ def test_channels_in_files_of_their_own_are_one_scan(tmp_path, image):
     np.testing.assert_array_equal(read_mask(written[0], GOALS_GREYS), expected)
     with pytest.raises(OctkitError, match=r"found the channels \[1\] of a, expected 3 files, a_0000 to a_0002"):
         predict_folder(model, folder / "a_0001.png", tmp_path / "one", progress=False)
+    for number in (7, 8):  # colour images of these names are no channels
+        Image.fromarray(np.stack(channels, -1)).save(folder / f"c_{number:04d}.png")
+    written = predict_folder(model, folder, tmp_path / "more", progress=False)
+    assert [path.name for path in written] == ["a.png", "b_0000.png", "c_0007.png", "c_0008.png"]
     write_png(folder / "a_0002.png", image[:-1])
     with pytest.raises(OctkitError, match="a_0002.png"):
+        predict_folder(model, folder, tmp_path / "again", progress=False)
+    for number in range(3):
+        Image.fromarray(np.stack(channels, -1)).save(folder / f"a_{number:04d}.png")
+    with pytest.raises(OctkitError, match="a_0000.png: is a colour image, and named as one of the 3 channels of a"):
         predict_folder(model, folder, tmp_path / "again", progress=False)
 
 

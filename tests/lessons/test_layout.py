@@ -49,6 +49,8 @@ def test_a_runs_executed_lessons_are_not_the_projects(tmp_path, originals):  # n
     (run / "ledger.jsonl").touch()
     for working in (run, run / "notebooks", run / ".steps/11_classify_prepared"):
         assert project_folder(tmp_path / "elsewhere/octkit", working) == tmp_path / "mine"
+    (tmp_path / "mine/ledger.jsonl").touch()  # as octkit run --run-dir . leaves it
+    assert project_folder(tmp_path / "elsewhere/octkit", tmp_path / "mine/notebooks") == tmp_path / "mine"
 
 
 def test_lessons_are_laid_out_in_the_chosen_language(tmp_path, originals, monkeypatch):

@@ -492,6 +492,7 @@ def test_no_damaged_image_brings_a_traceback(whole, tmp_path, seed):
     ("0001,a,R\n0002,a,R\n0003,b,\n0004,b,L\n0005,c,\n0006,d,R\n7,e,\n8,e,", []),  # the same eye twice is fine
     ("0001,a,R\n0002,a,R\n0003,b,\n0004,b,L\n0005,c,\n0006,d,R\n7,b,\n8,c,",
      ["warning groups.csv: has 2 people with both training and validation scans, first b"]),
+    ("a_1,a,R\na_2,a,R\n", ["error   groups.csv: names no scan of this data set, first a_1"]),
     ("0001,a,R\n0002,a,R\n0003,,\n", ["warning groups.csv: names no person for 6 of 8 scans, first 0003.png"]),
     ("0001,a,X\n0002,a,R\n0002.png,a,R\n77,a,\n" + "".join(f"{n},p{n},\n" for n in range(3, 9)),
      ["error   groups.csv: found ImgName '0002.png' again in line 4", "error   groups.csv: found the eye 'X' in line 2",
