@@ -78,7 +78,8 @@ def by_channel(files: Sequence[Path], channels: int) -> list[tuple[Path, ...]]:
         for channel in range(1, channels):
             fit(one[channel], one[0])
         scans.append(tuple(one[channel] for channel in range(channels)))
-    return sorted(scans)
+    place = {file: number for number, file in enumerate(files)}
+    return sorted(scans, key=lambda one: place[one[0]])
 
 
 def true_masks(folder: Path, report: Report = refuse) -> dict[str, Path]:

@@ -235,7 +235,7 @@ def _people(dataset: Dataset) -> Iterator[Finding]:
     """Where groups.csv and the scans do not match, and people who are learned from and scored."""
     file = dataset.root / GROUPS_FILE
     rows = (tried(_unsaid, read_groups, file, _unsaid) if file.exists() else None) or {}
-    if not any(scan_key(case.name) in rows for case in dataset.cases):  # an error by itself
+    if rows and not any(scan_key(case.name) in rows for case in dataset.cases):  # an error by itself
         return
     if absent := sorted(rows[key].name for key in rows.keys() - {scan_key(case.name) for case in dataset.cases}):
         yield Finding(WARNING, file, f"has rows for {len(absent)} scans that are not here, first {absent[0]}",
